@@ -1,0 +1,123 @@
+"""Packaging: what the distribution is called, what it needs, what it carries.
+
+Three things are decided here and nowhere else: the dependencies with their bounds, that
+``properties/`` travels inside the package, and that the compiled scan is optional: without a C++
+compiler the build goes on and the pure-PyTorch scan is used.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent.resolve()
+sys.path.insert(0, str(HERE))  # a PEP 517 build does not put the project's folder on the path
+
+from setup_kernels import CompileKernels, extensions  # noqa: E402
+
+# Each lower bound but torch's is what constraints-oldest.txt pins, and CI runs the tests there.
+INSTALL_REQUIRES = [
+    # 1.2.1 pins a ray without wheels for Python 3.12 and newer, where pip settles on 1.2.0.
+    "recbole>=1.2.0,<1.3",
+    # torch.library.custom_op and register_autograd, which the scan uses, came with 2.4. CI tests
+    # the newest release only.
+    "torch>=2.4",
+    "numpy>=1.26.4",
+    "pandas>=2.1.4",
+    "pyarrow>=15.0.2",  # the first series that stores float16 in Parquet
+    "pyyaml>=6.0.1",
+    "scikit-learn>=1.3.2",
+    "scipy>=1.11.4",
+    "tqdm>=4.66.1",
+    # RecBole counts FLOPs through thop, which imports distutils: gone from Python 3.12 on, but
+    # still supplied by setuptools, which new virtual environments no longer contain.
+    "setuptools>=69; python_version >= '3.12'",
+]
+
+EXTRAS_REQUIRE = {
+    # Everything that the checks need: tests, lint, types.
+    "test": [
+        "hypothesis>=6.100",
+        "mypy>=1.11",
+        "pandas-stubs",
+        "pytest>=8.0",
+        "ruff>=0.6",
+        "types-PyYAML",
+    ],
+    # Text and image encoders with pretrained weights. Not needed for the tfidf-svd recipe.
+    "encoders": [
+        "pillow>=10.0",
+        "sentence-transformers>=3.0",
+        "transformers>=4.40",
+    ],
+    # A CUDA device, the CUDA toolkit (nvcc) and an installed CUDA build of torch come first, for
+    # mamba-ssm and causal-conv1d are compiled against both:
+    #     pip install --no-build-isolation -e '.[cuda]'
+    # Optional even on CUDA: the package runs without any of the three.
+    "cuda": [
+        "causal-conv1d>=1.4; platform_system == 'Linux'",
+        "mamba-ssm>=2.2; platform_system == 'Linux'",
+        "triton>=3.0; platform_system == 'Linux'",
+    ],
+}
+
+
+class BuildWithProperties(build_py):
+    """``build_py`` that also lays ``properties/`` into the package.
+
+    An editable install is left alone: it runs from the clone, where ``properties/`` lies beside
+    the package.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "recbole_m3rec" / "properties"
+            shutil.rmtree(target, ignore_errors=True)  # nothing stale from an earlier build
+            shutil.copytree(HERE / "properties", target)
+
+
+def version() -> str:
+    """Return ``__version__`` from the package's source, which importing would need RecBole for."""
+    source = (HERE / "recbole_m3rec" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__(?:: str)? = "([^"]+)"', source, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("recbole_m3rec/__init__.py has no line __version__ = \"…\"")
+    return found.group(1)
+
+
+setup(
+    name="recbole_m3rec",
+    version=version(),
+    description="M3Rec, a multi-modal sequential recommender with a shared Mamba block, for RecBole",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    packages=find_packages(include=["recbole_m3rec", "recbole_m3rec.*"]),
+    package_data={"recbole_m3rec": ["py.typed"]},
+    ext_modules=extensions(),
+    cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},
+    zip_safe=False,
+    entry_points={
+        "console_scripts": ["recbole-m3rec = recbole_m3rec.plugin.command_line:main"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
