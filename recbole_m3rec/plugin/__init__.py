@@ -1,0 +1,1 @@
+"""The only rooms that know RecBole's insides: mends, registration, configuration, guards."""

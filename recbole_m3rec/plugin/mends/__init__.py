@@ -1,0 +1,31 @@
+"""What RecBole 1.2 needs in order to run on today's libraries, one small function a fault.
+
+Each function names the line of RecBole that it mends and does nothing where RecBole or the library
+no longer needs it. None of them holds a copy of RecBole's code.
+"""
+
+from __future__ import annotations
+
+from recbole_m3rec.plugin.mends import checkpoints, libraries, runs, tables
+
+MENDS = (
+    libraries.stand_in_for_ray,  # first: RecBole's quick start cannot be imported without
+    libraries.name_numpy_scalars,
+    libraries.restore_dok_update,
+    tables.fill_blanks_by_assignment,
+    tables.read_text_as_objects,
+    tables.measure_lists_one_by_one,
+    tables.keep_order_of_equal_times,
+    checkpoints.read_whole_checkpoints,
+    checkpoints.load_on_this_machine,
+    runs.download_without_process_group,
+    runs.collect_plain_values,
+    runs.report_plain_numbers,
+    runs.survive_uncountable_flops,
+)
+
+
+def apply() -> None:
+    """Apply every mend; called once, by the registration."""
+    for mend in MENDS:
+        mend()

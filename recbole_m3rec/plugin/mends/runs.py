@@ -1,0 +1,102 @@
+"""Faults of RecBole's run itself, present with every version of every library."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def download_without_process_group() -> None:
+    """Mend data/dataset/dataset.py:252, a ``dist.barrier()`` after a download, also when alone."""
+    from recbole.data.dataset import dataset as dataset_module
+
+    from recbole_m3rec.plugin.seams import Overlay, overlay
+
+    def barrier(*args: Any, **kwargs: Any) -> Any:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.barrier(*args, **kwargs)
+        return None
+
+    distributed = Overlay(torch.distributed, barrier=barrier)
+    overlay(dataset_module, "torch", distributed=distributed)
+
+
+def collect_plain_values() -> None:
+    """Mend evaluator/collector.py:227, which calls ``.cpu()`` on counts that are no tensors.
+
+    ItemCoverage, GiniIndex, AveragePopularity and TailPercentage need such counts. They are taken
+    out while RecBole collects its tensors, and put back.
+    """
+    from recbole.evaluator.collector import Collector, DataStruct
+
+    from recbole_m3rec.plugin.seams import wrap
+
+    if not _collector_fails_on_counts(Collector, DataStruct):
+        return
+
+    @wrap(Collector, "get_data_struct")
+    def get(original: Callable[..., Any], self: Any) -> Any:
+        kept = self.data_struct._data_dict
+        plain = {name: v for name, v in kept.items() if not isinstance(v, torch.Tensor)}
+        for name in plain:
+            del kept[name]
+        try:
+            collected = original(self)
+        finally:
+            kept.update(plain)
+        for name, value in plain.items():
+            collected.set(name, copy.deepcopy(value))
+        return collected
+
+
+def _collector_fails_on_counts(collector: Any, data_struct: Any) -> bool:
+    struct = data_struct()
+    struct.set("data.num_items", 1)
+    try:
+        collector.get_data_struct(SimpleNamespace(data_struct=struct))
+    except AttributeError:
+        return True
+    return False
+
+
+def report_plain_numbers() -> None:
+    """Mend evaluator/evaluator.py:evaluate, whose metrics numpy 2 prints as ``np.float64(0.1)``."""
+    if repr(np.float64(1.0)) == "1.0":
+        return
+    from recbole.evaluator.evaluator import Evaluator
+
+    from recbole_m3rec.plugin.seams import wrap
+
+    @wrap(Evaluator, "evaluate")
+    def evaluate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        for metric, value in result.items():
+            result[metric] = float(value)
+        return result
+
+
+def survive_uncountable_flops() -> None:
+    """Mend utils/utils.py:get_flops, called by quick_start.py before training.
+
+    It runs ``predict`` on one interaction, which GRU4RecCPR and SASRecCPR refuse by an assertion.
+    A number that is only logged must not end a run: it is reported as unknown, with the reason.
+    """
+    from recbole.quick_start import quick_start
+
+    from recbole_m3rec.plugin.seams import wrap
+
+    @wrap(quick_start, "get_flops")
+    def count(
+        original: Callable[..., Any], model: Any, dataset: Any, device: Any, logger: Any, *rest: Any
+    ) -> Any:
+        try:
+            return original(model, dataset, device, logger, *rest)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            logger.warning(f"FLOPs of {type(model).__name__} cannot be counted ({reason})")
+            return "unknown"

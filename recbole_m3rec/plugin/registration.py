@@ -1,0 +1,62 @@
+"""Make RecBole know M3Rec and Mamba4Rec by name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+from recbole_m3rec.plugin import mends
+
+# RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
+MODELS = {"M3Rec": "recbole_m3rec.model.m3rec", "Mamba4Rec": "recbole_m3rec.model.mamba4rec"}
+FAMILY = "recbole.model.sequential_recommender"
+
+_registered = False
+
+
+def register() -> None:
+    """Mend RecBole and register models, dataset, configuration, caches, processes and guards.
+
+    Importing ``recbole_m3rec`` does this; a second call does nothing.
+    """
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    mends.apply()
+
+    from recbole_m3rec.plugin import caches, configuration, guards, inputs, spawning
+
+    register_models()
+    register_dataset()
+    configuration.install()
+    caches.install()
+    spawning.install()
+    guards.install()
+    inputs.install()
+
+
+def register_models() -> None:
+    """Put each model's module, and the class, where RecBole looks for its own."""
+    family = importlib.import_module(FAMILY)
+    for name, module_name in MODELS.items():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError:
+            continue
+        sys.modules[f"{FAMILY}.{name.lower()}"] = module
+        setattr(family, name, getattr(module, name))
+
+
+def register_dataset() -> None:
+    """Put the dataset class where RecBole looks for ``<Model>Dataset``."""
+    from recbole.data import dataset as recboles
+
+    try:
+        from recbole_m3rec.data.dataset import M3RecDataset
+    except ModuleNotFoundError:
+        return
+
+    for name in MODELS:
+        setattr(recboles, f"{name}Dataset", M3RecDataset)
