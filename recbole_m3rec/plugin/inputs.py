@@ -132,8 +132,8 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     message = f"There is no dataset `{name}`: {expected} does not exist."
     if AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
         message += (
-            f" If it is one of Amazon's, prepare it once: `python dataset_scripts/amazon.py {name}`; "
-            "`--help` shows the names it knows."
+            f" If it is one of Amazon's, prepare it once: `python dataset_scripts/amazon.py {name}`"
+            "; `--help` shows the names it knows."
         )
     message += did_you_mean(name, {*present, *prepared, *downloadable})
     raise UnknownNameError(

@@ -1,0 +1,148 @@
+"""What every test may use: a tiny dataset in RecBole's atomic files, and a configuration for it.
+
+RecBole writes checkpoints and logs into the working directory and reads the command line, so each
+test runs in a folder of its own with an empty command line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
+
+N_USERS = 12
+N_ITEMS = 12
+HISTORY = 8
+
+Interactions = Sequence[tuple[str, str, float]]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run in ``tmp_path`` with no command line, and give back loggers and devices afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield tmp_path
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+
+
+def tiny_interactions() -> list[tuple[str, str, float]]:
+    """Return (user, item, time): a dozen users, eight of a dozen items each, no item twice.
+
+    Every item is used by eight users, so that nothing falls to a five-core filter.
+    """
+    return [
+        (f"u{user:02d}", f"i{(5 * user + 7 * step) % N_ITEMS:02d}", float(100 * user + step))
+        for user in range(N_USERS)
+        for step in range(HISTORY)
+    ]
+
+
+@pytest.fixture
+def write_dataset(tmp_path: Path) -> Callable[..., Path]:
+    """Return ``write``, which writes ``dataset/<name>/<name>.inter`` and ``<name>.item``."""
+
+    def write(
+        name: str = "tiny",
+        interactions: Interactions | None = None,
+        items: dict[str, str] | None = None,
+        shuffle: int | None = None,
+    ) -> Path:
+        """Write atomic files.
+
+        Args:
+            name: the dataset's name.
+            interactions: (user token, item token, time) in file order; default tiny_interactions.
+            items: title by item token; default "<colour> <thing>" for every item; ``{}``: no file.
+            shuffle: seed by which the lines of the ``.inter`` file are shuffled.
+
+        Returns:
+            The dataset's folder.
+        """
+        import random
+
+        folder = tmp_path / "dataset" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = list(tiny_interactions() if interactions is None else interactions)
+        if shuffle is not None:
+            random.Random(shuffle).shuffle(rows)
+        lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+        lines += [f"{user}\t{item}\t{time}" for user, item, time in rows]
+        (folder / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if items is None:
+            items = {item: tiny_title(item) for item in sorted({item for _, item, _ in rows})}
+        if items:
+            lines = ["item_id:token\ttitle:token_seq\tkind:token"]
+            lines += [f"{item}\t{title}\t{title.split()[-1]}" for item, title in items.items()]
+            (folder / f"{name}.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return folder
+
+    return write
+
+
+def tiny_title(item: str) -> str:
+    """Return a title of two words that depends on an item's token alone."""
+    number = int("".join(filter(str.isdigit, item)) or 0)
+    return f"{('red', 'green', 'blue')[number % 3]} {('hat', 'shoe', 'coat', 'scarf')[number % 4]}"
+
+
+@pytest.fixture
+def make_config(write_dataset: Callable[..., Path]) -> Callable[..., Any]:
+    """Return a function that builds a small RecBole ``Config``; keywords are configuration keys."""
+
+    def make(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> Any:
+        from recbole.config import Config
+
+        if not Path("dataset", dataset).exists() and dataset == "tiny":
+            write_dataset(dataset)
+        return Config(model=model, dataset=dataset, config_dict={**small(model), **keys})
+
+    return make
+
+
+def small(model: str) -> dict[str, Any]:
+    """Return settings under which any model trains in a moment."""
+    settings: dict[str, Any] = {
+        "epochs": 1,
+        "train_batch_size": 32,
+        "eval_batch_size": 32,
+        "MAX_ITEM_LIST_LENGTH": 5,
+        "topk": [3, 5],
+        "valid_metric": "NDCG@5",
+        "show_progress": False,
+        "data_path": "dataset",
+        "gpu_id": "",
+    }
+    if model in ("M3Rec", "Mamba4Rec"):
+        settings |= {"hidden_size": 8, "num_layers": 2, "d_state": 4, "modalities": []}
+        settings |= {"dropout_prob": 0.0}
+    else:
+        settings |= {"hidden_size": 8, "embedding_size": 8, "inner_size": 8, "n_heads": 2}
+    return settings
+
+
+@pytest.fixture
+def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    """Return ``build``: from configuration keys to (config, dataset, train, valid, test data)."""
+
+    def build(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> tuple[Any, ...]:
+        from recbole.data import create_dataset, data_preparation
+
+        config = make_config(model, dataset, **keys)
+        built = create_dataset(config)
+        return (config, built, *data_preparation(config, built))
+
+    return build
