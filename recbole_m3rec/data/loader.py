@@ -1,0 +1,257 @@
+"""The training loader of ``train_positions: all``: batches of windows, counted in targets."""
+
+from collections.abc import Iterator
+from logging import getLogger
+from typing import Any
+
+import torch
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
+from recbole.data.transform import construct_transform
+from recbole.utils import InputType, ModelType
+from torch import Tensor
+
+from recbole_m3rec.data.windows import (
+    TARGET_LIST,
+    WindowTable,
+    group_by_targets,
+    sequences_of_prefix_rows,
+)
+
+
+class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
+    """Row numbers of the batches of an epoch, shuffled anew for each.
+
+    A batch holds at most ``max_targets`` targets (a longer row is a batch of its own), so that how
+    many batches an epoch has depends on its order. The order of the coming epoch is therefore
+    drawn when its length is asked for, and ``len()`` is exact.
+
+    With several processes each takes every ``world_size``-th batch; the first batches are repeated
+    where they do not come out even, since every process has to make as many steps as the others.
+
+    Args:
+        n_targets: targets of each row, ``[R]`` int64, each at least 1.
+        max_targets: targets of a batch, at least 1.
+        shuffle: draw an order; otherwise rows keep theirs.
+        generator: source of the orders; None is torch's global one.
+        seed: with several processes, source of the orders together with the epoch's number
+            instead: there all processes have to draw alike.
+        rank: number of this process.
+        world_size: processes.
+    """
+
+    def __init__(
+        self,
+        n_targets: Tensor,
+        max_targets: int,
+        *,
+        shuffle: bool,
+        generator: torch.Generator | None,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.n_targets = n_targets
+        self.max_targets = max_targets
+        self.shuffle = shuffle
+        self.generator = generator
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._coming: list[Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._coming_batches())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # An epoch begins with its first batch: torch's loader makes iterators that it never asks.
+        batches = self._coming_batches()
+        self.set_epoch(self.epoch + 1)
+        yield from batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number the coming epoch; without it epochs are counted from 0."""
+        if epoch != self.epoch:
+            self._coming = None
+        self.epoch = epoch
+
+    def set_batching(self, max_targets: int, rank: int, world_size: int) -> None:
+        """Change the size of batches and the processes that share them, from the coming epoch
+        on."""
+        if (max_targets, rank, world_size) != (self.max_targets, self.rank, self.world_size):
+            self._coming = None
+        self.max_targets, self.rank, self.world_size = max_targets, rank, world_size
+
+    def _coming_batches(self) -> list[Tensor]:
+        if self._coming is None:
+            batches = group_by_targets(self.n_targets, self._draw_order(), self.max_targets)
+            n_steps = -(-len(batches) // self.world_size)
+            self._coming = [
+                batches[(step * self.world_size + self.rank) % len(batches)]
+                for step in range(n_steps)
+            ]
+        return self._coming
+
+    def _draw_order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.n_targets))
+        generator = self.generator
+        if self.world_size > 1:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return torch.randperm(len(self.n_targets), generator=generator)
+
+
+class _RowNumbers(torch.utils.data.Dataset[Tensor]):
+    """What torch's loader reads batches from: row numbers, which ``collate_fn`` turns into a
+    batch."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return rows
+
+
+class WindowTrainDataLoader(AbstractDataLoader):
+    """RecBole's training loader over windows instead of prefix rows.
+
+    A batch is an Interaction of the user's id ``[R]``, item list ``[R, L']``, item list length
+    ``[R]`` and ``target_item_list [R, L']``, all int64; 0 is padding, or a position that is not
+    scored. ``L'`` is the longest row of the batch. With negative sampling, ``neg_target_item_list
+    [R, L']`` has one negative for every target. ``dataset`` stays the split of prefix rows, so
+    that what RecBole counts in it is the same with and without windows.
+
+    Args:
+        config: RecBole's configuration.
+        dataset: the training split, a sequential dataset of prefix rows.
+        sampler: RecBole's sampler of negatives, None where the loss needs none.
+        shuffle: shuffle rows before each epoch.
+
+    Raises:
+        ValueError: a setting that windows have no meaning for; it is named, with what to set
+            instead.
+    """
+
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+        self.config = config
+        self._dataset = dataset
+        self._sampler = sampler
+        self.shuffle = shuffle
+        self.logger = getLogger()
+        self.model = None
+        self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        self._read_fields(config)
+        feat = dataset.inter_feat
+        self._table = WindowTable(
+            sequences_of_prefix_rows(
+                feat[self.uid_field],
+                feat[self.iid_field],
+                feat[self.list_field],
+                feat[self.length_field],
+            ),
+            config["MAX_ITEM_LIST_LENGTH"],
+        )
+        self.sample_size = len(self._table)
+        self.generator = torch.Generator()
+        self.generator.manual_seed(config["seed"])
+        self.transform = construct_transform(config)
+        batches = WindowBatchSampler(
+            self._table.n_targets,
+            config["train_batch_size"],
+            shuffle=shuffle,
+            generator=self.generator,
+            seed=config["seed"],
+        )
+        # AbstractDataLoader's own start would batch by rows; torch's does what is left of it.
+        torch.utils.data.DataLoader.__init__(
+            self,
+            dataset=_RowNumbers(self.sample_size),
+            batch_size=None,
+            sampler=batches,
+            collate_fn=self.collate_fn,  # type: ignore[arg-type]  # takes what _RowNumbers gives
+            num_workers=config["worker"],
+            generator=self.generator,
+        )
+        self._init_batch_size_and_step()
+        self.logger.info(
+            f"train_positions: all, {self.sample_size:,} training rows "
+            f"with {int(self._table.n_targets.sum()):,} targets"
+        )
+
+    def _read_fields(self, config: Any) -> None:
+        self.uid_field = config["USER_ID_FIELD"]
+        self.iid_field = config["ITEM_ID_FIELD"]
+        self.list_field = self.iid_field + config["LIST_SUFFIX"]
+        self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
+        self.neg_field = config["NEG_PREFIX"] + TARGET_LIST
+        self.neg_sample_args = config["train_neg_sample_args"]
+        self._draws_negatives = self.neg_sample_args["distribution"] != "none"
+        if self._draws_negatives:
+            self._check_negatives(config)
+        if config["transform"] not in (None, "user_defined"):
+            raise ValueError(
+                f"transform: {config['transform']} makes a second view of histories and knows no "
+                "target at every position: set train_positions: last, or leave transform out"
+            )
+
+    def _check_negatives(self, config: Any) -> None:
+        if config["MODEL_INPUT_TYPE"] != InputType.PAIRWISE:
+            raise ValueError(
+                f"loss_type: {config['loss_type']} takes no negatives with train_positions: "
+                "all: set train_neg_sample_args: ~, or loss_type: BPR"
+            )
+        n_negatives = self.neg_sample_args["sample_num"]
+        if n_negatives != 1 or self.neg_sample_args.get("dynamic", False):
+            raise ValueError(
+                "train_positions: all draws one negative a target, got train_neg_sample_args: "
+                f"{dict(self.neg_sample_args)}: set sample_num: 1 and dynamic: false, or "
+                "train_positions: last"
+            )
+
+    def _init_batch_size_and_step(self) -> None:
+        batch_size = self.config["train_batch_size"]
+        rank, world_size = 0, 1
+        if not self.config["single_spec"]:
+            rank = torch.distributed.get_rank()
+            world_size = torch.distributed.get_world_size()
+        self.step = max(1, batch_size // world_size)
+        self.set_batch_size(batch_size)
+        self.sampler.set_batching(self.step, rank, world_size)
+
+    def update_config(self, config: Any) -> None:
+        """Take over another configuration, as RecBole does with loaders that it read from a
+        file."""
+        self._read_fields(config)
+        super().update_config(config)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        # The order first, then torch's own draw of a seed for its workers from the same generator:
+        # epochs are the same whether or not their lengths were asked for.
+        len(self.sampler)
+        return super().__iter__()
+
+    def collate_fn(self, rows: Tensor) -> Interaction:
+        """Make the batch of these rows, ``[R]`` int64."""
+        inputs, targets = self._table.rows(rows)
+        users = self._table.user[rows]
+        batch = Interaction(
+            {
+                self.uid_field: users,
+                self.list_field: inputs,
+                self.length_field: self._table.n_inputs[rows],
+                TARGET_LIST: targets,
+            }
+        )
+        batch = self.transform(self._dataset, batch)
+        if self._draws_negatives:
+            row, column = targets.nonzero(as_tuple=True)
+            negatives = torch.zeros_like(targets)
+            negatives[row, column] = self._sampler.sample_by_user_ids(
+                users[row].numpy(), targets[row, column].numpy(), 1
+            )
+            batch.update(Interaction({self.neg_field: negatives}))
+        return batch
