@@ -1,0 +1,185 @@
+"""RecBole's sequential dataset with item features, built without Python loops over rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureType
+from torch import Tensor
+
+from recbole_m3rec.data import augmentation
+from recbole_m3rec.data.features import ItemFeatures, align
+from recbole_m3rec.data.recipes import ModalitySource, load_or_build, resolve_modalities
+
+TRAIN_POSITIONS = ("all", "last")
+
+
+def feature_folder(config: Any) -> Path:
+    """Folder of the dataset's feature files: never the data folder, which may be an installed
+    package."""
+    return Path(config["feature_path"] or Path("dataset") / config["dataset"])
+
+
+def modality_sources(config: Any) -> list[ModalitySource]:
+    """Where the features of each content modality come from, in the configured order."""
+    if not getattr(config.model_class, "content_modalities", True):
+        return []
+    return resolve_modalities(
+        config["modalities"], config["dataset"], feature_folder(config), config["features"]
+    )
+
+
+class M3RecDataset(SequentialDataset):
+    """RecBole's ``SequentialDataset`` with the same splits, to the bit, and item features.
+
+    Features are read once RecBole has settled its item ids, so that they never add or reorder an
+    item.
+
+    Attributes:
+        item_features: ``ItemFeatures`` by content modality, in the configured order; the copies
+            that ``build`` makes share them.
+
+    Raises:
+        ValueError: a setting or a history that no row can be made of; modalities that cannot be
+            met.
+    """
+
+    inter_feat: (
+        Any  # a pandas frame while RecBole reads and filters, an Interaction from build() on
+    )
+
+    def __init__(self, config: Any) -> None:
+        _check_settings(config)
+        super().__init__(config)
+        self.item_features = self._load_item_features()
+
+    # Item features
+
+    def _load_item_features(self) -> dict[str, ItemFeatures]:
+        sources = modality_sources(self.config)
+        if self.config["modalities"] == "auto" and sources:
+            chosen = ", ".join(f"{source.modality} ({source})" for source in sources)
+            self.logger.info(f"modalities: auto, every one with a file or a recipe: {chosen}")
+        features = {source.modality: self._load_modality(source) for source in sources}
+        for modality in features.values():
+            self.logger.info(modality.description)
+        return features
+
+    def _load_modality(self, source: ModalitySource) -> ItemFeatures:
+        config, tokens = self.config, self.field2id_token[self.iid_field]
+        table = load_or_build(
+            source,
+            Path(self.dataset_path) / f"{self.dataset_name}.item",
+            tokens=tokens,
+            seed=config["seed"],
+            item_id_field=self.iid_field,
+            field_separator=config["field_separator"],
+            encoding=config["encoding"],
+            show_progress=config["show_progress"],
+        )
+        return align(table, source.modality, tokens, config["feature_norm"], str(source))
+
+    # Augmentation and splits, as RecBole's but on whole columns
+
+    def _benchmark_presets(self) -> None:
+        super()._benchmark_presets()
+        lengths = self.inter_feat[self.item_list_length_field].to_numpy()
+        row = 0
+        for name, n_rows in zip(self.benchmark_filename_list, self.file_size_list, strict=True):
+            empty = (lengths[row : row + n_rows] == 0).nonzero()[0]
+            if len(empty):
+                raise ValueError(
+                    f"{self.dataset_name}.{name}.inter, line {empty[0] + 2}: "
+                    f"{self.item_id_list_field} is empty, expected a history of at least 1 item "
+                    f"({len(empty)} such lines): drop these lines"
+                )
+            row += n_rows
+
+    def data_augmentation(self) -> None:
+        """Replace interactions by prefix rows; equal timestamps keep their order in the file."""
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        log = self.inter_feat
+        rows = augmentation.prefix_rows(log[self.uid_field], self.max_item_list_len)
+        if len(rows.target) == 0:
+            raise ValueError(
+                f"{self.dataset_name}: no user has two interactions, so nothing has a next item: "
+                "check the .inter file and the filters (user_inter_num_interval, val_interval)"
+            )
+        new = {field: log[field][rows.target] for field in log}
+        new[self.item_list_length_field] = rows.length
+        for field in log:
+            if field != self.uid_field:
+                list_field = getattr(self, f"{field}_list_field")
+                new[list_field] = self._prefix_lists(field, list_field, rows)
+        self.inter_feat = Interaction(new)
+
+    def _prefix_lists(self, field: str, list_field: str, rows: augmentation.PrefixRows) -> Tensor:
+        width = self.field2seqlen[list_field]
+        shape: tuple[int, ...] = (width,) if isinstance(width, int) else tuple(width)
+        is_float = self.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+        if is_float and field in self.config["numerical_features"]:
+            shape += (2,)  # RecBole's pair of a number and its bucket
+        try:
+            return augmentation.prefix_lists(self.inter_feat[field], rows, shape)
+        except ValueError as error:
+            raise ValueError(
+                f"field {field}: {error}; set seq_len: {{{field}: n}} to the longest kept value"
+            ) from error
+
+    def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list["M3RecDataset"]:
+        """Split by leaving each user's last one or two rows out; see ``Dataset.leave_one_out``."""
+        modes = ("valid_and_test", "valid_only", "test_only")
+        if group_by is None or leave_one_mode not in modes:
+            return super().leave_one_out(group_by, leave_one_mode)  # RecBole's error
+        n_out = 2 if leave_one_mode == "valid_and_test" else 1
+        parts = augmentation.split_last_out(self.inter_feat[group_by], n_out)
+        if n_out == 1:
+            nothing = torch.empty(0, dtype=torch.int64)
+            parts.insert(2 if leave_one_mode == "valid_only" else 1, nothing)
+        return self._split(parts)
+
+    def split_by_ratio(
+        self, ratios: Sequence[float], group_by: str | None = None
+    ) -> list["M3RecDataset"]:
+        """Split each user's rows by ratios; see ``Dataset.split_by_ratio``."""
+        if group_by is None:
+            return super().split_by_ratio(ratios, group_by)
+        total = sum(ratios)
+        shares = [ratio / total for ratio in ratios]
+
+        def cuts(size: int) -> list[int]:
+            return self._calcu_split_ids(tot=size, ratios=shares)
+
+        return self._split(augmentation.split_at(self.inter_feat[group_by], cuts, len(shares)))
+
+    def _split(self, parts: Sequence[Tensor]) -> list["M3RecDataset"]:
+        self._drop_unused_col()
+        return [
+            self.copy(
+                Interaction({field: self.inter_feat[field][rows] for field in self.inter_feat})
+            )
+            for rows in parts
+        ]
+
+
+def _check_settings(config: Any) -> None:
+    if config["train_positions"] not in TRAIN_POSITIONS:
+        raise ValueError(
+            f"train_positions: {config['train_positions']!r}, expected one of "
+            f"{', '.join(TRAIN_POSITIONS)}"
+        )
+    if config["train_positions"] == "all" and config["benchmark_filename"] is not None:
+        raise ValueError(
+            "train_positions: all makes training rows of whole histories, but benchmark_filename: "
+            f"{config['benchmark_filename']} brings rows of its own: set train_positions: last"
+        )
+    if not isinstance(config["MAX_ITEM_LIST_LENGTH"], int) or config["MAX_ITEM_LIST_LENGTH"] < 1:
+        raise ValueError(
+            f"MAX_ITEM_LIST_LENGTH: {config['MAX_ITEM_LIST_LENGTH']!r}, expected a whole number, "
+            "at least 1: a history of length 0 has nothing to predict from"
+        )
