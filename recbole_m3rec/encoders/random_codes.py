@@ -1,0 +1,37 @@
+"""Random codes: a feature table that says who an item is and nothing about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def random_codes(
+    tokens: Iterable[str], *, seed: int, name: str, dim: int = 512, std: float = 0.02
+) -> tuple[list[str], np.ndarray]:
+    """Draw one code per token from N(0, std), the same for the same tokens, seed and name.
+
+    Args:
+        tokens: item tokens in any order; repeated ones count once.
+        seed: any integer.
+        name: makes the codes of one seed differ, e.g. the modality's name.
+        dim: numbers per code, at least 1.
+        std: standard deviation, above 0.
+
+    Returns:
+        The tokens, sorted, and their codes ``[n, dim]`` float32, drawn in that order.
+
+    Raises:
+        ValueError: ``dim`` or ``std`` out of range.
+    """
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"random-codes: dim must be a whole number of at least 1, found {dim!r}")
+    if isinstance(std, bool) or not isinstance(std, int | float) or not 0 < std < float("inf"):
+        raise ValueError(f"random-codes: std must be a number above 0, found {std!r}")
+    ordered = sorted(set(tokens))
+    # NumPy keeps RandomState's streams as they are for ever; those of default_rng may change.
+    entropy = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest(), "little")
+    generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))
+    return ordered, (generator.standard_normal((len(ordered), dim)) * std).astype(np.float32)

@@ -1,0 +1,37 @@
+"""From the fields of an item to one clean text."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<!--.*?-->|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
+
+
+def clean(text: str) -> str:
+    """Remove HTML tags, decode entities and collapse white space (line breaks included)."""
+    text = _without_tags(text)
+    if "&" in text:
+        # Shops escape whole fragments of HTML: "&lt;br&gt;" is a tag, not a text about tags.
+        text = _without_tags(html.unescape(text))
+    return " ".join(text.split())
+
+
+def join_fields(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Make one text per item of its fields, each on a line of its own.
+
+    Args:
+        columns: one sequence of ``n`` values per field, ``""`` where the value is missing.
+
+    Returns:
+        ``n`` texts; a missing value leaves no line, an item without any value has the text ``""``.
+    """
+    return ["\n".join(filter(None, map(clean, values))) for values in zip(*columns, strict=True)]
+
+
+def _without_tags(text: str) -> str:
+    if "<" not in text:
+        return text
+    return _TAG.sub(" ", _HIDDEN.sub(" ", text))

@@ -1,0 +1,114 @@
+"""TF-IDF and SVD: text features that need no download and are equal to the bit from run to run."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+_WORD = re.compile(r"\w+")
+
+# Bounds the memory of the factorisation; the most frequent terms are kept.
+_MAX_TERMS = 100_000
+
+# Relative to the largest singular value, and to rows of length 1: what lies below is rounding.
+_ROUNDING = 1e-5
+
+
+def encode_tfidf_svd(
+    texts: Sequence[str],
+    *,
+    dim: int = 512,
+    min_df: int = 2,
+    max_ngram: int = 1,
+    unit_rows: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """Encode texts by latent semantic analysis: TF-IDF of words, then their leading directions.
+
+    The result depends on the texts and their order alone: the start is fixed, the linear algebra
+    runs on one thread, and each component has its largest entry positive.
+
+    Args:
+        texts: one per item; a term never spans two lines.
+        dim: numbers per item, at least 1; fewer come out where the texts do not span as many.
+        min_df: leave out terms of fewer texts, at least 1; lowered where none would stay.
+        max_ngram: longest term in words, 1 to 3; at a fixed ``dim``, pairs crowd out single words.
+        unit_rows: scale each row to length 1.
+        progress: called with the number of texts done since the last call.
+
+    Returns:
+        ``[len(texts), d]`` float32 with ``d <= dim``; zeros for a text without any known term.
+
+    Raises:
+        ValueError: an option out of range, or no text has any word.
+    """
+    _check_options(dim, min_df, max_ngram, unit_rows)
+    weights = _tfidf(texts, min_df, max_ngram, progress)
+    rows = _leading_directions(weights, min(dim, *weights.shape))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    known = lengths > _ROUNDING
+    rows = np.where(known, rows, np.float32(0))
+    if unit_rows:
+        rows /= np.where(known, lengths, np.float32(1))
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _check_options(dim: int, min_df: int, max_ngram: int, unit_rows: bool) -> None:
+    for name, value in (("dim", dim), ("min_df", min_df), ("max_ngram", max_ngram)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"tfidf-svd: {name} must be a whole number of at least 1, found {value!r}"
+            )
+    if max_ngram > 3:
+        raise ValueError(f"tfidf-svd: max_ngram must be at most 3, found {max_ngram}")
+    if not isinstance(unit_rows, bool):
+        raise ValueError(f"tfidf-svd: unit_rows must be true or false, found {unit_rows!r}")
+
+
+def _tfidf(
+    texts: Sequence[str], min_df: int, max_ngram: int, progress: Callable[[int], object] | None
+) -> sparse.csr_matrix:
+    """Return the TF-IDF weights, ``[len(texts), n_terms]`` float32, rows of length 1 or 0."""
+    if not any(map(_WORD.search, texts)):
+        raise ValueError("tfidf-svd: none of the texts has a word, so there is nothing to encode")
+    analyzer = partial(_terms, max_ngram=max_ngram)
+    counter = CountVectorizer(analyzer=analyzer, dtype=np.float32)
+    counts = counter.fit_transform(_reporting(texts, progress))
+    in_texts = np.bincount(counts.indices, minlength=counts.shape[1])
+    by_frequency = np.argsort(-in_texts, kind="stable")[:_MAX_TERMS]
+    frequent = by_frequency[in_texts[by_frequency] >= min(min_df, in_texts.max())]
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, np.sort(frequent)])
+
+
+def _leading_directions(weights: sparse.csr_matrix, rank: int) -> np.ndarray:
+    """Project rows on their ``rank`` leading right singular vectors, signs fixed."""
+    with threadpool_limits(limits=1):  # BLAS adds up in another order on another number of threads
+        directions, lengths, _ = randomized_svd(
+            weights, rank, n_oversamples=10, n_iter=5, random_state=0
+        )
+    rows = (directions * lengths)[:, lengths > _ROUNDING * lengths.max()]
+    largest = np.abs(rows).argmax(axis=0)
+    return rows * np.sign(rows[largest, np.arange(rows.shape[1])])
+
+
+def _terms(text: str, max_ngram: int) -> Iterator[str]:
+    for line in unicodedata.normalize("NFKC", text).casefold().split("\n"):
+        words = _WORD.findall(line)
+        yield from words
+        for n in range(2, max_ngram + 1):
+            yield from map(" ".join, zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def _reporting(texts: Sequence[str], progress: Callable[[int], object] | None) -> Iterator[str]:
+    for text in texts:
+        yield text
+        if progress is not None:
+            progress(1)
