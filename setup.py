@@ -33,6 +33,7 @@ INSTALL_REQUIRES = [
     "pyyaml>=6.0.1",
     "scikit-learn>=1.3.2",
     "scipy>=1.11.4",
+    "threadpoolctl>=3.1.0",
     "tqdm>=4.66.1",
     # RecBole counts FLOPs through thop, which imports distutils: gone from Python 3.12 on, but
     # still supplied by setuptools, which new virtual environments no longer contain.
@@ -87,14 +88,14 @@ def version() -> str:
     source = (HERE / "recbole_m3rec" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__(?:: str)? = "([^"]+)"', source, re.MULTILINE)
     if found is None:
-        raise RuntimeError("recbole_m3rec/__init__.py has no line __version__ = \"…\"")
+        raise RuntimeError('recbole_m3rec/__init__.py has no line __version__ = "…"')
     return found.group(1)
 
 
 setup(
     name="recbole_m3rec",
     version=version(),
-    description="M3Rec, a multi-modal sequential recommender with a shared Mamba block, for RecBole",
+    description="M3Rec, a multi-modal sequential recommender, as a plugin of RecBole",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

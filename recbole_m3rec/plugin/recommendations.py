@@ -33,7 +33,8 @@ class Histories:
     """
 
     def __init__(self, interactions: Any, dataset: Any) -> None:
-        order = [field for field in (dataset.uid_field, dataset.time_field) if field in interactions]
+        keys = (dataset.uid_field, dataset.time_field)
+        order = [field for field in keys if field in interactions]
         self.rows = interactions.sort_values(order, kind="stable").reset_index(drop=True)
         self.item_field = dataset.iid_field
         users = self.rows[dataset.uid_field].to_numpy()
@@ -42,7 +43,7 @@ class Histories:
         )
 
     def seen(self, batch: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return the row within the batch and the item, for every interaction of a batch of users."""
+        """Return for every interaction of a batch of users its row in the batch and its item."""
         counts = self.counts[batch]
         first = self.starts[batch][0]
         items = self.rows[self.item_field].to_numpy()[first : first + counts.sum()]
@@ -74,7 +75,7 @@ def write_recommendations(
     """Write each user's ``k`` best items, under a temporary name until the file is whole.
 
     Args:
-        output: CSV file with the columns ``user, rank, item, score``; original tokens, ranks from 1.
+        output: CSV file with the columns ``user, rank, item, score``, in original tokens.
         config: RecBole's configuration of the checkpoint.
         model: the trained model.
         dataset: RecBole's filtered dataset.
@@ -95,7 +96,7 @@ def write_recommendations(
             "whole history cannot be read."
         )
     if not output.parent.is_dir():
-        raise RecommendationError(f"There is no folder {output.parent} to write {output.name} into.")
+        raise RecommendationError(f"There is no folder {output.parent} for {output.name}.")
     histories = Histories(interactions, dataset)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}.unfinished")
     try:
@@ -120,12 +121,11 @@ def recommend(
     from tqdm import tqdm
 
     size = users_per_batch(config, model, dataset)
-    progress = tqdm(
-        total=len(histories.users), unit="user", desc="Recommend", disable=not config["show_progress"]
-    )
-    with progress:
-        for start in range(0, len(histories.users), size):
-            batch = slice(start, min(start + size, len(histories.users)))
+    count = len(histories.users)
+    quiet = not config["show_progress"]
+    with tqdm(total=count, unit="user", desc="Recommend", disable=quiet) as progress:
+        for start in range(0, count, size):
+            batch = slice(start, min(start + size, count))
             users = histories.users[batch]
             questions = as_test_data(config, model, dataset, histories, batch)
             scores = full_sort_scores(users, model, questions, config["device"])

@@ -32,8 +32,9 @@ class CheckpointError(ValueError):
 class SavedRun:
     """A checkpoint on disk.
 
-    ``settings`` is everything RecBole had read, from files, dict and command line, before it derived
-    anything: given to RecBole again, it makes the same configuration. ``epoch`` counts from 0.
+    ``settings`` is everything RecBole had read, from files, dict and command line, before it
+    derived anything: given to RecBole again, it makes the same configuration.
+    ``epoch``, the one that was saved, counts from 0.
     """
 
     path: Path
@@ -105,7 +106,7 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
 
 
 def settings_to_resume(run: SavedRun) -> dict[str, Any]:
-    """Return the ``config_dict`` with which ``recbole.quick_start.run`` goes on from a checkpoint."""
+    """Return the ``config_dict`` with which RecBole's ``run`` goes on from a checkpoint."""
     return {**run.settings, RESUME_KEY: run.path.resolve()}
 
 
@@ -150,6 +151,21 @@ def resume(trainer: Any, checkpoint: Path) -> None:
     for group in trainer.optimizer.param_groups:
         group["lr"] = trainer.config["learning_rate"]
         group["weight_decay"] = trainer.config["weight_decay"]
+
+
+@contextmanager
+def noting_checkpoint() -> Iterator[list[Path]]:
+    """Note where the trainers of this process save; workers of several processes are not seen."""
+    from recbole.trainer import trainer as trainers
+
+    noted: list[Path] = []
+
+    def save(original: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
+        original(trainer, *args, **kwargs)
+        noted.append(Path(kwargs.get("saved_model_file") or trainer.saved_model_file))
+
+    with around(trainers.Trainer, "_save_checkpoint", save):
+        yield noted
 
 
 @contextmanager

@@ -1,0 +1,230 @@
+"""The arguments of the command line, read and checked before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+DESCRIPTION = """\
+Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
+
+Any setting is written --key=value, with the equals sign, and comes before every file:
+--epochs=5  --train_batch_size=4096  --modalities=text,image  --metrics=[Hit,NDCG]  --topk=[5,10]
+"""
+
+EXAMPLES = """\
+examples:
+  python run_recbole.py --model=M3Rec --dataset=ml-100k
+      train until valid Hit@20 stops rising, then test
+  python run_recbole.py --model=SASRec --dataset=ml-100k --epochs=1
+      any other model of RecBole under the same protocol
+  python run_recbole.py --model=M3Rec --dataset=beauty \\
+         --config_files properties/presets/m3rec-published.yaml
+      what the authors' released program does
+  python run_recbole.py --model=M3Rec --dataset=beauty --nproc=2 --gpu_id=0,1
+      two processes, each on a GPU of its own
+  python run_recbole.py --resume saved/M3Rec-Nov-23-2026_10-00-00.pth --epochs=400
+      go on from the best epoch so far
+  python run_recbole.py --evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
+      valid and test metrics again, without training
+  python run_recbole.py --topk saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
+      the 20 best new items of every user
+"""
+
+# Settings that change how a checkpoint is evaluated or where, and not what the model is.
+EVALUATION_KEYS = frozenset(
+    ["data_path", "feature_path"]
+    + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size"]
+    + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
+    + ["state", "show_progress", "log_wandb"]
+)
+
+
+class UsageError(ValueError):
+    """An argument that means nothing here; says what to write instead."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that leaves exiting to its caller."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def build_parser(recommending: bool) -> Parser:
+    """Return the parser; ``--k`` and its like are settings of some models unless recommending."""
+    parser = Parser(
+        prog="run_recbole.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    train = parser.add_argument_group("training and testing")
+    train.add_argument("--model", help="name of a model, such as M3Rec, Mamba4Rec, SASRec")
+    train.add_argument("--dataset", help="name of a dataset, such as ml-100k")
+    train.add_argument(
+        "--config_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="YAML files with settings, each over those before it (spaces or commas between)",
+    )
+    several = parser.add_argument_group("several processes")
+    several.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
+    several.add_argument(
+        "--ip", default="localhost", help="address of the first machine (localhost)"
+    )
+    several.add_argument("--port", default="5678", help="port there (5678)")
+    several.add_argument(
+        "--world_size", type=int, default=-1, help="processes on all machines (--nproc)"
+    )
+    several.add_argument(
+        "--group_offset", type=int, default=0, help="processes on the machines before this one (0)"
+    )
+    saved = parser.add_argument_group("with a checkpoint, whose model and dataset are taken over")
+    what = saved.add_mutually_exclusive_group()
+    what.add_argument(
+        "--resume",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="train on to the configured number of epochs; better epochs replace the checkpoint",
+    )
+    what.add_argument(
+        "--evaluate", type=Path, metavar="CHECKPOINT", help="valid and test metrics, no training"
+    )
+    what.add_argument(
+        "--topk",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="write the best items of every user, given the user's whole history: what comes after "
+        "the last interaction, those that validate and test included",
+    )
+    if recommending:
+        saved.add_argument(
+            "--output",
+            type=Path,
+            metavar="FILE.csv",
+            help="where --topk writes user,rank,item,score",
+        )
+        saved.add_argument("--k", type=int, default=10, help="items per user of --topk (10)")
+        saved.add_argument(
+            "--keep_seen",
+            action="store_true",
+            help="let --topk recommend items of the user's history, too",
+        )
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split arguments into options of this program and settings for RecBole.
+
+    Raises:
+        UsageError: an argument is neither, or RecBole would drop it.
+    """
+    # RecBole has a setting of the same name: the lengths of the ranked lists.
+    lengths = re.compile(r"--topk=\s*[\[(]?[\d\s,]*[\])]?")
+    kept = [argument for argument in arguments if lengths.fullmatch(argument)]
+    others = [argument for argument in arguments if not lengths.fullmatch(argument)]
+    helping = bool({"-h", "--help"} & set(others))
+    recommending = helping or any(re.fullmatch(r"--topk(=.*)?", argument) for argument in others)
+    parser = build_parser(recommending)
+    options, settings = parser.parse_known_args(others)
+    settings += kept
+    refuse_what_recbole_drops(settings, parser)
+    if recommending and re.fullmatch(r"[\[(]?[\d\s,]*[\])]?", str(options.topk)):
+        raise UsageError(
+            f"--topk {options.topk} names no checkpoint. The setting of this name is written "
+            f"--topk={options.topk}."
+        )
+    check_options(options, settings)
+    return options, settings
+
+
+def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise for an argument that RecBole would leave out of its configuration.
+
+    Raises:
+        UsageError: says how to write it.
+    """
+    values: dict[str, str] = {}
+    for place, setting in enumerate(settings):
+        key, equals, value = setting.partition("=")
+        if setting in ("--output", "--k", "--keep_seen") or key == "--output":
+            raise UsageError(f"{setting} belongs to --topk CHECKPOINT, which is not given.")
+        if not key.startswith("--") or key == "--":
+            before = settings[place - 1] if place else ""
+            if before.startswith("--") and "=" not in before:
+                continue  # told about already, with its key
+            raise UsageError(
+                f"{setting!r} is no setting. Settings are written --key=value; the files of "
+                "--config_files follow it after a space, or after = in quotes."
+            )
+        if not equals:
+            known = [option for option in parser._option_string_actions if option.startswith("--")]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            following = settings[place + 1] if place + 1 < len(settings) else ""
+            shown = following if following and not following.startswith("-") else "VALUE"
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise UsageError(f"{key} has no value. {hint}A setting is written {key}={shown}.")
+        if "=" in value:
+            raise UsageError(
+                f"{setting} has two equals signs, and RecBole would drop it. Write it into a YAML "
+                f"file as `{key[2:]}: {value}` and give that by --config_files."
+            )
+        if values.setdefault(key, value) != value:
+            raise UsageError(f"{key} is given twice, as {values[key]} and as {value}.")
+
+
+def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
+    """Raise for options that do not go together or miss a part.
+
+    Raises:
+        UsageError: says which and what to do.
+    """
+    checkpoint = options.resume or options.evaluate or options.topk
+    if checkpoint is not None:
+        if options.config_files:
+            raise UsageError(
+                "--config_files does not go with a checkpoint, which brings its own configuration. "
+                "Change single settings by --key=value."
+            )
+        if options.resume is None and (options.nproc != 1 or options.world_size > 0):
+            raise UsageError("--evaluate and --topk run in one process; leave out --nproc.")
+    if options.resume is None and checkpoint is not None:
+        refused = [key for key in keys(settings) if key not in EVALUATION_KEYS]
+        if refused:
+            raise UsageError(
+                f"--{refused[0]} cannot be changed for a trained model. What can be: "
+                f"{', '.join(sorted(EVALUATION_KEYS))}."
+            )
+    if options.topk is not None:
+        if options.output is None:
+            raise UsageError("--topk CHECKPOINT needs --output FILE.csv, the file to write.")
+        if options.k < 1:
+            raise UsageError(f"--k is {options.k}, but must be at least 1.")
+    options.config_files = [
+        file for argument in options.config_files for file in split_files(argument)
+    ]
+
+
+def keys(settings: Sequence[str]) -> list[str]:
+    """Return the names of settings written ``--key=value``."""
+    return [setting[2:].partition("=")[0] for setting in settings]
+
+
+def split_files(argument: str) -> list[str]:
+    """Split an argument at commas and spaces unless it is the name of one file.
+
+    Raises:
+        UsageError: a file does not exist.
+    """
+    names = [argument] if Path(argument).is_file() else re.findall(r"[^\s,]+", argument)
+    for name in names:
+        if not Path(name).is_file():
+            raise UsageError(f"--config_files names {name}, which is no file.")
+    return names
