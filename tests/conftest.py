@@ -39,8 +39,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     root.setLevel(level)
 
 
+@pytest.fixture
 def tiny_interactions() -> list[tuple[str, str, float]]:
-    """Return (user, item, time): a dozen users, eight of a dozen items each, no item twice.
+    """(user, item, time): a dozen users, eight of a dozen items each, no item twice.
 
     Every item is used by eight users, so that nothing falls to a five-core filter.
     """
@@ -52,7 +53,9 @@ def tiny_interactions() -> list[tuple[str, str, float]]:
 
 
 @pytest.fixture
-def write_dataset(tmp_path: Path) -> Callable[..., Path]:
+def write_dataset(
+    tmp_path: Path, tiny_interactions: list[tuple[str, str, float]]
+) -> Callable[..., Path]:
     """Return ``write``, which writes ``dataset/<name>/<name>.inter`` and ``<name>.item``."""
 
     def write(
@@ -76,7 +79,7 @@ def write_dataset(tmp_path: Path) -> Callable[..., Path]:
 
         folder = tmp_path / "dataset" / name
         folder.mkdir(parents=True, exist_ok=True)
-        rows = list(tiny_interactions() if interactions is None else interactions)
+        rows = list(tiny_interactions if interactions is None else interactions)
         if shuffle is not None:
             random.Random(shuffle).shuffle(rows)
         lines = ["user_id:token\titem_id:token\ttimestamp:float"]

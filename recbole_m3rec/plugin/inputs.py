@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,24 +68,28 @@ def install() -> None:
     @wrap(Dataset, "_data_filtering")
     def keep_some(original: Callable[..., None], self: Any) -> None:
         before = len(self.inter_feat)
-        original(self)
-        if len(self.inter_feat) == 0:
+        try:
+            original(self)
+        except ValueError as error:
+            if len(self.inter_feat):
+                raise
             raise InteractionFileError(
                 f"None of the {before:,} interactions of `{self.dataset_name}` is left after "
                 f"filtering: user_inter_num_interval {self.config['user_inter_num_interval']}, "
                 f"item_inter_num_interval {self.config['item_inter_num_interval']}, val_interval "
                 f"{self.config['val_interval']}. Loosen them, e.g. "
                 '--user_inter_num_interval="[0,inf)" --item_inter_num_interval="[0,inf)".'
-            )
+            ) from error
 
 
 def model_names() -> dict[str, set[str]]:
     """Return by module name in small letters what each of RecBole's model modules may be called."""
     names: dict[str, set[str]] = {name.lower(): {name} for name in OWN_MODELS}
     for family in MODEL_FAMILIES:
-        package = importlib.import_module(f"recbole.model.{family}")
-        for module in pkgutil.iter_modules(package.__path__):
-            exported = {name for name in vars(package) if name.lower() == module.name}
+        spec = importlib.util.find_spec(f"recbole.model.{family}")
+        classes = vars(sys.modules.get(f"recbole.model.{family}", object))
+        for module in pkgutil.iter_modules(spec and spec.submodule_search_locations):
+            exported = {name for name in classes if name.lower() == module.name}
             exported -= {module.name} if len(exported) > 1 else set()
             names.setdefault(module.name, set()).update(exported or {module.name})
     return names
@@ -102,7 +107,7 @@ def refuse_unknown_model(name: str) -> None:
         get_model(name)
     except (ValueError, AttributeError, ModuleNotFoundError) as error:
         known = model_names()
-        if isinstance(error, ModuleNotFoundError) and name.lower() in known:
+        if isinstance(error, ModuleNotFoundError) and name in known.get(name.lower(), ()):
             raise  # a model that needs a library which is not installed
         candidates = known.get(name.lower()) or {each for names in known.values() for each in names}
         raise UnknownNameError(
@@ -135,7 +140,7 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
             f" If it is one of Amazon's, prepare it once: `python dataset_scripts/amazon.py {name}`"
             "; `--help` shows the names it knows."
         )
-    message += did_you_mean(name, {*present, *prepared, *downloadable})
+    message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(
         f"{message} For data of your own, write {expected} with the columns `user_id:token`, "
         "`item_id:token` and `timestamp:float`, separated by tabs, or name another place for the "
