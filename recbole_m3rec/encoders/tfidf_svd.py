@@ -92,11 +92,14 @@ def _leading_directions(weights: sparse.csr_matrix, rank: int) -> np.ndarray:
     """Project rows on their ``rank`` leading right singular vectors, signs fixed."""
     with threadpool_limits(limits=1):  # BLAS adds up in another order on another number of threads
         directions, lengths, _ = randomized_svd(
-            weights, rank, n_oversamples=10, n_iter=5, random_state=0
+            weights,
+            rank,
+            n_oversamples=10,
+            n_iter=5,
+            flip_sign=True,  # the largest entry of each left vector is positive
+            random_state=0,
         )
-    rows = (directions * lengths)[:, lengths > _ROUNDING * lengths.max()]
-    largest = np.abs(rows).argmax(axis=0)
-    return rows * np.sign(rows[largest, np.arange(rows.shape[1])])
+    return (directions * lengths)[:, lengths > _ROUNDING * lengths.max()]
 
 
 def _terms(text: str, max_ngram: int) -> Iterator[str]:
