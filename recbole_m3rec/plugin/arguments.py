@@ -13,7 +13,7 @@ DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
 
 Any setting is written --key=value, with the equals sign, and comes before every file:
---epochs=5  --train_batch_size=4096  --modalities=text,image  --metrics=[Hit,NDCG]  --topk=[5,10]
+--epochs=5  --train_batch_size=4096  --modalities=text,image  --metrics="['Hit','NDCG']"
 """
 
 EXAMPLES = """\
@@ -151,11 +151,15 @@ def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.Argument
     Raises:
         UsageError: says how to write it.
     """
+    options = [option for option in parser._option_string_actions if option.startswith("--")]
     values: dict[str, str] = {}
     for place, setting in enumerate(settings):
         key, equals, value = setting.partition("=")
         if setting in ("--output", "--k", "--keep_seen") or key == "--output":
             raise UsageError(f"{setting} belongs to --topk CHECKPOINT, which is not given.")
+        near = difflib.get_close_matches(key, options, n=1, cutoff=0.85)
+        if near and key != near[0]:
+            raise UsageError(f"There is no option {key}. Did you mean {near[0]}?")
         if not key.startswith("--") or key == "--":
             before = settings[place - 1] if place else ""
             if before.startswith("--") and "=" not in before:
@@ -165,12 +169,9 @@ def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.Argument
                 "--config_files follow it after a space, or after = in quotes."
             )
         if not equals:
-            known = [option for option in parser._option_string_actions if option.startswith("--")]
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
             following = settings[place + 1] if place + 1 < len(settings) else ""
             shown = following if following and not following.startswith("-") else "VALUE"
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise UsageError(f"{key} has no value. {hint}A setting is written {key}={shown}.")
+            raise UsageError(f"{key} has no value. A setting is written {key}={shown}.")
         if "=" in value:
             raise UsageError(
                 f"{setting} has two equals signs, and RecBole would drop it. Write it into a YAML "
@@ -207,6 +208,8 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
             raise UsageError("--topk CHECKPOINT needs --output FILE.csv, the file to write.")
         if options.k < 1:
             raise UsageError(f"--k is {options.k}, but must be at least 1.")
+        if not options.output.parent.is_dir():
+            raise UsageError(f"--output names {options.output}, but there is no such folder.")
     options.config_files = [
         file for argument in options.config_files for file in split_files(argument)
     ]

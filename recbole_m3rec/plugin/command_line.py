@@ -77,9 +77,8 @@ def train(options: argparse.Namespace) -> None:
         )
         if saved.epoch + 1 >= epochs:
             raise UsageError(
-                f"{saved.path} has {saved.epoch + 1} epochs of training behind it, and {epochs} "
-                f"are configured: nothing is left to train. Give more, such as "
-                f"--epochs={saved.epoch + 101}."
+                f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
+                f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."
             )
     else:
         named: dict[str, Any] = {}

@@ -21,7 +21,7 @@ SCORES_PER_BATCH = 2**25
 
 
 class RecommendationError(ValueError):
-    """Recommendations cannot be made or written as asked."""
+    """Recommendations cannot be made as asked."""
 
 
 class Histories:
@@ -87,7 +87,7 @@ def write_recommendations(
         The number of users.
 
     Raises:
-        RecommendationError: the output cannot be written, or the data come as ready-made sequences.
+        RecommendationError: the data come as ready-made sequences.
         NotANumberError: a score is NaN.
     """
     if config["benchmark_filename"]:
@@ -95,8 +95,6 @@ def write_recommendations(
             "The dataset is given as ready-made splits (benchmark_filename), from which a user's "
             "whole history cannot be read."
         )
-    if not output.parent.is_dir():
-        raise RecommendationError(f"There is no folder {output.parent} for {output.name}.")
     histories = Histories(interactions, dataset)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}.unfinished")
     try:
