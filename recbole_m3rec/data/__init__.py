@@ -1,0 +1,1 @@
+"""The dataset, item features keyed by item token, and packed sequences."""
