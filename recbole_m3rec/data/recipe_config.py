@@ -1,0 +1,107 @@
+"""Recipes as the configuration declares them, under ``features:``, one per modality.
+
+For example ``text: {encoder: tfidf-svd, fields: [title, brand]}``; keys besides these two are
+options of the encoder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_m3rec.encoders import ENCODER_NAMES, RANDOM_CODES, TEXT_ENCODERS, random_codes
+
+# Part of every recipe; raise it when the same recipe would make other vectors, so that files made
+# before are made again.
+_RECIPE_VERSION = 1
+
+
+class RecipeError(ValueError):
+    """A recipe under ``features:`` cannot be followed."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the features of a modality are made; ``options`` are complete, defaults included."""
+
+    encoder: str
+    fields: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        if self.encoder == RANDOM_CODES:
+            return f"random-codes of deviation {self.options['std']}"
+        return f"{self.encoder} of {' '.join(self.fields)}"
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Return what tells this recipe from any other, as JSON can hold it."""
+        return {
+            "encoder": self.encoder,
+            "fields": list(self.fields),
+            "options": dict(self.options),
+            "version": _RECIPE_VERSION,
+        }
+
+
+def parse_recipe(modality: str, given: Any) -> Recipe:
+    """Check one entry of ``features:`` and complete it by the encoder's defaults.
+
+    Raises:
+        RecipeError: not a mapping, unknown encoder or option, or a text encoder without fields.
+    """
+    key = f"features.{modality}"
+    if not isinstance(given, Mapping):
+        raise RecipeError(f"{key}: expected a mapping with encoder and fields, found {given!r}")
+    encoder = given.get("encoder")
+    if encoder not in ENCODER_NAMES:
+        raise RecipeError(
+            f"{key}: unknown encoder {encoder!r}, there are {', '.join(ENCODER_NAMES)}"
+            + nearest_name(encoder, ENCODER_NAMES)
+        )
+    function = TEXT_ENCODERS.get(encoder, random_codes)
+    options = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty and name != "progress"
+    }
+    known = [*options, "encoder"] + (["fields"] if encoder in TEXT_ENCODERS else [])
+    for name in given:
+        if name not in known:
+            raise RecipeError(
+                f"{key}: {encoder} has no option {name!r}, it takes {', '.join(known)}"
+                + nearest_name(name, known)
+            )
+    fields = given.get("fields", ())
+    fields = (fields,) if isinstance(fields, str) else fields
+    if not isinstance(fields, Sequence) or not all(isinstance(name, str) for name in fields):
+        raise RecipeError(f"{key}: fields must be names of .item columns, found {fields!r}")
+    if encoder in TEXT_ENCODERS and not fields:
+        raise RecipeError(f"{key}: {encoder} needs fields, the columns of the .item file to encode")
+    options |= {name: value for name, value in given.items() if name in options}
+    return Recipe(encoder, tuple(fields), options)
+
+
+def parse_recipes(features: Any) -> dict[str, Recipe]:
+    """Check all of ``features:``; None, for the whole or for a modality, declares nothing.
+
+    Raises:
+        RecipeError: not a mapping, or one of the recipes is wrong.
+    """
+    if features is None:
+        return {}
+    if not isinstance(features, Mapping):
+        raise RecipeError(f"features: expected recipes by modality, found {features!r}")
+    return {
+        modality: parse_recipe(modality, given)
+        for modality, given in features.items()
+        if given is not None
+    }
+
+
+def nearest_name(name: Any, names: Iterable[str]) -> str:
+    """Return the end of an error message about an unknown name: the one probably meant, if any."""
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return f". Did you mean {near[0]}?" if near else ""
