@@ -38,6 +38,9 @@ INSTALL_REQUIRES = [
     # RecBole counts FLOPs through thop, which imports distutils: gone from Python 3.12 on, but
     # still supplied by setuptools, which new virtual environments no longer contain.
     "setuptools>=69; python_version >= '3.12'",
+    # RecBole 1.2.0 imports both and declares neither; its general models need the first to load.
+    "kmeans-pytorch>=0.3; python_version >= '3.12'",
+    "psutil>=5.9.0; python_version >= '3.12'",
 ]
 
 EXTRAS_REQUIRE = {

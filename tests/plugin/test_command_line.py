@@ -1,4 +1,4 @@
-"""The command line from its arguments to its files, on the tiny dataset and RecBole's own models."""
+"""The command line from its arguments to its files, on the tiny dataset."""
 
 from __future__ import annotations
 

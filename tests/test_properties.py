@@ -1,0 +1,209 @@
+"""The files of ``properties/``: plain YAML, every key explained, known, and as published."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recbole
+import yaml
+
+from recbole_m3rec.plugin.configuration import properties_folder
+
+ROOT = properties_folder()
+FILES = sorted(ROOT.rglob("*.yaml"))
+BASELINES = [
+    *("BERT4Rec", "BPR", "CORE", "Caser", "FEARec", "GRU4Rec", "S3Rec"),
+    *("SASRec", "SRGNN", "STAMP"),
+]
+RECBOLES = Path(recbole.__file__).parent
+
+# A key, its value and its explanation: "(type) what it is, its unit or range".
+LINE = re.compile(
+    r"^ *[\w-]+:(?P<value>.*?)  ?# \((int|float|bool|str|list|dict|str or list)\) .+$"
+)
+
+
+def load(name: str) -> dict[str, Any]:
+    values = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    assert isinstance(values, dict)
+    return values
+
+
+def transformer(width: str = "hidden_size", **changed: float) -> dict[str, Any]:
+    return {
+        "n_layers": 2,
+        "n_heads": 2,
+        width: 64,
+        "inner_size": 256,
+        "hidden_dropout_prob": 0.5,
+        "attn_dropout_prob": 0.5,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.02,
+        "loss_type": "CE",
+    } | changed
+
+
+MAMBA = {
+    "hidden_size": 64,
+    "num_layers": 2,
+    "d_state": 32,
+    "d_conv": 4,
+    "expand": 2,
+    "dropout_prob": 0.5,
+    "loss_type": "CE",
+    "mamba_init": "mamba",
+}
+
+PUBLISHED = {
+    "M3Rec": MAMBA | {"modalities": "auto", "modality_gradient": "frozen", "feature_norm": "none"},
+    "Mamba4Rec": MAMBA,
+    "SASRec": transformer(),
+    "BERT4Rec": transformer(hidden_dropout_prob=0, attn_dropout_prob=0)
+    | {"mask_ratio": 0.2, "ft_ratio": 0.5},
+    "CORE": transformer("embedding_size")
+    | {"dnn_type": "trm", "sess_dropout": 0.2, "item_dropout": 0.2, "temperature": 0.07},
+    "FEARec": transformer()
+    | {"lmd": 0.1, "lmd_sem": 0.1, "tau": 1, "global_ratio": 1, "topk_factor": 1, "fredom": False},
+    "S3Rec": transformer()
+    | {"mask_ratio": 0.2, "aap_weight": 1, "mip_weight": 0.2, "map_weight": 1, "sp_weight": 0.5}
+    | {"item_attribute": "class", "pretrain_epochs": 500},
+    "GRU4Rec": {
+        "embedding_size": 64, "hidden_size": 128, "num_layers": 2, "dropout_prob": 0.3,
+        "loss_type": "CE",
+    },
+    "Caser": {
+        "embedding_size": 64, "dropout_prob": 0.4, "reg_weight": 1e-4, "nv": 4, "nh": 8,
+        "loss_type": "CE",
+    },
+    "SRGNN": {"embedding_size": 64, "step": 1, "loss_type": "CE"},
+    "STAMP": {"embedding_size": 64, "loss_type": "CE"},
+    "BPR": {"embedding_size": 64},
+}  # fmt: skip
+
+PROTOCOL = {
+    "seed": 2024,
+    "MAX_ITEM_LIST_LENGTH": 50,
+    "user_inter_num_interval": "[5,inf)",
+    "item_inter_num_interval": "[5,inf)",
+    "epochs": 300,
+    "train_batch_size": 2048,
+    "learner": "adam",
+    "learning_rate": 0.001,
+    "stopping_step": 5,
+    "eval_args": {
+        "group_by": "user", "order": "TO", "split": {"LS": "valid_and_test"}, "mode": "full",
+    },
+    "metrics": ["Hit", "NDCG", "MRR"],
+    "topk": [5, 10, 20],
+    "valid_metric": "Hit@20",
+    "eval_batch_size": 4096,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_key_has_a_comment_with_type_and_range(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    keys = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    assert isinstance(yaml.safe_load("\n".join(lines)), dict)
+    for line in keys:
+        assert LINE.match(line), f"expected `key: value  # (type) meaning, unit or range`: {line}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_number_is_read_as_text(path: Path) -> None:
+    """YAML 1.1 takes ``1e-4`` for a text."""
+
+    def texts(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [text for inner in value.values() for text in texts(inner)]
+        if isinstance(value, list):
+            return [text for inner in value for text in texts(inner)]
+        return [value] if isinstance(value, str) else []
+
+    for text in texts(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        assert not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text), text
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_models_have_the_published_settings(model: str) -> None:
+    values = load(f"model/{model}.yaml")
+    assert {key: values.get(key) for key in PUBLISHED[model]} == PUBLISHED[model]
+
+
+def test_the_protocol_is_the_published_one() -> None:
+    values = load("overall.yaml")
+    assert {key: values.get(key) for key in PROTOCOL} == PROTOCOL
+
+
+def test_there_is_a_file_for_every_published_baseline_and_dataset() -> None:
+    models = {path.stem for path in (ROOT / "model").glob("*.yaml")}
+    assert models == {*BASELINES, "M3Rec", "Mamba4Rec"}
+    datasets = {path.stem for path in (ROOT / "dataset").glob("*.yaml")}
+    assert datasets == {"ml-100k", "beauty", "toys", "sports", "clothing"}
+
+
+def test_the_preset_is_what_the_released_program_does() -> None:
+    values = load("presets/m3rec-published.yaml")
+    assert values == {
+        "modalities": ["image", "text"],
+        "features": {
+            "image": {"encoder": "random-codes", "dim": 512, "std": 0.02},
+            "text": {"encoder": "random-codes", "dim": 768, "std": 0.02},
+        },
+        "feature_norm": "none",
+        "modality_gradient": "detached",
+        "mamba_init": "normal",
+        "train_positions": "last",
+    }
+    assert set(values) <= set(load("model/M3Rec.yaml"))
+
+
+@pytest.mark.parametrize("model", BASELINES)
+def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
+    source = next(RECBOLES.glob(f"model/*/{model.lower()}.py")).read_text(encoding="utf-8")
+    source += (RECBOLES / "trainer" / "trainer.py").read_text(encoding="utf-8")
+    for key in load(f"model/{model}.yaml"):
+        assert re.search(rf"config\[\s*\"{key}\"", source) or key == "ft_ratio", key
+
+
+def test_every_key_of_the_protocol_is_one_that_recbole_has() -> None:
+    known: set[str] = set()
+    for name in ("overall.yaml", "dataset/sample.yaml"):
+        known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
+    assert set(load("overall.yaml")) <= known
+
+
+def test_datasets_only_say_how_features_are_made() -> None:
+    from recbole_m3rec.encoders import ENCODER_NAMES
+
+    for path in (ROOT / "dataset").glob("*.yaml"):
+        values = load(f"dataset/{path.name}")
+        assert set(values) == {"features"}
+        assert all(recipe["encoder"] in ENCODER_NAMES for recipe in values["features"].values())
+
+
+def test_the_fields_of_the_recipe_for_ml_100k_exist() -> None:
+    header = (RECBOLES / "dataset_example" / "ml-100k" / "ml-100k.item").read_text().split("\n")[0]
+    columns = {column.split(":")[0] for column in header.split("\t")}
+    assert set(load("dataset/ml-100k.yaml")["features"]["text"]["fields"]) <= columns
+
+
+def test_the_search_space_reads_as_recboles_hyper_tuning_reads_it() -> None:
+    """``name choice list``, split at spaces and evaluated, comment included."""
+    known = {**load("overall.yaml"), **load("model/M3Rec.yaml")}
+    space = {}
+    for line in (ROOT / "tuning" / "M3Rec.hyper").read_text(encoding="utf-8").splitlines():
+        parts = line.strip().split(" ")
+        if len(parts) < 3:
+            continue
+        name, kind, value = parts[0], parts[1], "".join(parts[2:])
+        assert kind == "choice"
+        space[name] = ast.literal_eval(value)
+        assert "# (" in line
+    assert set(space) <= set(known)
+    assert all(known[name] in values for name, values in space.items())
