@@ -1,0 +1,82 @@
+// What the dispatcher and the kernels agree on. Plain data only: every kernel file is compiled for
+// another instruction set, so nothing here may be an inline function that the linker could merge.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__x86_64__) && !defined(M3REC_GENERIC_ONLY)
+#define M3REC_X86
+#endif
+
+namespace m3rec {
+
+using Index = std::ptrdiff_t;
+
+// Tokens whose operands a kernel holds in its scratch memory at a time. The backward pass holds the
+// decays and states of a chunk as well, and must stay in the first-level cache with them.
+constexpr Index kForwardChunk = 64;
+constexpr Index kBackwardChunk = 32;
+
+// States whose recurrences run side by side in registers.
+constexpr Index kMaxGroup = 4;
+
+// One call of the scan. Channels are cut into blocks of one vector, the last one padded; "block-major"
+// means [block][state][lane].
+struct Scan {
+    const float *x, *dt, *B, *C, *D;     // [tokens, channels] twice, [tokens, states] twice, [channels]
+    Index x_stride, dt_stride, B_stride, C_stride;
+    const float *A;                       // block-major, multiplied by log2(e)
+    const float *initial_state;           // [sequences, channels, states] or null: zeros
+    const std::int32_t *cu_seqlens;       // [sequences + 1]
+    Index channels, states, blocks;
+    bool read_last;                       // y (and its gradient) has a row for each last token only
+    bool decay_first;                     // false: a first token has no state, so no decay is computed
+
+    float *y;                             // [tokens or sequences, channels]
+    float *last_state;                    // [sequences, channels, states] or null
+
+    // Backward only. Partial sums are made over fixed pieces of the problem and added in a fixed order
+    // later, so that results depend neither on the number of threads nor on who came first.
+    const float *grad_y;
+    Index grad_y_stride;
+    float *grad_x, *grad_dt;              // [tokens, channels]
+    float *grad_B, *grad_C;               // [panels][tokens, states]
+    float *grad_A;                        // [groups], each block-major; still to be divided by log2(e)
+    float *grad_D;                        // [groups][block][lane]
+    Index tokens;
+};
+
+// A piece of work: some consecutive sequences, some consecutive channel blocks.
+struct Unit {
+    Index first_sequence, last_sequence;  // half open
+    Index first_block, last_block;        // half open
+    Index group, panel;                   // which partial sums it owns
+    Index longest;                        // tokens of its longest sequence
+};
+
+struct Step {
+    const float *x, *dt, *A, *B, *C, *D;  // A [channels, states], not multiplied by anything
+    float *state, *y;                     // [rows, channels, states], [rows, channels]
+    Index x_stride, dt_stride, B_stride, C_stride;
+    Index channels, states;
+};
+
+// The kernels of one instruction set.
+struct Kernels {
+    const char *name;
+    Index width;  // lanes of a vector
+    Index (*forward_scratch)(const Scan &);                // floats
+    Index (*backward_scratch)(const Scan &, Index longest);  // floats
+    void (*forward)(const Scan &, const Unit &, float *scratch);
+    void (*backward)(const Scan &, const Unit &, float *scratch);
+    void (*step)(const Step &, Index first_row, Index last_row);
+};
+
+extern const Kernels kGenericKernels;
+#ifdef M3REC_X86
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace m3rec

@@ -1,0 +1,8 @@
+// The kernels for x86-64 with AVX2 and FMA; this file alone is compiled with the flags for it.
+#include "scan_backward.h"
+
+namespace m3rec {
+
+const Kernels kAvx2Kernels = {"avx2", kWidth, forward_scratch, backward_scratch, forward, backward, step};
+
+}  // namespace m3rec
