@@ -155,14 +155,12 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
         mean = sum(values[block].sum(axis=0, dtype=np.float64) for block in _blocks(items))
         mean = mean / max(len(items), 1)
         variance = np.zeros(values.shape[1])
-        varies = np.zeros(values.shape[1], dtype=bool)
         for block in _blocks(items):
             wide = values[block].astype(np.float64)
             variance += ((wide - mean) ** 2).sum(axis=0) / len(items)
-            varies |= (wide != values[items[0]]).any(axis=0)
-        # A constant column is told by comparing: rounding can give it a tiny deviation.
+        # Of a constant column the variance is 0 to the bit: float64 holds n times a float32 exactly.
         scale = np.zeros_like(variance)
-        np.divide(1, np.sqrt(variance), out=scale, where=varies & (variance > 0))
+        np.divide(1, np.sqrt(variance), out=scale, where=variance > 0)
         for block in _blocks(np.flatnonzero(in_table)):
             values[block] = (values[block].astype(np.float64) - mean) * scale
 

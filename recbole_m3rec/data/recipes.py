@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def load_or_build(
     source: ModalitySource,
     item_file: Path,
     *,
-    tokens: Iterable[str] = (),
+    tokens: Collection[str] = (),
     seed: int = 0,
     item_id_field: str = "item_id",
     field_separator: str = "\t",
@@ -135,6 +135,8 @@ def load_or_build(
     """
     recipe, path = source.recipe, source.path
     if recipe is not None and recipe.encoder == RANDOM_CODES:
+        if len(tokens) == 0:
+            raise ValueError(f"{source.modality}: random codes need the tokens of the dataset")
         try:
             ids, codes = random_codes(tokens, seed=seed, name=source.modality, **recipe.options)
         except ValueError as error:

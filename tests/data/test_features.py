@@ -100,6 +100,13 @@ def test_constant_columns_become_zero(constant: float) -> None:
     assert values[1:, 1].std(correction=0) == pytest.approx(1)
 
 
+def test_a_long_constant_column_becomes_zero_whatever_the_rounding() -> None:
+    tokens = ["[PAD]", *map(str, range(100_003))]
+    values = np.repeat(np.float32([[0.1, 1 / 3]]), len(tokens), axis=0)
+    long = FeatureTable(np.array(tokens, object), values, {})
+    assert not align(long, "text", tokens, "standardize", "a test").values.any()
+
+
 def test_huge_and_tiny_numbers_stay_finite() -> None:
     for number in (3e38, 1e-38):
         rows = {"x": [number, -number], "y": [-number, number]}

@@ -299,7 +299,8 @@ def test_random_codes_are_drawn_for_all_tokens_and_never_stored(
     sources = resolve("image,text", folder, image=CODES, text=CODES)
     tokens = ["[PAD]", "c", "a"]
     image, text = (load_or_build(s, item_file, tokens=tokens, seed=1) for s in sources)
-    again = load_or_build(sources[0], item_file, tokens=tokens[::-1], seed=1)
+    as_array = np.array(tokens[::-1])  # as the dataset keeps them
+    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)  # type: ignore[arg-type]
     other = load_or_build(sources[0], item_file, tokens=tokens, seed=2)
     assert image.item_ids.tolist() == sorted(tokens)
     assert image.values.shape == (3, 4)
@@ -307,6 +308,12 @@ def test_random_codes_are_drawn_for_all_tokens_and_never_stored(
     assert (image.values != text.values).all()
     assert (image.values != other.values).all()
     assert not list(folder.iterdir())
+
+
+def test_random_codes_without_tokens_are_an_error(folder: Path, item_file: Path) -> None:
+    [source] = resolve("text", folder, text=CODES)
+    with pytest.raises(ValueError, match="text: random codes need the tokens"):
+        load_or_build(source, item_file)
 
 
 # Digests
