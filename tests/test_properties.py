@@ -23,7 +23,7 @@ RECBOLES = Path(recbole.__file__).parent
 
 # A key, its value and its explanation: "(type) what it is, its unit or range".
 LINE = re.compile(
-    r"^ *[\w-]+:(?P<value>.*?)  ?# \((int|float|bool|str|list|dict|str or list)\) .+$"
+    r"^ *[\w-]+:(?P<value>.*?)  ?# \((int|float|bool|str|list|dict|str or list)\) .+, .+$"
 )
 
 
