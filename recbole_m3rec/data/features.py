@@ -158,7 +158,7 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
         for block in _blocks(items):
             wide = values[block].astype(np.float64)
             variance += ((wide - mean) ** 2).sum(axis=0) / len(items)
-        # Of a constant column the variance is 0 to the bit: float64 holds n times a float32 exactly.
+        # A constant column has variance 0 to the bit: float64 holds n times a float32 exactly.
         scale = np.zeros_like(variance)
         np.divide(1, np.sqrt(variance), out=scale, where=variance > 0)
         for block in _blocks(np.flatnonzero(in_table)):
