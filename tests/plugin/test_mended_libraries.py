@@ -110,3 +110,16 @@ def test_lightgcn_builds_its_graph(prepare):
     config, _, train, *_ = prepare("LightGCN")
     model = get_model("LightGCN")(config, train.dataset)
     assert model.norm_adj_matrix._nnz() == 2 * len(train.dataset)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_a_search_draws_by_what_hyperopt_draws_by(modern, monkeypatch):
+    from recbole.trainer import hyper_tuning
+
+    stochastic = ModuleType("hyperopt.pyll.stochastic")
+    draw = (lambda n, rng: rng.integers(n)) if modern else (lambda n, rng: rng.randint(n))
+    stochastic.randint = draw
+    monkeypatch.setitem(sys.modules, "hyperopt.pyll.stochastic", stochastic)
+    source = hyper_tuning.np.random.RandomState(7)
+    assert 0 <= draw(5, rng=source) < 5
+    assert hyper_tuning.np.random.default_rng is np.random.default_rng

@@ -120,15 +120,13 @@ def test_nothing_is_done_where_pandas_needs_nothing(monkeypatch):
 
 
 def test_equal_times_keep_the_order_of_the_file(dataset_of):
-    """Two thousand purchases at one time, each of them made twice: the first must stay."""
+    """Two thousand purchases at three times, each made twice at one time: the first must stay."""
     n = 2000
-    rows = "".join(f"u{row % 7}\ti{row % n}\t5\t{row}\n" for row in range(2 * n))
-    rows = "user_id:token\titem_id:token\ttimestamp:float\trow:float\n" + rows
-    dataset = dataset_of(rows, rm_dup_inter="first")
-    first = {}
-    for row in range(2 * n):
-        first.setdefault((row % 7, row % n), row)
-    assert dataset.inter_feat["row"].astype(int).tolist() == sorted(first.values())
+    lines = ["user_id:token\titem_id:token\ttimestamp:float\trow:float"]
+    lines += [f"u{i % 7}\ti{i}\t{i % 3}\t{row}" for row, i in enumerate([*range(n), *range(n)])]
+    dataset = dataset_of("\n".join(lines) + "\n", rm_dup_inter="first")
+    expected = sorted(range(n), key=lambda row: row % 3)
+    assert dataset.inter_feat["row"].astype(int).tolist() == expected
 
 
 def test_only_that_one_sort_is_stable(dataset_of):

@@ -12,6 +12,7 @@ MENDS = (
     libraries.stand_in_for_ray,  # first: RecBole's quick start cannot be imported without
     libraries.name_numpy_scalars,
     libraries.restore_dok_update,
+    libraries.draw_trials_as_hyperopt_does,
     tables.fill_blanks_by_assignment,
     tables.read_text_as_objects,
     tables.measure_lists_one_by_one,
@@ -22,6 +23,7 @@ MENDS = (
     runs.collect_plain_values,
     runs.report_plain_numbers,
     runs.survive_uncountable_flops,
+    runs.keep_quiet_of_what_nobody_can_change,
 )
 
 

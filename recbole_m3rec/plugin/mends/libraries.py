@@ -91,3 +91,26 @@ def restore_dok_update() -> None:
         dict.update(getattr(self, "_dict", self), entries)
 
     dok_matrix._update = _update
+
+
+def draw_trials_as_hyperopt_does() -> None:
+    """Mend trainer/hyper_tuning.py:117, which draws by numpy's ``RandomState``.
+
+    Since 0.2.6 hyperopt draws by a ``Generator``. hyperopt is optional and is asked only when a
+    search begins.
+    """
+    from recbole.trainer import hyper_tuning
+
+    from recbole_m3rec.plugin.seams import Overlay, overlay
+
+    overlay(hyper_tuning, "np", random=Overlay(np.random, RandomState=random_source))
+
+
+def random_source(seed: int) -> Any:
+    """Return the kind of random source that the installed hyperopt draws by."""
+    stochastic = importlib.import_module("hyperopt.pyll.stochastic")
+    try:
+        stochastic.randint(2, rng=np.random.RandomState(seed))
+    except AttributeError:
+        return np.random.default_rng(seed)
+    return np.random.RandomState(seed)

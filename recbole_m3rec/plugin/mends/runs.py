@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -100,3 +101,17 @@ def survive_uncountable_flops() -> None:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             logger.warning(f"FLOPs of {type(model).__name__} cannot be counted ({reason})")
             return "unknown"
+
+
+def keep_quiet_of_what_nobody_can_change() -> None:
+    """Mend trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
+
+    A deprecated way to build an unused gradient scaler, and tensors made of pandas' read-only
+    columns, which RecBole never writes to.
+    """
+    warnings.filterwarnings(
+        "ignore", r"`torch\.cuda\.amp\.GradScaler", FutureWarning, r"recbole\.trainer\."
+    )
+    warnings.filterwarnings(
+        "ignore", r"The given NumPy array is not writ", UserWarning, r"recbole\.data\."
+    )
