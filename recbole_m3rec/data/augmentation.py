@@ -26,12 +26,16 @@ class PrefixRows(NamedTuple):
     """Rows of the augmentation, as positions in the interactions they were made of.
 
     Row ``r`` has the history ``start[r] .. start[r] + length[r] - 1`` and the target ``target[r]``,
-    all ``[R]`` int64, targets ascending.
+    all ``[R]`` int64.
     """
 
     start: Tensor
     target: Tensor
     length: Tensor
+
+    def taken(self, order: Tensor) -> "PrefixRows":
+        """Return the rows ``order``, in that order."""
+        return PrefixRows(*(column[order] for column in self))
 
 
 def prefix_rows(users: Tensor, max_length: int) -> PrefixRows:
@@ -41,6 +45,9 @@ def prefix_rows(users: Tensor, max_length: int) -> PrefixRows:
         users: user of each interaction, ``[N]``, one user's interactions side by side and in time
             order.
         max_length: most interactions in a history; of longer ones the latest are kept. At least 1.
+
+    Returns:
+        rows with ascending targets.
     """
     if max_length < 1:
         raise ValueError(f"a history holds at least 1 interaction, got max_length={max_length}")

@@ -18,8 +18,7 @@ TRAIN_POSITIONS = ("all", "last")
 
 
 def feature_folder(config: Any) -> Path:
-    """Folder of the dataset's feature files: never the data folder, which may be an installed
-    package."""
+    """Folder of the feature files; not that of the data, which may lie in an installed package."""
     return Path(config["feature_path"] or Path("dataset") / config["dataset"])
 
 
@@ -47,9 +46,7 @@ class M3RecDataset(SequentialDataset):
             met.
     """
 
-    inter_feat: (
-        Any  # a pandas frame while RecBole reads and filters, an Interaction from build() on
-    )
+    inter_feat: Any  # a pandas frame while RecBole filters, an Interaction from build() on
 
     def __init__(self, config: Any) -> None:
         _check_settings(config)
@@ -99,7 +96,11 @@ class M3RecDataset(SequentialDataset):
             row += n_rows
 
     def data_augmentation(self) -> None:
-        """Replace interactions by prefix rows; equal timestamps keep their order in the file."""
+        """Replace interactions by prefix rows; equal timestamps keep their order in the file.
+
+        Rows come in the order of their targets' times, into which RecBole sorts them next, so that
+        the lists are laid out once.
+        """
         self._aug_presets()
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
@@ -110,6 +111,7 @@ class M3RecDataset(SequentialDataset):
                 f"{self.dataset_name}: no user has two interactions, so nothing has a next item: "
                 "check the .inter file and the filters (user_inter_num_interval, val_interval)"
             )
+        rows = rows.taken(torch.argsort(self._times()[rows.target], stable=True))
         new = {field: log[field][rows.target] for field in log}
         new[self.item_list_length_field] = rows.length
         for field in log:
@@ -130,6 +132,18 @@ class M3RecDataset(SequentialDataset):
             raise ValueError(
                 f"field {field}: {error}; set seq_len: {{{field}: n}} to the longest kept value"
             ) from error
+
+    def sort(self, by: str | list[str], ascending: bool | list[bool] = True) -> None:
+        """Sort interactions or rows stably; rows in the order of time already are left alone."""
+        if by == self.time_field and ascending is True:
+            times = self._times()
+            if bool((times[1:] >= times[:-1]).all()):
+                return
+        super().sort(by=by, ascending=ascending)
+
+    def _times(self) -> Tensor:
+        times = self.inter_feat[self.time_field]
+        return times[..., 0] if times.dim() > 1 else times  # a number and its bucket
 
     def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list["M3RecDataset"]:
         """Split by leaving each user's last one or two rows out; see ``Dataset.leave_one_out``."""

@@ -103,8 +103,7 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
 
 
 class _RowNumbers(torch.utils.data.Dataset[Tensor]):
-    """What torch's loader reads batches from: row numbers, which ``collate_fn`` turns into a
-    batch."""
+    """What torch's loader reads: a batch's row numbers, of which ``collate_fn`` makes the batch."""
 
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
@@ -223,8 +222,7 @@ class WindowTrainDataLoader(AbstractDataLoader):
         self.sampler.set_batching(self.step, rank, world_size)
 
     def update_config(self, config: Any) -> None:
-        """Take over another configuration, as RecBole does with loaders that it read from a
-        file."""
+        """Take over another configuration, as RecBole asks of loaders that it has read."""
         self._read_fields(config)
         super().update_config(config)
 

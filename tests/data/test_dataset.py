@@ -72,11 +72,12 @@ def bare_dataset(cls, columns, types, max_length, numerical):
     n_users=st.integers(1, 12),
     n_times=st.sampled_from([1, 3, 1000]),
     max_length=st.sampled_from([1, 2, 5, 50]),
+    time_has_buckets=st.booleans(),
     widths=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     seed=st.integers(0, 10**6),
 )
 def test_augmentation_equals_recboles_to_the_bit_for_every_kind_of_field(
-    n_interactions, n_users, n_times, max_length, widths, seed
+    n_interactions, n_users, n_times, max_length, time_has_buckets, widths, seed
 ):
     draw = torch.Generator().manual_seed(seed)
     n = n_interactions
@@ -109,11 +110,14 @@ def test_augmentation_equals_recboles_to_the_bit_for_every_kind_of_field(
         "scores": FeatureType.FLOAT_SEQ,
         "levels": FeatureType.FLOAT_SEQ,
     }
-    numerical = ["price", "levels"]
+    numerical = ["price", "levels", "time"] if time_has_buckets else ["price", "levels"]
+    if time_has_buckets:
+        columns["time"] = torch.stack([columns["time"], floats()], dim=1)
     ours = bare_dataset(M3RecDataset, columns, types, max_length, numerical)
     recboles = bare_dataset(SequentialDataset, columns, types, max_length, numerical)
     ours.data_augmentation()
     recboles.data_augmentation()
+    recboles.sort(by="time")
     assert_same_interactions(ours.inter_feat, recboles.inter_feat)
     assert ours.field2type == recboles.field2type
     assert ours.field2seqlen == recboles.field2seqlen
@@ -129,7 +133,7 @@ def test_equal_timestamps_keep_the_order_of_the_file():
     dataset = bare_dataset(M3RecDataset, columns, types, 5, [])
     dataset.data_augmentation()
     assert dataset.inter_feat["item_list"][:, :2].tolist() == [[1, 0], [1, 3], [9, 0], [9, 8]]
-    assert dataset.inter_feat["item"].tolist() == [3, 2, 8, 7]
+    assert dataset.inter_feat["item"].tolist() == [3, 2, 8, 7]  # by time, then by user
 
 
 def test_a_log_in_which_nobody_comes_back_is_refused():
