@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.plugin.configuration import DATASET_KEYS, OWN_MODELS, announce
@@ -44,4 +45,8 @@ def feature_digests(config: Any) -> dict[str, str] | None:
     from recbole_m3rec.data.dataset import modality_sources
     from recbole_m3rec.data.recipes import digest
 
-    return {source.modality: digest(source) for source in modality_sources(config)}
+    item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
+    return {
+        source.modality: digest(source, item_file, config["seed"])
+        for source in modality_sources(config)
+    }

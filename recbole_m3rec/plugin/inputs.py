@@ -88,7 +88,8 @@ def model_names() -> dict[str, set[str]]:
     for family in MODEL_FAMILIES:
         spec = importlib.util.find_spec(f"recbole.model.{family}")
         classes = vars(sys.modules.get(f"recbole.model.{family}", object))
-        for module in pkgutil.iter_modules(spec and spec.submodule_search_locations):
+        folders = (spec.submodule_search_locations if spec else None) or []
+        for module in pkgutil.iter_modules(folders):
             exported = {name for name in classes if name.lower() == module.name}
             exported -= {module.name} if len(exported) > 1 else set()
             names.setdefault(module.name, set()).update(exported or {module.name})

@@ -93,3 +93,40 @@ def test_only_windows_change_the_training_loader(make_config):
     config = make_config("SASRec", train_positions="all")
     assert recboles.get_dataloader(config, "train").__name__ == "TrainDataLoader"
     assert not Path("saved").exists()
+
+
+def test_features_are_identified_by_their_recipes_and_what_those_read(make_config, write_dataset):
+    folder = write_dataset()
+    recipe = {"encoder": "tfidf-svd", "fields": ["title"]}
+    features = {"text": recipe, "noise": {"encoder": "random-codes", "dim": 4}}
+
+    def today(**keys):
+        keys = {"modalities": "auto", "features": features, **keys}
+        return caches.feature_digests(make_config("M3Rec", **keys))
+
+    before = today()
+    assert list(before) == ["noise", "text"]
+    assert today() == before
+    assert today(seed=1)["noise"] != before["noise"]
+    assert today(seed=1)["text"] == before["text"]
+    other = {**features, "text": {**recipe, "fields": ["kind"]}}
+    assert today(features=other)["text"] != before["text"]
+    item_file = folder / "tiny.item"
+    item_file.write_text(item_file.read_text().replace("red", "dark red"))
+    assert today()["text"] != before["text"]
+    assert today()["noise"] == before["noise"]
+    assert caches.feature_digests(make_config("Mamba4Rec")) in (None, {})
+
+
+def test_a_saved_dataset_of_m3rec_is_rebuilt_with_other_features(make_config, write_dataset):
+    """End to end: the .item file that the text is made of has changed since."""
+    folder = write_dataset()
+    features = {"text": {"encoder": "tfidf-svd", "fields": ["title"]}}
+    keys = {"modalities": "auto", "features": features, **SAVED}
+    before = create_dataset(make_config("M3Rec", **keys)).item_features["text"]
+    again = create_dataset(make_config("M3Rec", **keys)).item_features["text"]
+    assert again.fingerprint == before.fingerprint
+    item_file = folder / "tiny.item"
+    item_file.write_text(item_file.read_text().replace("red", "dark"))
+    after = create_dataset(make_config("M3Rec", **keys)).item_features["text"]
+    assert after.fingerprint != before.fingerprint
