@@ -72,10 +72,11 @@ def train(options: argparse.Namespace) -> None:
         saved = open_checkpoint(options.resume, options)
         model, dataset = saved.model, saved.dataset
         settings = saved_runs.settings_to_resume(saved)
-        epochs = next(
-            (int(s.partition("=")[2]) for s in sys.argv if s.startswith("--epochs=")), saved.epochs
-        )
-        if saved.epoch + 1 >= epochs:
+        given = [argument[len("--epochs=") :] for argument in sys.argv if "--epochs=" in argument]
+        epochs = given[0] if given else str(saved.epochs)
+        if not epochs.isdecimal():
+            raise UsageError(f"--epochs={epochs} is no number of epochs.")
+        if saved.epoch + 1 >= int(epochs):
             raise UsageError(
                 f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
                 f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."
@@ -107,11 +108,9 @@ def train(options: argparse.Namespace) -> None:
         return
     valid = result["best_valid_result"]
     print_metrics({"valid": valid or {}, "test": result["test_result"] or {}})
-    if checkpoints:
-        print(f"checkpoint: {checkpoints[-1]}")
-    else:
-        print("checkpoint: named in the lines `Saving current` above")
-    print_log()
+    # A resumed training that did not get better leaves its checkpoint as it was.
+    saved_files = [*checkpoints, *result.get("checkpoint", ())] or [options.resume]
+    print_places(saved_files[-1], result.get("log"))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -129,8 +128,7 @@ def evaluate(options: argparse.Namespace) -> None:
     for name, result in results.items():
         logging.getLogger().info(f"{name} result : {result}")
     print_metrics(results)
-    print(f"checkpoint: {run.path}")
-    print_log()
+    print_places(run.path)
 
 
 def recommend(options: argparse.Namespace) -> None:
@@ -147,8 +145,7 @@ def recommend(options: argparse.Namespace) -> None:
         keep_seen=options.keep_seen,
     )
     print(f"recommendations: {options.output}, up to {options.k} items for each of {users:,} users")
-    print(f"checkpoint: {run.path}")
-    print_log()
+    print_places(run.path)
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
@@ -180,14 +177,10 @@ def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
     print()
 
 
-def print_log() -> None:
-    """Print where RecBole logs to."""
-    files = [
-        handler.baseFilename
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.FileHandler)
-    ]
-    print(f"log: {files[-1] if files else Path('log').resolve()}")
+def print_places(checkpoint: Path | None, log: Path | None = None) -> None:
+    """Print where the checkpoint is and where RecBole logged to, a worker's log if one is given."""
+    print(f"checkpoint: {checkpoint or 'none was saved'}")
+    print(f"log: {log or saved_runs.log_file() or 'none'}")
 
 
 def users_error(error: Exception) -> str | None:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,35 @@ def install_resuming() -> None:
 
 
 def run_resuming_worker(rank: int, *arguments: Any) -> None:
-    """Run one process of a training that may go on from a checkpoint."""
+    """Run one process of a training that may go on from a checkpoint.
+
+    The result that goes back to the parent says where checkpoint and log went, too.
+    """
     install_resuming()
-    spawning.run_worker(rank, *arguments)
+    options = arguments[-1]
+    with noting_checkpoint() as checkpoints:
+        queue = _ResultQueue(options["queue"], checkpoints)
+        spawning.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+
+
+class _ResultQueue:
+    """The parent's queue, which gets RecBole's result and the places of its files."""
+
+    def __init__(self, queue: Any, checkpoints: list[Path]) -> None:
+        self.queue = queue
+        self.checkpoints = checkpoints
+
+    def put(self, result: dict[str, Any]) -> None:
+        places = {"checkpoint": self.checkpoints[-1:], "log": log_file()}
+        self.queue.put({**result, **places})
+
+
+def log_file() -> Path | None:
+    """Return where RecBole's logger writes to in this process."""
+    files = [
+        handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)
+    ]
+    return Path(files[-1]) if files else None
 
 
 def resume(trainer: Any, checkpoint: Path) -> None:

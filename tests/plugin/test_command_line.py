@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,36 @@ def test_resuming_trains_the_epochs_that_are_left(
     assert saved_runs.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
+@pytest.mark.slow
+def test_two_processes_train_resume_and_say_where_their_files_are(
+    call: Any, write_dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_dataset()
+    settings = [option for option in SMALL if "gpu_id" not in option]
+    code, out, error = call(
+        "--model=SASRec", "--epochs=1", "--nproc=2", f"--port={free_port()}", *settings
+    )
+    assert code == 0, error
+    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    assert Path(places["checkpoint"]).is_file()
+    code, out, error = call(
+        "--resume", places["checkpoint"], "--epochs=2", "--nproc=2", f"--port={free_port()}"
+    )
+    assert code == 0, error
+    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    log = Path(places["log"]).read_text(encoding="utf-8")
+    assert "Resume training from epoch 1" in log
+    assert "epoch 1 training" in log
+    assert "epoch 0 training" not in log
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_resuming_keeps_weights_and_optimiser(trained: Any, prepare: Any) -> None:
     checkpoint = trained("SASRec")
     content = torch.load(checkpoint, weights_only=False)
@@ -266,6 +297,7 @@ def test_a_finished_training_is_not_resumed(call: Any, trained: Any) -> None:
     code, _, error = call("--resume", str(checkpoint))
     assert code == 2
     assert "--epochs=101" in error
+    assert "no number of epochs" in call("--resume", str(checkpoint), "--epochs=many")[2]
     assert checkpoint.read_bytes() == before
 
 
