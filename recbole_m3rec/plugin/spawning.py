@@ -27,7 +27,7 @@ def start_workers_here() -> None:
     """
     from recbole.quick_start import quick_start
 
-    if quick_start.run_recboles is not run_worker:
+    if not _recboles_worker:
         _recboles_worker.append(quick_start.run_recboles)
         quick_start.run_recboles = run_worker
 

@@ -42,10 +42,11 @@ def test_two_processes_on_cpus_train(model, make_config, port, importable):
 
 
 def test_workers_start_from_a_function_of_the_plugins():
-    assert quick_start.run_recboles is spawning.run_worker
-    assert spawning.run_worker.__module__.startswith("recbole_m3rec.")
+    worker = quick_start.run_recboles
+    assert worker.__module__.startswith("recbole_m3rec.plugin.")
+    assert [each.__module__ for each in spawning._recboles_worker] == [quick_start.__name__]
     spawning.start_workers_here()
-    assert spawning._recboles_worker[0].__module__ == "recbole.quick_start.quick_start"
+    assert quick_start.run_recboles is worker
     assert len(spawning._recboles_worker) == 1
 
 
