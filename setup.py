@@ -46,6 +46,7 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     # Everything that the checks need: tests, lint, types.
     "test": [
+        "hyperopt>=0.2.7",
         "hypothesis>=6.100",
         "mypy>=1.11",
         "pandas-stubs",
@@ -53,6 +54,8 @@ EXTRAS_REQUIRE = {
         "ruff>=0.6",
         "types-PyYAML",
     ],
+    # RecBole's hyper-parameter search.
+    "tuning": ["hyperopt>=0.2.7"],
     # Text and image encoders with pretrained weights. Not needed for the tfidf-svd recipe.
     "encoders": [
         "pillow>=10.0",
