@@ -15,8 +15,8 @@ using Index = std::ptrdiff_t;
 
 // Tokens whose operands a kernel holds in its scratch memory at a time. The backward pass holds the
 // decays and states of a chunk as well, and must stay in the first-level cache with them.
-constexpr Index kForwardChunk = 64;
-constexpr Index kBackwardChunk = 32;
+constexpr Index kForwardChunk = 48;
+constexpr Index kBackwardChunk = 28;
 
 // States whose recurrences run side by side in registers.
 constexpr Index kMaxGroup = 4;

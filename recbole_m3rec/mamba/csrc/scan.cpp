@@ -14,12 +14,15 @@ namespace {
 
 enum Status { kDone = 0, kBadSequences = 1, kNoMemory = 2, kNoSuchKernels = 3 };
 
-// Units beside which threads always find enough to do, and the fewest tokens worth a unit. Both are
-// constants: how the work is divided decides the order of sums, which must not depend on the machine.
+// Groups of sequences, and the fewest tokens worth one.
 constexpr Index kMostGroups = 128;
 constexpr Index kFewestTokens = 64;
-constexpr Index kEnoughUnits = 16;
-constexpr Index kMostPanels = 8;
+
+// Panels of channel blocks. Forward they cost nothing. Backward each has sums of its own for the gradients
+// of B and C, so there are fewer: 4 of them take 1.5 times the arithmetic of one. All these are constants, for
+// the order of sums must depend neither on the machine nor on the number of threads.
+constexpr Index kEnoughUnits = 16, kMostPanels = 8;
+constexpr Index kEnoughBackwardUnits = 8, kMostBackwardPanels = 4;
 
 // Instruction sets by number: 0 any machine, 1 AVX2, 2 AVX-512; -1 the best that runs here.
 const Kernels *find_kernels(int set) {
@@ -74,12 +77,13 @@ std::vector<Unit> make_groups(const std::int32_t *cu_seqlens, Index sequences, I
     return groups;
 }
 
-// Panels of channel blocks into which every group is cut where whole groups would leave threads idle.
-Index count_panels(const std::vector<Unit> &groups, const std::int32_t *cu_seqlens, Index tokens, Index blocks) {
+// Panels that make `enough` units of about equal work, where one sequence is a large part of everything.
+Index count_panels(const std::vector<Unit> &groups, const Scan &scan, Index enough, Index most) {
     Index largest = 0;
     for (const Unit &group : groups)
-        largest = std::max<Index>(largest, cu_seqlens[group.last_sequence] - cu_seqlens[group.first_sequence]);
-    return largest * kEnoughUnits <= tokens ? 1 : std::min(blocks, kMostPanels);
+        largest = std::max<Index>(largest, scan.cu_seqlens[group.last_sequence] - scan.cu_seqlens[group.first_sequence]);
+    const Index panels = scan.tokens > 0 ? (enough * largest + scan.tokens - 1) / scan.tokens : 1;
+    return std::max<Index>(1, std::min({panels, most, scan.blocks}));
 }
 
 // Every group times every panel, the largest first so that none is left alone at the end.
@@ -123,20 +127,22 @@ bool has_nan(const float *values, Index count) {
     return false;
 }
 
-// Gradients of A and D from the groups' partial sums.
+// Gradients of A and D from the groups' partial sums, which are block-major.
 void add_groups(const Scan &scan, Index groups, Index width, Index threads, float *grad_A, float *grad_D) {
     const Index block_floats = scan.states * width, all = scan.blocks * block_floats;
     parallel_for(scan.blocks, threads, [&](Index block, Index) {
+        std::vector<double> sums(static_cast<std::size_t>(block_floats + width), 0.0);
+        for (Index g = 0; g < groups; ++g) {
+            const float *const of_A = scan.grad_A + g * all + block * block_floats;
+            const float *const of_D = scan.grad_D + (g * scan.blocks + block) * width;
+            for (Index i = 0; i < block_floats; ++i) sums[i] += of_A[i];
+            for (Index i = 0; i < width; ++i) sums[block_floats + i] += of_D[i];
+        }
         for (Index lane = 0; lane < width && block * width + lane < scan.channels; ++lane) {
             const Index channel = block * width + lane;
-            for (Index s = 0; s < scan.states; ++s) {
-                double sum = 0.0;
-                for (Index g = 0; g < groups; ++g) sum += scan.grad_A[g * all + block * block_floats + s * width + lane];
-                grad_A[channel * scan.states + s] = static_cast<float>(sum);
-            }
-            double sum = 0.0;
-            for (Index g = 0; g < groups; ++g) sum += scan.grad_D[(g * scan.blocks + block) * width + lane];
-            grad_D[channel] = static_cast<float>(sum);
+            for (Index s = 0; s < scan.states; ++s)
+                grad_A[channel * scan.states + s] = static_cast<float>(sums[s * width + lane]);
+            grad_D[channel] = static_cast<float>(sums[block_floats + lane]);
         }
     });
 }
@@ -152,6 +158,19 @@ void add_panels(const float *partial, Index panels, Index count, Index threads, 
             total[i] = sum;
         }
     });
+}
+
+// What the forward and the backward pass have in common.
+Scan describe(const float *x, Index x_stride, const float *dt, Index dt_stride, const float *B, Index B_stride,
+              const float *C, Index C_stride, const float *D, const std::int32_t *cu_seqlens,
+              const float *initial_state, Index tokens, Index channels, Index states, Index blocks, bool read_last) {
+    Scan scan{};
+    scan.x = x, scan.x_stride = x_stride, scan.dt = dt, scan.dt_stride = dt_stride;
+    scan.B = B, scan.B_stride = B_stride, scan.C = C, scan.C_stride = C_stride;
+    scan.D = D, scan.cu_seqlens = cu_seqlens, scan.initial_state = initial_state;
+    scan.tokens = tokens, scan.channels = channels, scan.states = states, scan.blocks = blocks;
+    scan.read_last = read_last;
+    return scan;
 }
 
 Index usable_threads(int threads) { return std::max(1, std::min(threads, 1024)); }
@@ -180,16 +199,14 @@ M3REC_EXPORT int m3rec_scan_forward(const float *x, Index x_stride, const float 
     const Memory packed(blocks * states * kernels->width);
     pack_decay_rates(A, channels, states, kernels->width, packed.get());
 
-    Scan scan{};
-    scan.x = x, scan.x_stride = x_stride, scan.dt = dt, scan.dt_stride = dt_stride;
-    scan.B = B, scan.B_stride = B_stride, scan.C = C, scan.C_stride = C_stride;
-    scan.A = packed.get(), scan.D = D, scan.initial_state = initial_state, scan.cu_seqlens = cu_seqlens;
-    scan.channels = channels, scan.states = states, scan.blocks = blocks, scan.tokens = tokens;
-    scan.read_last = read_last != 0, scan.decay_first = has_nan(A, channels * states);
+    Scan scan = describe(x, x_stride, dt, dt_stride, B, B_stride, C, C_stride, D, cu_seqlens, initial_state, tokens, channels,
+                         states, blocks, read_last != 0);
+    scan.A = packed.get(), scan.decay_first = has_nan(A, channels * states);
     scan.y = y, scan.last_state = last_state;
 
     const std::vector<Unit> groups = make_groups(cu_seqlens, sequences, tokens, blocks);
-    const std::vector<Unit> units = make_units(groups, count_panels(groups, cu_seqlens, tokens, blocks), blocks, cu_seqlens);
+    const Index panels = count_panels(groups, scan, kEnoughUnits, kMostPanels);
+    const std::vector<Unit> units = make_units(groups, panels, blocks, cu_seqlens);
     const Index workers = std::min<Index>(usable_threads(threads), static_cast<Index>(units.size()));
     const Index floats = round_to_line(kernels->forward_scratch(scan));
     const Memory scratch(workers * floats);
@@ -212,19 +229,16 @@ M3REC_EXPORT int m3rec_scan_backward(const float *grad_y, Index grad_y_stride, c
     const Index width = kernels->width, blocks = (channels + width - 1) / width;
     const Memory packed(blocks * states * width);
     pack_decay_rates(A, channels, states, width, packed.get());
+    Scan scan = describe(x, x_stride, dt, dt_stride, B, B_stride, C, C_stride, D, cu_seqlens, initial_state, tokens, channels,
+                         states, blocks, read_last != 0);
+    scan.A = packed.get(), scan.decay_first = has_nan(A, channels * states);
+
     const std::vector<Unit> groups = make_groups(cu_seqlens, sequences, tokens, blocks);
-    const Index panels = count_panels(groups, cu_seqlens, tokens, blocks), rows = tokens * states;
+    const Index panels = count_panels(groups, scan, kEnoughBackwardUnits, kMostBackwardPanels), rows = tokens * states;
     const std::vector<Unit> units = make_units(groups, panels, blocks, cu_seqlens);
     const Index n_groups = static_cast<Index>(groups.size());
     const Memory partial_A(n_groups * blocks * states * width), partial_D(n_groups * blocks * width);
     const Memory partial_B(panels > 1 ? panels * rows : 0), partial_C(panels > 1 ? panels * rows : 0);
-
-    Scan scan{};
-    scan.x = x, scan.x_stride = x_stride, scan.dt = dt, scan.dt_stride = dt_stride;
-    scan.B = B, scan.B_stride = B_stride, scan.C = C, scan.C_stride = C_stride;
-    scan.A = packed.get(), scan.D = D, scan.initial_state = initial_state, scan.cu_seqlens = cu_seqlens;
-    scan.channels = channels, scan.states = states, scan.blocks = blocks, scan.tokens = tokens;
-    scan.read_last = read_last != 0, scan.decay_first = has_nan(A, channels * states);
     scan.grad_y = grad_y, scan.grad_y_stride = grad_y_stride, scan.grad_x = grad_x, scan.grad_dt = grad_dt;
     scan.grad_B = panels > 1 ? partial_B.get() : grad_B, scan.grad_C = panels > 1 ? partial_C.get() : grad_C;
     scan.grad_A = partial_A.get(), scan.grad_D = partial_D.get();

@@ -15,237 +15,247 @@
 namespace m3rec {
 namespace {
 
-// Scratch memory of one unit, all in floats. Arrays with [block] run over the unit's blocks.
+// Scratch memory of one unit. Arrays with [block] run over the unit's blocks.
 struct BackwardScratch {
     float *dt, *input, *grad_y;        // [block][kBackwardChunk][lane]
     float *grad_input, *exponent_sum;  // the same: grad_q, and sum_s e A
-    float *carry;                      // [block][state][lane]: exp(dt[t+1] A) g[t+1] of the next chunk's first token
-    float *decay, *state;              // [kBackwardChunk][group][lane], state[0] is what came before the chunk
-    float *grad_B, *grad_C;            // [kBackwardChunk][group][lane]: sums over blocks, not yet over lanes
-    float *starts;                     // [chunk][block][state][lane]: state before each chunk
+    float *carry;                      // [block][state][lane]: exp(dt A) g of the token after the chunk
+    float *history;                    // [kBackwardChunk][2 kGroup][lane]: decays, and states before the token
+    float *sums;                       // the same: of grad_B and grad_C over blocks, not yet over lanes
+    float *starts;                     // [chunk][block][state][lane]: the state before each chunk of a sequence
 
     BackwardScratch(float *memory, Index blocks, Index states) {
-        const Index row = kBackwardChunk * kWidth, group = row * kGroup;
+        const Index rows = blocks * kBackwardChunk * kWidth, records = kBackwardChunk * 2 * kGroup * kWidth;
         dt = memory;
-        input = dt + blocks * row;
-        grad_y = input + blocks * row;
-        grad_input = grad_y + blocks * row;
-        exponent_sum = grad_input + blocks * row;
-        carry = exponent_sum + blocks * row;
-        decay = carry + blocks * states * kWidth;
-        state = decay + group;
-        grad_B = state + group + kGroup * kWidth;
-        grad_C = grad_B + group;
-        starts = grad_C + group;
+        input = dt + rows;
+        grad_y = input + rows;
+        grad_input = grad_y + rows;
+        exponent_sum = grad_input + rows;
+        carry = exponent_sum + rows;
+        history = carry + blocks * states * kWidth;
+        sums = history + records;
+        starts = sums + records;
     }
 };
 
 static Index backward_scratch(const Scan &scan, Index longest) {
     const Index chunks = (longest + kBackwardChunk - 1) / kBackwardChunk;
-    return (scan.blocks * (5 * kBackwardChunk + (1 + chunks) * scan.states) + (4 * kBackwardChunk + 1) * kGroup) * kWidth;
+    return (scan.blocks * (5 * kBackwardChunk + (1 + chunks) * scan.states) + 4 * kBackwardChunk * kGroup) * kWidth;
 }
 
-// The operands of one channel block and group of states; pointers are at the group's first element.
-struct GroupPass {
+// The operands of one channel block over a chunk; the state-major ones at the first state of a group.
+struct BackwardPass {
     Index steps;
-    const float *dt, *input, *grad_y;
-    float *grad_input, *exponent_sum;
-    const float *A, *B, *C;
+    const unsigned char *marks;
+    const float *dt, *input, *grad_y;  // [step][lane]
+    float *grad_input, *exponent_sum;  // [step][lane], added to
+    const float *A;                    // [state][lane]
+    const float *B, *C;                // [step, state]
     Index B_stride, C_stride;
-    const float *start;                // null: nothing came before
-    float *decay, *state, *grad_B, *grad_C;
-    float *carry, *grad_A;
+    const float *start;                // [state][lane]; not used where the chunk starts with a first token
+    float *carry;                      // [state][lane]; replaced
+    float *history, *sums;             // [step][2 kCount][lane]; sums are added to
+    float *grad_A;                     // [state][lane], added to
 };
 
-// Decays and states of the chunk.
-template <int kCount>
-static inline void recompute(const GroupPass &pass) {
-    Vec a[kCount], h[kCount];
-    for (int g = 0; g < kCount; ++g) a[g] = load(pass.A + g * kWidth);
-    Index t = 0;
-    if (pass.start == nullptr) {
-        const Vec q = load(pass.input);
-        for (int g = 0; g < kCount; ++g) {
-            h[g] = q * broadcast(pass.B[g]);
-            store(pass.decay + g * kWidth, zero());
-            store(pass.state + g * kWidth, zero());
-            store(pass.state + (kCount + g) * kWidth, h[g]);
-        }
-        t = 1;
-    } else {
-        for (int g = 0; g < kCount; ++g) {
-            h[g] = load(pass.start + g * kWidth);
-            store(pass.state + g * kWidth, h[g]);
-        }
-    }
-    for (; t < pass.steps; ++t) {
-        const Vec d = load(pass.dt + t * kWidth), q = load(pass.input + t * kWidth);
-        const float *b = pass.B + t * pass.B_stride;
-        for (int g = 0; g < kCount; ++g) {
-            const Vec decay = exp2(d * a[g]);
-            h[g] = fma(decay, h[g], q * broadcast(b[g]));
-            store(pass.decay + (t * kCount + g) * kWidth, decay);
-            store(pass.state + ((t + 1) * kCount + g) * kWidth, h[g]);
-        }
-    }
-}
-
-// The way back over the chunk. kReadLast: only the steps from `first_read` on have a gradient of y.
+// kCount states: forth over the chunk for decays and states, and back for the gradients. What belongs to
+// another sequence is never multiplied by zero, but left out, for it may be infinite. Not inlined, so that
+// the loops have all registers to themselves.
 template <int kCount, bool kReadLast>
-static inline void walk_back(const GroupPass &pass, Index first_read) {
+__attribute__((noinline)) static void backward_group(const BackwardPass &pass, const Ahead forth, const Ahead back) {
+    constexpr Index kRecord = 2 * kCount * kWidth, kHalf = kCount * kWidth;
+    const Index steps = pass.steps, B_stride = pass.B_stride, C_stride = pass.C_stride;
+    const unsigned char *const marks = pass.marks;
+    const float *const dt = pass.dt, *const input = pass.input, *const grad_y = pass.grad_y;
+    const float *B = pass.B, *C = pass.C;
+    float *record = pass.history, *sums = pass.sums;
+    float *const grad_input = pass.grad_input, *const exponent_sum = pass.exponent_sum;
     Vec a[kCount], h[kCount], carry[kCount], grad_A[kCount];
+    M3REC_UNROLL
     for (int g = 0; g < kCount; ++g) {
         a[g] = load(pass.A + g * kWidth);
-        h[g] = load(pass.state + (pass.steps * kCount + g) * kWidth);
+        h[g] = load(pass.start + g * kWidth);
         carry[g] = load(pass.carry + g * kWidth);
         grad_A[g] = zero();
     }
-    for (Index t = pass.steps - 1; t >= 0; --t) {
-        const Vec d = load(pass.dt + t * kWidth), q = load(pass.input + t * kWidth);
-        const float *b = pass.B + t * pass.B_stride;
-        float *grad_B = pass.grad_B + t * kCount * kWidth;
-        Vec grad_input = load(pass.grad_input + t * kWidth), exponent_sum = load(pass.exponent_sum + t * kWidth);
-        if (!kReadLast || t >= first_read) {
-            const Vec dy = load(pass.grad_y + t * kWidth);
-            const float *c = pass.C + t * pass.C_stride;
-            float *grad_C = pass.grad_C + t * kCount * kWidth;
+    for (Index t = 0; t < steps; ++t, B += B_stride, record += kRecord) {
+        forth.fetch(t);
+        const Vec q = load(input + t * kWidth);
+        M3REC_UNROLL
+        for (int g = 0; g < kCount; ++g) store(record + kHalf + g * kWidth, h[g]);
+        if (marks[t] & kFirst) {
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) h[g] = q * broadcast(B[g]);
+        } else {
+            const Vec d = load(dt + t * kWidth);
+            M3REC_UNROLL
             for (int g = 0; g < kCount; ++g) {
-                carry[g] = fma(dy, broadcast(c[g]), carry[g]);
-                store(grad_C + g * kWidth, fma(dy, h[g], load(grad_C + g * kWidth)));
+                const Vec decay = exp2(d * a[g]);
+                store(record + g * kWidth, decay);
+                h[g] = fma(decay, h[g], q * broadcast(B[g]));
             }
         }
+    }
+    C += steps * C_stride;
+    sums += steps * kRecord;
+    for (Index t = steps - 1; t >= 0; --t) {
+        B -= B_stride, C -= C_stride, record -= kRecord, sums -= kRecord;
+        back.fetch(t);
+        if (marks[t] & kLast) {
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) carry[g] = zero();
+        }
+        if (!kReadLast || (marks[t] & kLast)) {
+            const Vec dy = load(grad_y + t * kWidth);
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) {
+                carry[g] = fma(dy, broadcast(C[g]), carry[g]);
+                store(sums + kHalf + g * kWidth, fma(dy, h[g], load(sums + kHalf + g * kWidth)));
+            }
+        }
+        const Vec q = load(input + t * kWidth);
+        Vec of_input = load(grad_input + t * kWidth);
+        M3REC_UNROLL
         for (int g = 0; g < kCount; ++g) {
-            store(grad_B + g * kWidth, fma(carry[g], q, load(grad_B + g * kWidth)));
-            grad_input = fma(carry[g], broadcast(b[g]), grad_input);
-            carry[g] = carry[g] * load(pass.decay + (t * kCount + g) * kWidth);
-            h[g] = load(pass.state + (t * kCount + g) * kWidth);
+            store(sums + g * kWidth, fma(carry[g], q, load(sums + g * kWidth)));
+            of_input = fma(carry[g], broadcast(B[g]), of_input);
+            h[g] = load(record + kHalf + g * kWidth);
+        }
+        store(grad_input + t * kWidth, of_input);
+        if (marks[t] & kFirst) continue;
+        const Vec d = load(dt + t * kWidth);
+        Vec of_exponent = load(exponent_sum + t * kWidth);
+        M3REC_UNROLL
+        for (int g = 0; g < kCount; ++g) {
+            carry[g] = carry[g] * load(record + g * kWidth);
             const Vec exponent = carry[g] * h[g];
-            exponent_sum = fma(exponent, a[g], exponent_sum);
+            of_exponent = fma(exponent, a[g], of_exponent);
             grad_A[g] = fma(exponent, d, grad_A[g]);
         }
-        store(pass.grad_input + t * kWidth, grad_input);
-        store(pass.exponent_sum + t * kWidth, exponent_sum);
+        store(exponent_sum + t * kWidth, of_exponent);
     }
+    M3REC_UNROLL
     for (int g = 0; g < kCount; ++g) {
         store(pass.carry + g * kWidth, carry[g]);
         store(pass.grad_A + g * kWidth, load(pass.grad_A + g * kWidth) + grad_A[g]);
     }
 }
 
-// Sums over lanes of [steps][kCount] vectors, into rows of a [tokens, states] matrix.
+// Sums over lanes of kCount vectors.
 template <int kCount>
-static inline void sum_rows(const float *vectors, Index steps, float *rows, Index stride) {
-    for (Index t = 0; t < steps; ++t) {
-        Vec v[4];
-        for (int g = 0; g < 4; ++g) v[g] = g < kCount ? load(vectors + (t * kCount + g) * kWidth) : zero();
-        float sums[4];
-        sum_lanes4(v[0], v[1], v[2], v[3], sums);
-        for (int g = 0; g < kCount; ++g) rows[t * stride + g] = sums[g];
-    }
+static inline void sum_lanes(const float *vectors, float *sums) {
+    Vec v[4];
+    for (int g = 0; g < 4; ++g) v[g] = g < kCount ? load(vectors + g * kWidth) : zero();
+    float padded[4];
+    sum_lanes4(v[0], v[1], v[2], v[3], padded);
+    for (int g = 0; g < kCount; ++g) sums[g] = padded[g];
 }
 
-// One chunk of one sequence.
-struct Chunk {
-    Index token, steps, first_read;
-    bool fresh;           // nothing came before
-    const float *starts;  // [block][state][lane], unless fresh
+struct BackwardChunk : Chunk {
+    const float *starts;  // [block][state][lane], where no sequence starts
+    Index next_token;     // where the chunk starts that comes next
 };
 
 // States `s` to `s + kCount` of a chunk, over all blocks of the unit.
 template <int kCount>
-static inline void backward_group(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const Chunk &chunk, Index s) {
-    const Index row = kBackwardChunk * kWidth, block_floats = scan.states * kWidth;
-    for (Index i = 0; i < chunk.steps * kCount; ++i) {
-        store(scratch.grad_B + i * kWidth, zero());
-        store(scratch.grad_C + i * kWidth, zero());
-    }
+static inline void backward_blocks(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk, Index s) {
+    const Index block_floats = scan.states * kWidth;
+    for (Index i = 0; i < chunk.steps * 2 * kCount; ++i) store(scratch.sums + i * kWidth, zero());
     for (Index block = unit.first_block; block < unit.last_block; ++block) {
-        const Index local = block - unit.first_block, at = local * block_floats + s * kWidth;
-        GroupPass pass;
-        pass.steps = chunk.steps;
-        pass.dt = scratch.dt + local * row;
-        pass.input = scratch.input + local * row;
-        pass.grad_y = scratch.grad_y + local * row;
-        pass.grad_input = scratch.grad_input + local * row;
-        pass.exponent_sum = scratch.exponent_sum + local * row;
-        pass.A = scan.A + block * block_floats + s * kWidth;
-        pass.B = scan.B + chunk.token * scan.B_stride + s;
-        pass.C = scan.C + chunk.token * scan.C_stride + s;
-        pass.B_stride = scan.B_stride;
-        pass.C_stride = scan.C_stride;
-        pass.start = chunk.fresh ? nullptr : chunk.starts + at;
-        pass.decay = scratch.decay;
-        pass.state = scratch.state;
-        pass.grad_B = scratch.grad_B;
-        pass.grad_C = scratch.grad_C;
-        pass.carry = scratch.carry + at;
-        pass.grad_A = scan.grad_A + (unit.group * scan.blocks + block) * block_floats + s * kWidth;
-        recompute<kCount>(pass);
-        if (scan.read_last) walk_back<kCount, true>(pass, chunk.first_read);
-        else walk_back<kCount, false>(pass, 0);
-    }
-    const Index at = (unit.panel * scan.tokens + chunk.token) * scan.states + s;
-    sum_rows<kCount>(scratch.grad_B, chunk.steps, scan.grad_B + at, scan.states);
-    sum_rows<kCount>(scratch.grad_C, chunk.steps, scan.grad_C + at, scan.states);
-}
-
-// The gradient of y at a token, or null where y has no row for it.
-static inline const float *grad_y_row(const Scan &scan, Index sequence, Index token) {
-    if (!scan.read_last) return scan.grad_y + token * scan.grad_y_stride;
-    return token + 1 == scan.cu_seqlens[sequence + 1] ? scan.grad_y + sequence * scan.grad_y_stride : nullptr;
-}
-
-static inline void gather_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, Index sequence, const Chunk &chunk) {
-    for (Index block = unit.first_block; block < unit.last_block; ++block) {
-        const Index column = block * kWidth, offset = (block - unit.first_block) * kBackwardChunk * kWidth;
-        gather_inputs(scan, chunk.token, chunk.steps, block, scratch.dt + offset, scratch.input + offset);
-        for (Index t = 0; t < chunk.steps; ++t) {
-            const float *dy = grad_y_row(scan, sequence, chunk.token + t);
-            store(scratch.grad_y + offset + t * kWidth, dy ? load_row(dy + column, scan.channels - column) : zero());
-            store(scratch.grad_input + offset + t * kWidth, zero());
-            store(scratch.exponent_sum + offset + t * kWidth, zero());
+        const Index i = block - unit.first_block, column = block * kWidth;
+        const Index rows = i * kBackwardChunk * kWidth, at = i * block_floats + s * kWidth;
+        const BackwardPass pass{chunk.steps, chunk.marks, scratch.dt + rows, scratch.input + rows, scratch.grad_y + rows,
+                                scratch.grad_input + rows, scratch.exponent_sum + rows,
+                                scan.A + block * block_floats + s * kWidth, scan.B + chunk.token * scan.B_stride + s,
+                                scan.C + chunk.token * scan.C_stride + s, scan.B_stride, scan.C_stride, chunk.starts + at,
+                                scratch.carry + at, scratch.history, scratch.sums,
+                                scan.grad_A + (unit.group * scan.blocks + block) * block_floats + s * kWidth};
+        Ahead forth{pass.dt, 0}, back{pass.dt, 0};
+        if (s == 0) {
+            forth = Ahead{scan.x + chunk.next_token * scan.x_stride + column, scan.x_stride};
+            back = Ahead{scan.dt + chunk.next_token * scan.dt_stride + column, scan.dt_stride};
+        } else if (s == kGroup) {
+            forth = Ahead{scan.grad_x + chunk.token * scan.channels + column, scan.channels};
+            back = Ahead{scan.grad_dt + chunk.token * scan.channels + column, scan.channels};
+        } else if (s == 2 * kGroup && !scan.read_last) {
+            forth = Ahead{scan.grad_y + chunk.next_token * scan.grad_y_stride + column, scan.grad_y_stride};
         }
+        if (scan.read_last) backward_group<kCount, true>(pass, forth, back);
+        else backward_group<kCount, false>(pass, forth, back);
+    }
+    for (Index t = 0; t < chunk.steps; ++t) {
+        const Index at = (unit.panel * scan.tokens + chunk.token + t) * scan.states + s;
+        sum_lanes<kCount>(scratch.sums + t * 2 * kCount * kWidth, scan.grad_B + at);
+        sum_lanes<kCount>(scratch.sums + (t * 2 + 1) * kCount * kWidth, scan.grad_C + at);
+    }
+}
+
+static inline void gather_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
+    gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input, nullptr);
+    Index row = scan.read_last ? chunk.sequence : chunk.token;
+    for (Index t = 0; t < chunk.steps; ++t) {
+        const bool read = !scan.read_last || (chunk.marks[t] & kLast);
+        for (Index block = unit.first_block; block < unit.last_block; ++block) {
+            const Index column = block * kWidth, at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
+            if (read) store(scratch.grad_y + at, load_row(scan.grad_y + row * scan.grad_y_stride + column, scan.channels - column));
+            store(scratch.grad_input + at, zero());
+            store(scratch.exponent_sum + at, zero());
+        }
+        row += read;
     }
 }
 
 // grad_x, grad_dt and grad_D from the sums over states.
-static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const Chunk &chunk) {
+static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
     const Vec ln2 = broadcast(0.693147180559945309417f);  // A carries log2(e)
-    for (Index block = unit.first_block; block < unit.last_block; ++block) {
-        const Index column = block * kWidth, lanes = scan.channels - column;
-        const Index offset = (block - unit.first_block) * kBackwardChunk * kWidth;
-        float *grad_D = scan.grad_D + (unit.group * scan.blocks + block) * kWidth;
-        const Vec D = load_row(scan.D + column, lanes);
-        Vec sum = zero();
-        for (Index t = 0; t < chunk.steps; ++t) {
-            const Index token = chunk.token + t, at = offset + t * kWidth;
+    for (Index t = 0; t < chunk.steps; ++t) {
+        const Index token = chunk.token + t;
+        const bool read = !scan.read_last || (chunk.marks[t] & kLast);
+        for (Index block = unit.first_block; block < unit.last_block; ++block) {
+            const Index column = block * kWidth, lanes = scan.channels - column;
+            const Index at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
             const Vec x = load_row(scan.x + token * scan.x_stride + column, lanes), dt = load(scratch.dt + at);
-            const Vec dy = load(scratch.grad_y + at), grad_input = load(scratch.grad_input + at);
-            const bool read = !scan.read_last || t >= chunk.first_read;
+            const Vec grad_input = load(scratch.grad_input + at);
             Vec grad_x = grad_input * dt;
             if (read) {
-                grad_x = fma(dy, D, grad_x);
-                sum = fma(dy, x, sum);
+                float *grad_D = scan.grad_D + (unit.group * scan.blocks + block) * kWidth;
+                const Vec dy = load(scratch.grad_y + at);
+                grad_x = fma(dy, load_row(scan.D + column, lanes), grad_x);
+                store(grad_D, fma(dy, x, load(grad_D)));
             }
             store_row(scan.grad_x + token * scan.channels + column, grad_x, lanes);
             const Vec grad_dt = fma(grad_input, x, load(scratch.exponent_sum + at) * ln2);
             store_row(scan.grad_dt + token * scan.channels + column, grad_dt, lanes);
         }
-        store(grad_D, load(grad_D) + sum);
     }
 }
 
-// States before each chunk but the first, which `starts` has already unless it is nothing.
-static inline void find_starts(const Scan &scan, const Unit &unit, Index start, Index chunks, bool fresh, const BackwardScratch &scratch) {
-    const Index block_floats = scan.states * kWidth, all = (unit.last_block - unit.first_block) * block_floats;
-    for (Index block = unit.first_block; block < unit.last_block; ++block) {
-        for (Index chunk = 0; chunk + 1 < chunks; ++chunk) {
-            float *from = scratch.starts + chunk * all + (block - unit.first_block) * block_floats, *to = from + all;
-            for (Index s = 0; s < scan.states; ++s) store(to + s * kWidth, load(from + s * kWidth));
-            const Index token = start + chunk * kBackwardChunk;
-            gather_inputs(scan, token, kBackwardChunk, block, scratch.dt, scratch.input);
-            forward_states<false>(scan, token, kBackwardChunk, fresh && chunk == 0, scratch.dt, scratch.input,
-                                  scan.A + block * block_floats, to, nullptr);
+static inline void backward_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
+    gather_chunk(scan, unit, scratch, chunk);
+    Index s = 0;
+    for (; s + kGroup <= scan.states; s += kGroup) backward_blocks<kGroup>(scan, unit, scratch, chunk, s);
+    for (; s < scan.states; ++s) backward_blocks<1>(scan, unit, scratch, chunk, s);
+    finish_chunk(scan, unit, scratch, chunk);
+}
+
+// The states before each chunk of a long sequence but the first, which are there already where they matter.
+static inline void find_starts(const Scan &scan, const Unit &unit, BackwardChunk &chunk, Index start, Index length, Index chunks, const BackwardScratch &scratch) {
+    const Index blocks = unit.last_block - unit.first_block, block_floats = scan.states * kWidth;
+    for (Index i = 0; i + 1 < chunks; ++i) {
+        chunk.token = start + i * length;
+        chunk.steps = length;
+        mark(scan, chunk);
+        gather_inputs<kBackwardChunk>(scan, unit, chunk.token, length, scratch.dt, scratch.input, nullptr);
+        float *from = scratch.starts + i * blocks * block_floats, *to = from + blocks * block_floats;
+        __builtin_memcpy(to, from, sizeof(float) * blocks * block_floats);
+        for (Index j = 0; j < blocks; ++j) {
+            const Index column = (unit.first_block + j) * kWidth, rows = j * kBackwardChunk * kWidth;
+            const Index next = chunk.token + length;
+            const ForwardPass pass{length, chunk.marks, scratch.dt + rows, scratch.input + rows, scan.A + column * scan.states,
+                                   scan.B + chunk.token * scan.B_stride, nullptr, scan.B_stride, 0, to + j * block_floats, nullptr};
+            const Ahead x{scan.x + next * scan.x_stride + column, scan.x_stride};
+            const Ahead dt{scan.dt + next * scan.dt_stride + column, scan.dt_stride};
+            forward_states<kReadNothing>(pass, scan.states, {x, dt, x});
         }
     }
 }
@@ -253,31 +263,28 @@ static inline void find_starts(const Scan &scan, const Unit &unit, Index start, 
 static void backward(const Scan &scan, const Unit &unit, float *memory) {
     const Index blocks = unit.last_block - unit.first_block, block_floats = scan.states * kWidth;
     const BackwardScratch scratch(memory, blocks, scan.states);
-    const bool fresh = scan.initial_state == nullptr && !scan.decay_first;
-    float *grad_A = scan.grad_A + (unit.group * scan.blocks + unit.first_block) * block_floats;
-    float *grad_D = scan.grad_D + (unit.group * scan.blocks + unit.first_block) * kWidth;
-    __builtin_memset(grad_A, 0, sizeof(float) * blocks * block_floats);
-    __builtin_memset(grad_D, 0, sizeof(float) * blocks * kWidth);
-    for (Index sequence = unit.first_sequence; sequence < unit.last_sequence; ++sequence) {
-        const Index start = scan.cu_seqlens[sequence], end = scan.cu_seqlens[sequence + 1];
+    const Index at = unit.group * scan.blocks + unit.first_block;
+    __builtin_memset(scan.grad_A + at * block_floats, 0, sizeof(float) * blocks * block_floats);
+    __builtin_memset(scan.grad_D + at * kWidth, 0, sizeof(float) * blocks * kWidth);
+    BackwardChunk chunk;
+    for (Index sequence = unit.first_sequence, count; sequence < unit.last_sequence; sequence += count) {
+        count = count_sequences(scan, kBackwardChunk, sequence, unit.last_sequence);
+        const bool is_long = count == 0;
+        if (is_long) count = 1;
+        const Index start = scan.cu_seqlens[sequence], end = scan.cu_seqlens[sequence + count];
+        // Even pieces: the last, whose end is not needed, should not be the shortest.
         const Index chunks = (end - start + kBackwardChunk - 1) / kBackwardChunk;
-        const float *rows = scan.initial_state ? scan.initial_state + sequence * scan.channels * scan.states : nullptr;
-        if (!fresh)
-            for (Index i = 0; i < blocks; ++i) load_state(scan, rows, unit.first_block + i, scratch.starts + i * block_floats);
-        find_starts(scan, unit, start, chunks, fresh, scratch);
-        __builtin_memset(scratch.carry, 0, sizeof(float) * blocks * block_floats);
+        const Index length = (end - start + chunks - 1) / chunks;
+        chunk.sequence = sequence;
+        if (!starts_fresh(scan)) load_states(scan, unit, sequence, scratch.starts);
+        if (is_long) find_starts(scan, unit, chunk, start, length, chunks, scratch);
         for (Index i = chunks - 1; i >= 0; --i) {
-            Chunk chunk;
-            chunk.token = start + i * kBackwardChunk;
-            chunk.steps = smaller(kBackwardChunk, end - chunk.token);
-            chunk.first_read = end - 1 - chunk.token;
-            chunk.fresh = fresh && i == 0;
+            chunk.token = start + i * length;
+            chunk.steps = smaller(length, end - chunk.token);
             chunk.starts = scratch.starts + i * blocks * block_floats;
-            gather_chunk(scan, unit, scratch, sequence, chunk);
-            Index s = 0;
-            for (; s + kGroup <= scan.states; s += kGroup) backward_group<kGroup>(scan, unit, scratch, chunk, s);
-            for (; s < scan.states; ++s) backward_group<1>(scan, unit, scratch, chunk, s);
-            finish_chunk(scan, unit, scratch, chunk);
+            chunk.next_token = i > 0 ? chunk.token - length : end;
+            mark(scan, chunk);
+            backward_chunk(scan, unit, scratch, chunk);
         }
     }
 }

@@ -3,133 +3,123 @@
 // and decay rates stay in registers while a chunk of tokens goes by.
 #pragma once
 
-#include "vector.h"
+#include "chunk.h"
 
 namespace m3rec {
 namespace {
 
-static inline Index smaller(Index a, Index b) { return a < b ? a : b; }
+// What a forward pass computes besides the states.
+enum Read { kReadNothing, kReadEnds, kReadAll };
 
-// The operands of a chunk of one channel block, copied together: rows of a token-major matrix lie a
-// power of two apart and would fall into the same few cache sets.
-static inline void gather_inputs(const Scan &scan, Index token, Index steps, Index block, float *dt, float *input) {
-    const Index lanes = scan.channels - block * kWidth;
-    const float *dt_row = scan.dt + token * scan.dt_stride + block * kWidth;
-    const float *x_row = scan.x + token * scan.x_stride + block * kWidth;
-    for (Index t = 0; t < steps; ++t) {
-        const Vec v = load_row(dt_row, lanes);
-        store(dt + t * kWidth, v);
-        store(input + t * kWidth, v * load_row(x_row, lanes));
-        dt_row += scan.dt_stride;
-        x_row += scan.x_stride;
-    }
-}
+// The operands of one channel block over a chunk; the state-major ones at the first state of a group.
+struct ForwardPass {
+    Index steps;
+    const unsigned char *marks;
+    const float *dt, *input;  // [step][lane]
+    const float *A;           // [state][lane]
+    const float *B, *C;       // [step, state]
+    Index B_stride, C_stride;
+    float *state;             // [state][lane]: before the chunk, then after it
+    float *y;                 // [step][lane], added to
+};
 
-static inline void load_state(const Scan &scan, const float *rows, Index block, float *state) {
-    const Index lanes = smaller(kWidth, scan.channels - block * kWidth);
-    for (Index s = 0; s < scan.states; ++s) store(state + s * kWidth, zero());
-    if (rows == nullptr) return;
-    rows += block * kWidth * scan.states;
-    for (Index lane = 0; lane < lanes; ++lane)
-        for (Index s = 0; s < scan.states; ++s) state[s * kWidth + lane] = rows[lane * scan.states + s];
-}
-
-static inline void store_state(const Scan &scan, const float *state, Index block, float *rows) {
-    const Index lanes = smaller(kWidth, scan.channels - block * kWidth);
-    rows += block * kWidth * scan.states;
-    for (Index lane = 0; lane < lanes; ++lane)
-        for (Index s = 0; s < scan.states; ++s) rows[lane * scan.states + s] = state[s * kWidth + lane];
-}
-
-// Some steps of kCount states of one channel block. `B` and `C` point at the first of these states.
-// kRead: add C·h to y (at the last step only when `only_last`). kFresh: the state before the first step is
-// nothing, so there is nothing to decay.
-template <int kCount, bool kRead>
-static inline void forward_group(const Scan &scan, Index steps, bool fresh, const float *dt, const float *input,
-                                 const float *A, const float *B, const float *C, float *state, float *y) {
+// kCount states over the chunk. Not inlined, so that the loop has all registers to itself.
+template <int kCount, Read kRead>
+__attribute__((noinline)) static void forward_group(const ForwardPass &pass, const Ahead ahead) {
+    const Index steps = pass.steps, B_stride = pass.B_stride, C_stride = pass.C_stride;
+    const unsigned char *const marks = pass.marks;
+    const float *const dt = pass.dt, *const input = pass.input, *B = pass.B, *C = pass.C;
+    float *const y = pass.y;
     Vec a[kCount], h[kCount];
-    for (int g = 0; g < kCount; ++g) a[g] = load(A + g * kWidth);
-    Index t = 0;
-    if (fresh) {
-        const Vec q = load(input);
-        for (int g = 0; g < kCount; ++g) h[g] = q * broadcast(B[g]);
-        if (kRead) {
-            Vec sum = load(y);
-            for (int g = 0; g < kCount; ++g) sum = fma(broadcast(C[g]), h[g], sum);
-            store(y, sum);
-        }
-        t = 1;
-    } else {
-        for (int g = 0; g < kCount; ++g) h[g] = load(state + g * kWidth);
+    M3REC_UNROLL
+    for (int g = 0; g < kCount; ++g) {
+        a[g] = load(pass.A + g * kWidth);
+        h[g] = load(pass.state + g * kWidth);
     }
-    for (; t < steps; ++t) {
-        const Vec d = load(dt + t * kWidth), q = load(input + t * kWidth);
-        const float *b = B + t * scan.B_stride;
-        for (int g = 0; g < kCount; ++g) h[g] = fma(exp2(d * a[g]), h[g], q * broadcast(b[g]));
-        if (kRead) {
-            const float *c = C + t * scan.C_stride;
+    for (Index t = 0; t < steps; ++t, B += B_stride, C += C_stride) {
+        ahead.fetch(t);
+        const Vec q = load(input + t * kWidth);
+        if (marks[t] & kFirst) {
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) h[g] = q * broadcast(B[g]);
+        } else {
+            const Vec d = load(dt + t * kWidth);
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) h[g] = fma(exp2(d * a[g]), h[g], q * broadcast(B[g]));
+        }
+        if (kRead == kReadAll || (kRead == kReadEnds && (marks[t] & kLast))) {
             Vec sum = load(y + t * kWidth);
-            for (int g = 0; g < kCount; ++g) sum = fma(broadcast(c[g]), h[g], sum);
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) sum = fma(broadcast(C[g]), h[g], sum);
             store(y + t * kWidth, sum);
         }
     }
-    for (int g = 0; g < kCount; ++g) store(state + g * kWidth, h[g]);
+    M3REC_UNROLL
+    for (int g = 0; g < kCount; ++g) store(pass.state + g * kWidth, h[g]);
 }
 
-// The same for every state; what kGroup does not divide is done in smaller groups.
-template <bool kRead>
-static inline void forward_states(const Scan &scan, Index token, Index steps, bool fresh, const float *dt,
-                                  const float *input, const float *A, float *state, float *y) {
-    const float *B = scan.B + token * scan.B_stride, *C = scan.C + token * scan.C_stride;
-    Index s = 0;
-    for (; s + kGroup <= scan.states; s += kGroup)
-        forward_group<kGroup, kRead>(scan, steps, fresh, dt, input, A + s * kWidth, B + s, C + s, state + s * kWidth, y);
-    for (; s < scan.states; ++s)
-        forward_group<1, kRead>(scan, steps, fresh, dt, input, A + s * kWidth, B + s, C + s, state + s * kWidth, y);
+// All states; what kGroup does not divide is done one by one. Each of the first groups fetches one of `ahead`.
+template <Read kRead>
+static inline void forward_states(ForwardPass pass, Index states, const Ahead (&ahead)[3]) {
+    const Ahead nothing{pass.dt, 0};
+    Index s = 0, group = 0;
+    const auto advance = [&](Index count) {
+        s += count, pass.B += count, pass.C += count, pass.A += count * kWidth, pass.state += count * kWidth;
+    };
+    for (; s + kGroup <= states; advance(kGroup), ++group) forward_group<kGroup, kRead>(pass, group < 3 ? ahead[group] : nothing);
+    for (; s < states; advance(1)) forward_group<1, kRead>(pass, nothing);
 }
 
-static inline Vec read_state(const Scan &scan, Index token, const float *state) {
-    const float *C = scan.C + token * scan.C_stride;
-    Vec sum = zero();
-    for (Index s = 0; s < scan.states; ++s) sum = fma(broadcast(C[s]), load(state + s * kWidth), sum);
-    return sum;
-}
+struct ForwardScratch {
+    float *dt, *input, *y;  // [block][kForwardChunk][lane]
+    float *state;           // [block][state][lane]
+};
 
-static Index forward_scratch(const Scan &scan) { return (3 * kForwardChunk + scan.states) * kWidth; }
+static Index forward_scratch(const Scan &scan) { return scan.blocks * (3 * kForwardChunk + scan.states) * kWidth; }
 
-static void forward(const Scan &scan, const Unit &unit, float *scratch) {
-    float *dt = scratch, *input = dt + kForwardChunk * kWidth, *y = input + kForwardChunk * kWidth;
-    float *state = y + kForwardChunk * kWidth;
-    const Index row_floats = scan.channels * scan.states;
-    for (Index block = unit.first_block; block < unit.last_block; ++block) {
-        const Index column = block * kWidth, lanes = scan.channels - column;
-        const float *A = scan.A + block * scan.states * kWidth;
-        const Vec D = load_row(scan.D + column, lanes);
-        for (Index sequence = unit.first_sequence; sequence < unit.last_sequence; ++sequence) {
-            const Index start = scan.cu_seqlens[sequence], end = scan.cu_seqlens[sequence + 1];
-            const bool from_nothing = scan.initial_state == nullptr && !scan.decay_first;
-            if (!from_nothing)
-                load_state(scan, scan.initial_state ? scan.initial_state + sequence * row_floats : nullptr, block, state);
-            for (Index token = start; token < end; token += kForwardChunk) {
-                const Index steps = smaller(kForwardChunk, end - token);
-                const bool fresh = from_nothing && token == start;
-                gather_inputs(scan, token, steps, block, dt, input);
-                if (scan.read_last) {
-                    forward_states<false>(scan, token, steps, fresh, dt, input, A, state, nullptr);
-                    continue;
-                }
-                for (Index t = 0; t < steps; ++t)
-                    store(y + t * kWidth, D * load_row(scan.x + (token + t) * scan.x_stride + column, lanes));
-                forward_states<true>(scan, token, steps, fresh, dt, input, A, state, y);
-                for (Index t = 0; t < steps; ++t)
-                    store_row(scan.y + (token + t) * scan.channels + column, load(y + t * kWidth), lanes);
-            }
-            if (scan.read_last) {
-                const Vec x = load_row(scan.x + (end - 1) * scan.x_stride + column, lanes);
-                store_row(scan.y + sequence * scan.channels + column, fma(D, x, read_state(scan, end - 1, state)), lanes);
-            }
-            if (scan.last_state) store_state(scan, state, block, scan.last_state + sequence * row_floats);
+static inline void forward_chunk(const Scan &scan, const Unit &unit, const ForwardScratch &scratch, Chunk &chunk) {
+    mark(scan, chunk);
+    const Index token = chunk.token, next = token + chunk.steps, blocks = unit.last_block - unit.first_block;
+    gather_inputs<kForwardChunk>(scan, unit, token, chunk.steps, scratch.dt, scratch.input, scratch.y);
+    for (Index i = 0; i < blocks; ++i) {
+        const Index column = (unit.first_block + i) * kWidth, rows = i * kForwardChunk * kWidth;
+        const ForwardPass pass{chunk.steps, chunk.marks, scratch.dt + rows, scratch.input + rows, scan.A + column * scan.states,
+                               scan.B + token * scan.B_stride, scan.C + token * scan.C_stride, scan.B_stride, scan.C_stride,
+                               scratch.state + i * scan.states * kWidth, scratch.y + rows};
+        const Ahead x{scan.x + next * scan.x_stride + column, scan.x_stride};
+        const Ahead dt{scan.dt + next * scan.dt_stride + column, scan.dt_stride};
+        if (scan.read_last) forward_states<kReadEnds>(pass, scan.states, {x, dt, x});
+        else forward_states<kReadAll>(pass, scan.states, {x, dt, Ahead{scan.y + token * scan.channels + column, scan.channels}});
+    }
+    Index row = scan.read_last ? chunk.sequence : token;
+    for (Index t = 0; t < chunk.steps; ++t) {
+        if (scan.read_last && !(chunk.marks[t] & kLast)) continue;
+        for (Index i = 0; i < blocks; ++i) {
+            const Index column = (unit.first_block + i) * kWidth;
+            const Vec y = load(scratch.y + (i * kForwardChunk + t) * kWidth);
+            store_row(scan.y + row * scan.channels + column, y, scan.channels - column);
         }
+        ++row;
+    }
+}
+
+static void forward(const Scan &scan, const Unit &unit, float *memory) {
+    const Index blocks = unit.last_block - unit.first_block, rows = blocks * kForwardChunk * kWidth;
+    const ForwardScratch scratch{memory, memory + rows, memory + 2 * rows, memory + 3 * rows};
+    Chunk chunk;
+    for (Index sequence = unit.first_sequence, count; sequence < unit.last_sequence; sequence += count) {
+        count = count_sequences(scan, kForwardChunk, sequence, unit.last_sequence);
+        if (count == 0) count = 1;
+        const Index end = scan.cu_seqlens[sequence + count];
+        if (!starts_fresh(scan)) load_states(scan, unit, sequence, scratch.state);
+        chunk.sequence = sequence;
+        for (chunk.token = scan.cu_seqlens[sequence]; chunk.token < end; chunk.token += chunk.steps) {
+            chunk.steps = smaller(kForwardChunk, end - chunk.token);
+            forward_chunk(scan, unit, scratch, chunk);
+        }
+        for (Index i = 0; i < blocks && scan.last_state; ++i)
+            store_state(scan, scratch.state + i * scan.states * kWidth, unit.first_block + i,
+                        scan.last_state + sequence * scan.channels * scan.states);
     }
 }
 

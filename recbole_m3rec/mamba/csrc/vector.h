@@ -11,8 +11,11 @@
 namespace m3rec {
 namespace {
 
-// 2^r = 1 + r (c1 + r (c2 + ...)) for |r| <= 1/2: minimax of the relative error under the constraint
-// 2^0 = 1 (a decay close to 1 must not be biased); 2e-9 before rounding.
+// 2^u is made of 2^n for an integer n, of 2^(k/N) from a table that fits into one register, and of
+// 2^r = 1 + r (c1 + r (c2 + ...)) for the small rest r. Coefficients are minimax for the relative error
+// with 2^0 = 1 kept exact: a decay close to 1 must not be biased, for it is taken to high powers.
+
+// |r| <= 1/2, no table: 2e-9 before rounding.
 constexpr float kExp2[6] = {0.6931471824645996f,   0.24022647738456726f,   0.055503323674201965f,
                             0.00961843691766262f, 0.0013398875016719103f, 0.00015353361959569156f};
 
@@ -27,15 +30,22 @@ static inline void store(float *p, Vec v) { _mm512_storeu_ps(p, v); }
 static inline Vec broadcast(float v) { return _mm512_set1_ps(v); }
 static inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 
-// 2^u. reduce keeps NaN and maps both infinities to 0; scalef then overflows, underflows and turns
-// infinities into inf and 0 by itself.
+// |r| <= 1/32: 1e-9 before rounding.
+constexpr float kSmallExp2[3] = {0.6931471824645996f, 0.24023428559303284f, 0.05550234392285347f};
+alignas(64) constexpr float kSixteenths[16] = {
+    1.0f,        1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f, 1.35425556f,
+    1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f, 1.8340081f,  1.91520655f};
+
+// 2^u. `sum` has the sixteenths of u in its low bits; the permutation looks at the lowest four. reduce keeps
+// NaN and maps both infinities to 0; scalef takes 2^floor(n), and overflows and underflows by itself.
 static inline Vec exp2(Vec u) {
-    const Vec r = _mm512_reduce_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Vec n = _mm512_roundscale_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    Vec p = broadcast(kExp2[5]);
-    for (int i = 4; i >= 0; --i) p = fma(p, r, broadcast(kExp2[i]));
-    p = fma(p, r, broadcast(1.0f));
-    return _mm512_scalef_ps(p, n);
+    constexpr int kToSixteenths = (4 << 4) | _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    const Vec r = _mm512_reduce_ps(u, kToSixteenths), n = _mm512_roundscale_ps(u, kToSixteenths);
+    const Vec sum = u + broadcast(12582912.0f / 16);
+    const Vec root = _mm512_permutexvar_ps(_mm512_castps_si512(sum), _mm512_load_ps(kSixteenths));
+    Vec p = fma(broadcast(kSmallExp2[2]), r, broadcast(kSmallExp2[1]));
+    p = fma(p, r, broadcast(kSmallExp2[0]));
+    return _mm512_scalef_ps(fma(p, root * r, root), n);
 }
 
 // Sums over the lanes of four vectors.
@@ -58,17 +68,25 @@ static inline void store(float *p, Vec v) { _mm256_storeu_ps(p, v); }
 static inline Vec broadcast(float v) { return _mm256_set1_ps(v); }
 static inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 
-// 2^u. min and max return their second operand when one is NaN, which keeps it. Twice 2^r times
-// 2^(n - 1) reaches up to the largest float; what is below 2^-125.5 becomes 0.
+// |r| <= 1/16: 3e-8 before rounding.
+constexpr float kSmallExp2[3] = {0.6931472420692444f, 0.2402576357126236f, 0.0554962232708931f};
+// The bits of 2^(k/8 - 1), less k in the place where `sum` below adds it.
+alignas(32) constexpr std::int32_t kEighths[8] = {0x3f000000, 0x3efb95c2, 0x3ef837f0, 0x3ef5fed7,
+                                                  0x3ef504f3, 0x3ef5672a, 0x3ef744fd, 0x3efac0c7};
+
+// 2^u. min and max return their second operand when one is NaN, which keeps it. `sum` has the eighths of u
+// in its low bits: the permutation looks at the lowest three, and shifted they are the exponent and these
+// three. Twice 2^(u - 1) reaches up to the largest float; what is below 2^-126 becomes 0.
 static inline Vec exp2(Vec u) {
-    u = _mm256_min_ps(broadcast(129.0f), _mm256_max_ps(broadcast(-126.0f), u));
-    const Vec n = _mm256_round_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Vec r = _mm256_sub_ps(u, n);
-    Vec p = broadcast(kExp2[5]);
-    for (int i = 4; i >= 0; --i) p = fma(p, r, broadcast(kExp2[i]));
-    p = fma(p, r, broadcast(1.0f));
-    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(126));
-    return _mm256_mul_ps(_mm256_add_ps(p, p), _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+    u = _mm256_min_ps(broadcast(128.5f), _mm256_max_ps(broadcast(-126.0f), u));
+    const Vec magic = broadcast(12582912.0f / 8), sum = u + magic, r = u - (sum - magic);
+    const __m256i eighths = _mm256_castps_si256(sum);
+    const __m256i table = _mm256_permutevar8x32_epi32(_mm256_load_si256((const __m256i *)kEighths), eighths);
+    const Vec root = _mm256_castsi256_ps(_mm256_add_epi32(table, _mm256_slli_epi32(eighths, 20)));
+    Vec p = fma(broadcast(kSmallExp2[2]), r, broadcast(kSmallExp2[1]));
+    p = fma(p, r, broadcast(kSmallExp2[0]));
+    p = fma(p, root * r, root);
+    return p + p;
 }
 
 static inline void sum_lanes4(Vec a, Vec b, Vec c, Vec d, float *out) {
