@@ -41,10 +41,9 @@ def register_models() -> None:
     """Put each model's module, and the class, where RecBole looks for its own."""
     family = importlib.import_module(FAMILY)
     for name, module_name in MODELS.items():
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError:
-            continue
+        if importlib.util.find_spec(module_name) is None:
+            continue  # not written yet
+        module = importlib.import_module(module_name)
         sys.modules[f"{FAMILY}.{name.lower()}"] = module
         setattr(family, name, getattr(module, name))
 
@@ -53,10 +52,7 @@ def register_dataset() -> None:
     """Put the dataset class where RecBole looks for ``<Model>Dataset``."""
     from recbole.data import dataset as recboles
 
-    try:
-        from recbole_m3rec.data.dataset import M3RecDataset
-    except ModuleNotFoundError:
-        return
+    from recbole_m3rec.data.dataset import M3RecDataset
 
     for name in MODELS:
         setattr(recboles, f"{name}Dataset", M3RecDataset)
