@@ -2,8 +2,7 @@
 
 The library is plain C (``csrc/scan.cpp``) called through ctypes, which gives up the interpreter's
 lock meanwhile. :func:`available` tells whether it was built. ``RECBOLE_M3REC_VECTORS`` set to
-``generic``, ``avx2`` or ``avx512`` makes it use these kernels rather than the best that the processor
-has.
+``generic``, ``avx2`` or ``avx512`` makes it use these kernels, not the best the processor has.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE = 1  # of the library; m3rec_interface() in csrc/scan.cpp
+INTERFACE = 2  # of the library; m3rec_interface() in csrc/scan.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -58,6 +57,7 @@ def _load() -> tuple[Any, str]:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, _INT
         library.m3rec_kernels.argtypes, library.m3rec_kernels.restype = [_INT], ctypes.c_char_p
+        library.m3rec_use_openmp.argtypes, library.m3rec_use_openmp.restype = [_POINTER], None
     except (OSError, AttributeError) as problem:
         return None, f"{path} cannot be loaded ({problem}): {again}"
     name = os.environ.get("RECBOLE_M3REC_VECTORS", "auto")
@@ -67,7 +67,18 @@ def _load() -> tuple[Any, str]:
     kernels = library.m3rec_kernels(INSTRUCTION_SETS[name])
     if kernels is None:
         return None, f"RECBOLE_M3REC_VECTORS is {name!r}, which this processor does not have"
-    return library, f"kernels for {kernels.decode()}"
+    library.m3rec_use_openmp(_openmp_of_torch())
+    return library, f"{kernels.decode()} kernels"
+
+
+def _openmp_of_torch() -> int | None:
+    """The way into torch's own OpenMP threads, if it has some: the library shares them with torch."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # Looked up among the libraries that torch has loaded already, so it is torch's runtime.
+        return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
 
 
 def available() -> tuple[bool, str]:

@@ -1,9 +1,10 @@
-// A small pool of threads that sleep between jobs.
+// Where the program has an OpenMP runtime of its own (torch has), its threads do the work: between parallel
+// regions they spin for some milliseconds, and other threads would have to share the processors with them.
+// Else, and after a fork, which that runtime does not survive, it is a small pool of threads that sleep
+// between jobs.
 //
 // Units are taken from a shared counter, so that threads that start late or run slowly take fewer. The
-// caller works too and never waits for a thread that has not begun: with the machine busy elsewhere a
-// job costs no more than doing it alone. After a fork the child, which has inherited no threads, starts
-// a pool of its own.
+// caller works too.
 #include "parallel.h"
 
 #include <pthread.h>
@@ -38,13 +39,20 @@ struct Job {
     Index units;
     void (*work)(void *, Index, Index);
     void *context;
-    std::atomic<Index> next{0};
+    std::atomic<Index> next{0}, slots{0};
 
-    void take_units(Index slot) {
+    void take_units() {
+        Index unit = next.fetch_add(1);
+        if (unit >= units) return;
         const FlushTinyNumbers flush{};
-        for (Index unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) work(context, unit, slot);
+        const Index slot = slots.fetch_add(1);
+        for (; unit < units; unit = next.fetch_add(1)) work(context, unit, slot);
     }
 };
+
+// OpenMP's entry point in all of GNU's, LLVM's and Intel's runtimes: run(data) on some threads at once.
+using OpenMp = void (*)(void (*run)(void *data), void *data, unsigned threads, unsigned flags);
+std::atomic<OpenMp> openmp{nullptr};
 
 struct Pool {
     std::mutex caller;  // held during a job
@@ -52,7 +60,6 @@ struct Pool {
     std::condition_variable wake, finished;
     Job *job = nullptr;
     Index places = 0;   // threads that may still join the job
-    Index joined = 0;   // slots given out
     Index working = 0;
     Index started = 0;
 };
@@ -61,7 +68,8 @@ Pool *pool = nullptr;
 pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 
 // The parent's pool is left behind in the child: its mutexes may have been held at the fork.
-void forget_pool() {
+void forget_threads() {
+    openmp = nullptr;
     pool = nullptr;
     pool_lock = PTHREAD_MUTEX_INITIALIZER;
 }
@@ -69,7 +77,7 @@ void forget_pool() {
 Pool *get_pool() {
     pthread_mutex_lock(&pool_lock);
     static bool registered = false;
-    if (!registered) registered = pthread_atfork(nullptr, nullptr, forget_pool) == 0;
+    if (!registered) registered = pthread_atfork(nullptr, nullptr, forget_threads) == 0;
     if (pool == nullptr && registered) pool = new (std::nothrow) Pool;  // never freed: its threads outlive main
     Pool *const found = pool;
     pthread_mutex_unlock(&pool_lock);
@@ -83,10 +91,9 @@ void *serve(void *argument) {
         mine.wake.wait(lock, [&] { return mine.places > 0; });
         --mine.places;
         ++mine.working;
-        const Index slot = ++mine.joined;  // the caller has slot 0
         Job *const job = mine.job;
         lock.unlock();
-        job->take_units(slot);
+        job->take_units();
         lock.lock();
         if (--mine.working == 0) mine.finished.notify_one();
     }
@@ -105,32 +112,41 @@ void grow(Pool &mine, Index wanted) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
+// The caller never waits for a thread that has not begun: with the machine busy elsewhere a job costs no
+// more than doing it alone.
+void run_in_pool(Pool &mine, Job &job, Index helpers) {
+    {
+        const std::lock_guard<std::mutex> lock(mine.state);
+        grow(mine, helpers);
+        mine.job = &job;
+        mine.places = helpers < mine.started ? helpers : mine.started;
+    }
+    mine.wake.notify_all();
+    job.take_units();
+    std::unique_lock<std::mutex> lock(mine.state);
+    mine.places = 0;
+    mine.finished.wait(lock, [&] { return mine.working == 0; });
+}
+
 }  // namespace
+
+void use_openmp(void *entry) { openmp = reinterpret_cast<OpenMp>(entry); }
 
 void run_parallel(Index units, Index threads, void (*work)(void *, Index, Index), void *context) {
     Job job;
     job.units = units;
     job.work = work;
     job.context = context;
-    if (threads > units) threads = units;
-    Pool *const mine = threads > 1 ? get_pool() : nullptr;
+    Pool *const mine = threads > 1 && units > 1 ? get_pool() : nullptr;
     if (mine == nullptr || !mine->caller.try_lock()) {
-        job.take_units(0);
+        job.take_units();
         return;
     }
-    {
-        const std::lock_guard<std::mutex> lock(mine->state);
-        grow(*mine, threads - 1);
-        mine->job = &job;
-        mine->joined = 0;
-        mine->places = threads - 1 < mine->started ? threads - 1 : mine->started;
-    }
-    mine->wake.notify_all();
-    job.take_units(0);
-    {
-        std::unique_lock<std::mutex> lock(mine->state);
-        mine->places = 0;
-        mine->finished.wait(lock, [&] { return mine->working == 0; });
+    if (const OpenMp run = openmp) {
+        // All threads, even with fewer units: a runtime ends threads that a smaller team leaves over.
+        run([](void *data) { static_cast<Job *>(data)->take_units(); }, &job, static_cast<unsigned>(threads), 0);
+    } else {
+        run_in_pool(*mine, job, (threads < units ? threads : units) - 1);
     }
     mine->caller.unlock();
 }

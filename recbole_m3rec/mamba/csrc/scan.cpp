@@ -180,7 +180,10 @@ Index usable_threads(int threads) { return std::max(1, std::min(threads, 1024));
 // All functions: float32, the last dimension contiguous, strides of rows in elements; 0 on success.
 
 // Raised whenever a function changes, so that a library left over from an older build is noticed.
-M3REC_EXPORT int m3rec_interface() { return 1; }
+M3REC_EXPORT int m3rec_interface() { return 2; }
+
+// The program's GOMP_parallel, whose threads do the work from now on; null for threads of the library's own.
+M3REC_EXPORT void m3rec_use_openmp(void *entry) { use_openmp(entry); }
 
 M3REC_EXPORT const char *m3rec_kernels(int set) {
     const Kernels *const kernels = find_kernels(set);
