@@ -1,7 +1,8 @@
-"""The compiled CPU scan against a per-step float64 loop: values, gradients, threads, kernels, bad input."""
+"""The compiled CPU scan against a per-step float64 loop, on any threads, with any kernels."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_m3rec.mamba import cpu
+from recbole_m3rec.mamba import cpu, cpu_library
 
 built, why = cpu.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
@@ -56,7 +57,7 @@ def reference(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) 
     """The recurrence, one step of one sequence at a time."""
     x, dt, A, B, C, D = tensors
     rows = []
-    for start, end in zip(ends.tolist(), ends.tolist()[1:]):
+    for start, end in itertools.pairwise(ends.tolist()):
         state = torch.zeros_like(A)
         for t in range(start, end):
             state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
@@ -95,10 +96,10 @@ def assert_as_reference(
 @pytest.fixture(params=["generic", "avx2", "avx512"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu._load.cache_clear()
+    cpu_library.load.cache_clear()
     usable, reason = cpu.available()
     monkeypatch.undo()
-    cpu._load.cache_clear()
+    cpu_library.load.cache_clear()
     if not usable:
         pytest.skip(reason)
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
@@ -116,10 +117,10 @@ def threads() -> Iterator[None]:
 @pytest.fixture
 def own_threads() -> Iterator[None]:
     """Have the library use its own threads instead of torch's."""
-    library = cpu._library()
+    library = cpu_library.load()[0]
     library.m3rec_use_openmp(None)
     yield
-    library.m3rec_use_openmp(cpu._openmp_of_torch())
+    library.m3rec_use_openmp(cpu_library.openmp_of_torch())
 
 
 @pytest.mark.parametrize("read_last", [False, True])
@@ -139,6 +140,76 @@ def test_every_state_size_matches_the_reference(
 @pytest.mark.parametrize("length", [1, 2, 27, 28, 29, 48, 49, 56, 57, 211])
 def test_one_sequence_of_any_length_matches_the_reference(kernels: str, length: int) -> None:
     assert_as_reference(*inputs([length], 40, 24), tolerance=5e-6)
+
+
+def softplus_and_gate(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+    *six, dt_bias, z = tensors
+    six[1] = torch.nn.functional.softplus(six[1] + dt_bias)
+    return reference(six, ends, read_last) * torch.nn.functional.silu(z)
+
+
+def fused(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+    *six, dt_bias, z = tensors
+    return cpu.selective_scan_cpu(*six, ends, read_last, dt_bias, z)
+
+
+def raw_inputs(lengths: Sequence[int], read_last: bool = False) -> tuple[list[Tensor], Tensor]:
+    """The same as `inputs`, with dt before its softplus, its bias, and z."""
+    (x, dt, *others), ends = inputs(lengths)
+    generator = torch.Generator().manual_seed(2)
+    n_results = len(lengths) if read_last else len(x)
+    raw = 4 * torch.randn(dt.shape, generator=generator) - 2
+    bias = torch.randn(dt.shape[1], generator=generator)
+    z = 4 * torch.randn(n_results, dt.shape[1], generator=generator)
+    return [x, raw, *others, bias, z], ends
+
+
+@pytest.mark.parametrize("read_last", [False, True])
+def test_softplus_and_gate_within_the_scan_match_the_reference(
+    kernels: str, read_last: bool
+) -> None:
+    tensors, ends = raw_inputs(RAGGED, read_last)
+    found = with_gradients(fused, tensors, ends, read_last)
+    doubled = [tensor.double() for tensor in tensors]
+    expected = with_gradients(softplus_and_gate, doubled, ends, read_last)
+    for name, got, want in zip(("y", *NAMES, "dt_bias", "z"), found, expected, strict=True):
+        error = (got - want).abs().max() / want.abs().max()
+        assert error < 2e-6, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("of", [-100.0, -30.0, -8.0, 0.0, 8.0, 30.0, 100.0])
+def test_softplus_is_precise_relative_to_its_value(kernels: str, of: float) -> None:
+    # One token with B · C = 1 and D = 0 returns its step size.
+    one, raw = torch.ones(1, 40), torch.linspace(of - 1, of + 1, 40)[None]
+    single = torch.ones(1, 1)
+    y = cpu.selective_scan_cpu(
+        one,
+        raw,
+        -torch.ones(40, 1),
+        single,
+        single,
+        torch.zeros(40),
+        ends_of([1]),
+        False,
+        0 * raw[0],
+    )
+    expected = torch.nn.functional.softplus(raw.double(), threshold=1000)
+    torch.testing.assert_close(y.double(), expected, rtol=4e-6, atol=1e-37)
+
+
+def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
+    (*six, bias, z), ends = raw_inputs(RAGGED)
+    dt = torch.nn.functional.softplus(six[1] + bias).detach()
+    both = fused([*six, bias, z], ends)
+    gate_only = cpu.selective_scan_cpu(six[0], dt, *six[2:], ends, z=z)
+    softplus_only = cpu.selective_scan_cpu(*six, ends, dt_bias=bias)
+    torch.testing.assert_close(gate_only, both, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(softplus_only * z * z.sigmoid(), both, rtol=1e-5, atol=1e-5)
+    for steps, options in ((six[1], {"dt_bias": bias}), (dt, {"z": z})):
+        leaves = [steps.requires_grad_(), *(option.requires_grad_() for option in options.values())]
+        y = cpu.selective_scan_cpu(six[0], leaves[0], *six[2:], ends, **options)
+        gradients = torch.autograd.grad(y.sum(), leaves)
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("read_last", [False, True])
@@ -326,13 +397,25 @@ def test_steps_on_kept_states_continue_a_scan(kernels: str, d_inner: int, d_stat
     torch.testing.assert_close(state, last_state, rtol=1e-4, atol=1e-6)
 
 
+def test_steps_take_softplus_and_gate_too(kernels: str) -> None:
+    (x, raw, A, B, C, D, bias, z), ends = raw_inputs([1] * 5)
+    expected, last_state = cpu.selective_scan_states_cpu(
+        x, raw, A, B, C, D, ends, dt_bias=bias, z=z
+    )
+    state = torch.zeros_like(last_state)
+    y = cpu.selective_step_cpu(state, x, raw, A, B, C, D, bias, z)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
+
+
 def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
     lengths, cut = [60, 31, 100], [50, 1, 20]
     tensors, ends = inputs(lengths)
     whole, last_state = cpu.selective_scan_states_cpu(*tensors, ends)
-    starts = ends.tolist()
-    head = torch.cat([torch.arange(s, s + c) for s, c in zip(starts, cut)])
-    tail = torch.cat([torch.arange(s + c, e) for s, c, e in zip(starts, cut, starts[1:])])
+    starts = ends[:-1].tolist()
+    rest = [length - c for length, c in zip(lengths, cut, strict=True)]
+    head = torch.cat([torch.arange(s, s + c) for s, c in zip(starts, cut, strict=True)])
+    tail = torch.cat([torch.arange(e - r, e) for e, r in zip(ends[1:].tolist(), rest, strict=True)])
     x, dt, A, B, C, D = tensors
 
     def part(at: Tensor, part_lengths: list[int], state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -341,7 +424,7 @@ def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
         )
 
     y_head, state = part(head, cut, None)
-    y_tail, state = part(tail, [a - b for a, b in zip(lengths, cut)], state)
+    y_tail, state = part(tail, rest, state)
     torch.testing.assert_close(y_head, whole[head], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(y_tail, whole[tail], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
@@ -351,7 +434,10 @@ def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
 def test_the_operator_obeys_the_rules_of_torch_library(read_last: bool) -> None:
     tensors, ends = inputs([5, 2, 9], 4, 3)
     leaves = [tensor.requires_grad_() for tensor in tensors]
-    torch.library.opcheck(cpu._scan, (*leaves, ends, read_last))
+    torch.library.opcheck(cpu._scan, (*leaves, ends, read_last, None, None))
+    tensors, ends = raw_inputs([5, 2, 9], read_last)
+    *six, dt_bias, z = [tensor.requires_grad_() for tensor in tensors]
+    torch.library.opcheck(cpu._scan, (*six, ends, read_last, dt_bias, z))
 
 
 def test_torch_compile_takes_it_whole() -> None:
@@ -395,6 +481,10 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
             compiled(whole, ends)
     with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
         compiled(tensors, ends.long())
+    with pytest.raises(ValueError, match="^dt_bias: expected"):
+        cpu.selective_scan_cpu(*tensors, ends, dt_bias=torch.zeros(3))
+    with pytest.raises(ValueError, match="^z: expected"):
+        cpu.selective_scan_cpu(*tensors, ends, read_last=True, z=tensors[0])
     with pytest.raises(ValueError, match="^state: expected"):
         cpu.selective_step_cpu(torch.zeros(17, 8, 37), *tensors)
     with pytest.raises(ValueError, match="^initial_state: expected"):
@@ -403,11 +493,11 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
 
 def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", "mmx")
-    cpu._load.cache_clear()
+    cpu_library.load.cache_clear()
     try:
         usable, reason = cpu.available()
     finally:
-        cpu._load.cache_clear()
+        cpu_library.load.cache_clear()
     assert not usable
     assert "'mmx'" in reason
     assert "avx2" in reason

@@ -61,17 +61,24 @@ struct Ahead {
     void fetch(Index t) const { __builtin_prefetch(first + t * stride); }
 };
 
+// Step sizes of a token: what dt holds, or softplus of it and the bias.
+static inline Vec step_sizes(const Scan &scan, Index token, Index column) {
+    const Index lanes = scan.channels - column;
+    const Vec dt = load_row(scan.dt + token * scan.dt_stride + column, lanes);
+    return scan.dt_bias ? softplus(dt + load_row(scan.dt_bias + column, lanes)) : dt;
+}
+
 // The operands of a chunk, copied into [block][kCapacity][lane]: dt, dt x and, unless null, D x. Rows of a
 // token-major matrix lie a power of two apart, so that one block's part of them would fall into the same
 // few cache sets.
 template <Index kCapacity>
 static inline void gather_inputs(const Scan &scan, const Unit &unit, Index token, Index steps, float *dt, float *input, float *skip) {
     for (Index t = 0; t < steps; ++t) {
-        const float *dt_row = scan.dt + (token + t) * scan.dt_stride, *x_row = scan.x + (token + t) * scan.x_stride;
+        const float *x_row = scan.x + (token + t) * scan.x_stride;
         for (Index block = unit.first_block; block < unit.last_block; ++block) {
             const Index column = block * kWidth, lanes = scan.channels - column;
             const Index at = ((block - unit.first_block) * kCapacity + t) * kWidth;
-            const Vec d = load_row(dt_row + column, lanes), x = load_row(x_row + column, lanes);
+            const Vec d = step_sizes(scan, token + t, column), x = load_row(x_row + column, lanes);
             store(dt + at, d);
             store(input + at, d * x);
             if (skip != nullptr) store(skip + at, load_row(scan.D + column, lanes) * x);

@@ -26,6 +26,9 @@ constexpr Index kMaxGroup = 4;
 struct Scan {
     const float *x, *dt, *B, *C, *D;     // [tokens, channels] twice, [tokens, states] twice, [channels]
     Index x_stride, dt_stride, B_stride, C_stride;
+    const float *dt_bias;                 // [channels] or null: softplus(dt + dt_bias) is the step size, else dt
+    const float *z;                       // like y, or null: y is multiplied by SiLU(z)
+    Index z_stride;
     const float *A;                       // block-major, multiplied by log2(e)
     const float *initial_state;           // [sequences, channels, states] or null: zeros
     const std::int32_t *cu_seqlens;       // [sequences + 1]
@@ -43,7 +46,8 @@ struct Scan {
     float *grad_x, *grad_dt;              // [tokens, channels]
     float *grad_B, *grad_C;               // [panels][tokens, states]
     float *grad_A;                        // [groups], each block-major; still to be divided by log2(e)
-    float *grad_D;                        // [groups][block][lane]
+    float *grad_D, *grad_dt_bias;         // [groups][block][lane]
+    float *grad_z;                        // like y
     Index tokens;
 };
 
@@ -57,9 +61,24 @@ struct Unit {
 
 struct Step {
     const float *x, *dt, *A, *B, *C, *D;  // A [channels, states], not multiplied by anything
+    const float *dt_bias, *z;             // as for Scan
     float *state, *y;                     // [rows, channels, states], [rows, channels]
-    Index x_stride, dt_stride, B_stride, C_stride;
+    Index x_stride, dt_stride, B_stride, C_stride, z_stride;
     Index channels, states;
+};
+
+// The causal convolution of width `taps` in front of the scan, with SiLU behind it.
+struct Convolution {
+    const float *x;                   // [tokens, channels]
+    Index x_stride;
+    const float *weight, *bias;       // [lag][padded channels], [padded channels]
+    const std::int32_t *cu_seqlens;   // [sequences + 1]
+    Index sequences, channels, blocks, taps;
+    float *y;                         // [tokens, channels]
+    const float *grad_y;
+    Index grad_y_stride;
+    float *grad_x;                    // [tokens, channels]
+    float *grad_weight;               // [units][lag, then bias][padded channels]
 };
 
 // The kernels of one instruction set.
@@ -71,6 +90,8 @@ struct Kernels {
     void (*forward)(const Scan &, const Unit &, float *scratch);
     void (*backward)(const Scan &, const Unit &, float *scratch);
     void (*step)(const Step &, Index first_row, Index last_row);
+    void (*convolve)(const Convolution &, Index first_token, Index last_token);
+    void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token, float *scratch);
 };
 
 extern const Kernels kGenericKernels;

@@ -1,18 +1,26 @@
-// The C interface of the selective scan: checks, memory, division of the work, choice of kernels.
+// The C interface of the selective scan: memory, division of the work, final sums.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <new>
 #include <vector>
 
-#include "parallel.h"
-
-#define M3REC_EXPORT extern "C" __attribute__((visibility("default")))
+#include "dispatch.h"
 
 namespace m3rec {
-namespace {
 
-enum Status { kDone = 0, kBadSequences = 1, kNoMemory = 2, kNoSuchKernels = 3 };
+// The arguments of a call; cpu_library.py has the same structure. float32, the last dimension contiguous,
+// strides of rows in elements, pointers that may be null said so.
+struct ScanArguments {
+    const float *x, *dt, *A, *B, *C, *D;
+    const float *dt_bias;        // or null: dt holds step sizes
+    const float *z;              // or null: no gate
+    const float *initial_state;  // or null: zeros
+    const std::int32_t *cu_seqlens;
+    Index x_stride, dt_stride, B_stride, C_stride, z_stride;
+    Index sequences, tokens, channels, states;
+    int read_last, threads, instruction_set;
+};
+
+namespace {
 
 // Groups of sequences, and the fewest tokens worth one.
 constexpr Index kMostGroups = 128;
@@ -24,42 +32,41 @@ constexpr Index kFewestTokens = 64;
 constexpr Index kEnoughUnits = 16, kMostPanels = 8;
 constexpr Index kEnoughBackwardUnits = 8, kMostBackwardPanels = 4;
 
-// Instruction sets by number: 0 any machine, 1 AVX2, 2 AVX-512; -1 the best that runs here.
-const Kernels *find_kernels(int set) {
-#ifdef M3REC_X86
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-    if (avx512 && (set == -1 || set == 2)) return &kAvx512Kernels;
-    if (avx2 && (set == -1 || set == 1)) return &kAvx2Kernels;
-#endif
-    return set == -1 || set == 0 ? &kGenericKernels : nullptr;
-}
-
-bool sequences_are_sound(const std::int32_t *cu_seqlens, Index sequences, Index tokens) {
-    if (cu_seqlens[0] != 0 || cu_seqlens[sequences] != tokens) return false;
-    for (Index i = 0; i < sequences; ++i)
-        if (cu_seqlens[i + 1] <= cu_seqlens[i]) return false;
-    return true;
-}
-
-// Memory for the threads of a call, on cache-line borders so that no two threads share a line.
-class Memory {
+// A call's inputs as the kernels take them.
+class Problem {
 public:
-    explicit Memory(Index floats) {
-        if (posix_memalign(&data_, 64, sizeof(float) * static_cast<std::size_t>(floats > 0 ? floats : 1)) != 0) throw std::bad_alloc();
+    Problem(const ScanArguments &call, const Kernels &kernels)
+        : blocks((call.channels + kernels.width - 1) / kernels.width), packed_(blocks * call.states * kernels.width) {
+        pack_decay_rates(call.A, call.channels, call.states, kernels.width, packed_.get());
+        scan.x = call.x, scan.x_stride = call.x_stride, scan.dt = call.dt, scan.dt_stride = call.dt_stride;
+        scan.B = call.B, scan.B_stride = call.B_stride, scan.C = call.C, scan.C_stride = call.C_stride;
+        scan.A = packed_.get(), scan.D = call.D, scan.dt_bias = call.dt_bias;
+        scan.z = call.z, scan.z_stride = call.z_stride;
+        scan.initial_state = call.initial_state, scan.cu_seqlens = call.cu_seqlens;
+        scan.tokens = call.tokens, scan.channels = call.channels, scan.states = call.states, scan.blocks = blocks;
+        scan.read_last = call.read_last != 0;
+        // A first token has no state to decay. Only NaN in A must be seen there, too.
+        scan.decay_first = std::any_of(call.A, call.A + call.channels * call.states, [](float rate) { return std::isnan(rate); });
     }
-    ~Memory() { std::free(data_); }
-    Memory(const Memory &) = delete;
-    Memory &operator=(const Memory &) = delete;
-    float *get() const { return static_cast<float *>(data_); }
+
+    Scan scan{};
+    const Index blocks;
 
 private:
-    void *data_ = nullptr;
-};
+    // [channels, states] to [block][state][lane], times log2(e); padding lanes are 0.
+    static void pack_decay_rates(const float *A, Index channels, Index states, Index width, float *packed) {
+        const Index blocks = (channels + width - 1) / width;
+        for (Index block = 0; block < blocks; ++block)
+            for (Index s = 0; s < states; ++s)
+                for (Index lane = 0; lane < width; ++lane) {
+                    const Index channel = block * width + lane;
+                    const float rate = channel < channels ? A[channel * states + s] : 0.0f;
+                    packed[(block * states + s) * width + lane] = static_cast<float>(rate * 1.4426950408889634);
+                }
+    }
 
-Index round_to_line(Index floats) { return (floats + 15) / 16 * 16; }
+    const Memory packed_;
+};
 
 // Consecutive sequences of about equally many tokens, cut at fixed places.
 std::vector<Unit> make_groups(const std::int32_t *cu_seqlens, Index sequences, Index tokens, Index blocks) {
@@ -101,49 +108,31 @@ std::vector<Unit> make_units(const std::vector<Unit> &groups, Index panels, Inde
     return units;
 }
 
-template <typename Function>
-void parallel_for(Index units, Index threads, Function function) {
-    run_parallel(
-        units, threads, [](void *context, Index unit, Index slot) { (*static_cast<Function *>(context))(unit, slot); },
-        &function);
+// Sums over groups of a [groups][rows][lane] array, block by block: [block][rows of a block][lane] to doubles.
+void add_rows(const float *partial, Index groups, Index group_floats, Index block, Index block_floats, double *sums) {
+    std::fill(sums, sums + block_floats, 0.0);
+    for (Index g = 0; g < groups; ++g) {
+        const float *const part = partial + g * group_floats + block * block_floats;
+        for (Index i = 0; i < block_floats; ++i) sums[i] += part[i];
+    }
 }
 
-// [channels, states] to [block][state][lane], times log2(e); padding lanes are 0.
-void pack_decay_rates(const float *A, Index channels, Index states, Index width, float *packed) {
-    const Index blocks = (channels + width - 1) / width;
-    for (Index block = 0; block < blocks; ++block)
-        for (Index s = 0; s < states; ++s)
-            for (Index lane = 0; lane < width; ++lane) {
-                const Index channel = block * width + lane;
-                const float rate = channel < channels ? A[channel * states + s] : 0.0f;
-                packed[(block * states + s) * width + lane] = static_cast<float>(rate * 1.4426950408889634);
-            }
-}
-
-// A first token has no state to decay. Only NaN in A must be seen there, too.
-bool has_nan(const float *values, Index count) {
-    for (Index i = 0; i < count; ++i)
-        if (std::isnan(values[i])) return true;
-    return false;
-}
-
-// Gradients of A and D from the groups' partial sums, which are block-major.
-void add_groups(const Scan &scan, Index groups, Index width, Index threads, float *grad_A, float *grad_D) {
-    const Index block_floats = scan.states * width, all = scan.blocks * block_floats;
+// Gradients of A, D and the bias of dt (null without one) from the groups' partial sums, which are block-major.
+void add_groups(const Scan &scan, Index groups, Index width, Index threads, float *grad_A, float *grad_D, float *grad_dt_bias) {
+    const Index block_floats = scan.states * width;
     parallel_for(scan.blocks, threads, [&](Index block, Index) {
-        std::vector<double> sums(static_cast<std::size_t>(block_floats + width), 0.0);
-        for (Index g = 0; g < groups; ++g) {
-            const float *const of_A = scan.grad_A + g * all + block * block_floats;
-            const float *const of_D = scan.grad_D + (g * scan.blocks + block) * width;
-            for (Index i = 0; i < block_floats; ++i) sums[i] += of_A[i];
-            for (Index i = 0; i < width; ++i) sums[block_floats + i] += of_D[i];
-        }
-        for (Index lane = 0; lane < width && block * width + lane < scan.channels; ++lane) {
-            const Index channel = block * width + lane;
+        const Index channels = std::min(width, scan.channels - block * width);
+        std::vector<double> sums(static_cast<std::size_t>(block_floats));
+        add_rows(scan.grad_A, groups, scan.blocks * block_floats, block, block_floats, sums.data());
+        for (Index lane = 0; lane < channels; ++lane)
             for (Index s = 0; s < scan.states; ++s)
-                grad_A[channel * scan.states + s] = static_cast<float>(sums[s * width + lane]);
-            grad_D[channel] = static_cast<float>(sums[block_floats + lane]);
-        }
+                grad_A[(block * width + lane) * scan.states + s] = static_cast<float>(sums[s * width + lane]);
+        sums.resize(static_cast<std::size_t>(width));
+        add_rows(scan.grad_D, groups, scan.blocks * width, block, width, sums.data());
+        std::copy(sums.begin(), sums.begin() + channels, grad_D + block * width);
+        if (grad_dt_bias == nullptr) return;
+        add_rows(scan.grad_dt_bias, groups, scan.blocks * width, block, width, sums.data());
+        std::copy(sums.begin(), sums.begin() + channels, grad_dt_bias + block * width);
     });
 }
 
@@ -160,118 +149,79 @@ void add_panels(const float *partial, Index panels, Index count, Index threads, 
     });
 }
 
-// What the forward and the backward pass have in common.
-Scan describe(const float *x, Index x_stride, const float *dt, Index dt_stride, const float *B, Index B_stride,
-              const float *C, Index C_stride, const float *D, const std::int32_t *cu_seqlens,
-              const float *initial_state, Index tokens, Index channels, Index states, Index blocks, bool read_last) {
-    Scan scan{};
-    scan.x = x, scan.x_stride = x_stride, scan.dt = dt, scan.dt_stride = dt_stride;
-    scan.B = B, scan.B_stride = B_stride, scan.C = C, scan.C_stride = C_stride;
-    scan.D = D, scan.cu_seqlens = cu_seqlens, scan.initial_state = initial_state;
-    scan.tokens = tokens, scan.channels = channels, scan.states = states, scan.blocks = blocks;
-    scan.read_last = read_last;
-    return scan;
+// Runs the units, each with the scratch memory of the thread that it falls to.
+void run_units(const ScanArguments &call, const Scan &scan, const std::vector<Unit> &units, Index scratch_floats,
+               void (*kernel)(const Scan &, const Unit &, float *)) {
+    const Index count = static_cast<Index>(units.size()), threads = usable_threads(call.threads);
+    const Index floats = round_to_line(scratch_floats);
+    const Memory scratch(std::min(threads, count) * floats);
+    parallel_for(count, threads, [&](Index unit, Index slot) { kernel(scan, units[unit], scratch.get() + slot * floats); });
 }
-
-Index usable_threads(int threads) { return std::max(1, std::min(threads, 1024)); }
 
 }  // namespace
 
-// All functions: float32, the last dimension contiguous, strides of rows in elements; 0 on success.
-
-// Raised whenever a function changes, so that a library left over from an older build is noticed.
-M3REC_EXPORT int m3rec_interface() { return 2; }
-
-// The program's GOMP_parallel, whose threads do the work from now on; null for threads of the library's own.
-M3REC_EXPORT void m3rec_use_openmp(void *entry) { use_openmp(entry); }
-
-M3REC_EXPORT const char *m3rec_kernels(int set) {
-    const Kernels *const kernels = find_kernels(set);
-    return kernels ? kernels->name : nullptr;
-}
-
-M3REC_EXPORT int m3rec_scan_forward(const float *x, Index x_stride, const float *dt, Index dt_stride, const float *A,
-                                    const float *B, Index B_stride, const float *C, Index C_stride, const float *D,
-                                    const std::int32_t *cu_seqlens, const float *initial_state, Index sequences,
-                                    Index tokens, Index channels, Index states, int read_last, float *y,
-                                    float *last_state, int threads, int set) try {
-    const Kernels *const kernels = find_kernels(set);
+// y [tokens, channels], or [sequences, channels] with read_last; last_state [sequences, channels, states] or null.
+M3REC_EXPORT int m3rec_scan_forward(const ScanArguments *call, float *y, float *last_state) try {
+    const Kernels *const kernels = find_kernels(call->instruction_set);
     if (kernels == nullptr) return kNoSuchKernels;
-    if (!sequences_are_sound(cu_seqlens, sequences, tokens)) return kBadSequences;
-    const Index blocks = (channels + kernels->width - 1) / kernels->width;
-    const Memory packed(blocks * states * kernels->width);
-    pack_decay_rates(A, channels, states, kernels->width, packed.get());
-
-    Scan scan = describe(x, x_stride, dt, dt_stride, B, B_stride, C, C_stride, D, cu_seqlens, initial_state, tokens, channels,
-                         states, blocks, read_last != 0);
-    scan.A = packed.get(), scan.decay_first = has_nan(A, channels * states);
+    if (!sequences_are_sound(call->cu_seqlens, call->sequences, call->tokens)) return kBadSequences;
+    Problem problem(*call, *kernels);
+    Scan &scan = problem.scan;
     scan.y = y, scan.last_state = last_state;
-
-    const std::vector<Unit> groups = make_groups(cu_seqlens, sequences, tokens, blocks);
+    const std::vector<Unit> groups = make_groups(call->cu_seqlens, call->sequences, call->tokens, problem.blocks);
     const Index panels = count_panels(groups, scan, kEnoughUnits, kMostPanels);
-    const std::vector<Unit> units = make_units(groups, panels, blocks, cu_seqlens);
-    const Index workers = std::min<Index>(usable_threads(threads), static_cast<Index>(units.size()));
-    const Index floats = round_to_line(kernels->forward_scratch(scan));
-    const Memory scratch(workers * floats);
-    parallel_for(static_cast<Index>(units.size()), workers,
-                 [&](Index unit, Index slot) { kernels->forward(scan, units[unit], scratch.get() + slot * floats); });
+    const std::vector<Unit> units = make_units(groups, panels, problem.blocks, call->cu_seqlens);
+    run_units(*call, scan, units, kernels->forward_scratch(scan), kernels->forward);
     return kDone;
 } catch (const std::bad_alloc &) {
     return kNoMemory;
 }
 
-M3REC_EXPORT int m3rec_scan_backward(const float *grad_y, Index grad_y_stride, const float *x, Index x_stride,
-                                     const float *dt, Index dt_stride, const float *A, const float *B, Index B_stride,
-                                     const float *C, Index C_stride, const float *D, const std::int32_t *cu_seqlens,
-                                     const float *initial_state, Index sequences, Index tokens, Index channels,
-                                     Index states, int read_last, float *grad_x, float *grad_dt, float *grad_A,
-                                     float *grad_B, float *grad_C, float *grad_D, int threads, int set) try {
-    const Kernels *const kernels = find_kernels(set);
+// grad_y like y; the gradients of x, dt, A, B, C, D, dt_bias, z like these (null where the input is).
+M3REC_EXPORT int m3rec_scan_backward(const ScanArguments *call, const float *grad_y, Index grad_y_stride,
+                                     float *grad_x, float *grad_dt, float *grad_A, float *grad_B, float *grad_C,
+                                     float *grad_D, float *grad_dt_bias, float *grad_z) try {
+    const Kernels *const kernels = find_kernels(call->instruction_set);
     if (kernels == nullptr) return kNoSuchKernels;
-    if (!sequences_are_sound(cu_seqlens, sequences, tokens)) return kBadSequences;
-    const Index width = kernels->width, blocks = (channels + width - 1) / width;
-    const Memory packed(blocks * states * width);
-    pack_decay_rates(A, channels, states, width, packed.get());
-    Scan scan = describe(x, x_stride, dt, dt_stride, B, B_stride, C, C_stride, D, cu_seqlens, initial_state, tokens, channels,
-                         states, blocks, read_last != 0);
-    scan.A = packed.get(), scan.decay_first = has_nan(A, channels * states);
+    if (!sequences_are_sound(call->cu_seqlens, call->sequences, call->tokens)) return kBadSequences;
+    Problem problem(*call, *kernels);
+    Scan &scan = problem.scan;
+    const std::vector<Unit> groups = make_groups(call->cu_seqlens, call->sequences, call->tokens, problem.blocks);
+    const Index panels = count_panels(groups, scan, kEnoughBackwardUnits, kMostBackwardPanels);
+    const std::vector<Unit> units = make_units(groups, panels, problem.blocks, call->cu_seqlens);
 
-    const std::vector<Unit> groups = make_groups(cu_seqlens, sequences, tokens, blocks);
-    const Index panels = count_panels(groups, scan, kEnoughBackwardUnits, kMostBackwardPanels), rows = tokens * states;
-    const std::vector<Unit> units = make_units(groups, panels, blocks, cu_seqlens);
-    const Index n_groups = static_cast<Index>(groups.size());
-    const Memory partial_A(n_groups * blocks * states * width), partial_D(n_groups * blocks * width);
+    const Index n_groups = static_cast<Index>(groups.size()), rows = call->tokens * call->states;
+    const Index lanes = n_groups * problem.blocks * kernels->width;
+    const Memory partial_A(lanes * call->states), partial_D(lanes), partial_bias(call->dt_bias ? lanes : 0);
     const Memory partial_B(panels > 1 ? panels * rows : 0), partial_C(panels > 1 ? panels * rows : 0);
-    scan.grad_y = grad_y, scan.grad_y_stride = grad_y_stride, scan.grad_x = grad_x, scan.grad_dt = grad_dt;
+    scan.grad_y = grad_y, scan.grad_y_stride = grad_y_stride;
+    scan.grad_x = grad_x, scan.grad_dt = grad_dt, scan.grad_z = grad_z;
     scan.grad_B = panels > 1 ? partial_B.get() : grad_B, scan.grad_C = panels > 1 ? partial_C.get() : grad_C;
-    scan.grad_A = partial_A.get(), scan.grad_D = partial_D.get();
+    scan.grad_A = partial_A.get(), scan.grad_D = partial_D.get(), scan.grad_dt_bias = partial_bias.get();
 
     Index longest = 0;
     for (const Unit &group : groups) longest = std::max(longest, group.longest);
-    const Index workers = std::min<Index>(usable_threads(threads), static_cast<Index>(units.size()));
-    const Index floats = round_to_line(kernels->backward_scratch(scan, longest));
-    const Memory scratch(workers * floats);
-    parallel_for(static_cast<Index>(units.size()), workers,
-                 [&](Index unit, Index slot) { kernels->backward(scan, units[unit], scratch.get() + slot * floats); });
-    add_groups(scan, n_groups, width, workers, grad_A, grad_D);
+    run_units(*call, scan, units, kernels->backward_scratch(scan, longest), kernels->backward);
+    const Index threads = usable_threads(call->threads);
+    add_groups(scan, n_groups, kernels->width, threads, grad_A, grad_D, call->dt_bias ? grad_dt_bias : nullptr);
     if (panels > 1) {
-        add_panels(partial_B.get(), panels, rows, workers, grad_B);
-        add_panels(partial_C.get(), panels, rows, workers, grad_C);
+        add_panels(partial_B.get(), panels, rows, threads, grad_B);
+        add_panels(partial_C.get(), panels, rows, threads, grad_C);
     }
     return kDone;
 } catch (const std::bad_alloc &) {
     return kNoMemory;
 }
 
-M3REC_EXPORT int m3rec_scan_step(const float *x, Index x_stride, const float *dt, Index dt_stride, const float *A,
-                                 const float *B, Index B_stride, const float *C, Index C_stride, const float *D,
-                                 float *state, Index rows, Index channels, Index states, float *y, int threads, int set) {
-    const Kernels *const kernels = find_kernels(set);
+// One token per row on kept states: state [tokens, channels, states] is replaced, y [tokens, channels].
+M3REC_EXPORT int m3rec_scan_step(const ScanArguments *call, float *state, float *y) {
+    const Kernels *const kernels = find_kernels(call->instruction_set);
     if (kernels == nullptr) return kNoSuchKernels;
-    const Step call{x, dt, A, B, C, D, state, y, x_stride, dt_stride, B_stride, C_stride, channels, states};
-    const Index piece = std::max<Index>(1, (1 << 16) / (channels * states));  // rows worth a unit
-    parallel_for((rows + piece - 1) / piece, usable_threads(threads), [&](Index unit, Index) {
-        kernels->step(call, unit * piece, std::min(rows, (unit + 1) * piece));
+    const Step rows{call->x, call->dt, call->A, call->B, call->C, call->D, call->dt_bias, call->z, state, y,
+                    call->x_stride, call->dt_stride, call->B_stride, call->C_stride, call->z_stride, call->channels, call->states};
+    const Index piece = std::max<Index>(1, (1 << 16) / (call->channels * call->states));  // rows worth a unit
+    parallel_for((call->tokens + piece - 1) / piece, usable_threads(call->threads), [&](Index unit, Index) {
+        kernels->step(rows, unit * piece, std::min(call->tokens, (unit + 1) * piece));
     });
     return kDone;
 }

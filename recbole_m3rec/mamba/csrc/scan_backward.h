@@ -19,6 +19,7 @@ namespace {
 struct BackwardScratch {
     float *dt, *input, *grad_y;        // [block][kBackwardChunk][lane]
     float *grad_input, *exponent_sum;  // the same: grad_q, and sum_s e A
+    float *y;                          // the same: y before the gate, where there is one
     float *carry;                      // [block][state][lane]: exp(dt A) g of the token after the chunk
     float *history;                    // [kBackwardChunk][2 kGroup][lane]: decays, and states before the token
     float *sums;                       // the same: of grad_B and grad_C over blocks, not yet over lanes
@@ -31,7 +32,8 @@ struct BackwardScratch {
         grad_y = input + rows;
         grad_input = grad_y + rows;
         exponent_sum = grad_input + rows;
-        carry = exponent_sum + rows;
+        y = exponent_sum + rows;
+        carry = y + rows;
         history = carry + blocks * states * kWidth;
         sums = history + records;
         starts = sums + records;
@@ -40,7 +42,7 @@ struct BackwardScratch {
 
 static Index backward_scratch(const Scan &scan, Index longest) {
     const Index chunks = (longest + kBackwardChunk - 1) / kBackwardChunk;
-    return (scan.blocks * (5 * kBackwardChunk + (1 + chunks) * scan.states) + 4 * kBackwardChunk * kGroup) * kWidth;
+    return (scan.blocks * (6 * kBackwardChunk + (1 + chunks) * scan.states) + 4 * kBackwardChunk * kGroup) * kWidth;
 }
 
 // The operands of one channel block over a chunk; the state-major ones at the first state of a group.
@@ -49,6 +51,7 @@ struct BackwardPass {
     const unsigned char *marks;
     const float *dt, *input, *grad_y;  // [step][lane]
     float *grad_input, *exponent_sum;  // [step][lane], added to
+    float *y;                          // [step][lane], added to
     const float *A;                    // [state][lane]
     const float *B, *C;                // [step, state]
     Index B_stride, C_stride;
@@ -59,9 +62,9 @@ struct BackwardPass {
 };
 
 // kCount states: forth over the chunk for decays and states, and back for the gradients. What belongs to
-// another sequence is never multiplied by zero, but left out, for it may be infinite. Not inlined, so that
-// the loops have all registers to themselves.
-template <int kCount, bool kReadLast>
+// another sequence is never multiplied by zero, but left out, for it may be infinite. kGated: y is computed,
+// too. Not inlined, so that the loops have all registers to themselves.
+template <int kCount, bool kReadLast, bool kGated>
 __attribute__((noinline)) static void backward_group(const BackwardPass &pass, const Ahead forth, const Ahead back) {
     constexpr Index kRecord = 2 * kCount * kWidth, kHalf = kCount * kWidth;
     const Index steps = pass.steps, B_stride = pass.B_stride, C_stride = pass.C_stride;
@@ -78,7 +81,7 @@ __attribute__((noinline)) static void backward_group(const BackwardPass &pass, c
         carry[g] = load(pass.carry + g * kWidth);
         grad_A[g] = zero();
     }
-    for (Index t = 0; t < steps; ++t, B += B_stride, record += kRecord) {
+    for (Index t = 0; t < steps; ++t, B += B_stride, C += C_stride, record += kRecord) {
         forth.fetch(t);
         const Vec q = load(input + t * kWidth);
         M3REC_UNROLL
@@ -95,8 +98,13 @@ __attribute__((noinline)) static void backward_group(const BackwardPass &pass, c
                 h[g] = fma(decay, h[g], q * broadcast(B[g]));
             }
         }
+        if (kGated && (!kReadLast || (marks[t] & kLast))) {
+            Vec sum = load(pass.y + t * kWidth);
+            M3REC_UNROLL
+            for (int g = 0; g < kCount; ++g) sum = fma(broadcast(C[g]), h[g], sum);
+            store(pass.y + t * kWidth, sum);
+        }
     }
-    C += steps * C_stride;
     sums += steps * kRecord;
     for (Index t = steps - 1; t >= 0; --t) {
         B -= B_stride, C -= C_stride, record -= kRecord, sums -= kRecord;
@@ -165,7 +173,7 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit, const Bac
         const Index i = block - unit.first_block, column = block * kWidth;
         const Index rows = i * kBackwardChunk * kWidth, at = i * block_floats + s * kWidth;
         const BackwardPass pass{chunk.steps, chunk.marks, scratch.dt + rows, scratch.input + rows, scratch.grad_y + rows,
-                                scratch.grad_input + rows, scratch.exponent_sum + rows,
+                                scratch.grad_input + rows, scratch.exponent_sum + rows, scratch.y + rows,
                                 scan.A + block * block_floats + s * kWidth, scan.B + chunk.token * scan.B_stride + s,
                                 scan.C + chunk.token * scan.C_stride + s, scan.B_stride, scan.C_stride, chunk.starts + at,
                                 scratch.carry + at, scratch.history, scratch.sums,
@@ -180,8 +188,10 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit, const Bac
         } else if (s == 2 * kGroup && !scan.read_last) {
             forth = Ahead{scan.grad_y + chunk.next_token * scan.grad_y_stride + column, scan.grad_y_stride};
         }
-        if (scan.read_last) backward_group<kCount, true>(pass, forth, back);
-        else backward_group<kCount, false>(pass, forth, back);
+        if (scan.read_last && scan.z) backward_group<kCount, true, true>(pass, forth, back);
+        else if (scan.read_last) backward_group<kCount, true, false>(pass, forth, back);
+        else if (scan.z) backward_group<kCount, false, true>(pass, forth, back);
+        else backward_group<kCount, false, false>(pass, forth, back);
     }
     for (Index t = 0; t < chunk.steps; ++t) {
         const Index at = (unit.panel * scan.tokens + chunk.token + t) * scan.states + s;
@@ -191,13 +201,21 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit, const Bac
 }
 
 static inline void gather_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
-    gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input, nullptr);
+    gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input, scan.z ? scratch.y : nullptr);
     Index row = scan.read_last ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
         const bool read = !scan.read_last || (chunk.marks[t] & kLast);
         for (Index block = unit.first_block; block < unit.last_block; ++block) {
-            const Index column = block * kWidth, at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
-            if (read) store(scratch.grad_y + at, load_row(scan.grad_y + row * scan.grad_y_stride + column, scan.channels - column));
+            const Index column = block * kWidth, lanes = scan.channels - column;
+            const Index at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
+            if (read) {
+                Vec dy = load_row(scan.grad_y + row * scan.grad_y_stride + column, lanes);
+                if (scan.z) {
+                    const Vec z = load_row(scan.z + row * scan.z_stride + column, lanes);
+                    dy = dy * (z * sigmoid(z));
+                }
+                store(scratch.grad_y + at, dy);
+            }
             store(scratch.grad_input + at, zero());
             store(scratch.exponent_sum + at, zero());
         }
@@ -205,9 +223,19 @@ static inline void gather_chunk(const Scan &scan, const Unit &unit, const Backwa
     }
 }
 
-// grad_x, grad_dt and grad_D from the sums over states.
+// The gradient of z from that of y · SiLU(z).
+static inline Vec gate_gradient(const Scan &scan, Index row, Index column, Vec y) {
+    const Index lanes = scan.channels - column;
+    const Vec z = load_row(scan.z + row * scan.z_stride + column, lanes), s = sigmoid(z);
+    return load_row(scan.grad_y + row * scan.grad_y_stride + column, lanes) * y * fma(z * s, broadcast(1.0f) - s, s);
+}
+
+static inline void add_to(float *sum, Vec v) { store(sum, load(sum) + v); }
+
+// The gradients that are not sums over channels, from the sums over states.
 static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
     const Vec ln2 = broadcast(0.693147180559945309417f);  // A carries log2(e)
+    Index row = scan.read_last ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
         const Index token = chunk.token + t;
         const bool read = !scan.read_last || (chunk.marks[t] & kLast);
@@ -217,16 +245,23 @@ static inline void finish_chunk(const Scan &scan, const Unit &unit, const Backwa
             const Vec x = load_row(scan.x + token * scan.x_stride + column, lanes), dt = load(scratch.dt + at);
             const Vec grad_input = load(scratch.grad_input + at);
             Vec grad_x = grad_input * dt;
+            const Index sums = (unit.group * scan.blocks + block) * kWidth;
             if (read) {
-                float *grad_D = scan.grad_D + (unit.group * scan.blocks + block) * kWidth;
                 const Vec dy = load(scratch.grad_y + at);
                 grad_x = fma(dy, load_row(scan.D + column, lanes), grad_x);
-                store(grad_D, fma(dy, x, load(grad_D)));
+                add_to(scan.grad_D + sums, dy * x);
+                if (scan.z) store_row(scan.grad_z + row * scan.channels + column, gate_gradient(scan, row, column, load(scratch.y + at)), lanes);
             }
             store_row(scan.grad_x + token * scan.channels + column, grad_x, lanes);
-            const Vec grad_dt = fma(grad_input, x, load(scratch.exponent_sum + at) * ln2);
+            Vec grad_dt = fma(grad_input, x, load(scratch.exponent_sum + at) * ln2);
+            if (scan.dt_bias) {
+                const Vec raw = load_row(scan.dt + token * scan.dt_stride + column, lanes);
+                grad_dt = grad_dt * sigmoid(raw + load_row(scan.dt_bias + column, lanes));
+                add_to(scan.grad_dt_bias + sums, grad_dt);
+            }
             store_row(scan.grad_dt + token * scan.channels + column, grad_dt, lanes);
         }
+        row += read;
     }
 }
 
@@ -266,6 +301,7 @@ static void backward(const Scan &scan, const Unit &unit, float *memory) {
     const Index at = unit.group * scan.blocks + unit.first_block;
     __builtin_memset(scan.grad_A + at * block_floats, 0, sizeof(float) * blocks * block_floats);
     __builtin_memset(scan.grad_D + at * kWidth, 0, sizeof(float) * blocks * kWidth);
+    if (scan.dt_bias) __builtin_memset(scan.grad_dt_bias + at * kWidth, 0, sizeof(float) * blocks * kWidth);
     BackwardChunk chunk;
     for (Index sequence = unit.first_sequence, count; sequence < unit.last_sequence; sequence += count) {
         count = count_sequences(scan, kBackwardChunk, sequence, unit.last_sequence);

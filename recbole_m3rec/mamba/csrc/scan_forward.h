@@ -95,9 +95,13 @@ static inline void forward_chunk(const Scan &scan, const Unit &unit, const Forwa
     for (Index t = 0; t < chunk.steps; ++t) {
         if (scan.read_last && !(chunk.marks[t] & kLast)) continue;
         for (Index i = 0; i < blocks; ++i) {
-            const Index column = (unit.first_block + i) * kWidth;
-            const Vec y = load(scratch.y + (i * kForwardChunk + t) * kWidth);
-            store_row(scan.y + row * scan.channels + column, y, scan.channels - column);
+            const Index column = (unit.first_block + i) * kWidth, lanes = scan.channels - column;
+            Vec y = load(scratch.y + (i * kForwardChunk + t) * kWidth);
+            if (scan.z) {
+                const Vec z = load_row(scan.z + row * scan.z_stride + column, lanes);
+                y = y * (z * sigmoid(z));
+            }
+            store_row(scan.y + row * scan.channels + column, y, lanes);
         }
         ++row;
     }
@@ -123,28 +127,42 @@ static void forward(const Scan &scan, const Unit &unit, float *memory) {
     }
 }
 
-// One token per row on kept states. Here the states of a channel lie side by side in memory, so lanes
-// are states; lanes beyond the last state read zeros.
-static void step(const Step &call, Index first_row, Index last_row) {
+// One token per row on kept states. Here the states of a channel lie side by side in memory, so lanes are
+// states. Lanes beyond the last state read zeros.
+static inline float step_channel(const Step &call, Index row, Index channel, float dt, float x) {
+    const float *A = call.A + channel * call.states, *B = call.B + row * call.B_stride, *C = call.C + row * call.C_stride;
+    float *state = call.state + (row * call.channels + channel) * call.states;
     const Vec log2e = broadcast(1.44269504088896340736f);
+    Vec sum = zero();
+    for (Index s = 0; s < call.states; s += kWidth) {
+        const Index lanes = call.states - s;
+        const Vec decay = exp2(load_row(A + s, lanes) * log2e * broadcast(dt));
+        const Vec h = fma(decay, load_row(state + s, lanes), broadcast(dt * x) * load_row(B + s, lanes));
+        store_row(state + s, h, lanes);
+        // From the memory again where lanes are unused: 0 · inf in these must not reach the sum.
+        sum = fma(lanes >= kWidth ? h : load_row(state + s, lanes), load_row(C + s, lanes), sum);
+    }
+    float total[4];
+    sum_lanes4(sum, sum, sum, sum, total);
+    return total[0] + call.D[channel] * x;
+}
+
+static void step(const Step &call, Index first_row, Index last_row) {
     for (Index row = first_row; row < last_row; ++row) {
-        const float *B = call.B + row * call.B_stride, *C = call.C + row * call.C_stride;
-        for (Index channel = 0; channel < call.channels; ++channel) {
-            const float x = call.x[row * call.x_stride + channel], dt = call.dt[row * call.dt_stride + channel];
-            const float *A = call.A + channel * call.states;
-            float *state = call.state + (row * call.channels + channel) * call.states;
-            Vec sum = zero();
-            for (Index s = 0; s < call.states; s += kWidth) {
-                const Index lanes = call.states - s;
-                const Vec decay = exp2(load_row(A + s, lanes) * log2e * broadcast(dt));
-                const Vec h = fma(decay, load_row(state + s, lanes), broadcast(dt * x) * load_row(B + s, lanes));
-                store_row(state + s, h, lanes);
-                // From the memory again where lanes are unused: 0 · inf in these must not reach the sum.
-                sum = fma(lanes >= kWidth ? h : load_row(state + s, lanes), load_row(C + s, lanes), sum);
+        for (Index column = 0; column < call.channels; column += kWidth) {
+            const Index lanes = smaller(kWidth, call.channels - column);
+            Vec steps = load_row(call.dt + row * call.dt_stride + column, lanes);
+            if (call.dt_bias) steps = softplus(steps + load_row(call.dt_bias + column, lanes));
+            float dt[kWidth], y[kWidth] = {};
+            store(dt, steps);
+            for (Index lane = 0; lane < lanes; ++lane)
+                y[lane] = step_channel(call, row, column + lane, dt[lane], call.x[row * call.x_stride + column + lane]);
+            Vec out = load(y);
+            if (call.z) {
+                const Vec z = load_row(call.z + row * call.z_stride + column, lanes);
+                out = out * (z * sigmoid(z));
             }
-            float total[4];
-            sum_lanes4(sum, sum, sum, sum, total);
-            call.y[row * call.channels + channel] = total[0] + call.D[channel] * x;
+            store_row(call.y + row * call.channels + column, out, lanes);
         }
     }
 }

@@ -15,6 +15,9 @@ namespace {
 // 2^r = 1 + r (c1 + r (c2 + ...)) for the small rest r. Coefficients are minimax for the relative error
 // with 2^0 = 1 kept exact: a decay close to 1 must not be biased, for it is taken to high powers.
 
+// artanh(s) / s = 1 + s^2 (c1 + s^2 (c2 + ...)) for s <= 1/3.
+constexpr float kArtanh[4] = {0.3333320915699005f, 0.2001076340675354f, 0.14000903069972992f, 0.1400599479675293f};
+
 // |r| <= 1/2, no table: 2e-9 before rounding.
 constexpr float kExp2[6] = {0.6931471824645996f,   0.24022647738456726f,   0.055503323674201965f,
                             0.00961843691766262f, 0.0013398875016719103f, 0.00015353361959569156f};
@@ -29,6 +32,7 @@ static inline Vec load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void store(float *p, Vec v) { _mm512_storeu_ps(p, v); }
 static inline Vec broadcast(float v) { return _mm512_set1_ps(v); }
 static inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // b if either is NaN
 
 // |r| <= 1/32: 1e-9 before rounding.
 constexpr float kSmallExp2[3] = {0.6931471824645996f, 0.24023428559303284f, 0.05550234392285347f};
@@ -67,6 +71,7 @@ static inline Vec load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void store(float *p, Vec v) { _mm256_storeu_ps(p, v); }
 static inline Vec broadcast(float v) { return _mm256_set1_ps(v); }
 static inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline Vec larger(Vec a, Vec b) { return _mm256_max_ps(a, b); }  // b if either is NaN
 
 // |r| <= 1/16: 3e-8 before rounding.
 constexpr float kSmallExp2[3] = {0.6931472420692444f, 0.2402576357126236f, 0.0554962232708931f};
@@ -112,6 +117,10 @@ static inline Vec load(const float *p) {
 static inline void store(float *p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 static inline Vec broadcast(float v) { return Vec{v, v, v, v}; }
 static inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+static inline Vec larger(Vec a, Vec b) {  // b if either is NaN
+    const IntVec first = a > b;
+    return (Vec)(((IntVec)a & first) | ((IntVec)b & ~first));
+}
 
 // 2^u, as for AVX2. Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, which the low bits
 // of the sum hold.
@@ -136,6 +145,22 @@ static inline void sum_lanes4(Vec a, Vec b, Vec c, Vec d, float *out) {
 #endif
 
 static inline Vec zero() { return broadcast(0.0f); }
+
+static inline Vec sigmoid(Vec v) {
+    return broadcast(1.0f) / (broadcast(1.0f) + exp2(v * broadcast(-1.44269504088896340736f)));
+}
+
+// max(v, 0) + log(1 + w) with w = exp(-|v|). log(1 + w) = 2 artanh(w / (2 + w)) keeps its relative precision
+// where w is small; minimax in the square, 2e-8 before rounding.
+static inline Vec softplus(Vec v) {
+    const Vec magnitude = larger(v, zero() - v);
+    const Vec w = exp2(magnitude * broadcast(-1.44269504088896340736f));
+    const Vec s = w / (w + broadcast(2.0f)), square = s * s;
+    Vec p = fma(broadcast(kArtanh[3]), square, broadcast(kArtanh[2]));
+    p = fma(p, square, broadcast(kArtanh[1]));
+    p = fma(p, square, broadcast(kArtanh[0]));
+    return larger(zero(), v) + fma(p * square, s + s, s + s);
+}
 
 // Some channels of a row of a token-major matrix; lanes beyond the last channel are 0.
 static inline Vec load_row(const float *p, Index lanes) {

@@ -1,0 +1,146 @@
+"""The compiled CPU kernels: where they are, whether they can be used, how they are called.
+
+The library is plain C (``csrc/``), called through ctypes, which gives up the interpreter's lock
+meanwhile. ``RECBOLE_M3REC_VECTORS`` set to ``generic``, ``avx2`` or ``avx512`` makes it use these
+kernels, not the best the processor has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INTERFACE = 3  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
+
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+_CONVOLUTION = [_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE]
+
+
+class ScanArguments(ctypes.Structure):
+    """``ScanArguments`` of csrc/scan.cpp."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("x", "dt", "A", "B", "C", "D", "dt_bias", "z")),
+        *((name, _POINTER) for name in ("initial_state", "cu_seqlens")),
+        *((name, _SIZE) for name in ("x_stride", "dt_stride", "B_stride", "C_stride", "z_stride")),
+        *((name, _SIZE) for name in ("sequences", "tokens", "channels", "states")),
+        *((name, _INT) for name in ("read_last", "threads", "instruction_set")),
+    ]
+
+
+_FUNCTIONS = {
+    "m3rec_scan_forward": [_POINTER, _POINTER, _POINTER],
+    "m3rec_scan_backward": [_POINTER, _POINTER, _SIZE, *[_POINTER] * 8],
+    "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
+    "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
+    "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],
+}
+
+
+@functools.cache
+def load() -> tuple[Any, str]:
+    """Load the library: it and the name of its kernels, or None and the reason why not."""
+    folder = Path(__file__).parent
+    found = [folder / f"_selective_scan{suffix}" for suffix in EXTENSION_SUFFIXES]
+    path = next((candidate for candidate in found if candidate.exists()), None)
+    again = "install a C++17 compiler (gcc or clang) and then recbole_m3rec again"
+    if path is None:
+        return None, f"the compiled CPU kernels were not built: {again}"
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.m3rec_interface() != INTERFACE:
+            return None, f"{path} was built from another version of the source: {again}"
+        for name, arguments in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, _INT
+        library.m3rec_kernels.argtypes, library.m3rec_kernels.restype = [_INT], ctypes.c_char_p
+        library.m3rec_use_openmp.argtypes, library.m3rec_use_openmp.restype = [_POINTER], None
+    except (OSError, AttributeError) as problem:
+        return None, f"{path} cannot be loaded ({problem}): {again}"
+    name = os.environ.get("RECBOLE_M3REC_VECTORS", "auto")
+    if name not in INSTRUCTION_SETS:
+        names = ", ".join(INSTRUCTION_SETS)
+        return None, f"RECBOLE_M3REC_VECTORS is {name!r}, expected one of {names}"
+    kernels = library.m3rec_kernels(INSTRUCTION_SETS[name])
+    if kernels is None:
+        return None, f"RECBOLE_M3REC_VECTORS is {name!r}, which this processor does not have"
+    library.m3rec_use_openmp(openmp_of_torch())
+    return library, f"{kernels.decode()} kernels"
+
+
+def openmp_of_torch() -> int | None:
+    """The way into torch's own OpenMP threads, if it has some: the library shares them with it."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # Looked up among what that library has loaded, so it is torch's runtime and no other.
+        return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
+
+
+def available() -> tuple[bool, str]:
+    """Tell whether the compiled kernels can be used here.
+
+    Returns:
+        True and which kernels they are, or False and the reason.
+    """
+    library, description = load()
+    return library is not None, description
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of the library and turn what it returns into an exception.
+
+    Raises:
+        RuntimeError: the library was not built; the message says why.
+        ValueError: ``cu_seqlens`` does not describe the tokens.
+    """
+    library, reason = load()
+    if library is None:
+        raise RuntimeError(reason)
+    status = getattr(library, function)(*arguments)
+    if status == 1:
+        raise ValueError(
+            "cu_seqlens: expected 0, then each sequence's end, increasing, to n_tokens"
+        )
+    if status == 2:
+        raise MemoryError(f"{function} found no memory for its work space")
+    if status != 0:
+        raise RuntimeError("this processor does not have what RECBOLE_M3REC_VECTORS asks for")
+
+
+def instruction_set() -> int:
+    return INSTRUCTION_SETS[os.environ.get("RECBOLE_M3REC_VECTORS", "auto")]
+
+
+def rows(matrix: Tensor) -> Tensor:
+    """The matrix itself where each of its rows is contiguous, else a contiguous copy."""
+    return matrix if matrix.stride(-1) == 1 else matrix.contiguous()
+
+
+def check_tensors(expected: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
+    """Raise ValueError unless each tensor has its shape, a short float dtype, and is here."""
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected shape {list(shape)}, found {list(tensor.shape)}")
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"{name}: expected float32, bfloat16 or float16, found {tensor.dtype}")
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name}: expected a tensor on the CPU, found it on {tensor.device}")
+
+
+def check_sequences(cu_seqlens: Tensor) -> None:
+    """Raise ValueError unless shape and dtype are right; the library looks at the values."""
+    if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.shape[0] == 0:
+        raise ValueError(
+            "cu_seqlens: expected [n_sequences + 1] int32, "
+            f"found {list(cu_seqlens.shape)} {cu_seqlens.dtype}"
+        )
