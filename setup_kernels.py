@@ -1,4 +1,4 @@
-"""Compiles the CPU scan into a plain shared library that is loaded through ctypes.
+"""Compiles the CPU kernels into a plain shared library that is loaded through ctypes.
 
 The library knows neither Python nor torch, so one build fits every version of both. Each file of
 kernels is compiled for its own instruction set, and the best that the processor has is chosen when
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 from setuptools import Extension
@@ -20,6 +21,8 @@ FOLDER = Path("recbole_m3rec", "mamba", "csrc")
 # gcc takes the undefined operands inside its own AVX-512 intrinsics for uninitialised variables.
 FLAGS = [
     "-std=c++17", "-O3", "-pthread", "-fvisibility=hidden", "-Wall", "-Wno-maybe-uninitialized",
+    "-Wno-unknown-warning-option",  # clang does not know the one before
+    "-g0",
 ]  # fmt: skip
 FLAGS_OF = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma"],
@@ -56,10 +59,10 @@ class CompileKernels(build_ext):
             self._compile(ext, str(target))
         except (Exception, SystemExit) as problem:
             reason = " ".join(str(problem).split()) or type(problem).__name__
-            self.announce(
-                f"recbole_m3rec: the compiled CPU scan is left out ({reason}); "
+            print(
+                f"recbole_m3rec: the compiled CPU kernels are left out ({reason}); "
                 "the slower pure-PyTorch scan will be used",
-                level=5,  # above every verbosity
+                file=sys.stderr,
             )
 
     def _compile(self, ext: Extension, target: str) -> None:

@@ -25,13 +25,15 @@ namespace {
 // Numbers too small for a normal float are taken as 0 while a kernel runs: on some processors each
 // operation on them costs a hundred cycles, and decayed states are full of them.
 class FlushTinyNumbers {
-#if defined(__SSE2__)
 public:
+#if defined(__SSE2__)
     FlushTinyNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
     ~FlushTinyNumbers() { _mm_setcsr(before_); }
 
 private:
     unsigned before_;
+#else
+    FlushTinyNumbers() {}
 #endif
 };
 

@@ -287,7 +287,7 @@ static inline void find_starts(const Scan &scan, const Unit &unit, BackwardChunk
             const Index column = (unit.first_block + j) * kWidth, rows = j * kBackwardChunk * kWidth;
             const Index next = chunk.token + length;
             const ForwardPass pass{length, chunk.marks, scratch.dt + rows, scratch.input + rows, scan.A + column * scan.states,
-                                   scan.B + chunk.token * scan.B_stride, nullptr, scan.B_stride, 0, to + j * block_floats, nullptr};
+                                   scan.B + chunk.token * scan.B_stride, scan.B + chunk.token * scan.B_stride, scan.B_stride, scan.B_stride, to + j * block_floats, nullptr};
             const Ahead x{scan.x + next * scan.x_stride + column, scan.x_stride};
             const Ahead dt{scan.dt + next * scan.dt_stride + column, scan.dt_stride};
             forward_states<kReadNothing>(pass, scan.states, {x, dt, x});

@@ -62,12 +62,13 @@ __attribute__((noinline)) static void forward_group(const ForwardPass &pass, con
 template <Read kRead>
 static inline void forward_states(ForwardPass pass, Index states, const Ahead (&ahead)[3]) {
     const Ahead nothing{pass.dt, 0};
-    Index s = 0, group = 0;
-    const auto advance = [&](Index count) {
+    for (Index s = 0, group = 0; s < states; ++group) {
+        const bool whole = s + kGroup <= states;
+        const Index count = whole ? kGroup : 1;
+        if (whole) forward_group<kGroup, kRead>(pass, group < 3 ? ahead[group] : nothing);
+        else forward_group<1, kRead>(pass, nothing);
         s += count, pass.B += count, pass.C += count, pass.A += count * kWidth, pass.state += count * kWidth;
-    };
-    for (; s + kGroup <= states; advance(kGroup), ++group) forward_group<kGroup, kRead>(pass, group < 3 ? ahead[group] : nothing);
-    for (; s < states; advance(1)) forward_group<1, kRead>(pass, nothing);
+    }
 }
 
 struct ForwardScratch {
