@@ -7,8 +7,9 @@ const Kernels *find_kernels(int set) {
 #ifdef M3REC_X86
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512bw");
     if (avx512 && (set == -1 || set == 2)) return &kAvx512Kernels;
     if (avx2 && (set == -1 || set == 1)) return &kAvx2Kernels;
 #endif
@@ -25,7 +26,8 @@ bool sequences_are_sound(const std::int32_t *cu_seqlens, Index sequences, Index 
 // Raised whenever a function changes, so that a library left over from an older build is noticed.
 M3REC_EXPORT int m3rec_interface() { return 3; }
 
-// The program's GOMP_parallel, whose threads do the work from now on; null for threads of the library's own.
+// The program's GOMP_parallel, whose threads do the work from now on; null for threads of the
+// library's own.
 M3REC_EXPORT void m3rec_use_openmp(void *entry) { use_openmp(entry); }
 
 M3REC_EXPORT const char *m3rec_kernels(int set) {

@@ -21,33 +21,34 @@ constexpr Index kBackwardChunk = 28;
 // States whose recurrences run side by side in registers.
 constexpr Index kMaxGroup = 4;
 
-// One call of the scan. Channels are cut into blocks of one vector, the last one padded; "block-major"
-// means [block][state][lane].
+// One call of the scan. Channels are cut into blocks of one vector, the last one padded;
+// "block-major" means [block][state][lane].
 struct Scan {
-    const float *x, *dt, *B, *C, *D;     // [tokens, channels] twice, [tokens, states] twice, [channels]
+    const float *x, *dt, *B, *C,
+        *D;  // [tokens, channels] twice, [tokens, states] twice, [channels]
     Index x_stride, dt_stride, B_stride, C_stride;
-    const float *dt_bias;                 // [channels] or null: softplus(dt + dt_bias) is the step size, else dt
-    const float *z;                       // like y, or null: y is multiplied by SiLU(z)
+    const float *dt_bias;  // [channels] or null: softplus(dt + dt_bias) is the step size, else dt
+    const float *z;        // like y, or null: y is multiplied by SiLU(z)
     Index z_stride;
-    const float *A;                       // block-major, multiplied by log2(e)
-    const float *initial_state;           // [sequences, channels, states] or null: zeros
-    const std::int32_t *cu_seqlens;       // [sequences + 1]
+    const float *A;                  // block-major, multiplied by log2(e)
+    const float *initial_state;      // [sequences, channels, states] or null: zeros
+    const std::int32_t *cu_seqlens;  // [sequences + 1]
     Index channels, states, blocks;
-    bool read_last;                       // y (and its gradient) has a row for each last token only
-    bool decay_first;                     // false: a first token has no state, so no decay is computed
+    bool read_last;    // y (and its gradient) has a row for each last token only
+    bool decay_first;  // false: a first token has no state, so no decay is computed
 
-    float *y;                             // [tokens or sequences, channels]
-    float *last_state;                    // [sequences, channels, states] or null
+    float *y;           // [tokens or sequences, channels]
+    float *last_state;  // [sequences, channels, states] or null
 
-    // Backward only. Partial sums are made over fixed pieces of the problem and added in a fixed order
-    // later, so that results depend neither on the number of threads nor on who came first.
+    // Backward only. Partial sums are made over fixed pieces of the problem and added in a fixed
+    // order later, so that results depend neither on the number of threads nor on who came first.
     const float *grad_y;
     Index grad_y_stride;
-    float *grad_x, *grad_dt;              // [tokens, channels]
-    float *grad_B, *grad_C;               // [panels][tokens, states]
-    float *grad_A;                        // [groups], each block-major; still to be divided by log2(e)
-    float *grad_D, *grad_dt_bias;         // [groups][block][lane]
-    float *grad_z;                        // like y
+    float *grad_x, *grad_dt;       // [tokens, channels]
+    float *grad_B, *grad_C;        // [panels][tokens, states]
+    float *grad_A;                 // [groups], each block-major; still to be divided by log2(e)
+    float *grad_D, *grad_dt_bias;  // [groups][block][lane]
+    float *grad_z;                 // like y
     Index tokens;
 };
 
@@ -69,29 +70,30 @@ struct Step {
 
 // The causal convolution of width `taps` in front of the scan, with SiLU behind it.
 struct Convolution {
-    const float *x;                   // [tokens, channels]
+    const float *x;  // [tokens, channels]
     Index x_stride;
-    const float *weight, *bias;       // [lag][padded channels], [padded channels]
-    const std::int32_t *cu_seqlens;   // [sequences + 1]
+    const float *weight, *bias;      // [lag][padded channels], [padded channels]
+    const std::int32_t *cu_seqlens;  // [sequences + 1]
     Index sequences, channels, blocks, taps;
-    float *y;                         // [tokens, channels]
+    float *y;  // [tokens, channels]
     const float *grad_y;
     Index grad_y_stride;
-    float *grad_x;                    // [tokens, channels]
-    float *grad_weight;               // [units][lag, then bias][padded channels]
+    float *grad_x;       // [tokens, channels]
+    float *grad_weight;  // [units][lag, then bias][padded channels]
 };
 
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
-    Index width;  // lanes of a vector
-    Index (*forward_scratch)(const Scan &);                // floats
+    Index width;                                             // lanes of a vector
+    Index (*forward_scratch)(const Scan &);                  // floats
     Index (*backward_scratch)(const Scan &, Index longest);  // floats
     void (*forward)(const Scan &, const Unit &, float *scratch);
     void (*backward)(const Scan &, const Unit &, float *scratch);
     void (*step)(const Step &, Index first_row, Index last_row);
     void (*convolve)(const Convolution &, Index first_token, Index last_token);
-    void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token, float *scratch);
+    void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
+                          float *scratch);
 };
 
 extern const Kernels kGenericKernels;

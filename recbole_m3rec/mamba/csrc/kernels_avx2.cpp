@@ -4,7 +4,7 @@
 
 namespace m3rec {
 
-const Kernels kAvx2Kernels = {"avx2",  kWidth,  forward_scratch, backward_scratch, forward,
-                                  backward, step, convolve, convolve_back};
+const Kernels kAvx2Kernels = {"avx2",   kWidth, forward_scratch, backward_scratch, forward,
+                              backward, step,   convolve,        convolve_back};
 
 }  // namespace m3rec

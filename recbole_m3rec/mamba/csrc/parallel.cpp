@@ -1,10 +1,10 @@
-// Where the program has an OpenMP runtime of its own (torch has), its threads do the work: between parallel
-// regions they spin for some milliseconds, and other threads would have to share the processors with them.
-// Else, and after a fork, which that runtime does not survive, it is a small pool of threads that sleep
-// between jobs.
+// Where the program has an OpenMP runtime of its own (torch has), its threads do the work: between
+// parallel regions they spin for some milliseconds, and other threads would have to share the
+// processors with them. Else, and after a fork, which that runtime does not survive, it is a small
+// pool of threads that sleep between jobs.
 //
-// Units are taken from a shared counter, so that threads that start late or run slowly take fewer. The
-// caller works too.
+// Units are taken from a shared counter, so that threads that start late or run slowly take fewer.
+// The caller works too.
 #include "parallel.h"
 
 #include <pthread.h>
@@ -52,7 +52,8 @@ struct Job {
     }
 };
 
-// OpenMP's entry point in all of GNU's, LLVM's and Intel's runtimes: run(data) on some threads at once.
+// OpenMP's entry point in all of GNU's, LLVM's and Intel's runtimes: run(data) on some threads at
+// once.
 using OpenMp = void (*)(void (*run)(void *data), void *data, unsigned threads, unsigned flags);
 std::atomic<OpenMp> openmp{nullptr};
 
@@ -61,7 +62,7 @@ struct Pool {
     std::mutex state;   // guards what follows
     std::condition_variable wake, finished;
     Job *job = nullptr;
-    Index places = 0;   // threads that may still join the job
+    Index places = 0;  // threads that may still join the job
     Index working = 0;
     Index started = 0;
 };
@@ -80,7 +81,8 @@ Pool *get_pool() {
     pthread_mutex_lock(&pool_lock);
     static bool registered = false;
     if (!registered) registered = pthread_atfork(nullptr, nullptr, forget_threads) == 0;
-    if (pool == nullptr && registered) pool = new (std::nothrow) Pool;  // never freed: its threads outlive main
+    if (pool == nullptr && registered)
+        pool = new (std::nothrow) Pool;  // never freed: its threads outlive main
     Pool *const found = pool;
     pthread_mutex_unlock(&pool_lock);
     return found;
@@ -114,8 +116,8 @@ void grow(Pool &mine, Index wanted) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-// The caller never waits for a thread that has not begun: with the machine busy elsewhere a job costs no
-// more than doing it alone.
+// The caller never waits for a thread that has not begun: with the machine busy elsewhere a job
+// costs no more than doing it alone.
 void run_in_pool(Pool &mine, Job &job, Index helpers) {
     {
         const std::lock_guard<std::mutex> lock(mine.state);
@@ -145,8 +147,10 @@ void run_parallel(Index units, Index threads, void (*work)(void *, Index, Index)
         return;
     }
     if (const OpenMp run = openmp) {
-        // All threads, even with fewer units: a runtime ends threads that a smaller team leaves over.
-        run([](void *data) { static_cast<Job *>(data)->take_units(); }, &job, static_cast<unsigned>(threads), 0);
+        // All threads, even with fewer units: a runtime ends threads that a smaller team leaves
+        // over.
+        run([](void *data) { static_cast<Job *>(data)->take_units(); }, &job,
+            static_cast<unsigned>(threads), 0);
     } else {
         run_in_pool(*mine, job, (threads < units ? threads : units) - 1);
     }

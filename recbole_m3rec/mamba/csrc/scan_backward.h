@@ -1,15 +1,9 @@
-// Backward pass. States are recomputed, a chunk of tokens and a group of states at a time, so that the
-// decays and states that the way back needs never leave the first-level cache. Sequences longer than a
-// chunk are run over once more before, to have the state at the start of each chunk.
-//
-// With g[t] the gradient of h[t] and q[t] = dt[t] x[t]:
-//     g[t]  = grad_y[t] C[t] + exp(dt[t+1] A) g[t+1]
-//     e[t]  = g[t] exp(dt[t] A) h[t-1]                      the gradient of the exponent dt[t] A
-//     grad_C[t] = sum_d grad_y[t] h[t]     grad_B[t] = sum_d g[t] q[t]     grad_A = sum_t e[t] dt[t]
-//     grad_q[t] = sum_s g[t] B[t]          grad_dt[t] = grad_q[t] x[t] + sum_s e[t] A
-//     grad_x[t] = grad_q[t] dt[t] + grad_y[t] D              grad_D = sum_t grad_y[t] x[t]
+// Backward pass. States are recomputed, a chunk of tokens and a group of states at a time, so that
+// the decays and states that the way back needs never leave the first-level cache. Sequences longer
+// than a chunk are run over once more before, to have the state at the start of each chunk.
 #pragma once
 
+#include "backward_group.h"
 #include "scan_forward.h"
 
 namespace m3rec {
@@ -20,13 +14,14 @@ struct BackwardScratch {
     float *dt, *input, *grad_y;        // [block][kBackwardChunk][lane]
     float *grad_input, *exponent_sum;  // the same: grad_q, and sum_s e A
     float *y;                          // the same: y before the gate, where there is one
-    float *carry;                      // [block][state][lane]: exp(dt A) g of the token after the chunk
-    float *history;                    // [kBackwardChunk][2 kGroup][lane]: decays, and states before the token
-    float *sums;                       // the same: of grad_B and grad_C over blocks, not yet over lanes
-    float *starts;                     // [chunk][block][state][lane]: the state before each chunk of a sequence
+    float *carry;    // [block][state][lane]: exp(dt A) g of the token after the chunk
+    float *history;  // [kBackwardChunk][2 kGroup][lane]: decays, and states before the token
+    float *sums;     // the same: of grad_B and grad_C over blocks, not yet over lanes
+    float *starts;   // [chunk][block][state][lane]: the state before each chunk of a sequence
 
     BackwardScratch(float *memory, Index blocks, Index states) {
-        const Index rows = blocks * kBackwardChunk * kWidth, records = kBackwardChunk * 2 * kGroup * kWidth;
+        const Index rows = blocks * kBackwardChunk * kWidth,
+                    records = kBackwardChunk * 2 * kGroup * kWidth;
         dt = memory;
         input = dt + rows;
         grad_y = input + rows;
@@ -42,121 +37,9 @@ struct BackwardScratch {
 
 static Index backward_scratch(const Scan &scan, Index longest) {
     const Index chunks = (longest + kBackwardChunk - 1) / kBackwardChunk;
-    return (scan.blocks * (6 * kBackwardChunk + (1 + chunks) * scan.states) + 4 * kBackwardChunk * kGroup) * kWidth;
-}
-
-// The operands of one channel block over a chunk; the state-major ones at the first state of a group.
-struct BackwardPass {
-    Index steps;
-    const unsigned char *marks;
-    const float *dt, *input, *grad_y;  // [step][lane]
-    float *grad_input, *exponent_sum;  // [step][lane], added to
-    float *y;                          // [step][lane], added to
-    const float *A;                    // [state][lane]
-    const float *B, *C;                // [step, state]
-    Index B_stride, C_stride;
-    const float *start;                // [state][lane]; not used where the chunk starts with a first token
-    float *carry;                      // [state][lane]; replaced
-    float *history, *sums;             // [step][2 kCount][lane]; sums are added to
-    float *grad_A;                     // [state][lane], added to
-};
-
-// kCount states: forth over the chunk for decays and states, and back for the gradients. What belongs to
-// another sequence is never multiplied by zero, but left out, for it may be infinite. kGated: y is computed,
-// too. Not inlined, so that the loops have all registers to themselves.
-template <int kCount, bool kReadLast, bool kGated>
-__attribute__((noinline)) static void backward_group(const BackwardPass &pass, const Ahead forth, const Ahead back) {
-    constexpr Index kRecord = 2 * kCount * kWidth, kHalf = kCount * kWidth;
-    const Index steps = pass.steps, B_stride = pass.B_stride, C_stride = pass.C_stride;
-    const unsigned char *const marks = pass.marks;
-    const float *const dt = pass.dt, *const input = pass.input, *const grad_y = pass.grad_y;
-    const float *B = pass.B, *C = pass.C;
-    float *record = pass.history, *sums = pass.sums;
-    float *const grad_input = pass.grad_input, *const exponent_sum = pass.exponent_sum;
-    Vec a[kCount], h[kCount], carry[kCount], grad_A[kCount];
-    M3REC_UNROLL
-    for (int g = 0; g < kCount; ++g) {
-        a[g] = load(pass.A + g * kWidth);
-        h[g] = load(pass.start + g * kWidth);
-        carry[g] = load(pass.carry + g * kWidth);
-        grad_A[g] = zero();
-    }
-    for (Index t = 0; t < steps; ++t, B += B_stride, C += C_stride, record += kRecord) {
-        forth.fetch(t);
-        const Vec q = load(input + t * kWidth);
-        M3REC_UNROLL
-        for (int g = 0; g < kCount; ++g) store(record + kHalf + g * kWidth, h[g]);
-        if (marks[t] & kFirst) {
-            M3REC_UNROLL
-            for (int g = 0; g < kCount; ++g) h[g] = q * broadcast(B[g]);
-        } else {
-            const Vec d = load(dt + t * kWidth);
-            M3REC_UNROLL
-            for (int g = 0; g < kCount; ++g) {
-                const Vec decay = exp2(d * a[g]);
-                store(record + g * kWidth, decay);
-                h[g] = fma(decay, h[g], q * broadcast(B[g]));
-            }
-        }
-        if (kGated && (!kReadLast || (marks[t] & kLast))) {
-            Vec sum = load(pass.y + t * kWidth);
-            M3REC_UNROLL
-            for (int g = 0; g < kCount; ++g) sum = fma(broadcast(C[g]), h[g], sum);
-            store(pass.y + t * kWidth, sum);
-        }
-    }
-    sums += steps * kRecord;
-    for (Index t = steps - 1; t >= 0; --t) {
-        B -= B_stride, C -= C_stride, record -= kRecord, sums -= kRecord;
-        back.fetch(t);
-        if (marks[t] & kLast) {
-            M3REC_UNROLL
-            for (int g = 0; g < kCount; ++g) carry[g] = zero();
-        }
-        if (!kReadLast || (marks[t] & kLast)) {
-            const Vec dy = load(grad_y + t * kWidth);
-            M3REC_UNROLL
-            for (int g = 0; g < kCount; ++g) {
-                carry[g] = fma(dy, broadcast(C[g]), carry[g]);
-                store(sums + kHalf + g * kWidth, fma(dy, h[g], load(sums + kHalf + g * kWidth)));
-            }
-        }
-        const Vec q = load(input + t * kWidth);
-        Vec of_input = load(grad_input + t * kWidth);
-        M3REC_UNROLL
-        for (int g = 0; g < kCount; ++g) {
-            store(sums + g * kWidth, fma(carry[g], q, load(sums + g * kWidth)));
-            of_input = fma(carry[g], broadcast(B[g]), of_input);
-            h[g] = load(record + kHalf + g * kWidth);
-        }
-        store(grad_input + t * kWidth, of_input);
-        if (marks[t] & kFirst) continue;
-        const Vec d = load(dt + t * kWidth);
-        Vec of_exponent = load(exponent_sum + t * kWidth);
-        M3REC_UNROLL
-        for (int g = 0; g < kCount; ++g) {
-            carry[g] = carry[g] * load(record + g * kWidth);
-            const Vec exponent = carry[g] * h[g];
-            of_exponent = fma(exponent, a[g], of_exponent);
-            grad_A[g] = fma(exponent, d, grad_A[g]);
-        }
-        store(exponent_sum + t * kWidth, of_exponent);
-    }
-    M3REC_UNROLL
-    for (int g = 0; g < kCount; ++g) {
-        store(pass.carry + g * kWidth, carry[g]);
-        store(pass.grad_A + g * kWidth, load(pass.grad_A + g * kWidth) + grad_A[g]);
-    }
-}
-
-// Sums over lanes of kCount vectors.
-template <int kCount>
-static inline void sum_lanes(const float *vectors, float *sums) {
-    Vec v[4];
-    for (int g = 0; g < 4; ++g) v[g] = g < kCount ? load(vectors + g * kWidth) : zero();
-    float padded[4];
-    sum_lanes4(v[0], v[1], v[2], v[3], padded);
-    for (int g = 0; g < kCount; ++g) sums[g] = padded[g];
+    return (scan.blocks * (6 * kBackwardChunk + (1 + chunks) * scan.states) +
+            4 * kBackwardChunk * kGroup) *
+           kWidth;
 }
 
 struct BackwardChunk : Chunk {
@@ -166,18 +49,33 @@ struct BackwardChunk : Chunk {
 
 // States `s` to `s + kCount` of a chunk, over all blocks of the unit.
 template <int kCount>
-static inline void backward_blocks(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk, Index s) {
+static inline void backward_blocks(const Scan &scan, const Unit &unit,
+                                   const BackwardScratch &scratch, const BackwardChunk &chunk,
+                                   Index s) {
     const Index block_floats = scan.states * kWidth;
     for (Index i = 0; i < chunk.steps * 2 * kCount; ++i) store(scratch.sums + i * kWidth, zero());
     for (Index block = unit.first_block; block < unit.last_block; ++block) {
         const Index i = block - unit.first_block, column = block * kWidth;
         const Index rows = i * kBackwardChunk * kWidth, at = i * block_floats + s * kWidth;
-        const BackwardPass pass{chunk.steps, chunk.marks, scratch.dt + rows, scratch.input + rows, scratch.grad_y + rows,
-                                scratch.grad_input + rows, scratch.exponent_sum + rows, scratch.y + rows,
-                                scan.A + block * block_floats + s * kWidth, scan.B + chunk.token * scan.B_stride + s,
-                                scan.C + chunk.token * scan.C_stride + s, scan.B_stride, scan.C_stride, chunk.starts + at,
-                                scratch.carry + at, scratch.history, scratch.sums,
-                                scan.grad_A + (unit.group * scan.blocks + block) * block_floats + s * kWidth};
+        const BackwardPass pass{
+            chunk.steps,
+            chunk.marks,
+            scratch.dt + rows,
+            scratch.input + rows,
+            scratch.grad_y + rows,
+            scratch.grad_input + rows,
+            scratch.exponent_sum + rows,
+            scratch.y + rows,
+            scan.A + block * block_floats + s * kWidth,
+            scan.B + chunk.token * scan.B_stride + s,
+            scan.C + chunk.token * scan.C_stride + s,
+            scan.B_stride,
+            scan.C_stride,
+            chunk.starts + at,
+            scratch.carry + at,
+            scratch.history,
+            scratch.sums,
+            scan.grad_A + (unit.group * scan.blocks + block) * block_floats + s * kWidth};
         Ahead forth{pass.dt, 0}, back{pass.dt, 0};
         if (s == 0) {
             forth = Ahead{scan.x + chunk.next_token * scan.x_stride + column, scan.x_stride};
@@ -186,7 +84,8 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit, const Bac
             forth = Ahead{scan.grad_x + chunk.token * scan.channels + column, scan.channels};
             back = Ahead{scan.grad_dt + chunk.token * scan.channels + column, scan.channels};
         } else if (s == 2 * kGroup && !scan.read_last) {
-            forth = Ahead{scan.grad_y + chunk.next_token * scan.grad_y_stride + column, scan.grad_y_stride};
+            forth = Ahead{scan.grad_y + chunk.next_token * scan.grad_y_stride + column,
+                          scan.grad_y_stride};
         }
         if (scan.read_last && scan.z) backward_group<kCount, true, true>(pass, forth, back);
         else if (scan.read_last) backward_group<kCount, true, false>(pass, forth, back);
@@ -200,8 +99,10 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit, const Bac
     }
 }
 
-static inline void gather_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
-    gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input, scan.z ? scratch.y : nullptr);
+static inline void gather_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch,
+                                const BackwardChunk &chunk) {
+    gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input,
+                                  scan.z ? scratch.y : nullptr);
     Index row = scan.read_last ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
         const bool read = !scan.read_last || (chunk.marks[t] & kLast);
@@ -227,13 +128,15 @@ static inline void gather_chunk(const Scan &scan, const Unit &unit, const Backwa
 static inline Vec gate_gradient(const Scan &scan, Index row, Index column, Vec y) {
     const Index lanes = scan.channels - column;
     const Vec z = load_row(scan.z + row * scan.z_stride + column, lanes), s = sigmoid(z);
-    return load_row(scan.grad_y + row * scan.grad_y_stride + column, lanes) * y * fma(z * s, broadcast(1.0f) - s, s);
+    return load_row(scan.grad_y + row * scan.grad_y_stride + column, lanes) * y *
+           fma(z * s, broadcast(1.0f) - s, s);
 }
 
 static inline void add_to(float *sum, Vec v) { store(sum, load(sum) + v); }
 
 // The gradients that are not sums over channels, from the sums over states.
-static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
+static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch,
+                                const BackwardChunk &chunk) {
     const Vec ln2 = broadcast(0.693147180559945309417f);  // A carries log2(e)
     Index row = scan.read_last ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
@@ -242,7 +145,8 @@ static inline void finish_chunk(const Scan &scan, const Unit &unit, const Backwa
         for (Index block = unit.first_block; block < unit.last_block; ++block) {
             const Index column = block * kWidth, lanes = scan.channels - column;
             const Index at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
-            const Vec x = load_row(scan.x + token * scan.x_stride + column, lanes), dt = load(scratch.dt + at);
+            const Vec x = load_row(scan.x + token * scan.x_stride + column, lanes),
+                      dt = load(scratch.dt + at);
             const Vec grad_input = load(scratch.grad_input + at);
             Vec grad_x = grad_input * dt;
             const Index sums = (unit.group * scan.blocks + block) * kWidth;
@@ -250,7 +154,9 @@ static inline void finish_chunk(const Scan &scan, const Unit &unit, const Backwa
                 const Vec dy = load(scratch.grad_y + at);
                 grad_x = fma(dy, load_row(scan.D + column, lanes), grad_x);
                 add_to(scan.grad_D + sums, dy * x);
-                if (scan.z) store_row(scan.grad_z + row * scan.channels + column, gate_gradient(scan, row, column, load(scratch.y + at)), lanes);
+                if (scan.z)
+                    store_row(scan.grad_z + row * scan.channels + column,
+                              gate_gradient(scan, row, column, load(scratch.y + at)), lanes);
             }
             store_row(scan.grad_x + token * scan.channels + column, grad_x, lanes);
             Vec grad_dt = fma(grad_input, x, load(scratch.exponent_sum + at) * ln2);
@@ -265,29 +171,46 @@ static inline void finish_chunk(const Scan &scan, const Unit &unit, const Backwa
     }
 }
 
-static inline void backward_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch, const BackwardChunk &chunk) {
+static inline void backward_chunk(const Scan &scan, const Unit &unit,
+                                  const BackwardScratch &scratch, const BackwardChunk &chunk) {
     gather_chunk(scan, unit, scratch, chunk);
     Index s = 0;
-    for (; s + kGroup <= scan.states; s += kGroup) backward_blocks<kGroup>(scan, unit, scratch, chunk, s);
+    for (; s + kGroup <= scan.states; s += kGroup)
+        backward_blocks<kGroup>(scan, unit, scratch, chunk, s);
     for (; s < scan.states; ++s) backward_blocks<1>(scan, unit, scratch, chunk, s);
     finish_chunk(scan, unit, scratch, chunk);
 }
 
-// The states before each chunk of a long sequence but the first, which are there already where they matter.
-static inline void find_starts(const Scan &scan, const Unit &unit, BackwardChunk &chunk, Index start, Index length, Index chunks, const BackwardScratch &scratch) {
+// The states before each chunk of a long sequence but the first, which are there already where they
+// matter.
+static inline void find_starts(const Scan &scan, const Unit &unit, BackwardChunk &chunk,
+                               Index start, Index length, Index chunks,
+                               const BackwardScratch &scratch) {
     const Index blocks = unit.last_block - unit.first_block, block_floats = scan.states * kWidth;
     for (Index i = 0; i + 1 < chunks; ++i) {
         chunk.token = start + i * length;
         chunk.steps = length;
         mark(scan, chunk);
-        gather_inputs<kBackwardChunk>(scan, unit, chunk.token, length, scratch.dt, scratch.input, nullptr);
-        float *from = scratch.starts + i * blocks * block_floats, *to = from + blocks * block_floats;
+        gather_inputs<kBackwardChunk>(scan, unit, chunk.token, length, scratch.dt, scratch.input,
+                                      nullptr);
+        float *from = scratch.starts + i * blocks * block_floats,
+              *to = from + blocks * block_floats;
         __builtin_memcpy(to, from, sizeof(float) * blocks * block_floats);
         for (Index j = 0; j < blocks; ++j) {
-            const Index column = (unit.first_block + j) * kWidth, rows = j * kBackwardChunk * kWidth;
+            const Index column = (unit.first_block + j) * kWidth,
+                        rows = j * kBackwardChunk * kWidth;
             const Index next = chunk.token + length;
-            const ForwardPass pass{length, chunk.marks, scratch.dt + rows, scratch.input + rows, scan.A + column * scan.states,
-                                   scan.B + chunk.token * scan.B_stride, scan.B + chunk.token * scan.B_stride, scan.B_stride, scan.B_stride, to + j * block_floats, nullptr};
+            const ForwardPass pass{length,
+                                   chunk.marks,
+                                   scratch.dt + rows,
+                                   scratch.input + rows,
+                                   scan.A + column * scan.states,
+                                   scan.B + chunk.token * scan.B_stride,
+                                   scan.B + chunk.token * scan.B_stride,
+                                   scan.B_stride,
+                                   scan.B_stride,
+                                   to + j * block_floats,
+                                   nullptr};
             const Ahead x{scan.x + next * scan.x_stride + column, scan.x_stride};
             const Ahead dt{scan.dt + next * scan.dt_stride + column, scan.dt_stride};
             forward_states<kReadNothing>(pass, scan.states, {x, dt, x});
@@ -301,9 +224,11 @@ static void backward(const Scan &scan, const Unit &unit, float *memory) {
     const Index at = unit.group * scan.blocks + unit.first_block;
     __builtin_memset(scan.grad_A + at * block_floats, 0, sizeof(float) * blocks * block_floats);
     __builtin_memset(scan.grad_D + at * kWidth, 0, sizeof(float) * blocks * kWidth);
-    if (scan.dt_bias) __builtin_memset(scan.grad_dt_bias + at * kWidth, 0, sizeof(float) * blocks * kWidth);
+    if (scan.dt_bias)
+        __builtin_memset(scan.grad_dt_bias + at * kWidth, 0, sizeof(float) * blocks * kWidth);
     BackwardChunk chunk;
-    for (Index sequence = unit.first_sequence, count; sequence < unit.last_sequence; sequence += count) {
+    for (Index sequence = unit.first_sequence, count; sequence < unit.last_sequence;
+         sequence += count) {
         count = count_sequences(scan, kBackwardChunk, sequence, unit.last_sequence);
         const bool is_long = count == 0;
         if (is_long) count = 1;
