@@ -1,0 +1,52 @@
+"""Packed sequences: histories of different lengths side by side, without padding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PackedSequences(NamedTuple):
+    """Sequences laid one after the other.
+
+    Attributes:
+        values: item ids, ``[n_tokens]`` int64.
+        cu_seqlens: where each sequence starts, and the total, ``[B + 1]`` int32; ``cu_seqlens[0] == 0``.
+    """
+
+    values: Tensor
+    cu_seqlens: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        """Index of every sequence's last token, ``[B]`` int64."""
+        return self.cu_seqlens[1:].long() - 1
+
+
+def pack(item_seq: Tensor, item_seq_len: Tensor) -> PackedSequences:
+    """Drop the padding of a batch of right-padded histories.
+
+    Args:
+        item_seq: item ids, ``[B, L]`` int64, 0 is padding.
+        item_seq_len: true lengths, ``[B]`` int64, each in ``1..L``.
+
+    Returns:
+        ``values [n_tokens]`` in sequence-major order and ``cu_seqlens [B + 1]`` int32.
+
+    Raises:
+        ValueError: a length is 0 or exceeds ``L``.
+    """
+    width = item_seq.shape[1]
+    wrong = (item_seq_len < 1) | (item_seq_len > width)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0, 0])
+        raise ValueError(
+            f"history {row} of the batch has length {int(item_seq_len[row])}, expected 1 to {width}: "
+            "leave out users without history, and cut longer ones to their newest items"
+        )
+    is_item = torch.arange(width, device=item_seq.device) < item_seq_len[:, None]
+    cu_seqlens = item_seq_len.new_zeros(item_seq_len.numel() + 1, dtype=torch.int32)
+    cu_seqlens[1:] = item_seq_len.cumsum(0)
+    return PackedSequences(item_seq[is_item], cu_seqlens)

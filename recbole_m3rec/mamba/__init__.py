@@ -1,0 +1,16 @@
+"""The Mamba block and its selective scan on packed sequences; knows PyTorch alone."""
+
+from .block import MambaBlock, MambaState
+from .convolution import causal_conv1d_silu
+from .scan import BACKENDS, ScanBackendError, backends, check_backend, selective_scan
+
+__all__ = [
+    "BACKENDS",
+    "MambaBlock",
+    "MambaState",
+    "ScanBackendError",
+    "backends",
+    "causal_conv1d_silu",
+    "check_backend",
+    "selective_scan",
+]

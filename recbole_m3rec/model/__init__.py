@@ -1,0 +1,1 @@
+"""M3Rec: the network in plain PyTorch, and its adapters to RecBole."""

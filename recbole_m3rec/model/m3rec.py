@@ -1,0 +1,80 @@
+"""M3Rec as a RecBole model: a small adapter around :class:`M3RecNetwork`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_m3rec.data.features import ItemFeatures
+from recbole_m3rec.data.packed import pack
+from recbole_m3rec.data.windows import TARGET_LIST
+from recbole_m3rec.model.network import M3RecNetwork, check_choice
+
+LOSSES = ("CE", "BPR")
+SETTINGS = (
+    *("hidden_size", "num_layers", "d_state", "d_conv", "expand", "dropout_prob"),
+    *("modality_gradient", "mamba_init", "scan_backend"),
+)
+
+
+class M3Rec(SequentialRecommender):  # type: ignore[misc]
+    """M3Rec (Guo et al., ICASSP 2025) with RecBole's four methods."""
+
+    supports_windows = True  # trains on the rows of train_positions: all
+    content_modalities = True
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Build the network from RecBole's configuration and the dataset's item features.
+
+        Raises:
+            ModelConfigError: a setting is out of its range.
+        """
+        super().__init__(config, dataset)
+        check_choice("loss_type", config["loss_type"], LOSSES)
+        self.loss_type = config["loss_type"]
+        self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
+        settings = {name: config[name] for name in SETTINGS if config[name] is not None}
+        self.network = M3RecNetwork(self.n_items, self._features(dataset), **settings)
+
+    @staticmethod
+    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
+        features: Mapping[str, ItemFeatures] = dataset.item_features
+        return features
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Return the mean loss over the batch's targets, of which a row has one or many."""
+        packed = pack(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        if TARGET_LIST in interaction:
+            targets, _ = pack(interaction[TARGET_LIST], interaction[self.ITEM_SEQ_LEN])
+            scored: Tensor | None = targets.nonzero().squeeze(1)
+            targets = targets[scored]
+        else:
+            scored, targets = None, interaction[self.POS_ITEM_ID]
+        if self.loss_type == "CE":
+            return self.network.cross_entropy(packed, targets, scored)
+        if scored is None:
+            negatives = interaction[self.NEG_ITEM_ID]
+        else:
+            listed = interaction[self.NEG_TARGET_LIST]
+            negatives = pack(listed, interaction[self.ITEM_SEQ_LEN]).values[scored]
+        return self.network.bpr(packed, targets, negatives, scored)
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Return the fused query vectors of right-padded histories, ``[B, (M + 1) · H]``."""
+        return self.network.query(item_seq, item_seq_len)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Score the item of each row for its history, ``[B]``."""
+        sequences = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        return self.network.score_items(*sequences, interaction[self.ITEM_ID])
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Score every item for each history, ``[B, n_items]``."""
+        packed = pack(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        vectors = self.network.item_vectors()
+        return self.network.encode(packed, vectors) @ vectors.table.T

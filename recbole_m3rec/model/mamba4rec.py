@@ -1,0 +1,33 @@
+"""Mamba4Rec (Liu et al., arXiv 2403.03900): M3Rec without content modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_m3rec.data.features import ItemFeatures
+from recbole_m3rec.model.m3rec import M3Rec
+from recbole_m3rec.model.network import ModelConfigError
+
+
+class Mamba4Rec(M3Rec):
+    """The ID sequence alone through Mamba blocks, one expert a layer."""
+
+    content_modalities = False
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Build the network.
+
+        Raises:
+            ModelConfigError: content modalities were asked for, or a setting is out of its range.
+        """
+        asked = config["modalities"]
+        if asked and asked != "auto":
+            raise ModelConfigError(
+                f"Mamba4Rec has no content modalities, found modalities: {asked}. Use --model=M3Rec"
+            )
+        super().__init__(config, dataset)
+
+    @staticmethod
+    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
+        return {}

@@ -1,0 +1,270 @@
+"""M3RecNetwork: the model in plain PyTorch, without RecBole."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_m3rec.data.features import ItemFeatures
+from recbole_m3rec.data.packed import PackedSequences, pack
+from recbole_m3rec.mamba import check_backend
+from recbole_m3rec.model.layers import (
+    GRADIENT_RULES,
+    INIT_STD,
+    NORM_EPS,
+    ContentModality,
+    M3RecLayer,
+    SharedBlock,
+)
+
+ID = "id"
+MAMBA_INITS = ("mamba", "normal")
+
+# Below this share of the catalogue it pays to project the items of a batch instead of all.
+FEW_ITEMS = 0.25
+
+
+class ModelConfigError(ValueError):
+    """A setting of the model that has no meaning."""
+
+
+class FeatureMismatchError(ValueError):
+    """A checkpoint was trained on other features than those at hand."""
+
+
+class ItemVectors(NamedTuple):
+    """The vectors of some items, each projected once.
+
+    Attributes:
+        sequence: what sequences read, ``[n, H]`` by modality.
+        table: what scores use, ``[n, (M + 1) · H]``: content modalities in order, then id.
+    """
+
+    sequence: dict[str, Tensor]
+    table: Tensor
+
+
+class M3RecNetwork(nn.Module):
+    """Score every item as a user's next, from ID, image, text, … histories (paper, section 2).
+
+    Shape letters: ``B`` sequences, ``L`` maximum length, ``H`` hidden size, ``M`` content modalities.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        features: Mapping[str, ItemFeatures] | None = None,
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 2,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        dropout_prob: float = 0.5,
+        modality_gradient: str = "frozen",
+        mamba_init: str = "mamba",
+        scan_backend: str = "auto",
+    ) -> None:
+        """Create the network.
+
+        Args:
+            n_items: items, padding (id 0) included.
+            features: content modalities by name, in the order of fusion; ``[n_items, d]`` each.
+            hidden_size: width ``H`` of an item vector.
+            num_layers: shared Mamba blocks, each followed by one expert per modality.
+            d_state: state size of the selective scan.
+            d_conv: width of the causal convolution, in items.
+            expand: inner width of Mamba in multiples of ``H``.
+            dropout_prob: share of activations dropped in training.
+            modality_gradient: what content sequences teach the shared block: ``frozen`` (nothing,
+                but gradient flows through), ``detached`` (no gradient at all) or ``shared``.
+            mamba_init: ``mamba`` or ``normal``.
+            scan_backend: one of :data:`recbole_m3rec.mamba.BACKENDS`.
+
+        Raises:
+            ModelConfigError: a setting is out of its range; it is named with what was found.
+        """
+        super().__init__()
+        sizes = dict(
+            hidden_size=hidden_size, num_layers=num_layers, d_state=d_state, d_conv=d_conv, expand=expand
+        )
+        for name, size in sizes.items():
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ModelConfigError(f"{name} must be an integer of at least 1, found {size!r}")
+        if isinstance(dropout_prob, str) or not 0 <= dropout_prob < 1:
+            raise ModelConfigError(f"dropout_prob must be in [0, 1), found {dropout_prob!r}")
+        check_choice("modality_gradient", modality_gradient, GRADIENT_RULES)
+        check_choice("mamba_init", mamba_init, MAMBA_INITS)
+        check_backend(scan_backend)
+
+        features = features or {}
+        for name, of_items in features.items():
+            if of_items.values.shape[0] != n_items:
+                raise ModelConfigError(
+                    f"{name} features have {of_items.values.shape[0]} rows, expected {n_items}"
+                )
+        self.content_modalities = tuple(features)
+        self.modalities = (*self.content_modalities, ID)
+        self.n_items, self.hidden_size, self.num_layers = n_items, hidden_size, num_layers
+        self.modality_gradient = modality_gradient
+
+        self.item_embedding = nn.Embedding(n_items, hidden_size)
+        nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
+        self.content = nn.ModuleDict(
+            {name: ContentModality(of_items, hidden_size) for name, of_items in features.items()}
+        )
+        self.input_norms = nn.ModuleDict(
+            {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
+        )
+        self.dropout = nn.Dropout(dropout_prob)
+        mamba = dict(d_state=d_state, d_conv=d_conv, expand=expand)
+        self.layers = nn.ModuleList()
+        for _ in range(num_layers):
+            shared = SharedBlock(
+                hidden_size,
+                dropout_prob,
+                residual=num_layers > 1,
+                **mamba,
+                init=mamba_init,
+                scan_backend=scan_backend,
+            )
+            self.layers.append(M3RecLayer(self.modalities, shared, dropout_prob))
+
+    def item_vectors(self, items: Tensor | None = None) -> ItemVectors:
+        """Embed and project items, each once.
+
+        Args:
+            items: ids ``[n]``, or None for all in order.
+        """
+        embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
+        sequence, blocks = {ID: embedded}, []
+        for name, content in self.content.items():
+            sequence[name], scored = content(items)
+            blocks.append(content.weight * scored)
+        return ItemVectors(sequence, torch.cat([*blocks, embedded], dim=1) if blocks else embedded)
+
+    def encode(
+        self, rows: PackedSequences, vectors: ItemVectors, scored: Tensor | None = None
+    ) -> Tensor:
+        """Encode packed sequences into fused query vectors.
+
+        Args:
+            rows: row numbers of ``vectors``, ``[n_tokens]``, and ``cu_seqlens``.
+            vectors: from :meth:`item_vectors`.
+            scored: tokens whose query is wanted, ``[n_queries]``, or None for every last one.
+
+        Returns:
+            ``[n_queries, (M + 1) · H]``: content modalities in order, then id.
+        """
+        blocks = []
+        for name in self.modalities:
+            rule = "shared" if name == ID else self.modality_gradient
+            table = vectors.sequence[name]
+            x = F.embedding(rows.values, table.detach() if rule == "detached" else table)
+            x = self.input_norms[name](self.dropout(x))
+            for depth, layer in enumerate(self.layers):
+                is_last = depth == self.num_layers - 1
+                x = layer(x, rows.cu_seqlens, name, rule, read_last=is_last and scored is None)
+            if scored is not None:
+                x = x[scored]
+            blocks.append(x if name == ID else self.content[name].weight * x)
+        return torch.cat(blocks, dim=1)
+
+    def query(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Encode right-padded histories ``[B, L]`` of lengths ``[B]`` into ``[B, (M + 1) · H]``."""
+        packed = pack(item_seq, item_seq_len)
+        rows, vectors = self._vectors_of(packed.values)
+        return self.encode(PackedSequences(rows[0], packed.cu_seqlens), vectors)
+
+    def item_table(self) -> Tensor:
+        """Return every item's vector for scoring, ``[n_items, (M + 1) · H]``."""
+        return self.item_vectors().table
+
+    def _vectors_of(self, *items: Tensor) -> tuple[list[Tensor], ItemVectors]:
+        """Project the items of a batch, or all where that is hardly more, and say which row is whose."""
+        together = torch.cat([i.flatten() for i in items])
+        unique, rows = torch.unique(together, return_inverse=True)
+        if unique.numel() > FEW_ITEMS * self.n_items:
+            return list(items), self.item_vectors()
+        parts = rows.split([i.numel() for i in items])
+        return [part.view(i.shape) for part, i in zip(parts, items, strict=True)], (
+            self.item_vectors(unique)
+        )
+
+    def score_items(self, item_seq: Tensor, item_seq_len: Tensor, items: Tensor) -> Tensor:
+        """Score one item ``[B]`` for each right-padded history; ``[B]``."""
+        packed = pack(item_seq, item_seq_len)
+        (values, wanted), vectors = self._vectors_of(packed.values, items)
+        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors)
+        return (query * vectors.table[wanted]).sum(1)
+
+    def cross_entropy(
+        self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
+    ) -> Tensor:
+        """Mean softmax cross-entropy over all items, padding included.
+
+        Args:
+            packed: histories of item ids.
+            targets: the next item of every query, ``[n_queries]`` int64.
+            scored: tokens the queries are read at, or None for every last one.
+        """
+        vectors = self.item_vectors()
+        logits = self.encode(packed, vectors, scored) @ vectors.table.T
+        return F.cross_entropy(logits, targets)
+
+    def bpr(
+        self,
+        packed: PackedSequences,
+        targets: Tensor,
+        negatives: Tensor,
+        scored: Tensor | None = None,
+    ) -> Tensor:
+        """Mean Bayesian personalised ranking loss of targets against one negative each.
+
+        Args:
+            packed, targets, scored: as in :meth:`cross_entropy`.
+            negatives: ``[n_queries]`` int64.
+        """
+        (values, positive, negative), vectors = self._vectors_of(packed.values, targets, negatives)
+        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+        difference = (query * (vectors.table[positive] - vectors.table[negative])).sum(1)
+        return -F.logsigmoid(difference).mean()
+
+    def get_extra_state(self) -> dict[str, str]:
+        """Return the fingerprint of each modality's features, which a checkpoint carries."""
+        return {name: content.fingerprint for name, content in self.content.items()}  # type: ignore[misc]
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuse a checkpoint that was trained on other features.
+
+        Raises:
+            FeatureMismatchError: modalities or fingerprints differ.
+        """
+        ours = self.get_extra_state()
+        if list(state) != list(ours):
+            raise FeatureMismatchError(
+                f"the checkpoint was trained on the content modalities {list(state)}, this model has "
+                f"{list(ours)}: set modalities as in training"
+            )
+        for name, fingerprint in ours.items():
+            if state[name] != fingerprint:
+                raise FeatureMismatchError(
+                    f"the checkpoint was trained on other {name} features (fingerprint "
+                    f"{state[name][:12]}) than those at hand ({fingerprint[:12]}): restore the feature "
+                    "file, the interactions and feature_norm of training, or train again"
+                )
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ModelConfigError, naming the nearest choice, unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        raise ModelConfigError(
+            f"{name} must be one of {', '.join(choices)}, found {value!r}"
+            + (f". Did you mean {near[0]}?" if near else "")
+        )
