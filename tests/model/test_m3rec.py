@@ -1,0 +1,166 @@
+"""The adapters to RecBole: loss and scores of real batches, and what Mamba4Rec refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from recbole.utils import get_model, init_seed
+
+from recbole_m3rec.data.packed import pack
+from recbole_m3rec.data.windows import TARGET_LIST
+from recbole_m3rec.model.m3rec import M3Rec
+from recbole_m3rec.model.network import ModelConfigError
+
+CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
+MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
+CASES = pytest.mark.parametrize(
+    ("name", "keys"),
+    [("M3Rec", MODALITIES), ("M3Rec", {"modalities": []}), ("Mamba4Rec", {})],
+    ids=["two modalities", "none", "Mamba4Rec"],
+)
+LOSSES = pytest.mark.parametrize("loss", ["CE", "BPR"])
+POSITIONS = pytest.mark.parametrize("positions", ["all", "last"])
+
+
+@pytest.fixture
+def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[M3Rec, Any, Any]]:
+    """Return a function from configuration keys to (model, a training batch, a test batch)."""
+
+    def made(name: str, **keys: Any) -> tuple[M3Rec, Any, Any]:
+        if name == "Mamba4Rec":
+            keys = {"modalities": "auto", **keys}
+        config, _, train, _, test = prepare(name, **keys)
+        init_seed(config["seed"], True)
+        model = get_model(name)(config, train.dataset)
+        return model, next(iter(train)), next(iter(test))[0]
+
+    return made
+
+
+def scores(model: M3Rec, history: torch.Tensor) -> torch.Tensor:
+    """Scores of all items after one history without padding."""
+    query = model.network.query(history[None], torch.tensor([len(history)]))
+    return (query @ model.network.item_table().T)[0]
+
+
+@CASES
+@LOSSES
+@POSITIONS
+def test_the_loss_is_the_mean_over_targets_of_each_scored_after_its_prefix(
+    build: Callable[..., Any], name: str, keys: dict[str, Any], loss: str, positions: str
+) -> None:
+    model, batch, _ = build(name, loss_type=loss, train_positions=positions, **keys)
+    assert (TARGET_LIST in batch) == (positions == "all")
+    losses = []
+    for row, length in enumerate(batch["item_length"].tolist()):
+        history = batch["item_id_list"][row]
+        if positions == "last":
+            pairs = {
+                length: (batch["item_id"][row], batch["neg_item_id"][row] if loss == "BPR" else 0)
+            }
+        else:
+            negatives = batch["neg_" + TARGET_LIST] if loss == "BPR" else batch[TARGET_LIST]
+            listed = zip(batch[TARGET_LIST][row], negatives[row], strict=True)
+            pairs = {end: pair for end, pair in enumerate(listed, 1) if pair[0] > 0}
+        for end, (positive, negative) in pairs.items():
+            scored = scores(model, history[:end])
+            if loss == "CE":
+                losses.append(scored.logsumexp(0) - scored[positive])
+            else:
+                losses.append(-torch.nn.functional.logsigmoid(scored[positive] - scored[negative]))
+    expected = torch.stack(losses).mean()
+    found = model.calculate_loss(batch)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    found.backward()
+    taught = [p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters()]
+    assert any(taught)
+
+
+@CASES
+@LOSSES
+def test_predict_full_sort_and_forward_agree(
+    build: Callable[..., Any], name: str, keys: dict[str, Any], loss: str
+) -> None:
+    model, _, batch = build(name, loss_type=loss, **keys)
+    model.eval()
+    full = model.full_sort_predict(batch)
+    n_rows = len(batch["item_length"])
+    assert full.shape == (n_rows, model.n_items)
+    query = model(batch["item_id_list"], batch["item_length"])
+    torch.testing.assert_close(query @ model.network.item_table().T, full, rtol=1e-5, atol=1e-6)
+    for item in (1, model.n_items - 1):
+        batch["item_id"] = torch.full((n_rows,), item)
+        torch.testing.assert_close(model.predict(batch), full[:, item], rtol=1e-5, atol=1e-6)
+
+
+def test_full_sort_keeps_no_gradient(build: Callable[..., Any]) -> None:
+    model, _, batch = build("M3Rec", **MODALITIES)
+    assert not model.full_sort_predict(batch).requires_grad
+
+
+@POSITIONS
+@LOSSES
+def test_the_same_seed_twice_gives_the_same_loss(
+    build: Callable[..., Any], loss: str, positions: str
+) -> None:
+    keys = {"loss_type": loss, "train_positions": positions, "dropout_prob": 0.3, **MODALITIES}
+    losses = []
+    for seed in (7, 7, 8):
+        model, batch, _ = build("M3Rec", seed=seed, **keys)
+        losses.append(float(model.calculate_loss(batch).detach()))
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_the_network_has_the_configured_modalities_in_order(build: Callable[..., Any]) -> None:
+    keys = {**MODALITIES, "modalities": ["text", "image"]}
+    assert build("M3Rec", **keys)[0].network.modalities == ("text", "image", "id")
+    assert build("M3Rec", modalities=[])[0].network.modalities == ("id",)
+
+
+def test_mamba4rec_is_m3rec_without_modalities(build: Callable[..., Any]) -> None:
+    ours, batch, _ = build("M3Rec", modalities=[], shuffle=False)
+    theirs, _, _ = build("Mamba4Rec", shuffle=False)
+    theirs.load_state_dict(ours.state_dict())
+    packed = pack(batch["item_id_list"], batch["item_length"])
+    vectors = [
+        model.network.encode(packed, model.network.item_vectors()) for model in (ours, theirs)
+    ]
+    assert torch.equal(*vectors)
+
+
+def test_settings_reach_the_network(build: Callable[..., Any]) -> None:
+    keys = {"hidden_size": 16, "num_layers": 1, "d_state": 3, "d_conv": 2, "expand": 3}
+    network = build("M3Rec", modality_gradient="shared", **keys, **MODALITIES)[0].network
+    block = network.layers[0].shared.mamba
+    assert (network.hidden_size, len(network.layers)) == (16, 1)
+    assert block.A_log.shape == (48, 3)
+    assert block.conv1d.weight.shape == (48, 1, 2)
+    assert network.modality_gradient == "shared"
+
+
+class _Dataset:
+    """As much of a dataset as a model reads before it checks its settings."""
+
+    device = torch.device("cpu")
+
+    def num(self, field: str) -> int:
+        return 13
+
+
+def test_mamba4rec_refuses_modalities(make_config: Callable[..., Any]) -> None:
+    model_class = get_model("Mamba4Rec")
+    config = make_config("Mamba4Rec")
+    config["modalities"] = ["text"]
+    with pytest.raises(ModelConfigError, match=r"no content modalities.*text.*--model=M3Rec"):
+        model_class(config, _Dataset())
+
+
+def test_an_unknown_loss_is_an_error_with_the_nearest(make_config: Callable[..., Any]) -> None:
+    config = make_config("M3Rec")
+    config["loss_type"] = "BPRR"
+    with pytest.raises(ModelConfigError, match="loss_type .*'BPRR'. Did you mean BPR"):
+        M3Rec(config, _Dataset())
