@@ -52,7 +52,10 @@ def scores(model: M3Rec, history: torch.Tensor) -> torch.Tensor:
 def test_the_loss_is_the_mean_over_targets_of_each_scored_after_its_prefix(
     build: Callable[..., Any], name: str, keys: dict[str, Any], loss: str, positions: str
 ) -> None:
+    # Histories of five inputs at three a row: windows overlap, some positions are not scored.
+    keys = {"MAX_ITEM_LIST_LENGTH": 3, **keys}
     model, batch, _ = build(name, loss_type=loss, train_positions=positions, **keys)
+    assert positions == "last" or int((batch[TARGET_LIST] > 0).sum()) < batch["item_length"].sum()
     assert (TARGET_LIST in batch) == (positions == "all")
     losses = []
     for row, length in enumerate(batch["item_length"].tolist()):
