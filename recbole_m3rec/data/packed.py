@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 
+class HistoryLengthError(ValueError):
+    """A history is empty or longer than its row."""
+
+
 class PackedSequences(NamedTuple):
     """Sequences laid one after the other.
 
     Attributes:
         values: item ids, ``[n_tokens]`` int64.
-        cu_seqlens: where each sequence starts, and the total, ``[B + 1]`` int32; ``cu_seqlens[0] == 0``.
+        cu_seqlens: where each sequence starts, the first at 0, and the total, ``[B + 1]`` int32.
     """
 
     values: Tensor
@@ -36,15 +40,15 @@ def pack(item_seq: Tensor, item_seq_len: Tensor) -> PackedSequences:
         ``values [n_tokens]`` in sequence-major order and ``cu_seqlens [B + 1]`` int32.
 
     Raises:
-        ValueError: a length is 0 or exceeds ``L``.
+        HistoryLengthError: a length is 0 or exceeds ``L``.
     """
     width = item_seq.shape[1]
     wrong = (item_seq_len < 1) | (item_seq_len > width)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0, 0])
-        raise ValueError(
-            f"history {row} of the batch has length {int(item_seq_len[row])}, expected 1 to {width}: "
-            "leave out users without history, and cut longer ones to their newest items"
+        raise HistoryLengthError(
+            f"history {row} of the batch has length {int(item_seq_len[row])}, expected 1 to "
+            f"{width}: leave out users without history, and cut longer ones to their newest items"
         )
     is_item = torch.arange(width, device=item_seq.device) < item_seq_len[:, None]
     cu_seqlens = item_seq_len.new_zeros(item_seq_len.numel() + 1, dtype=torch.int32)

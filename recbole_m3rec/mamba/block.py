@@ -117,9 +117,14 @@ class MambaBlock(nn.Module):
         return -torch.exp(self.A_log)
 
     def _convolve(self, x: Tensor, cu_seqlens: Tensor) -> Tensor:
-        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        assert bias is not None  # nn.Conv1d was made with one
+        weight, bias = self._taps()
         return causal_conv1d_silu(x, weight, bias, cu_seqlens, backend=self.scan_backend)
+
+    def _taps(self) -> tuple[Tensor, Tensor]:
+        """Weight ``[d_inner, d_conv]`` and bias of the convolution."""
+        bias = self.conv1d.bias
+        assert bias is not None  # nn.Conv1d was made with one
+        return self.conv1d.weight.squeeze(1), bias
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step sizes before bias and softplus, B and C of every token."""
@@ -168,7 +173,8 @@ class MambaBlock(nn.Module):
         """
         x, z = self.in_proj(h).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)
-        x = F.silu(torch.einsum("ndk,dk->nd", window, self.conv1d.weight.squeeze(1)) + self.conv1d.bias)
+        weight, bias = self._taps()
+        x = F.silu(torch.einsum("ndk,dk->nd", window, weight) + bias)
         dt, B, C = self._scan_inputs(x)
         dt = F.softplus(dt + self.dt_proj.bias)
         decay = torch.exp(dt[:, :, None] * self._A())

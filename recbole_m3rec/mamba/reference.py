@@ -6,11 +6,11 @@ Shape letters, as in Mamba (Gu & Dao 2023, arXiv 2312.00752):
     d  inner channels (``d_inner``)
     s  state size (``d_state``)
 
-Sequences are sorted by length and cut into blocks of at most ``BLOCK_ELEMENTS`` state values. Inside a
-block tokens are laid out time-major, the longest sequence first, so that the sequences still running at
-step ``t`` are always a prefix of those running at ``t - 1``: one multiply-add a time step serves them
-all. The backward pass recomputes the states of a block, so memory is one block's states, whatever
-the number of sequences.
+Sequences are sorted by length and cut into blocks of at most ``BLOCK_ELEMENTS`` state values.
+Inside a block tokens are laid out time-major, the longest sequence first, so that the sequences
+still running at step ``t`` are always a prefix of those running at ``t - 1``: one multiply-add a
+time step serves them all. The backward pass recomputes the states of a block, so memory is one
+block's states, whatever the number of sequences.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ELEMENTS = 1 << 22  # state values a block: 16 MiB in float32, a handful of such buffers at a time
+BLOCK_ELEMENTS = (
+    1 << 22
+)  # state values a block: 16 MiB in float32, a handful of such buffers at a time
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class _Block:
     sequences: Tensor
 
     def steps(self) -> Iterator[tuple[slice, slice]]:
-        """Per time step from the second on: its tokens, and the same sequences' tokens one step before."""
+        """Per time step from the second on: its tokens, and those sequences' tokens before."""
         for t in range(1, len(self.offsets) - 1):
             start, end, before = self.offsets[t], self.offsets[t + 1], self.offsets[t - 1]
             yield slice(start, end), slice(before, before + end - start)
@@ -53,7 +55,9 @@ def _blocks(cu_seqlens: Tensor, elements_per_token: int) -> Iterator[_Block]:
     order = torch.argsort(lengths, descending=True, stable=True)
     budget = max(1, BLOCK_ELEMENTS // elements_per_token)
     block_of = (lengths[order].cumsum(0) - 1) // budget
-    for sequences in torch.split(order, torch.unique_consecutive(block_of, return_counts=True)[1].tolist()):
+    for sequences in torch.split(
+        order, torch.unique_consecutive(block_of, return_counts=True)[1].tolist()
+    ):
         block_lengths = lengths[sequences]
         time = torch.arange(int(block_lengths[0]), device=cu_seqlens.device)
         running = time[:, None] < block_lengths  # [time, sequence]
@@ -74,7 +78,14 @@ def _states(block: _Block, x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> tuple
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, cu_seqlens: Tensor
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        cu_seqlens: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, dt, A, B, C, D, cu_seqlens)
         y = torch.empty_like(x)
@@ -84,7 +95,9 @@ class _SelectiveScan(torch.autograd.Function):
             _, states = _states(block, x[at], dt[at], A, B[at])
             y[at] = torch.matmul(states, C[at][:, :, None]).squeeze(-1)
             is_last = torch.isin(at, cu_seqlens[1:].long() - 1)
-            finished = torch.searchsorted(cu_seqlens, at[is_last].to(cu_seqlens.dtype), right=True) - 1
+            finished = (
+                torch.searchsorted(cu_seqlens, at[is_last].to(cu_seqlens.dtype), right=True) - 1
+            )
             last_state[finished] = states[is_last]
         ctx.mark_non_differentiable(last_state)
         return torch.addcmul(y, x, D), last_state
@@ -113,7 +126,15 @@ class _SelectiveScan(torch.autograd.Function):
             grad_x[at] = grad_input * dt_
             grad_dt[at] = grad_input * x_ + torch.einsum("nds,ds->nd", grad_exponent, A)
             grad_A += torch.einsum("nds,nd->ds", grad_exponent, dt_)
-        return torch.addcmul(grad_x, grad_y, D), grad_dt, grad_A, grad_B, grad_C, (grad_y * x).sum(0), None
+        return (
+            torch.addcmul(grad_x, grad_y, D),
+            grad_dt,
+            grad_A,
+            grad_B,
+            grad_C,
+            (grad_y * x).sum(0),
+            None,
+        )
 
 
 def selective_scan_reference(
@@ -121,7 +142,7 @@ def selective_scan_reference(
 ) -> tuple[Tensor, Tensor]:
     """Run the selective scan over packed sequences.
 
-    Args and first return value as in :func:`recbole_m3rec.mamba.selective_scan`, float32 or float64.
+    Args and first return value as in :func:`recbole_m3rec.mamba.selective_scan`.
 
     Returns:
         ``y [n_tokens, d_inner]`` and the state after each sequence's last token

@@ -37,13 +37,13 @@ def check_backend(name: str) -> None:
         )
     if name == "cpu" and not cpu.available()[0]:
         raise ScanBackendError(
-            f"scan_backend: cpu is not available here: {cpu.available()[1]}. Install a C++ compiler "
+            f"scan_backend: cpu is not available: {cpu.available()[1]}. Install a C++ compiler "
             "and reinstall the package, or set scan_backend: auto"
         )
 
 
 def choose_backend(name: str, x: Tensor) -> str:
-    """Resolve ``auto`` for a tensor: ``cpu`` where its kernels were built and fit, else ``reference``."""
+    """Resolve ``auto`` for a tensor: ``cpu`` where it is built and fits, or ``reference``."""
     check_backend(name)
     if name != "auto":
         return name

@@ -72,9 +72,7 @@ class ContentModality(nn.Module):
 class SharedBlock(nn.Module):
     """The Mamba block and norm that all modalities share: ``LayerNorm(Dropout(Mamba(x)) + x)``."""
 
-    def __init__(
-        self, hidden_size: int, dropout_prob: float, residual: bool, **mamba: Any
-    ) -> None:
+    def __init__(self, hidden_size: int, dropout_prob: float, residual: bool, **mamba: Any) -> None:
         super().__init__()
         self.mamba = MambaBlock(hidden_size, **mamba)
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)

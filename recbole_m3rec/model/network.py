@@ -52,7 +52,8 @@ class ItemVectors(NamedTuple):
 class M3RecNetwork(nn.Module):
     """Score every item as a user's next, from ID, image, text, … histories (paper, section 2).
 
-    Shape letters: ``B`` sequences, ``L`` maximum length, ``H`` hidden size, ``M`` content modalities.
+    Shape letters: ``B`` sequences, ``L`` greatest length, ``H`` hidden size, ``M`` content
+    modalities.
     """
 
     def __init__(
@@ -90,13 +91,17 @@ class M3RecNetwork(nn.Module):
             ModelConfigError: a setting is out of its range; it is named with what was found.
         """
         super().__init__()
-        sizes = dict(
-            hidden_size=hidden_size, num_layers=num_layers, d_state=d_state, d_conv=d_conv, expand=expand
-        )
+        sizes = {
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "d_state": d_state,
+            "d_conv": d_conv,
+            "expand": expand,
+        }
         for name, size in sizes.items():
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ModelConfigError(f"{name} must be an integer of at least 1, found {size!r}")
-        if isinstance(dropout_prob, str) or not 0 <= dropout_prob < 1:
+        if not isinstance(dropout_prob, int | float) or not 0 <= dropout_prob < 1:
             raise ModelConfigError(f"dropout_prob must be in [0, 1), found {dropout_prob!r}")
         check_choice("modality_gradient", modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", mamba_init, MAMBA_INITS)
@@ -122,14 +127,15 @@ class M3RecNetwork(nn.Module):
             {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
         )
         self.dropout = nn.Dropout(dropout_prob)
-        mamba = dict(d_state=d_state, d_conv=d_conv, expand=expand)
         self.layers = nn.ModuleList()
         for _ in range(num_layers):
             shared = SharedBlock(
                 hidden_size,
                 dropout_prob,
                 residual=num_layers > 1,
-                **mamba,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
                 init=mamba_init,
                 scan_backend=scan_backend,
             )
@@ -186,7 +192,7 @@ class M3RecNetwork(nn.Module):
         return self.item_vectors().table
 
     def _vectors_of(self, *items: Tensor) -> tuple[list[Tensor], ItemVectors]:
-        """Project the items of a batch, or all where that is hardly more, and say which row is whose."""
+        """Project a batch's items, or all where that is hardly more; say which row is whose."""
         together = torch.cat([i.flatten() for i in items])
         unique, rows = torch.unique(together, return_inverse=True)
         if unique.numel() > FEW_ITEMS * self.n_items:
@@ -248,15 +254,15 @@ class M3RecNetwork(nn.Module):
         ours = self.get_extra_state()
         if list(state) != list(ours):
             raise FeatureMismatchError(
-                f"the checkpoint was trained on the content modalities {list(state)}, this model has "
-                f"{list(ours)}: set modalities as in training"
+                f"the checkpoint was trained on the content modalities {list(state)}, this model "
+                f"has {list(ours)}: set modalities as in training"
             )
         for name, fingerprint in ours.items():
             if state[name] != fingerprint:
                 raise FeatureMismatchError(
                     f"the checkpoint was trained on other {name} features (fingerprint "
-                    f"{state[name][:12]}) than those at hand ({fingerprint[:12]}): restore the feature "
-                    "file, the interactions and feature_norm of training, or train again"
+                    f"{state[name][:12]}) than those at hand ({fingerprint[:12]}): restore the "
+                    "feature file, the interactions and feature_norm of training, or train again"
                 )
 
 

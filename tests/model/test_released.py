@@ -22,7 +22,9 @@ def case(request):
 
 @pytest.fixture
 def network(case):
-    state = {k.removeprefix("state/"): torch.tensor(v) for k, v in case.items() if k.startswith("state/")}
+    state = {
+        k.removeprefix("state/"): torch.tensor(v) for k, v in case.items() if k.startswith("state/")
+    }
     return load_released_state(state)
 
 

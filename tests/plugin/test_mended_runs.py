@@ -1,6 +1,9 @@
 """Runs that end in an error with RecBole alone, whatever the libraries."""
 
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from recbole.data.dataset import Dataset
 from recbole.evaluator.collector import Collector
 from recbole.quick_start import run_recbole
 
+import recbole_m3rec
 from recbole_m3rec.plugin.mends import runs
 
 
@@ -138,3 +142,41 @@ def test_a_run_says_nothing_that_nobody_can_change(make_config):
     )
     assert "test result" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_importing_recbole_leaves_anomaly_detection_off():
+    code = (
+        "import torch, recbole_m3rec, recbole.model.sequential_recommender.sine;"
+        "print(torch.is_anomaly_enabled())"
+    )
+    assert fresh_python(code) == "False"
+
+
+def test_anomaly_detection_turned_on_before_stays_on():
+    code = (
+        "import torch; torch.autograd.set_detect_anomaly(True); import recbole_m3rec;"
+        "print(torch.is_anomaly_enabled())"
+    )
+    assert fresh_python(code) == "True"
+
+
+def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config):
+    from recbole.trainer import Trainer
+
+    config = make_config("BPR")
+    model = torch.nn.Linear(1, 1)
+    files = {Trainer(config, model).saved_model_file for _ in range(8)}
+    assert len(files) == 8
+
+
+def fresh_python(code):
+    """What a new process prints, in the last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(recbole_m3rec.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return done.stdout.split()[-1]

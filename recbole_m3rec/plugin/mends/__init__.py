@@ -23,6 +23,8 @@ MENDS = (
     runs.collect_plain_values,
     runs.report_plain_numbers,
     runs.survive_uncountable_flops,
+    runs.train_without_tracing,
+    runs.name_every_checkpoint_apart,
     runs.keep_quiet_of_what_nobody_can_change,
 )
 

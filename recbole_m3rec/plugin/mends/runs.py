@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import secrets
+import sys
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -115,3 +118,30 @@ def keep_quiet_of_what_nobody_can_change() -> None:
     warnings.filterwarnings(
         "ignore", r"The given NumPy array is not writ", UserWarning, r"recbole\.data\."
     )
+
+
+def train_without_tracing() -> None:
+    """Mend model/sequential_recommender/sine.py:25, which turns on torch's anomaly detection.
+
+    RecBole imports every sequential model, so that line slows the training of all of them: torch
+    then keeps a stack trace of each operation and searches each gradient for NaN.
+    """
+    was_on = torch.is_anomaly_enabled()
+    sine = "recbole.model.sequential_recommender.sine"
+    imported_before = sine in sys.modules
+    importlib.import_module(sine)
+    torch.autograd.set_detect_anomaly(was_on and not imported_before)
+
+
+def name_every_checkpoint_apart() -> None:
+    """Mend trainer/trainer.py:132, 902, 906 and 910, which name checkpoints to the second.
+
+    Two runs of a model begun in the same second would write, and then test, the same file.
+    """
+    from recbole.trainer import trainer
+
+    from recbole_m3rec.plugin.seams import wrap
+
+    @wrap(trainer, "get_local_time")
+    def moment(original: Callable[..., str]) -> str:
+        return f"{original()}-{secrets.token_hex(3)}"
