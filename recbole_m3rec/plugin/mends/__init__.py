@@ -9,7 +9,8 @@ from __future__ import annotations
 from recbole_m3rec.plugin.mends import checkpoints, libraries, runs, tables
 
 MENDS = (
-    libraries.stand_in_for_ray,  # first: RecBole's quick start cannot be imported without
+    runs.train_without_tracing,  # before anything else imports RecBole's models
+    libraries.stand_in_for_ray,  # RecBole's quick start cannot be imported without
     libraries.name_numpy_scalars,
     libraries.restore_dok_update,
     libraries.draw_trials_as_hyperopt_does,
@@ -23,7 +24,6 @@ MENDS = (
     runs.collect_plain_values,
     runs.report_plain_numbers,
     runs.survive_uncountable_flops,
-    runs.train_without_tracing,
     runs.name_every_checkpoint_apart,
     runs.keep_quiet_of_what_nobody_can_change,
 )
