@@ -1,0 +1,110 @@
+"""Whole runs through RecBole's own quick start: what must not change the result, and what must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.data import create_dataset
+from recbole.quick_start import load_data_and_model, run_recbole
+from recbole.utils.case_study import full_sort_scores, full_sort_topk
+
+from recbole_m3rec.data.feature_files import FeatureTable, write_features
+
+SETTINGS = {
+    "epochs": 2,
+    "hidden_size": 8,
+    "d_state": 4,
+    "train_batch_size": 16,
+    "eval_batch_size": 32,
+    "MAX_ITEM_LIST_LENGTH": 5,
+    "topk": [3, 5],
+    "valid_metric": "NDCG@5",
+    "metric_decimal_place": 12,
+    "show_progress": False,
+    "data_path": "dataset",
+    "gpu_id": "",
+    "modalities": ["image"],
+}
+N_ITEMS = 12
+
+
+def train(**keys: Any) -> dict[str, Any]:
+    return run_recbole(model="M3Rec", dataset="tiny", config_dict={**SETTINGS, **keys})
+
+
+def write_images(folder: Path, order: np.ndarray, scale: float = 1.0) -> None:
+    """One vector for each item, the same whatever the order of the rows."""
+    vectors = np.random.default_rng(0).normal(size=(N_ITEMS, 6)).astype(np.float32) * scale
+    ids = np.array([f"i{item:02d}" for item in range(N_ITEMS)])
+    table = FeatureTable(ids[order], vectors[order], {})
+    write_features(folder / "tiny.image.parquet", table)
+
+
+@pytest.fixture
+def folder(write_dataset: Callable[..., Path]) -> Path:
+    made = write_dataset("tiny")
+    write_images(made, np.arange(N_ITEMS))
+    return made
+
+
+def test_the_order_of_a_feature_files_rows_changes_no_bit_of_the_metrics(folder: Path) -> None:
+    first = train()
+    write_images(folder, np.random.default_rng(1).permutation(N_ITEMS))
+    assert train() == first
+    write_images(folder, np.arange(N_ITEMS), scale=3.0)
+    assert train() != first  # so the features did take part
+
+
+def test_the_order_of_the_interactions_file_changes_no_items_features(
+    folder: Path, make_config: Callable[..., Any], write_dataset: Callable[..., Path]
+) -> None:
+    def features_by_token() -> tuple[dict[str, list[float]], list[str]]:
+        dataset = create_dataset(make_config("M3Rec", **{**SETTINGS, "epochs": 1}))
+        tokens = dataset.field2id_token["item_id"].tolist()
+        rows = dataset.item_features["image"].values.tolist()
+        return dict(zip(tokens, rows, strict=True)), tokens
+
+    before, numbered = features_by_token()
+    write_dataset("tiny", shuffle=3)
+    after, renumbered = features_by_token()
+    assert renumbered != numbered  # RecBole numbers items as they come
+    assert after == before
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("loss", ["CE", "BPR"])
+def test_a_seed_gives_the_same_run_twice_and_another_seed_another(
+    folder: Path, positions: str, loss: str
+) -> None:
+    keys = {"train_positions": positions, "loss_type": loss}
+    assert train(**keys) == train(**keys)
+    assert train(**keys, seed=7) != train(**keys)
+
+
+def test_a_checkpoint_gives_the_scores_of_the_trained_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.trainer import Trainer
+
+    trained = []
+    evaluate = Trainer.evaluate
+
+    def keep(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = evaluate(self, *args, **kwargs)
+        trained.append(self.model)  # after the test, with the best epoch's weights
+        return result
+
+    monkeypatch.setattr(Trainer, "evaluate", keep)
+    train()
+    (checkpoint,) = Path("saved").glob("M3Rec-*.pth")
+    _, model, dataset, _, _, test = load_data_and_model(str(checkpoint))
+    assert model is not trained[-1]
+    users = dataset.token2id("user_id", ["u00", "u03", "u11"])
+    for ranked in (full_sort_scores, lambda *a, **k: full_sort_topk(*a, **k, k=5)[1]):
+        found = ranked(users, model, test, device="cpu")
+        assert torch.equal(found, ranked(users, trained[-1], test, device="cpu"))
