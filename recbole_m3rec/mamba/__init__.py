@@ -2,10 +2,12 @@
 
 from .block import MambaBlock, MambaState
 from .convolution import causal_conv1d_silu
+from .dropout import Dropout
 from .scan import BACKENDS, ScanBackendError, backends, check_backend, selective_scan
 
 __all__ = [
     "BACKENDS",
+    "Dropout",
     "MambaBlock",
     "MambaState",
     "ScanBackendError",

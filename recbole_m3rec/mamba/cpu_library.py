@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE = 3  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 4  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -42,6 +42,7 @@ _FUNCTIONS = {
     "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
     "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
     "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],
+    "m3rec_dropout": [_POINTER, _SIZE, ctypes.c_uint64, _INT, _POINTER, _INT, _INT],
 }
 
 
@@ -86,6 +87,7 @@ def openmp_of_torch() -> int | None:
         return None
 
 
+@torch.compiler.assume_constant_result  # torch.compile need not look into it
 def available() -> tuple[bool, str]:
     """Tell whether the compiled kernels can be used here.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recbole_m3rec.data.features import ItemFeatures
-from recbole_m3rec.mamba import MambaBlock
+from recbole_m3rec.mamba import Dropout, MambaBlock
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -76,7 +76,7 @@ class SharedBlock(nn.Module):
         super().__init__()
         self.mamba = MambaBlock(hidden_size, **mamba)
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
         self.residual = residual
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
@@ -95,7 +95,7 @@ class Expert(nn.Module):
         self.w_1 = init_linear(nn.Linear(hidden_size, 4 * hidden_size))
         self.w_2 = init_linear(nn.Linear(4 * hidden_size, hidden_size))
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
 
     def forward(self, h: Tensor) -> Tensor:
         inner = self.dropout(F.gelu(self.w_1(h)))

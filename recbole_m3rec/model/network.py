@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import PackedSequences, pack
-from recbole_m3rec.mamba import check_backend
+from recbole_m3rec.mamba import Dropout, check_backend
 from recbole_m3rec.model.layers import (
     GRADIENT_RULES,
     INIT_STD,
@@ -126,7 +126,7 @@ class M3RecNetwork(nn.Module):
         self.input_norms = nn.ModuleDict(
             {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
         )
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
         self.layers = nn.ModuleList()
         for _ in range(num_layers):
             shared = SharedBlock(

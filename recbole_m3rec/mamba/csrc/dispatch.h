@@ -25,6 +25,10 @@ inline Index usable_threads(int threads) {
     return threads < 1 ? 1 : threads > 1024 ? 1024 : threads;
 }
 
+inline Mask make_mask(std::uint64_t seed, int keep) {
+    return {seed, static_cast<std::uint32_t>(keep), keep > 0 ? 65536.0f / keep : 0.0f};
+}
+
 // Floats that start on a cache line, so that no two threads share one where each has a multiple of
 // a line.
 class Memory {

@@ -82,6 +82,19 @@ struct Convolution {
     float *grad_weight;  // [units][lag, then bias][padded channels]
 };
 
+// Which elements a dropout keeps, and by what it multiplies these; random_bits.h.
+struct Mask {
+    std::uint64_t seed;
+    std::uint32_t threshold;  // 65536 times the probability of being kept
+    float scale;              // 65536 / threshold, or 0
+};
+
+struct Dropout {
+    Mask mask;
+    const float *x;
+    float *y;
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
@@ -94,6 +107,7 @@ struct Kernels {
     void (*convolve)(const Convolution &, Index first_token, Index last_token);
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
                           float *scratch);
+    void (*drop)(const Dropout &, Index first_element, Index last_element);
 };
 
 extern const Kernels kGenericKernels;

@@ -1,10 +1,11 @@
 // The kernels for x86-64 with AVX2 and FMA; this file alone is compiled with the flags for it.
 #include "convolution_kernels.h"
+#include "dropout_kernels.h"
 #include "scan_backward.h"
 
 namespace m3rec {
 
 const Kernels kAvx2Kernels = {"avx2",   kWidth, forward_scratch, backward_scratch, forward,
-                              backward, step,   convolve,        convolve_back};
+                              backward, step,   convolve,        convolve_back, drop};
 
 }  // namespace m3rec

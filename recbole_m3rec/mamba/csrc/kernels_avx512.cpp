@@ -1,11 +1,12 @@
 // The kernels for x86-64 with AVX-512 F, DQ, VL and BW; this file alone is compiled with the flags
 // for it.
 #include "convolution_kernels.h"
+#include "dropout_kernels.h"
 #include "scan_backward.h"
 
 namespace m3rec {
 
 const Kernels kAvx512Kernels = {"avx512", kWidth, forward_scratch, backward_scratch, forward,
-                                backward, step,   convolve,        convolve_back};
+                                backward, step,   convolve,        convolve_back, drop};
 
 }  // namespace m3rec
