@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import PackedSequences, pack
 from recbole_m3rec.mamba import Dropout, check_backend
+from recbole_m3rec.model.cross_entropy import linear_cross_entropy
 from recbole_m3rec.model.layers import (
     GRADIENT_RULES,
     INIT_STD,
@@ -220,8 +221,7 @@ class M3RecNetwork(nn.Module):
             scored: tokens the queries are read at, or None for every last one.
         """
         vectors = self.item_vectors()
-        logits = self.encode(packed, vectors, scored) @ vectors.table.T
-        return F.cross_entropy(logits, targets)
+        return linear_cross_entropy(self.encode(packed, vectors, scored), vectors.table, targets)
 
     def bpr(
         self,

@@ -1,0 +1,106 @@
+"""Cross-entropy in pieces beside PyTorch's own over all logits at once, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.model import cross_entropy
+from recbole_m3rec.model.cross_entropy import linear_cross_entropy
+
+
+def problem(n_queries: int, n_items: int, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(n_queries * 1000 + n_items)
+    query = scale * torch.randn(n_queries, 12, generator=random)
+    table = torch.randn(n_items, 12, generator=random)
+    return query, table, torch.randint(n_items, (n_queries,), generator=random)
+
+
+def with_gradients(loss, query: Tensor, table: Tensor, targets: Tensor) -> list[Tensor]:
+    query, table = query.clone().requires_grad_(), table.clone().requires_grad_()
+    value = loss(query, table, targets)
+    (3.0 * value).backward()
+    return [value.detach(), query.grad, table.grad]
+
+
+def plain(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(query @ table.T, targets)
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for name, a, b in zip(("loss", "query", "table"), found, expected, strict=True):
+        assert (a.double() - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-30), name
+
+
+@pytest.fixture(params=[1, 40, 10**6], ids=["a row at a time", "some rows", "all at once"])
+def _logits_at_a_time(request, monkeypatch):
+    monkeypatch.setitem(cross_entropy.LOGITS_AT_A_TIME, "cpu", request.param)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 1)
+
+
+@pytest.mark.usefixtures("_logits_at_a_time")
+@pytest.mark.parametrize(("n_queries", "n_items"), [(1, 1), (1, 7), (7, 1), (23, 17), (64, 5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)])
+def test_loss_and_gradients_are_those_of_all_logits_at_once(n_queries, n_items, dtype, tolerance):
+    query, table, targets = problem(n_queries, n_items)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    found = with_gradients(linear_cross_entropy, query.to(dtype), table.to(dtype), targets)
+    assert [t.dtype for t in found] == [dtype] * 3
+    if n_items == 1:  # exactly 0
+        assert all(float(t.abs().max()) <= 1e-6 for t in found)
+    else:
+        assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e3, 1e30])
+def test_tiny_and_huge_logits_neither_overflow_nor_vanish(scale):
+    query, table, targets = problem(9, 11, scale)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    assert_close(with_gradients(linear_cross_entropy, query, table, targets), expected, 5e-6)
+
+
+def test_nan_anywhere_makes_the_loss_nan():
+    for broken in (0, 1):
+        tensors = list(problem(5, 6))
+        tensors[broken][2, 3] = torch.nan
+        assert linear_cross_entropy(*tensors).isnan()
+
+
+def test_under_autocast_products_are_bfloat16_and_the_loss_float32():
+    query, table, targets = problem(50, 30)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = with_gradients(linear_cross_entropy, query, table, targets)
+    assert [t.dtype for t in found] == [torch.float32] * 3
+    assert_close(found, expected, 0.05)
+    assert (found[1] - expected[1]).abs().max() > 0  # bfloat16 did take part
+
+
+def test_no_gradient_is_made_where_none_is_wanted():
+    query, table, targets = problem(6, 4)
+    assert not linear_cross_entropy(query, table, targets).requires_grad
+    table.requires_grad_()
+    linear_cross_entropy(query, table, targets).backward()
+    assert table.grad is not None
+    assert query.grad is None
+
+
+def test_never_more_logits_than_allowed_are_held(monkeypatch):
+    monkeypatch.setitem(cross_entropy.LOGITS_AT_A_TIME, "cpu", 300)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 2)
+    query, table, targets = problem(64, 100)
+    query.requires_grad_()
+    sizes = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                sizes.append(out.numel())
+            return out
+
+    with Watch():
+        linear_cross_entropy(query, table, targets).backward()
+    assert 300 <= max(sizes) < 64 * 100 / 4
