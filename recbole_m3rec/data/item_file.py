@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+_logger = logging.getLogger(__name__)
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -25,7 +28,8 @@ def read_item_fields(
 ) -> tuple[list[str], list[list[str]]]:
     """Read item tokens and some fields of all rows, as the text that stands in the file.
 
-    Quotes are read as RecBole reads them, so that tokens are the same here and there.
+    Quotes are read as RecBole reads them, so that tokens are the same here and there. A field that
+    the file does not have counts as missing for every item, and a log line says so.
 
     Args:
         path: a header of ``name:type`` fields, then one item a line.
@@ -39,8 +43,9 @@ def read_item_fields(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ItemFileError: the header or a named field is missing, a line has another number of fields
-            than the header, an item has no token or two lines, or the file is in another encoding.
+        ItemFileError: the header, the items' tokens or all of the named fields are missing, a line
+            has another number of fields than the header, an item has no token or two lines, or the
+            file is in another encoding.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -58,7 +63,7 @@ def read_item_fields(
         with open(path, encoding=encoding, newline="") as file:
             rows = csv.reader(file, delimiter=field_separator)
             names = _field_names(path, next(rows, []), field_separator)
-            places = [_place(path, names, field) for field in (item_id_field, *fields)]
+            places = [_place(path, names, item_id_field), *_places(path, names, fields)]
             columns = [[] for _ in fields]
             line = 1
             for row in rows:
@@ -77,6 +82,7 @@ def read_item_fields(
                         " Keep one line per item"
                     )
                 line_of[token] = start
+                row.append("")  # what stands at place -1, that of absent fields
                 for column, place in zip(columns, places[1:], strict=True):
                     column.append(row[place])
     except UnicodeDecodeError as error:
@@ -85,6 +91,20 @@ def read_item_fields(
             " Set encoding to that of the file, or save it anew"
         ) from error
     return list(line_of), columns
+
+
+def field_names(path: Path, field_separator: str = "\t", encoding: str = "utf-8") -> list[str]:
+    """Read the names of a file's fields, without their types.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ItemFileError: it has no header.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file to make features from")
+    with open(path, encoding=encoding, errors="replace", newline="") as file:
+        header = next(csv.reader(file, delimiter=field_separator), [])
+    return _field_names(path, header, field_separator)
 
 
 def _field_names(path: Path, header: list[str], field_separator: str) -> list[str]:
@@ -102,6 +122,16 @@ def _field_names(path: Path, header: list[str], field_separator: str) -> list[st
     if not names:
         raise ItemFileError(f"{path}, line 1: expected a header of name:type fields, found nothing")
     return names
+
+
+def _places(path: Path, names: list[str], fields: Sequence[str]) -> list[int]:
+    """Return where the fields stand, -1 for those absent where others are there."""
+    absent = [field for field in fields if field not in names]
+    if absent and len(absent) < len(fields):
+        has = ", ".join(names)
+        _logger.warning("%s: no field %s, left out; the file has %s", path, ", ".join(absent), has)
+        return [names.index(field) if field in names else -1 for field in fields]
+    return [_place(path, names, field) for field in fields]
 
 
 def _place(path: Path, names: list[str], field: str) -> int:

@@ -29,6 +29,25 @@ def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path, content: str) -
     assert read_item_fields(written(tmp_path, HEADER + content), ["title"]) == (["a"], [["b"]])
 
 
+def test_a_field_that_is_absent_is_skipped_where_another_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n")
+    with caplog.at_level("WARNING", "recbole_m3rec"):
+        assert read_item_fields(path, ["brand", "title"]) == (["7"], [[""], ["Toy Story"]])
+    assert "no field brand, left out; the file has item_id, title, price" in caplog.text
+
+
+def test_fields_that_are_all_absent_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ItemFileError, match="no field 'titel'.*Did you mean title"):
+        read_item_fields(written(tmp_path, HEADER), ["titel", "brand"])
+
+
+def test_the_item_id_field_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ItemFileError, match="no field 'asin'"):
+        read_item_fields(written(tmp_path, HEADER), ["title"], item_id_field="asin")
+
+
 def test_separator_encoding_and_id_field_are_parameters(tmp_path: Path) -> None:
     path = written(tmp_path, "name:token,asin:token\ncafé,B1\n".encode("latin-1"))
     found = read_item_fields(
