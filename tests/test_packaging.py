@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -105,8 +104,7 @@ def build(kind: str, sources: Path, target: Path) -> Path:
 def test_a_wheel_from_an_sdist_works_without_a_compiler(sources: Path, tmp_path: Path) -> None:
     """It holds the package and the configuration, which is found from a folder elsewhere."""
     sdist = build("sdist", sources, tmp_path / "sdist")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(sdist, tmp_path / "unpacked")
     unpacked = next((tmp_path / "unpacked").iterdir())
     for name in ("LICENSE", "run_recbole.py", "setup_kernels.py", "constraints.txt"):
         assert (unpacked / name).is_file()
