@@ -7,12 +7,11 @@ options of the encoder.
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_m3rec.encoders import ENCODER_NAMES, RANDOM_CODES, TEXT_ENCODERS, random_codes
+from recbole_m3rec.encoders import ENCODER_NAMES, RANDOM_CODES, encoder_options, text_encoder
 
 # Part of every recipe; raise it when the same recipe would make other vectors, so that files made
 # before are made again.
@@ -46,28 +45,29 @@ class Recipe:
         }
 
 
-def parse_recipe(modality: str, given: Any) -> Recipe:
+def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
     """Check one entry of ``features:`` and complete it by the encoder's defaults.
+
+    Args:
+        modality: the entry's name.
+        given: the entry.
+        key: what errors begin with; None is the key in the configuration.
 
     Raises:
         RecipeError: not a mapping, unknown encoder or option, or a text encoder without fields.
     """
-    key = f"features.{modality}"
+    key = f"features.{modality}" if key is None else key
     if not isinstance(given, Mapping):
         raise RecipeError(f"{key}: expected a mapping with encoder and fields, found {given!r}")
     encoder = given.get("encoder")
-    if encoder not in ENCODER_NAMES:
+    is_text = text_encoder(encoder) is not None
+    if not isinstance(encoder, str) or not (is_text or encoder == RANDOM_CODES):
         raise RecipeError(
             f"{key}: unknown encoder {encoder!r}, there are {', '.join(ENCODER_NAMES)}"
             + nearest_name(encoder, ENCODER_NAMES)
         )
-    function = TEXT_ENCODERS.get(encoder, random_codes)
-    options = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is not parameter.empty and name != "progress"
-    }
-    known = [*options, "encoder"] + (["fields"] if encoder in TEXT_ENCODERS else [])
+    options = encoder_options(encoder)
+    known = [*options, "encoder"] + (["fields"] if is_text else [])
     for name in given:
         if name not in known:
             raise RecipeError(
@@ -78,7 +78,7 @@ def parse_recipe(modality: str, given: Any) -> Recipe:
     fields = (fields,) if isinstance(fields, str) else fields
     if not isinstance(fields, Sequence) or not all(isinstance(name, str) for name in fields):
         raise RecipeError(f"{key}: fields must be names of .item columns, found {fields!r}")
-    if encoder in TEXT_ENCODERS and not fields:
+    if is_text and not fields:
         raise RecipeError(f"{key}: {encoder} needs fields, the columns of the .item file to encode")
     options |= {name: value for name, value in given.items() if name in options}
     return Recipe(encoder, tuple(fields), options)

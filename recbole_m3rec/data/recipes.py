@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from recbole_m3rec.data.feature_files import (
     FORMATS,
@@ -21,10 +21,9 @@ from recbole_m3rec.data.feature_files import (
     read_metadata,
     write_features,
 )
-from recbole_m3rec.data.item_file import read_item_fields
 from recbole_m3rec.data.recipe_config import Recipe, RecipeError, nearest_name, parse_recipes
-from recbole_m3rec.encoders import RANDOM_CODES, TEXT_ENCODERS, random_codes
-from recbole_m3rec.encoders.text_fields import join_fields
+from recbole_m3rec.data.text_features import make_text_features, sha256_of, work_folder
+from recbole_m3rec.encoders import RANDOM_CODES, random_codes
 
 _MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -148,18 +147,22 @@ def load_or_build(
         reason = _reason_to_make(path, recipe, item_file)
         if reason:
             _logger.info("%s: making %s by %s, %s", source.modality, path, recipe, reason)
-            ids, columns = read_item_fields(
+            work = work_folder(path)
+            table, n_items = make_text_features(
+                source.modality,
+                recipe,
                 item_file,
-                recipe.fields,
                 item_id_field=item_id_field,
                 field_separator=field_separator,
                 encoding=encoding,
+                show_progress=show_progress,
+                work=work,
             )
-            table = _encode(source.modality, recipe, ids, columns, show_progress)
-            table.metadata["item_file_sha256"] = _sha256(item_file)
+            table.metadata["recipe"] = recipe.as_metadata()
             write_features(path, table)
+            shutil.rmtree(work, ignore_errors=True)
             n_made = len(table.item_ids)
-            _logger.info(f"{source.modality}: made {path}, {n_made:,} of {len(ids):,} items")
+            _logger.info(f"{source.modality}: made {path}, {n_made:,} of {n_items:,} items")
     return read_features(path)
 
 
@@ -174,12 +177,12 @@ def digest(source: ModalitySource, item_file: Path | None = None, seed: int | No
     if source.recipe is None:
         if source.path is None:
             raise ValueError(f"{source.modality}: a source needs a file or a recipe")
-        return _sha256(source.path)
+        return sha256_of(source.path)
     parts: dict[str, Any] = {"modality": source.modality, "recipe": source.recipe.as_metadata()}
     if source.recipe.encoder == RANDOM_CODES:
         parts["seed"] = seed
     elif item_file is not None and item_file.is_file():
-        parts["item_file"] = _sha256(item_file)
+        parts["item_file"] = sha256_of(item_file)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -246,40 +249,6 @@ def _reason_to_make(path: Path, recipe: Recipe, item_file: Path) -> str:
     if not item_file.is_file():
         _logger.warning("%s: cannot be compared with its source, %s is gone", path, item_file)
         return ""
-    return "" if metadata.get("item_file_sha256") == _sha256(item_file) else f"{item_file} changed"
-
-
-def _encode(
-    modality: str, recipe: Recipe, ids: list[str], columns: list[list[str]], show_progress: bool
-) -> FeatureTable:
-    """Encode the items that have a text, in the order of their ids, whatever that of the lines."""
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    texts = join_fields([[column[row] for row in order] for column in columns])
-    tokens = np.array([ids[row] for row in order], dtype=object)
-    has_text = np.array([bool(text) for text in texts], dtype=bool)
-    texts = list(filter(None, texts))
-    bar = tqdm(
-        total=len(texts),
-        desc=f"{modality}: {recipe.encoder}",
-        unit="item",
-        disable=not show_progress,
+    return (
+        "" if metadata.get("item_file_sha256") == sha256_of(item_file) else f"{item_file} changed"
     )
-    try:
-        with bar:
-            values = TEXT_ENCODERS[recipe.encoder](texts, progress=bar.update, **recipe.options)
-    except ValueError as error:
-        raise RecipeError(f"features.{modality}: {error}") from error
-    says_something = values.any(axis=1)
-    return FeatureTable(
-        tokens[has_text][says_something],
-        values[says_something],
-        {"encoder": recipe.encoder, "fields": list(recipe.fields), "recipe": recipe.as_metadata()},
-    )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
