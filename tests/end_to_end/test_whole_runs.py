@@ -86,6 +86,24 @@ def test_a_seed_gives_the_same_run_twice_and_another_seed_another(
     assert train(**keys, seed=7) != train(**keys)
 
 
+def test_mixed_precision_trains_in_bfloat16_and_evaluates_in_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    linear = torch.nn.functional.linear
+
+    def watch(*args: Any) -> torch.Tensor:
+        out = linear(*args)
+        dtypes[torch.is_grad_enabled()].add(out.dtype)
+        return out
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watch)
+    result = train(enable_amp=True)
+    assert torch.bfloat16 in dtypes[True]
+    assert dtypes[False] == {torch.float32}
+    assert result["test_result"]["ndcg@5"] > 0
+
+
 def test_a_checkpoint_gives_the_scores_of_the_trained_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

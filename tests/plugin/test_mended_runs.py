@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -167,6 +168,17 @@ def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config
     model = torch.nn.Linear(1, 1)
     files = {Trainer(config, model).saved_model_file for _ in range(8)}
     assert len(files) == 8
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(monkeypatch, supported, expected):
+    from recbole.trainer import trainer
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no GPU
+        context = trainer.torch.autocast(device_type="cuda", enabled=True)
+    assert context.fast_dtype == getattr(torch, expected)
 
 
 def fresh_python(code):

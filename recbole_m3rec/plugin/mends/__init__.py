@@ -25,6 +25,7 @@ MENDS = (
     runs.report_plain_numbers,
     runs.survive_uncountable_flops,
     runs.name_every_checkpoint_apart,
+    runs.train_in_bfloat16,
     runs.keep_quiet_of_what_nobody_can_change,
 )
 

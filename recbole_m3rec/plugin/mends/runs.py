@@ -145,3 +145,21 @@ def name_every_checkpoint_apart() -> None:
     @wrap(trainer, "get_local_time")
     def moment(original: Callable[..., str]) -> str:
         return f"{original()}-{secrets.token_hex(3)}"
+
+
+def train_in_bfloat16() -> None:
+    """Mend trainer/trainer.py:244, whose ``enable_amp`` means float16 on CUDA.
+
+    bfloat16 has the range of float32, so that no loss needs scaling. Where a GPU has none, float16
+    stays. Evaluation is float32 anyway.
+    """
+    from recbole.trainer import trainer
+
+    from recbole_m3rec.plugin.seams import overlay
+
+    def autocast(device_type: str, **options: Any) -> torch.autocast:
+        if device_type == "cpu" or torch.cuda.is_bf16_supported():
+            options.setdefault("dtype", torch.bfloat16)
+        return torch.autocast(device_type, **options)
+
+    overlay(trainer, "torch", autocast=autocast)
