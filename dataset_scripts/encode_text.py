@@ -86,6 +86,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         help=f"columns in reading order (default {' '.join(PUBLISHED_FIELDS)}, those there are)",
     )
+    add("--keep-html", action="store_true", help="leave tags and entities such as &amp; in texts")
     add("--pooling", choices=("cls", "mean"), help="of transformers: first token or mean of all")
     add("--max-tokens", type=int, help="longer texts are cut")
     add("--batch-size", type=int, help="texts at once")
@@ -121,6 +122,8 @@ def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
         fields = [field for field in PUBLISHED_FIELDS if field in there]
         if not fields:
             raise RecipeError(f"{item_file} has the columns {', '.join(there)}: name --fields")
+    if options.keep_html:
+        given["keep_html"] = True
     return parse_recipe(options.modality, given | {"fields": fields}, key="--encoder")
 
 
@@ -129,8 +132,13 @@ def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
     if not output.is_file():
         return ""
     told = read_metadata(output)
-    now = {"encoder": recipe.encoder, "fields": list(recipe.fields), **recipe.options}
-    then = {key: told.get(key) for key in ("encoder", "fields")} | told.get("options", {})
+    now = {
+        "encoder": recipe.encoder,
+        "fields": list(recipe.fields),
+        "keep_html": recipe.keep_html,
+        **recipe.options,
+    }
+    then = told | told.get("options", {})
     other = [f"{key} {then.get(key)}" for key in now if now[key] != then.get(key)]
     if other:
         return f"made otherwise ({', '.join(other)})"
@@ -148,7 +156,7 @@ def show_plan(
         item_id_field=options.item_id_field,
         field_separator=options.field_separator,
     )
-    texts = sorted(filter(None, join_fields(columns)), key=len)
+    texts = sorted(filter(None, join_fields(columns, keep_html=recipe.keep_html)), key=len)
     print(f"{item_file}: {len(tokens):,} items, {len(texts):,} with text")
     for field, column in zip(recipe.fields, columns, strict=True):
         filled = [value for value in join_fields([column]) if value]

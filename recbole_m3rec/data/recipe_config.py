@@ -24,11 +24,15 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the features of a modality are made; ``options`` are complete, defaults included."""
+    """How the features of a modality are made; ``options`` are complete, defaults included.
+
+    ``keep_html`` leaves tags and entities in texts.
+    """
 
     encoder: str
     fields: tuple[str, ...]
     options: Mapping[str, Any]
+    keep_html: bool = False
 
     def __str__(self) -> str:
         if self.encoder == RANDOM_CODES:
@@ -42,6 +46,7 @@ class Recipe:
             "fields": list(self.fields),
             "options": dict(self.options),
             "version": _RECIPE_VERSION,
+            **({"keep_html": True} if self.keep_html else {}),
         }
 
 
@@ -67,7 +72,7 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
             + nearest_name(encoder, ENCODER_NAMES)
         )
     options = encoder_options(encoder)
-    known = [*options, "encoder"] + (["fields"] if is_text else [])
+    known = [*options, "encoder"] + (["fields", "keep_html"] if is_text else [])
     for name in given:
         if name not in known:
             raise RecipeError(
@@ -80,8 +85,11 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
         raise RecipeError(f"{key}: fields must be names of .item columns, found {fields!r}")
     if is_text and not fields:
         raise RecipeError(f"{key}: {encoder} needs fields, the columns of the .item file to encode")
+    keep_html = given.get("keep_html", False)
+    if not isinstance(keep_html, bool):
+        raise RecipeError(f"{key}: keep_html must be true or false, found {keep_html!r}")
     options |= {name: value for name, value in given.items() if name in options}
-    return Recipe(encoder, tuple(fields), options)
+    return Recipe(encoder, tuple(fields), options, keep_html)
 
 
 def parse_recipes(features: Any) -> dict[str, Recipe]:

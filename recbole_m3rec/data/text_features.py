@@ -58,6 +58,7 @@ def make_text_features(
         item_id_field=item_id_field,
         field_separator=field_separator,
         encoding=encoding,
+        keep_html=recipe.keep_html,
     )
     has_text = np.array([bool(text) for text in texts], dtype=bool)
     written = list(filter(None, texts))
@@ -83,6 +84,7 @@ def make_text_features(
     metadata = {
         "encoder": recipe.encoder,
         "fields": list(recipe.fields),
+        "keep_html": recipe.keep_html,
         "options": dict(recipe.options),
         "item_file_sha256": sha256_of(item_file),
     }
@@ -97,6 +99,7 @@ def read_item_texts(
     item_id_field: str = "item_id",
     field_separator: str = "\t",
     encoding: str = "utf-8",
+    keep_html: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Read the items' tokens, sorted, and a clean text of the named fields for each.
 
@@ -112,7 +115,8 @@ def read_item_texts(
         encoding=encoding,
     )
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    texts = join_fields([[column[row] for row in order] for column in columns])
+    in_order = [[column[row] for row in order] for column in columns]
+    texts = join_fields(in_order, keep_html=keep_html)
     return [ids[row] for row in order], texts
 
 

@@ -16,19 +16,25 @@ def clean(text: str) -> str:
     if "&" in text:
         # Shops escape whole fragments of HTML: "&lt;br&gt;" is a tag, not a text about tags.
         text = _without_tags(html.unescape(text))
-    return " ".join(text.split())
+    return _on_one_line(text)
 
 
-def join_fields(columns: Sequence[Sequence[str]]) -> list[str]:
+def join_fields(columns: Sequence[Sequence[str]], *, keep_html: bool = False) -> list[str]:
     """Make one text per item of its fields, each on a line of its own.
 
     Args:
         columns: one sequence of ``n`` values per field, ``""`` where the value is missing.
+        keep_html: leave tags and entities as they are, and collapse white space only.
 
     Returns:
         ``n`` texts; a missing value leaves no line, an item without any value has the text ``""``.
     """
-    return ["\n".join(filter(None, map(clean, values))) for values in zip(*columns, strict=True)]
+    tidy = _on_one_line if keep_html else clean
+    return ["\n".join(filter(None, map(tidy, values))) for values in zip(*columns, strict=True)]
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _without_tags(text: str) -> str:

@@ -62,6 +62,19 @@ def test_an_encoder_of_a_family_is_a_recipe() -> None:
     assert str(recipe) == "transformers:bert-base-uncased of title"
 
 
+def test_html_is_kept_where_the_recipe_says_so(item_file: Path) -> None:
+    given = {"encoder": "tfidf-svd", "fields": ["title"], "min_df": 1, "keep_html": True}
+    recipe = parse_recipe("text", given)
+    assert recipe.as_metadata() != parse_recipe("text", given | {"keep_html": False}).as_metadata()
+    kept, _ = make_text_features("text", recipe, item_file, show_progress=False)
+    plain, _ = make_text_features(
+        "text", parse_recipe("text", given | {"keep_html": False}), item_file, show_progress=False
+    )
+    assert not np.array_equal(kept.values, plain.values)
+    with pytest.raises(RecipeError, match="keep_html must be true or false, found 'yes'"):
+        parse_recipe("text", given | {"keep_html": "yes"})
+
+
 @pytest.mark.parametrize("encoder", ["os:system", "transformers:", "my_module:encode"])
 def test_a_recipe_names_no_callable(encoder: str) -> None:
     with pytest.raises(RecipeError, match="features.text: unknown encoder"):

@@ -35,3 +35,9 @@ def test_fields_stand_on_lines_of_their_own_and_missing_ones_leave_none() -> Non
 def test_columns_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         join_fields([["a", "b"], ["c"]])
+
+
+def test_html_is_kept_on_demand() -> None:
+    assert join_fields([["a <b>b</b>\n &amp; c"], ["d"]], keep_html=True) == [
+        "a <b>b</b> &amp; c\nd"
+    ]
