@@ -1,0 +1,146 @@
+"""Writing files that appear whole or not at all, whatever happens to the program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
+
+class FileInUseError(ValueError):
+    """Another run writes the same file at this moment."""
+
+
+class CannotWriteError(OSError):
+    """A file cannot be written, e.g. because the disk is full."""
+
+
+class NewFile:
+    """A file in the making, ``.<name>.tmp`` beside the one whose place it takes.
+
+    What a killed run left of it is overwritten; a run that is still at it is not disturbed.
+
+    Raises:
+        FileInUseError: another run writes the same file.
+        CannotWriteError: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        target = Path(os.path.realpath(path))  # a link stays a link
+        self.target, self.temporary = target, target.with_name(f".{target.name}.tmp")
+        with self._explained():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.file: IO[bytes] = open_alone(self.temporary)
+            self.file.truncate(0)
+
+    def put_in_place(self) -> None:
+        """Let the file, complete and on the disk, take its place."""
+        with self._explained():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if fcntl is None:  # Windows renames closed files only
+                self.file.close()
+            os.replace(self.temporary, self.target)
+            self.file.close()
+
+    def give_up(self) -> None:
+        """Remove what there is of the file, if it has not taken its place."""
+        if not self.file.closed:
+            if fcntl is not None:
+                self.temporary.unlink(missing_ok=True)  # before the lock goes with the file
+            with suppress(OSError):  # what is still to be written does not fit either
+                self.file.close()
+            if fcntl is None:
+                self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a failed write, of a full disk say, into one error that names the file."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None:  # not ours: writing knows no names
+                raise
+            with self._explained():
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the system's errors into one that names the file and what to do."""
+        try:
+            yield
+        except CannotWriteError:
+            raise
+        except OSError as error:
+            kept = (
+                "the file that was there is unchanged"
+                if self.path.exists()
+                else "nothing was left there"
+            )
+            raise CannotWriteError(
+                f"cannot write {self.path}: {error.strerror or error}; {kept}. Make room, or name"
+                " a folder that can be written"
+            ) from error
+
+
+@contextmanager
+def new_files(*paths: Path) -> Iterator[list[NewFile]]:
+    """Open new files that take their places together, in this order, when the block ends well.
+
+    Raises:
+        FileInUseError: another run writes one of them.
+        CannotWriteError: one of them cannot be written.
+    """
+    files: list[NewFile] = []
+    try:
+        for path in paths:
+            files.append(NewFile(path))
+        yield files
+        for file in files:  # all on the disk before the first takes its place
+            with file.writing():
+                file.file.flush()
+                os.fsync(file.file.fileno())
+        for file in files:
+            file.put_in_place()
+    finally:
+        for file in files:
+            file.give_up()
+
+
+def open_alone(path: Path) -> IO[bytes]:
+    """Open a file, made if need be, to read and write; no other run has it open this way.
+
+    Raises:
+        FileInUseError: another run has.
+    """
+    while True:
+        mode = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        file: IO[bytes] = os.fdopen(os.open(path, mode, 0o666), "r+b")
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, file):
+                return file
+        except BlockingIOError as error:
+            file.close()
+            raise FileInUseError(
+                f"{path}: another run is writing this file. Wait until it has ended"
+            ) from error
+        except OSError:  # a file system without locks
+            return file
+        file.close()  # renamed or removed between opening and locking: once more
+
+
+def _is_still(path: Path, file: IO[Any]) -> bool:
+    try:
+        here = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(here, os.fstat(file.fileno()))
