@@ -30,9 +30,14 @@ def test_a_failure_leaves_old_files_and_nothing_else(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(error), new_files(path, tmp_path / "b") as files:
-        files[0].file.write(b"new")
-        raise error
+
+    def fail() -> None:
+        with new_files(path, tmp_path / "b") as files:
+            files[0].file.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
