@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.data.amazon_releases import command_for
 from recbole_m3rec.plugin.configuration import OWN_MODELS, properties_folder
 from recbole_m3rec.plugin.suggestions import did_you_mean
 
@@ -136,10 +137,13 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     prepared = [file.stem for file in (properties_folder() / "dataset").glob("*.yaml")]
     expected = path / f"{name}.inter"
     message = f"There is no dataset `{name}`: {expected} does not exist."
-    if AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
+    command = command_for(name)
+    if command is not None:
+        message += f" If it is one of Amazon's, prepare it once: `{command}`."
+    elif AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
         message += (
-            f" If it is one of Amazon's, prepare it once: `python dataset_scripts/amazon.py {name}`"
-            "; `--help` shows the names it knows."
+            " If it is one of Amazon's, `python dataset_scripts/amazon.py --help` shows the names"
+            " of its categories."
         )
     message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(

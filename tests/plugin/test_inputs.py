@@ -28,11 +28,15 @@ def test_a_model_like_no_other_is_an_error_without_guesses():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("clothing", "python dataset_scripts/amazon.py clothing"),
-        ("beauty", "python dataset_scripts/amazon.py beauty"),
-        ("toys", "python dataset_scripts/amazon.py toys"),
-        ("sports", "python dataset_scripts/amazon.py sports"),
-        ("Home_and_Kitchen", "python dataset_scripts/amazon.py Home_and_Kitchen"),
+        (
+            "clothing",
+            "`python dataset_scripts/amazon.py --release 2014 --category Clothing_Shoes_and_Jewelry"
+            " --name clothing --download`",
+        ),
+        ("beauty", "--release 2014 --category Beauty --name beauty --download`"),
+        ("toys-18", "--release 2018 --category Toys_and_Games --name toys-18 --download`"),
+        ("Home_and_Kitchen", "--category Home_and_Kitchen --name Home_and_Kitchen --download`"),
+        ("amazon-shoes", "python dataset_scripts/amazon.py --help` shows the names"),
         ("amazon-beuty", "Did you mean amazon-beauty"),
         ("ml100k", "Did you mean ml-100k"),
         ("tinyy", "Did you mean tiny"),
