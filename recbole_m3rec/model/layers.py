@@ -9,12 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.mamba import Dropout, MambaBlock
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
+
+# Feature values that are projected at a time; 64 MB as float32.
+PROJECTED_AT_A_TIME = 2**24
 
 GRADIENT_RULES = ("frozen", "detached", "shared")
 
@@ -61,12 +65,32 @@ class ContentModality(nn.Module):
             The vectors that sequences read, where missing items have the learned one, and those
             that scores use, where missing items have zeros; both ``[n, hidden_size]``.
         """
-        features = self.features if items is None else self.features[items]
-        vectors: Tensor = self.projector(features.to(self.weight.dtype))
+        vectors = self._project(self.features if items is None else self.features[items])
         if not self.any_missing:
             return vectors, vectors
         missing = (self.is_missing if items is None else self.is_missing[items])[:, None]
         return torch.where(missing, self.missing, vectors), vectors.masked_fill(missing, 0.0)
+
+    def _project(self, features: Tensor) -> Tensor:
+        """Run the projector, over some rows at a time where there are many.
+
+        Then only features and results are kept, and what lies between is computed again for the
+        gradient, which takes one more pass through the projector.
+        """
+
+        def project(rows: Tensor) -> Tensor:
+            projected: Tensor = self.projector(rows.to(self.weight.dtype))
+            return projected
+
+        if features.numel() <= PROJECTED_AT_A_TIME:
+            return project(features)
+        rows_at_a_time = max(1, PROJECTED_AT_A_TIME // features.shape[1])
+        return torch.cat(
+            [
+                checkpoint(project, rows, use_reentrant=False, preserve_rng_state=False)
+                for rows in features.split(rows_at_a_time)
+            ]
+        )
 
 
 class SharedBlock(nn.Module):

@@ -184,6 +184,29 @@ def test_few_items_are_projected_alone_and_many_all_at_once(
     assert seen == [N_ITEMS, 8]  # eight different items in the batch
 
 
+@pytest.mark.parametrize("at_a_time", [1, 13, 30])
+def test_many_items_are_projected_some_at_a_time_with_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    network = make(features("image", "text", missing=MISSING))
+    targets = torch.tensor([3, 8, 4])
+
+    def loss_and_gradients() -> list[Tensor]:
+        network.zero_grad()
+        loss = network.cross_entropy(pack(ITEM_SEQ, LENGTHS), targets)
+        loss.backward()
+        return [loss, *(p.grad for p in network.parameters() if p.grad is not None)]
+
+    expected = loss_and_gradients()
+    sizes = []
+    monkeypatch.setattr("recbole_m3rec.model.layers.PROJECTED_AT_A_TIME", at_a_time)
+    for content in network.content.values():
+        content.projector[0].register_forward_hook(lambda _m, x, _y: sizes.append(x[0].numel()))
+    for found, wanted in zip(loss_and_gradients(), expected, strict=True):
+        close(found, wanted)
+    assert max(sizes) <= max(at_a_time, *WIDTHS.values())
+
+
 @pytest.mark.parametrize("at", [None, [0, 3, 5, 8]], ids=["last", "positions"])
 def test_bpr_on_few_items_has_loss_and_gradients_of_all(
     at: list[int] | None, monkeypatch: pytest.MonkeyPatch
