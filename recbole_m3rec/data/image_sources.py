@@ -1,0 +1,114 @@
+"""Which image file belongs to which item: by the files' names, or by a mapping file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+_KINDS = "avif bmp gif jfif jpe jpeg jpg png ppm tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+
+# Most file systems allow 255 bytes, of which suffixes of temporary files need some.
+_LONGEST_NAME = 200
+
+
+class ImageSourceError(ValueError):
+    """Images cannot be told to belong to items."""
+
+
+def file_stem(item_id: str) -> str:
+    """Return the name of an item's image file without suffix: the id, percent-encoded.
+
+    No id leaves its folder, hides its file or is lost: ``unquote`` gives it back.
+
+    Raises:
+        ImageSourceError: the id is empty or too long for a file name.
+    """
+    stem = quote(item_id, safe="")
+    if stem.startswith("."):
+        stem = "%2E" + stem[1:]
+    if not stem or len(stem) > _LONGEST_NAME:
+        raise ImageSourceError(f"item {item_id[:40]!r}… cannot be the name of a file")
+    return stem
+
+
+def images_in_folder(folder: Path) -> dict[str, Path]:
+    """Find the image files ``<item id, percent-encoded>.<suffix>`` of a folder, by item id.
+
+    Files of other kinds are left alone, folders not entered.
+
+    Raises:
+        ImageSourceError: there is no such folder, no image in it, or two of one item.
+    """
+    if not folder.is_dir():
+        raise ImageSourceError(f"{folder}: there is no such folder of images")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        item_id = unquote(path.stem)
+        if item_id in found:
+            raise ImageSourceError(
+                f"{folder}: {found[item_id].name} and {path.name} are both of item {item_id!r}."
+                " Keep one"
+            )
+        found[item_id] = path
+    if not found:
+        raise ImageSourceError(
+            f"{folder}: no image <item id>.jpg (or {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return found
+
+
+def images_by_mapping(mapping: Path) -> dict[str, Path]:
+    """Read a table of ``item_id`` and ``path``, separated by commas or tabs, with a header.
+
+    Paths are relative to the table's folder; that a file is not there is found when it is read.
+
+    Raises:
+        ImageSourceError: no such table, no such columns, an empty value, or two lines of one item.
+    """
+    if not mapping.is_file():
+        raise ImageSourceError(f"{mapping}: there is no such mapping file")
+    found: dict[str, Path] = {}
+    with open(mapping, encoding="utf-8-sig", newline="") as file:
+        separator = "\t" if "\t" in file.readline() else ","
+        file.seek(0)
+        rows = csv.reader(file, delimiter=separator)
+        names = [name.strip().partition(":")[0] for name in next(rows, [])]
+        if "item_id" not in names or "path" not in names:
+            raise ImageSourceError(
+                f"{mapping}, line 1: expected the columns item_id and path, found {names}"
+            )
+        for row in rows:
+            if not row:
+                continue
+            where = f"{mapping}, line {rows.line_num}"
+            values = dict(zip(names, row, strict=False))
+            item_id, path = values.get("item_id"), values.get("path")
+            if not item_id or not path:
+                raise ImageSourceError(f"{where}: expected an item id and a path, found {row}")
+            if item_id in found:
+                raise ImageSourceError(f"{where}: item {item_id!r} stands on a line before, too")
+            found[item_id] = mapping.parent / path
+    if not found:
+        raise ImageSourceError(f"{mapping}: holds no item")
+    return found
+
+
+def images_of(images: dict[str, Path], items: Iterable[str], source: str) -> dict[str, Path]:
+    """Return the images that belong to given items.
+
+    Raises:
+        ImageSourceError: none does.
+    """
+    items = list(items)
+    kept = {item: images[item] for item in items if item in images}
+    if not kept:
+        raise ImageSourceError(
+            f"{source}: none of its {len(images):,} images belongs to one of the {len(items):,}"
+            f" items; images are of {list(images)[:3]}, items are {items[:3]}"
+        )
+    return kept

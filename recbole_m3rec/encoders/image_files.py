@@ -1,0 +1,96 @@
+"""Decoding image files from anywhere into RGB images of 8 bits."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")
+
+# Filters of warnings belong to the process, and files are opened by several threads.
+_opening = threading.Lock()
+
+
+class ImageFileError(ValueError):
+    """A file cannot be used as an image; the message is the reason, without the file's name."""
+
+
+def read_image(path: Path) -> Image:
+    """Decode an image file to mode RGB; see ``decode_image``."""
+    return decode_image(path)[0]
+
+
+def decode_image(path: Path) -> tuple[Image, str]:
+    """Decode an image file; of an animation the first frame.
+
+    The picture is turned as its EXIF says, transparency lies on white, 16 bits become 8.
+
+    Returns:
+        An image of mode RGB, and Pillow's name for the format of the file.
+
+    Raises:
+        ImageFileError: empty, cut off, no image, a single line or column of pixels, or more of them
+            than Pillow's limit.
+        OSError: the file is not there or cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    with open(path, "rb") as file:
+        head = file.read(512)
+        if not head:
+            raise ImageFileError("empty file")
+        file.seek(0)
+        try:
+            with _opening, warnings.catch_warnings():
+                # Pillow warns above its limit and refuses from twice the limit on: refuse both.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image: Image.Image = Image.open(file)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ImageFileError(
+                f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, Pillow's limit"
+            ) from error
+        except Exception as error:  # Pillow's decoders raise anything on damaged headers
+            raise ImageFileError(_what_it_is(head)) from error
+        if min(image.size) < 2:
+            raise ImageFileError(f"only {image.width} x {image.height} pixels")
+        try:
+            image.load()
+            return _as_rgb(ImageOps.exif_transpose(image)), str(image.format)
+        except ImageFileError:
+            raise
+        except Exception as error:
+            reason = str(error).split("\n")[0] or type(error).__name__
+            raise ImageFileError(f"damaged or cut off ({reason})") from error
+
+
+def _what_it_is(head: bytes) -> str:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(_HTML):
+        return "an HTML or XML page, not an image"
+    return "not an image that Pillow can read"
+
+
+def _as_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        if int(levels.min()) < 0 or int(levels.max()) > 65_535:
+            raise ImageFileError("pixels of 32 bits")
+        # Mode I holds 8 bits only where nothing exceeds them: 16-bit files use their range.
+        scale = 1 if image.mode == "I" and int(levels.max()) <= 255 else 257
+        return Image.fromarray((levels // scale).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageFileError("floating-point pixels")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        return opaque.convert("RGB")
+    return image.convert("RGB")
