@@ -50,17 +50,19 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100",
         "mypy>=1.11",
         "pandas-stubs",
+        "pillow>=10.0.1",
         "pytest>=8.0",
         "ruff>=0.6",
         "types-PyYAML",
     ],
     # RecBole's hyper-parameter search.
     "tuning": ["hyperopt>=0.2.7"],
-    # Text and image encoders with pretrained weights. Not needed for the tfidf-svd recipe.
+    # Fetching images, and encoders with pretrained weights. Not needed for tfidf-svd. Encoders of
+    # open_clip and timm work where these are installed.
     "encoders": [
-        "pillow>=10.0",
-        "sentence-transformers>=3.0",
-        "transformers>=4.40",
+        "pillow>=10.0.1",
+        "sentence-transformers>=3.3",
+        "transformers>=4.46",
     ],
     # A CUDA device, the CUDA toolkit (nvcc) and an installed CUDA build of torch come first, for
     # mamba-ssm and causal-conv1d are compiled against both:

@@ -17,8 +17,8 @@ import numpy as np
 
 T = TypeVar("T")
 
-# What a killed run loses at most, beside the batch it was at.
-_SECONDS_BETWEEN_FILES = 10.0
+# A killed run loses a tenth of its work, and never more than these seconds.
+_MOST_SECONDS_LOST = 10.0
 
 
 class EncoderError(ValueError):
@@ -87,6 +87,11 @@ def _checked(made: Any, n_rows: int, width: int | None) -> np.ndarray:
     return values
 
 
+def _longest_wait(elapsed: float) -> float:
+    """Return after how many seconds finished batches are written, that long into a run."""
+    return min(0.5 + elapsed / 10, _MOST_SECONDS_LOST)
+
+
 class _Kept:
     """Rows of finished batches in files, several batches each, under a folder named by the key."""
 
@@ -94,7 +99,7 @@ class _Kept:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self._folder = work / digest[:24]
         self._waiting: dict[int, np.ndarray] = {}
-        self._written = time.monotonic()
+        self._started = self._written = time.monotonic()
 
     def read(self, sizes: Sequence[int]) -> dict[int, np.ndarray]:
         """Return the rows of the batches found; ``sizes`` are the entries of every batch."""
@@ -112,7 +117,8 @@ class _Kept:
 
     def add(self, number: int, rows: np.ndarray) -> None:
         self._waiting[number] = rows
-        if time.monotonic() - self._written >= _SECONDS_BETWEEN_FILES:
+        now = time.monotonic()
+        if now - self._written >= _longest_wait(now - self._started):
             self.write()
 
     def write(self) -> None:

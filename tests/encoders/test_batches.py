@@ -83,11 +83,11 @@ def test_a_damaged_file_is_done_again(tmp_path: Path, damage: str) -> None:
     np.testing.assert_array_equal(rows, EXPECTED)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("seconds", [0.0, float("inf")])
 def test_files_hold_one_batch_or_many_by_the_time_they_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(batches_module, "_SECONDS_BETWEEN_FILES", seconds)
+    monkeypatch.setattr(batches_module, "_longest_wait", lambda elapsed: seconds)
     encode_batches(BATCHES, Squares(), key={}, work=tmp_path)
     assert len(list(tmp_path.rglob("*.npz"))) == (3 if seconds == 0 else 1)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -95,6 +95,11 @@ def test_files_hold_one_batch_or_many_by_the_time_they_take(
     rows = encode_batches(BATCHES, again, key={}, work=tmp_path)
     assert again.seen == []
     np.testing.assert_array_equal(rows, EXPECTED)
+
+
+def test_a_long_run_loses_a_tenth_of_its_work_at_most_and_ten_seconds() -> None:
+    waits = [batches_module._longest_wait(elapsed) for elapsed in (0, 10, 1e6)]
+    assert waits == [0.5, 1.5, 10]
 
 
 @pytest.mark.parametrize("made", [np.ones((1, 2)), np.ones(2), np.ones((3, 2))])
@@ -127,7 +132,7 @@ def test_a_killed_process_loses_no_finished_file(
 import sys, time, numpy as np
 from pathlib import Path
 from recbole_m3rec.encoders import batches
-batches._SECONDS_BETWEEN_FILES = 0.0
+batches._longest_wait = lambda elapsed: 0.0
 def encode(left):
     for number, batch in enumerate(left):
         if number == 2:
