@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import causal_conv1d_silu
-from .reference import selective_scan_reference
-from .scan import selective_scan
+from .scan import selective_scan, selective_scan_states, selective_step
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
 
@@ -128,7 +127,8 @@ class MambaBlock(nn.Module):
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step sizes before bias and softplus, B and C of every token."""
-        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        projected = F.linear(x, self.x_proj.weight)
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return F.linear(dt, self.dt_proj.weight), B, C
 
     def initial_state(self, n_sequences: int) -> MambaState:
@@ -156,10 +156,15 @@ class MambaBlock(nn.Module):
             state.window[known, :, n_kept - age] = x[(ends - age)[known]]
         x = self._convolve(x, cu_seqlens)
         dt, B, C = self._scan_inputs(x)
-        dt = F.softplus(dt + self.dt_proj.bias)
-        _, ssm = selective_scan_reference(x, dt, self._A(), B, C, self.D, cu_seqlens)
+        _, ssm = selective_scan_states(
+            *(x, dt, self._A(), B, C, self.D, cu_seqlens),
+            read_last=True,
+            dt_bias=self.dt_proj.bias,
+            backend=self.scan_backend,
+        )
         return MambaState(state.window, ssm)
 
+    @torch.no_grad()
     def step(self, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """Take one new token of every sequence.
 
@@ -171,13 +176,16 @@ class MambaBlock(nn.Module):
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
             pass, and the new state.
         """
-        x, z = self.in_proj(h).chunk(2, dim=-1)
+        # At batch 1 the calls cost more than what they compute, so there are few of them.
+        x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)
         weight, bias = self._taps()
-        x = F.silu(torch.einsum("ndk,dk->nd", window, weight) + bias)
+        x = F.silu((window * weight).sum(2).add_(bias))
         dt, B, C = self._scan_inputs(x)
-        dt = F.softplus(dt + self.dt_proj.bias)
-        decay = torch.exp(dt[:, :, None] * self._A())
-        ssm = torch.addcmul((dt * x)[:, :, None] * B[:, None, :], decay, state.ssm)
-        y = torch.einsum("nds,ns->nd", ssm, C) + self.D * x
-        return self.out_proj(y * F.silu(z)), MambaState(window[:, :, 1:], ssm)
+        y, ssm = selective_step(
+            *(state.ssm, x, dt, self._A(), B, C, self.D),
+            dt_bias=self.dt_proj.bias,
+            z=z,
+            backend=self.scan_backend,
+        )
+        return F.linear(y, self.out_proj.weight), MambaState(window[:, :, 1:], ssm)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import mamba_ssm_backend
 from .cpu_convolution import causal_conv1d_silu_cpu
 from .scan import choose_backend
+from .triton_convolution import causal_conv1d_silu_triton
 
 
 def causal_conv1d_silu(
@@ -22,13 +24,19 @@ def causal_conv1d_silu(
         weight: ``[d_inner, d_conv]``, the last column weighs the current token.
         bias: ``[d_inner]``.
         cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32.
-        backend: one of :data:`recbole_m3rec.mamba.BACKENDS`.
+        backend: one of :data:`recbole_m3rec.mamba.BACKENDS`; mamba_ssm means causal-conv1d, or
+            plain PyTorch where that is missing or ``d_conv`` is none of 2, 3, 4.
 
     Returns:
         ``[n_tokens, d_inner]`` in the dtype of ``x``.
     """
-    if choose_backend(backend, x) == "cpu":
+    chosen = choose_backend(backend, x)
+    if chosen == "cpu":
         return causal_conv1d_silu_cpu(x, weight, bias, cu_seqlens)
+    if chosen == "triton":
+        return causal_conv1d_silu_triton(x, weight, bias, cu_seqlens)
+    if chosen == "mamba_ssm" and mamba_ssm_backend.convolves(weight):
+        return mamba_ssm_backend.causal_conv1d_silu_mamba_ssm(x, weight, bias, cu_seqlens)
     starts = cu_seqlens[:-1].long()
     lengths = cu_seqlens[1:].long() - starts
     token = torch.arange(x.shape[0], device=x.device)
@@ -39,4 +47,4 @@ def causal_conv1d_silu(
         # `where`, not a product with a mask: a NaN must stay inside its own sequence.
         history = torch.where((position >= lag)[:, None], x.roll(lag, 0), 0)
         out = torch.addcmul(out, history, weight[:, d_conv - 1 - lag])
-    return F.silu(out)
+    return F.silu(out).to(x.dtype)

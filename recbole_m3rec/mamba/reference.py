@@ -149,3 +149,20 @@ def selective_scan_reference(
         ``[n_sequences, d_inner, d_state]`` (no gradient flows through it).
     """
     return _SelectiveScan.apply(x, dt, A, B, C, D, cu_seqlens)  # type: ignore[no-any-return]
+
+
+def selective_step_reference(
+    state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take one token per sequence on kept states.
+
+    Args:
+        state: ``[n, d_inner, d_state]``.
+        x: ``[n, d_inner]``, and so on as in :func:`selective_scan_reference`, a row a sequence.
+
+    Returns:
+        ``y [n, d_inner]`` and the new states.
+    """
+    decay = torch.exp(dt[:, :, None] * A)
+    state = torch.addcmul((dt * x)[:, :, None] * B[:, None, :], decay, state)
+    return torch.einsum("nds,ns->nd", state, C) + D * x, state
