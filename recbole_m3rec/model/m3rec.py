@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ from torch import Tensor
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
-from recbole_m3rec.model.network import M3RecNetwork, check_choice
+from recbole_m3rec.model.network import ItemVectors, M3RecNetwork, check_choice
+from recbole_m3rec.model.products import LinearByProduct
 
 LOSSES = ("CE", "BPR")
+# Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
+# take little of a GPU's memory.
+ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
 SETTINGS = (
     *("hidden_size", "num_layers", "d_state", "d_conv", "expand", "dropout_prob"),
     *("modality_gradient", "mamba_init", "scan_backend"),
@@ -26,6 +31,8 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
 
     supports_windows = True  # trains on the rows of train_positions: all
     content_modalities = True
+    _keeps_items: bool
+    _kept: ItemVectors | None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         """Build the network from RecBole's configuration and the dataset's item features.
@@ -34,6 +41,7 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
             ModelConfigError: a setting is out of its range.
         """
         super().__init__(config, dataset)
+        self._keeps_items, self._kept = False, None
         check_choice("loss_type", config["loss_type"], LOSSES)
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
@@ -75,6 +83,47 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score every item for each history, ``[B, n_items]``."""
-        packed = pack(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        vectors = self.network.item_vectors()
-        return self.network.encode(packed, vectors) @ vectors.table.T
+        with self.items_kept():
+            return self.queries(interaction) @ self.item_table().T
+
+    # The parts of full_sort_predict, which evaluation in blocks calls one by one
+
+    @contextmanager
+    def items_kept(self) -> Iterator[None]:
+        """Project the catalogue once for all that is scored inside; no weight may change there.
+
+        Nothing is projected before the first use, and nothing is kept afterwards.
+        """
+        if self._keeps_items:
+            yield
+            return
+        self._keeps_items = True
+        try:
+            yield
+        finally:
+            self._keeps_items, self._kept = False, None
+
+    def _items(self) -> ItemVectors:
+        if not self._keeps_items:
+            return self.network.item_vectors()
+        if self._kept is None:
+            self._kept = self.network.item_vectors()
+        return self._kept
+
+    @torch.no_grad()
+    def item_table(self) -> Tensor:
+        """Return every item's vector for scoring, ``[n_items, (M + 1) · H]``."""
+        return self._items().table
+
+    @torch.no_grad()
+    def queries(self, interaction: Any) -> Tensor:
+        """Encode the history of each row, ``[B, (M + 1) · H]``, a part at a time."""
+        item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**16)
+        n_chunks = max(1, -(-int(lengths.sum()) // at_once))
+        with self.items_kept(), LinearByProduct():
+            parts = [
+                self.network.encode(pack(*chunk), self._items())
+                for chunk in zip(item_seq.chunk(n_chunks), lengths.chunk(n_chunks), strict=True)
+            ]
+        return torch.cat(parts)

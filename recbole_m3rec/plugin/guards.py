@@ -119,14 +119,30 @@ def refuse_nan(collector: Any, scores: torch.Tensor) -> None:
 
     The largest score is NaN if any is, and costs no second tensor of the scores' size.
     """
+    if scores.numel() == 0 or not torch.isnan(scores.amax()):
+        refuse_rows_of_nan(collector, scores.new_zeros(len(scores), dtype=torch.bool))
+    else:
+        refuse_rows_of_nan(collector, torch.isnan(scores).reshape(len(scores), -1).any(dim=1))
+
+
+def refuse_rows_of_nan(collector: Any, is_nan: torch.Tensor) -> None:
+    """Count a batch of evaluation, and raise where any of its rows holds a NaN score.
+
+    Args:
+        collector: RecBole's collector, which knows the place.
+        is_nan: ``[B]`` bool.
+
+    Raises:
+        NotANumberError: names model, epoch, batch and row.
+    """
     batch = getattr(collector, "batch", 0)
     collector.batch = batch + 1
-    if scores.numel() == 0 or not torch.isnan(scores.amax()):
+    rows = is_nan.nonzero().flatten().tolist()
+    if not rows:
         return
     model = getattr(collector, "model_name", collector.config["model"])
     place = getattr(collector, "place", None) or "an unknown epoch"
-    rows = torch.isnan(scores).reshape(len(scores), -1).any(dim=1).nonzero().flatten().tolist()
     raise NotANumberError(
-        f"{len(rows)} of {len(scores)} rows of scores of {model} hold NaN, first row {rows[0]}, in "
+        f"{len(rows)} of {len(is_nan)} rows of scores of {model} hold NaN, first row {rows[0]}, in "
         f"evaluation batch {batch} of {place} (counted from 0). No metric is computed from them."
     )

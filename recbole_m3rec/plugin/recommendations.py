@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_m3rec.plugin.evaluation import items_kept
 from recbole_m3rec.plugin.guards import NotANumberError
 
 COLUMNS = ("user", "rank", "item", "score")
@@ -121,7 +122,8 @@ def recommend(
     size = users_per_batch(config, model, dataset)
     count = len(histories.users)
     quiet = not config["show_progress"]
-    with tqdm(total=count, unit="user", desc="Recommend", disable=quiet) as progress:
+    bar = tqdm(total=count, unit="user", desc="Recommend", disable=quiet)
+    with bar as progress, items_kept(model):
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             users = histories.users[batch]

@@ -25,7 +25,7 @@ def register() -> None:
     _registered = True
     mends.apply()
 
-    from recbole_m3rec.plugin import caches, configuration, guards, inputs, spawning
+    from recbole_m3rec.plugin import caches, configuration, evaluation, guards, inputs, spawning
 
     register_models()
     register_dataset()
@@ -33,6 +33,7 @@ def register() -> None:
     caches.install()
     spawning.install()
     guards.install()
+    evaluation.install()  # after the guards, which look at RecBole's scores
     inputs.install()
 
 
