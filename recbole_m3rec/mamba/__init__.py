@@ -3,6 +3,8 @@
 from .block import MambaBlock, MambaState
 from .convolution import causal_conv1d_silu
 from .dropout import Dropout
+from .fused_gelu import gelu_dropout
+from .fused_norm import dropout_norm
 from .scan import BACKENDS, ScanBackendError, backends, check_backend, selective_scan
 
 __all__ = [
@@ -14,5 +16,7 @@ __all__ = [
     "backends",
     "causal_conv1d_silu",
     "check_backend",
+    "dropout_norm",
+    "gelu_dropout",
     "selective_scan",
 ]

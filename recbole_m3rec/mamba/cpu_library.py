@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE = 4  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 5  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+_MASK = [_SIZE, ctypes.c_uint64, _INT]  # elements (or rows' length), seed, steps of keeping
 _CONVOLUTION = [_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE]
 
 
@@ -42,7 +43,19 @@ _FUNCTIONS = {
     "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
     "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
     "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],
-    "m3rec_dropout": [_POINTER, _SIZE, ctypes.c_uint64, _INT, _POINTER, _INT, _INT],
+    "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_gelu_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_gelu_dropout_backward": [_POINTER, _POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_norm": [*[_POINTER] * 4, _SIZE, *_MASK, ctypes.c_float, _POINTER, _INT, _INT],
+    "m3rec_norm_backward": [
+        *[_POINTER] * 4,
+        _SIZE,
+        *_MASK,
+        ctypes.c_float,
+        *[_POINTER] * 4,
+        _INT,
+        _INT,
+    ],
 }
 
 

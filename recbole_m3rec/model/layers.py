@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from recbole_m3rec.data.features import ItemFeatures
-from recbole_m3rec.mamba import Dropout, MambaBlock
+from recbole_m3rec.mamba import Dropout, MambaBlock, dropout_norm, gelu_dropout
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -28,6 +27,13 @@ def init_linear(layer: nn.Linear) -> nn.Linear:
     nn.init.normal_(layer.weight, 0.0, INIT_STD)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def drop_and_norm(
+    x: Tensor, residual: Tensor | None, dropout: Dropout, norm: nn.LayerNorm
+) -> Tensor:
+    """``norm(dropout(x) + residual)`` in as few passes as there are kernels for."""
+    return dropout_norm(x, residual, dropout.share, norm.weight, norm.bias, norm.eps)
 
 
 class ContentModality(nn.Module):
@@ -104,11 +110,9 @@ class SharedBlock(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
-        h: Tensor = self.dropout(self.mamba(x, cu_seqlens, read_last))
-        if self.residual:
-            h = h + (x[cu_seqlens[1:].long() - 1] if read_last else x)
-        out: Tensor = self.norm(h)
-        return out
+        residual = (x[cu_seqlens[1:].long() - 1] if read_last else x) if self.residual else None
+        h: Tensor = self.mamba(x, cu_seqlens, read_last)
+        return drop_and_norm(h, residual, self.dropout, self.norm)
 
 
 class Expert(nn.Module):
@@ -122,9 +126,8 @@ class Expert(nn.Module):
         self.dropout = Dropout(dropout_prob)
 
     def forward(self, h: Tensor) -> Tensor:
-        inner = self.dropout(F.gelu(self.w_1(h)))
-        out: Tensor = self.norm(self.dropout(self.w_2(inner)) + h)
-        return out
+        inner = gelu_dropout(self.w_1(h), self.dropout.share)
+        return drop_and_norm(self.w_2(inner), h, self.dropout, self.norm)
 
 
 class M3RecLayer(nn.Module):

@@ -21,6 +21,7 @@ from recbole_m3rec.model.layers import (
     ContentModality,
     M3RecLayer,
     SharedBlock,
+    drop_and_norm,
 )
 
 ID = "id"
@@ -173,7 +174,7 @@ class M3RecNetwork(nn.Module):
             rule = "shared" if name == ID else self.modality_gradient
             table = vectors.sequence[name]
             x = F.embedding(rows.values, table.detach() if rule == "detached" else table)
-            x = self.input_norms[name](self.dropout(x))
+            x = drop_and_norm(x, None, self.dropout, self.input_norms[name])
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.num_layers - 1
                 x = layer(x, rows.cu_seqlens, name, rule, read_last=is_last and scored is None)

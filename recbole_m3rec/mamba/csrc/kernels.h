@@ -91,8 +91,23 @@ struct Mask {
 
 struct Dropout {
     Mask mask;
-    const float *x;
+    const float *x, *grad_y;  // grad_y: backward of gelu only, where y is the gradient of x
     float *y;
+};
+
+// Layer norm over the rows of dropout(x) + residual.
+struct Norm {
+    Mask mask;
+    bool drop;
+    const float *x, *residual;   // [rows, columns]; residual may be null
+    const float *weight, *bias;  // [padded columns]
+    Index columns, blocks;
+    float eps;
+    float *y;  // [rows, columns]
+
+    const float *grad_y;
+    float *grad_x, *grad_residual;  // [rows, columns]; the latter may be null
+    float *grad_weight;             // [units][weight, then bias][padded columns]
 };
 
 // The kernels of one instruction set.
@@ -108,6 +123,11 @@ struct Kernels {
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
                           float *scratch);
     void (*drop)(const Dropout &, Index first_element, Index last_element);
+    void (*gelu_drop)(const Dropout &, Index first_element, Index last_element);
+    void (*gelu_drop_back)(const Dropout &, Index first_element, Index last_element);
+    Index (*norm_scratch)(const Norm &);  // floats
+    void (*norm)(const Norm &, Index first_row, Index last_row, float *scratch);
+    void (*norm_back)(const Norm &, Index unit, Index first_row, Index last_row, float *scratch);
 };
 
 extern const Kernels kGenericKernels;
