@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.data.amazon import DUPLICATES, Filters, prepare
+from recbole_m3rec.data.amazon import prepare
 from recbole_m3rec.data.amazon_files import RawFile, as_source, fetch_missing, raw_files, require
 from recbole_m3rec.data.amazon_releases import (
     RELEASES,
@@ -24,6 +24,7 @@ from recbole_m3rec.data.amazon_releases import (
     find_release,
     short_name,
 )
+from recbole_m3rec.data.interactions import DUPLICATES, Filters
 from recbole_m3rec.data.item_records import ITEM_COLUMNS
 from recbole_m3rec.plugin.scripts import run_script
 

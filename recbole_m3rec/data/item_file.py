@@ -1,13 +1,15 @@
-"""Reading chosen fields of a raw ``.item`` file in RecBole's atomic format."""
+"""Raw ``.item`` files in RecBole's atomic format: chosen fields read, rows written."""
 
 from __future__ import annotations
 
 import csv
 import difflib
+import io
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 _logger = logging.getLogger(__name__)
 
@@ -105,6 +107,16 @@ def field_names(path: Path, field_separator: str = "\t", encoding: str = "utf-8"
     with open(path, encoding=encoding, errors="replace", newline="") as file:
         header = next(csv.reader(file, delimiter=field_separator), [])
     return _field_names(path, header, field_separator)
+
+
+def write_row(file: IO[bytes], values: Sequence[str]) -> None:
+    """Write a row of values without tabs and line breaks, as RecBole reads it."""
+    row = "\t".join(values)
+    if '"' in row:  # in pairs, within quotes, is how the format says a quote
+        text = io.StringIO()
+        csv.writer(text, delimiter="\t", lineterminator="").writerow(values)
+        row = text.getvalue()
+    file.write(row.encode() + b"\n")
 
 
 def _field_names(path: Path, header: list[str], field_separator: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from recbole_m3rec.data.item_file import write_row
 from recbole_m3rec.data.item_records import (
     ITEM_COLUMNS,
     LONGEST_TEXT,
@@ -85,7 +84,7 @@ def write_items(
     unwanted = set(names).isdisjoint
     n_lines = n_written = n_other = 0
     filled = dict.fromkeys(columns, 0)
-    _write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
+    write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
     for block in read_blocks(path, progress):
         for number, raw in enumerate(block.data.split(b"\n")[:-1], start=block.first_line):
             if not raw.strip():
@@ -121,7 +120,7 @@ def write_items(
                 if len(fields[name]) > LONGEST_TEXT:
                     problems.add("texts_shortened", path, [number])
                     fields[name] = clean(fields[name][:LONGEST_TEXT])
-            _write_row(file, [item, *(fields[name] for name in columns)])
+            write_row(file, [item, *(fields[name] for name in columns)])
     if not all(filled.values()):
         _drop_columns(file, [name for name in columns if not filled[name]])
     return ItemCounts(n_lines, n_written, n_other, filled)
@@ -144,15 +143,6 @@ def _parsed(
     except ValueError:
         problems.add("items_unparseable", path, [number])
         return None
-
-
-def _write_row(file: IO[bytes], values: Sequence[str]) -> None:
-    row = "\t".join(values)
-    if '"' in row:  # in pairs, within quotes, is how the format says a quote
-        text = io.StringIO()
-        csv.writer(text, delimiter="\t", lineterminator="").writerow(values)
-        row = text.getvalue()
-    file.write(row.encode() + b"\n")
 
 
 def _drop_columns(file: IO[bytes], dropped: Sequence[str]) -> None:

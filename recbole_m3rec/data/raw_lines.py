@@ -5,9 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from tqdm import tqdm
 
 BLOCK_SIZE = 16 << 20
 LONGEST_LINE = 64 << 20
@@ -48,6 +51,25 @@ def read_blocks(
             or a line is longer than 64 MB.
     """
     return _ahead(_blocks(path, progress))
+
+
+@contextmanager
+def reading(path: Path, what: str, show: bool | None = None) -> Iterator[Callable[[int], object]]:
+    """Show how far a file is read, with rate and remaining time; yields what is told of bytes.
+
+    Args:
+        path: the file.
+        what: is read of it.
+        show: None shows the bar on terminals alone.
+    """
+    with tqdm(
+        total=path.stat().st_size,
+        desc=f"{what}: {path.name}",
+        unit="B",
+        unit_scale=True,
+        disable=None if show is None else not show,
+    ) as bar:
+        yield bar.update
 
 
 def _blocks(path: Path, progress: Callable[[int], object]) -> Iterator[Block]:

@@ -17,6 +17,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from recbole_m3rec.data.id_codes import IdCodes
+from recbole_m3rec.data.interactions import EARLIEST, LATEST, READ_AS_MISSING, Interactions
 from recbole_m3rec.data.problems import Problems
 from recbole_m3rec.data.raw_lines import Block, read_blocks
 
@@ -35,13 +36,7 @@ PROBLEMS = {
 _SCHEMA = pa.schema(
     [("user", pa.string()), ("item", pa.string()), ("rating", pa.float64()), ("time", pa.int64())]
 )
-_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds
 _FEW_LINES = 128
-# What pandas, hence RecBole, takes for a missing value.
-_READ_AS_MISSING = pa.array(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"]
-    + ["<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
-)
 
 
 @dataclass(frozen=True)
@@ -60,36 +55,6 @@ class ReviewFormat:
     is_csv: bool = False
 
 
-@dataclass
-class Reviews:
-    """Reviews as columns of equal length ``n``, in the order of the file.
-
-    ``users`` and ``items`` are int32 codes into ``user_ids`` and ``item_ids``; ``times`` int64, in
-    milliseconds; ``ratings`` float32, NaN where missing, None where no review has one.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    ratings: np.ndarray | None
-    times: np.ndarray
-    user_ids: pa.StringArray
-    item_ids: pa.StringArray
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def rows(self, chosen: np.ndarray) -> Reviews:
-        """Return chosen rows, a mask or indices; ids stay as they are."""
-        return Reviews(
-            self.users[chosen],
-            self.items[chosen],
-            None if self.ratings is None else self.ratings[chosen],
-            self.times[chosen],
-            self.user_ids,
-            self.item_ids,
-        )
-
-
 def read_reviews(
     path: Path,
     form: ReviewFormat,
@@ -97,7 +62,7 @@ def read_reviews(
     *,
     between: tuple[int | None, int | None] = (None, None),
     progress: Callable[[int], object] = lambda n_bytes: None,
-) -> tuple[Reviews, int]:
+) -> tuple[Interactions, int]:
     """Read a review file; only what is kept of it stays in memory.
 
     Args:
@@ -122,8 +87,8 @@ def read_reviews(
         n_lines += block.n_lines
         for table, lines in _parsed(block, form, path, problems):
             columns, kept = _usable(table, lines, form, path, problems)
-            kept &= columns["time"] >= (_EARLIEST * 1000 if first is None else first)
-            kept &= columns["time"] <= (_LATEST * 1000 if last is None else last)
+            kept &= columns["time"] >= (EARLIEST * 1000 if first is None else first)
+            kept &= columns["time"] <= (LATEST * 1000 if last is None else last)
             for codes, name in ((users, "user"), (items, "item")):
                 codes.add(_rows_of(columns[name], kept))
             ratings.append(columns["rating"][kept].astype(np.float32))
@@ -131,7 +96,7 @@ def read_reviews(
     user_codes, user_ids = users.finish()
     item_codes, item_ids = items.finish()
     rated = any(not np.isnan(part).all() for part in ratings)
-    reviews = Reviews(
+    reviews = Interactions(
         user_codes,
         item_codes,
         np.concatenate(ratings) if rated else None,
@@ -254,8 +219,8 @@ def _usable(
     }
     columns["rating"] = table["rating"].to_numpy()
     times = pc.fill_null(table["time"], 0).to_numpy()
-    short = (times >= _EARLIEST) & (times <= _LATEST)
-    long = (times >= _EARLIEST * 1000) & (times <= _LATEST * 1000)
+    short = (times >= EARLIEST) & (times <= LATEST)
+    long = (times >= EARLIEST * 1000) & (times <= LATEST * 1000)
     columns["time"] = np.where(short, times * 1000, times)
     kept = np.ones(len(table), bool)
     for kind, bad in (
@@ -279,7 +244,7 @@ def _count(kind: str, rows: np.ndarray, lines: np.ndarray, path: Path, problems:
 def _unusable(ids: pa.DictionaryArray) -> np.ndarray:
     """Say of each row whether its id is missing or would not come out of a table as it went in."""
     words = ids.dictionary
-    bad = pc.is_in(words, value_set=_READ_AS_MISSING).to_numpy(zero_copy_only=False)
+    bad = pc.is_in(words, value_set=READ_AS_MISSING).to_numpy(zero_copy_only=False)
     content = words.buffers()[2]
     letters = np.frombuffer(content, np.uint8) if content is not None else np.zeros(0, np.uint8)
     if ((letters <= 32) | (letters == 34) | (letters == 127)).any():

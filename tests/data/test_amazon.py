@@ -11,14 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_m3rec.data.amazon import (
-    Filters,
-    NothingLeftError,
-    Source,
-    max_core,
-    prepare,
-)
+from recbole_m3rec.data.amazon import Source, prepare
 from recbole_m3rec.data.amazon_releases import RELEASES
+from recbole_m3rec.data.interactions import Filters, NothingLeftError, max_core
 from recbole_m3rec.data.item_records import ITEM_COLUMNS
 
 COLUMNS = ("rating", *ITEM_COLUMNS)

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from recbole_m3rec.data.amazon import Filters, prepare
+from recbole_m3rec.data.amazon import prepare
 from recbole_m3rec.data.amazon_files import MissingRawFileError, as_source, raw_files, require
 from recbole_m3rec.data.amazon_releases import RELEASES, CategoryError
+from recbole_m3rec.data.interactions import Filters
 from recbole_m3rec.plugin.scripts import run_script
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "amazon.py"

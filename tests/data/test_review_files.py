@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from recbole_m3rec.data import id_codes, raw_lines
+from recbole_m3rec.data.interactions import Interactions
 from recbole_m3rec.data.problems import Problems
-from recbole_m3rec.data.review_files import PROBLEMS, ReviewFormat, Reviews, read_reviews
+from recbole_m3rec.data.review_files import PROBLEMS, ReviewFormat, read_reviews
 
 FORM = ReviewFormat(("user_id", "parent_asin", "rating", "timestamp"), milliseconds=True)
 TIME = 1_588_687_728_923
@@ -23,7 +24,7 @@ def line(user: Any = "u", item: Any = "i", rating: Any = 5.0, time: Any = TIME) 
     return json.dumps(record | {"timestamp": time}, ensure_ascii=False).encode()
 
 
-def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Reviews, Problems]:
+def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Interactions, Problems]:
     path = tmp_path / "reviews.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     problems = Problems(PROBLEMS)
@@ -32,7 +33,7 @@ def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Reviews, P
     return reviews, problems
 
 
-def rows(reviews: Reviews) -> list[tuple[str, str, float, int]]:
+def rows(reviews: Interactions) -> list[tuple[str, str, float, int]]:
     users = reviews.user_ids.to_pylist()
     items = reviews.item_ids.to_pylist()
     ratings = np.full(len(reviews), np.nan) if reviews.ratings is None else reviews.ratings
