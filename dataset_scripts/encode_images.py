@@ -144,8 +144,9 @@ def encode(options: argparse.Namespace) -> None:
     if reasons:
         instead = "have the mean" if options.missing == "mean" else "are missing"
         print(f"{len(reasons):,} items {instead}, each with its reason in {report}")
-        for reason, count in Counter(reasons.values()).most_common(10):
-            print(f"  {count:,}: {reason}")
+        kinds = Counter(reason.partition(" (")[0] for reason in reasons.values())
+        for kind, count in kinds.most_common():
+            print(f"  {count:,}: {kind}")
 
 
 def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> None:

@@ -145,7 +145,7 @@ def count_reasons(entries: Iterable[Entry]) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for entry in entries:
         if entry.status != STORED:
-            counts[entry.reason.partition(",")[0]] += 1
+            counts[entry.reason.partition(",")[0].partition(" (")[0]] += 1
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
