@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -174,13 +174,14 @@ class M3RecNetwork(nn.Module):
             rule = "shared" if name == ID else self.modality_gradient
             table = vectors.sequence[name]
             x = F.embedding(rows.values, table.detach() if rule == "detached" else table)
-            x = drop_and_norm(x, None, self.dropout, self.input_norms[name])
+            norm = cast(nn.LayerNorm, self.input_norms[name])
+            x = drop_and_norm(x, None, self.dropout, norm)
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.num_layers - 1
                 x = layer(x, rows.cu_seqlens, name, rule, read_last=is_last and scored is None)
             if scored is not None:
                 x = x[scored]
-            blocks.append(x if name == ID else self.content[name].weight * x)
+            blocks.append(x if name == ID else cast(Tensor, self.content[name].weight) * x)
         return torch.cat(blocks, dim=1)
 
     def query(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
