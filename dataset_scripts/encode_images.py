@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recbole_m3rec.data import image_downloads
 from recbole_m3rec.data.atomic_files import new_files
 from recbole_m3rec.data.feature_files import read_metadata, write_features
 from recbole_m3rec.data.feature_table import FeatureTable
 from recbole_m3rec.data.image_downloads import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.data.image_features import MISSING, images_digest, make_image_features
+from recbole_m3rec.data.image_report import REPORT_NAME, STORED, count_reasons, read_report
 from recbole_m3rec.data.image_sources import (
     ImageSourceError,
     images_by_mapping,
@@ -57,8 +57,8 @@ def download(options: argparse.Namespace) -> None:
     urls = {token: address.strip() for token, address in zip(tokens, addresses, strict=True)}
     if options.dry_run:
         n_urls = len(set(filter(None, urls.values())))
-        there = image_downloads.read_report(options.images).values()
-        n_there = sum(entry.status == image_downloads.STORED for entry in there)
+        there = read_report(options.images).values()
+        n_there = sum(entry.status == STORED for entry in there)
         print(f"{options.item_file}: {len(urls):,} items, {n_urls:,} different addresses")
         print(f"{options.images}: {n_there:,} images are there")
         return
@@ -77,12 +77,12 @@ def download(options: argparse.Namespace) -> None:
         retry_refused=options.retry_refused,
         allow_private=options.allow_private,
     )
-    n_stored = sum(entry.status == image_downloads.STORED for entry in entries)
+    n_stored = sum(entry.status == STORED for entry in entries)
     print(f"{options.images}: {n_stored:,} of {len(entries):,} items have an image")
-    for reason, count in image_downloads.count_reasons(entries).items():
+    for reason, count in count_reasons(entries).items():
         print(f"  {count:,}: {reason}")
     if n_stored < len(entries):
-        print(f"what became of each item: {options.images / image_downloads.REPORT_NAME}")
+        print(f"what became of each item: {options.images / REPORT_NAME}")
 
 
 def encode(options: argparse.Namespace) -> None:

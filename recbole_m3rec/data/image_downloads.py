@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import queue
 import shutil
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from recbole_m3rec.data.addresses import RefusedAddressError
-from recbole_m3rec.data.atomic_files import CannotWriteError, FileInUseError, new_files
+from recbole_m3rec.data.atomic_files import CannotWriteError, FileInUseError
 from recbole_m3rec.data.download import DownloadError, Limits, download
+from recbole_m3rec.data.image_report import (
+    FAILED,
+    REFUSED,
+    REPORT_NAME,
+    STORED,
+    Entry,
+    GrowingReport,
+    read_report,
+    write_report,
+)
 from recbole_m3rec.data.image_sources import ImageSourceError, file_stem
 from recbole_m3rec.data.text_features import sha256_of
 from recbole_m3rec.encoders.image_files import ImageFileError, decode_image
 
-REPORT_NAME = "download.csv"
 IMAGE_LIMITS = Limits(max_bytes=20_000_000, stall=30.0, try_time=300.0, tries=4)
 
-STORED, REFUSED, FAILED = "stored", "refused", "failed"
-
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "PPM": ".ppm"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What became of one item's image: a line of the report.
-
-    ``status`` is ``stored``; ``refused``, which another run would not change (404, no image, a
-    placeholder); or ``failed``, which the next run tries again (a time-out, 503).
-    """
-
-    item_id: str
-    status: str
-    reason: str
-    url: str
-    file: str = ""
-    bytes: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,11 +93,11 @@ def fetch_images(
             entries[item] = Entry(item, REFUSED, problem, url)
         else:
             left[url].append(item)
-    _write_report(folder, entries.values())
+    write_report(folder, entries.values())
     n_left = sum(map(len, left.values()))
     with (
         tqdm(total=n_left, desc="images", unit="image", disable=not show_progress) as bar,
-        _Appending(folder / REPORT_NAME) as report,
+        GrowingReport(folder / REPORT_NAME) as report,
     ):
         results = _results(left, folder, limits, politeness, allow_private)
         for made in results:
@@ -121,32 +109,10 @@ def fetch_images(
                     (folder / before.file).unlink(missing_ok=True)
             bar.update(len(made))
     final = _without_placeholders(entries, folder, placeholder_from)
-    _write_report(folder, final)
+    write_report(folder, final)
     if not any(entry.status == FAILED for entry in final):  # else their first bytes are kept
         shutil.rmtree(folder / ".incoming", ignore_errors=True)
     return final
-
-
-def read_report(folder: Path) -> dict[str, Entry]:
-    """Read the report of an earlier run, by item; of a line that was cut off nothing."""
-    names = [field.name for field in fields(Entry)]
-    found: dict[str, Entry] = {}
-    path = folder / REPORT_NAME
-    if path.is_file():
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.reader(file):
-                if len(row) == len(names) and row[1] in (STORED, REFUSED, FAILED):
-                    found[row[0]] = Entry(*row)
-    return found
-
-
-def count_reasons(entries: Iterable[Entry]) -> dict[str, int]:
-    """Count the items without an image by reason, the most frequent first."""
-    counts: dict[str, int] = defaultdict(int)
-    for entry in entries:
-        if entry.status != STORED:
-            counts[entry.reason.partition(",")[0].partition(" (")[0]] += 1
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _hopeless(item: str, url: str) -> str:
@@ -300,40 +266,6 @@ def _without_placeholders(
             entry = replace(entry, status=REFUSED, reason=reason, file="")
         final.append(entry)
     return final
-
-
-class _Appending:
-    """The report while it grows: each line is with the system before the next fetch is awaited."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _Appending:
-        self._file = open(self._path, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        return self
-
-    def add(self, entries: Iterable[Entry]) -> None:
-        try:
-            csv.writer(self._file).writerows(asdict(entry).values() for entry in entries)
-            self._file.flush()
-        except OSError as error:
-            raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from error
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _write_report(folder: Path, entries: Iterable[Entry]) -> None:
-    names = [field.name for field in fields(Entry)]
-    with new_files(folder / REPORT_NAME) as [new]:
-        text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(names)
-        table.writerows(
-            asdict(entry).values() for entry in sorted(entries, key=lambda entry: entry.item_id)
-        )
-        with new.writing():
-            new.file.write(text.getvalue().encode())
 
 
 def _host(url: str) -> str:

@@ -17,12 +17,12 @@ import pytest
 from recbole_m3rec.data.addresses import RefusedAddressError
 from recbole_m3rec.data.atomic_files import CannotWriteError
 from recbole_m3rec.data.download import Limits
-from recbole_m3rec.data.image_downloads import (
+from recbole_m3rec.data.image_downloads import Politeness, fetch_images
+from recbole_m3rec.data.image_report import (
     REPORT_NAME,
     Entry,
-    Politeness,
+    GrowingReport,
     count_reasons,
-    fetch_images,
     read_report,
 )
 
@@ -247,9 +247,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path
 def test_an_interrupted_run_keeps_what_it_had(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recbole_m3rec.data import image_downloads
-
-    real = image_downloads._Appending.add
+    real = GrowingReport.add
     lines = 0
 
     def add(self: Any, entries: Any) -> None:
@@ -259,7 +257,7 @@ def test_an_interrupted_run_keeps_what_it_had(
         if lines == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(image_downloads._Appending, "add", add)
+    monkeypatch.setattr(GrowingReport, "add", add)
     paths = {f"item{number}": f"/ok/{number}" for number in range(8)}
     with pytest.raises(KeyboardInterrupt):
         fetch(shop, tmp_path, paths, politeness=Politeness(1, 1))

@@ -19,10 +19,20 @@ from recbole_m3rec.encoders.text_fields import clean, join_fields
         ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
         ("price < 5 and > 3, I <3 it", "price < 5 and > 3, I <3 it"),
         ("<br>", ""),
+        ("a<!-- b <!-- c --> d --> e", "a d --> e"),
+        ("a <script>b<script>c</script>d", "a d"),
+        ("a <!-- b", "a <!-- b"),
+        ("<script>a</style>b", "a b"),
     ],
 )
 def test_clean_leaves_the_words_alone(raw: str, expected: str) -> None:
     assert clean(raw) == expected
+
+
+@pytest.mark.parametrize("opening", ["<!--", "<script ", "&lt;!--", "<a "])
+def test_a_hostile_text_takes_no_longer_than_its_length_says(opening: str) -> None:
+    # A search that starts over at each opening would take hours.
+    assert clean(opening * 300_000)
 
 
 def test_fields_stand_on_lines_of_their_own_and_missing_ones_leave_none() -> None:
