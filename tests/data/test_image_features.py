@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -161,6 +162,18 @@ def test_a_changed_image_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     made(photos, again, work=tmp_path / "work")
     assert again.batches == [2, 2, 1]
     assert images_digest(images_in_folder(photos)) != before
+
+
+def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(
+    photos: Path, tmp_path: Path
+) -> None:
+    for path in photos.iterdir():
+        path.unlink()
+    for shade, written in ((10, 1_000_000_000), (200, 1_000_000_001)):
+        Image.new("RGB", (9, 9), (shade,) * 3).save(photos / "a.bmp")
+        os.utime(photos / "a.bmp", (written, written))
+        table, _ = made(photos, Shades(), work=tmp_path / "work")
+        assert table.values[0, 0] == shade
 
 
 # The script

@@ -81,6 +81,13 @@ def test_pictures_of_any_size_are_cut_by_pillow_without_torchvision(clip: Path) 
     assert {tuple(encoder.prepare(image).shape) for image in pictures()} == {(3, 32, 32)}
 
 
+def test_lower_precision_gives_nearly_the_same(clip: Path) -> None:
+    encoder = image_encoder(f"transformers:{clip}", device="cpu", precision="bfloat16")
+    rough = encoder.encode([encoder.prepare(image) for image in pictures()])
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - encoded(f"transformers:{clip}")).max() < 0.05
+
+
 def test_the_key_tells_weights_apart(clip: Path, tmp_path: Path) -> None:
     import transformers
 

@@ -99,6 +99,12 @@ def test_rows_of_length_one_on_demand(bert: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
 
 
+def test_lower_precision_gives_nearly_the_same(bert: Path) -> None:
+    exact, rough = encoded(bert), encoded(bert, precision="bfloat16")
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(exact - rough).max() < 0.1
+
+
 def test_progress_counts_items_although_equal_texts_are_encoded_once(bert: Path) -> None:
     done: list[int] = []
     encode_texts(f"transformers:{bert}", TEXTS[:4], {"batch_size": 1}, progress=done.append)
