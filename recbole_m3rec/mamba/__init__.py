@@ -5,11 +5,13 @@ from .convolution import causal_conv1d_silu
 from .dropout import Dropout
 from .fused_gelu import gelu_dropout
 from .fused_norm import dropout_norm
+from .products import Linear, product
 from .scan import BACKENDS, ScanBackendError, backends, check_backend, selective_scan
 
 __all__ = [
     "BACKENDS",
     "Dropout",
+    "Linear",
     "MambaBlock",
     "MambaState",
     "ScanBackendError",
@@ -18,5 +20,6 @@ __all__ = [
     "check_backend",
     "dropout_norm",
     "gelu_dropout",
+    "product",
     "selective_scan",
 ]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import causal_conv1d_silu
+from .products import Linear, product
 from .scan import selective_scan, selective_scan_states, selective_step
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
@@ -57,13 +58,13 @@ class MambaBlock(nn.Module):
         super().__init__()
         d_inner, dt_rank = expand * hidden_size, math.ceil(hidden_size / 16)
         self.d_state, self.dt_rank, self.scan_backend = d_state, dt_rank, scan_backend
-        self.in_proj = nn.Linear(hidden_size, 2 * d_inner, bias=False)
+        self.in_proj = Linear(hidden_size, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
-        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.x_proj = Linear(d_inner, dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1).repeat(d_inner, 1)))
         self.D = nn.Parameter(torch.ones(d_inner))
-        self.out_proj = nn.Linear(d_inner, hidden_size, bias=False)
+        self.out_proj = Linear(d_inner, hidden_size, bias=False)
         self._init_step_sizes()
         if init == "normal":
             self._init_normal()
@@ -96,8 +97,8 @@ class MambaBlock(nn.Module):
         """
         weight_x, weight_z = self.in_proj.weight.chunk(2)
         if read_last:
-            x = F.linear(h, weight_x)
-            z = F.linear(h[cu_seqlens[1:].long() - 1], weight_z)
+            x = product(h, weight_x)
+            z = product(h[cu_seqlens[1:].long() - 1], weight_z)
         else:
             x, z = self.in_proj(h).chunk(2, dim=-1)
         x = self._convolve(x, cu_seqlens)
@@ -127,7 +128,7 @@ class MambaBlock(nn.Module):
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step sizes before bias and softplus, B and C of every token."""
-        projected = F.linear(x, self.x_proj.weight)
+        projected = product(x, self.x_proj.weight)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return F.linear(dt, self.dt_proj.weight), B, C
 
@@ -148,7 +149,7 @@ class MambaBlock(nn.Module):
             cu_seqlens: ``[n_sequences + 1]`` int32.
         """
         state = self.initial_state(cu_seqlens.numel() - 1)
-        x = F.linear(h, self.in_proj.weight.chunk(2)[0])
+        x = product(h, self.in_proj.weight.chunk(2)[0])
         starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
         n_kept = state.window.shape[2]
         for age in range(1, n_kept + 1):  # the newest input has age 1

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_m3rec.mamba import product
+
 # Logits that are held at a time. Few enough for a processor's cache, but never fewer rows than make
 # a matrix product worth its start.
 LOGITS_AT_A_TIME = {"cpu": 2**20, "cuda": 2**26}
@@ -70,17 +72,12 @@ def _pass(
     n_queries, n_items = query.shape[0], table.shape[0]
     at_a_time = LOGITS_AT_A_TIME.get(query.device.type, LOGITS_AT_A_TIME["cuda"])
     rows = min(n_queries, max(FEWEST_ROWS, at_a_time // n_items))
-    logits = query.new_empty((rows, n_items), dtype=dtype)
     losses = query.new_empty(n_queries, dtype=dtype)
     of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
     for start in range(0, n_queries, rows):
         chunk, target = query[start : start + rows], targets[start : start + rows, None]
-        held = logits[: chunk.shape[0]]
-        if chunk.dtype == dtype:
-            torch.mm(chunk, table.T, out=held)
-        else:
-            held.copy_(chunk @ table.T)
+        held = product(chunk, table, rows_at_a_time=rows).to(dtype)
         highest = held.amax(dim=1, keepdim=True)
         of_target = held.gather(1, target) - highest
         exponentials = held.sub_(highest).exp_()
@@ -93,7 +90,7 @@ def _pass(
         probabilities.scatter_add_(1, target, torch.full_like(total, -scale))
         slope = probabilities.to(chunk.dtype)
         if of_query is not None:
-            of_query[start : start + rows] = slope @ table
+            of_query[start : start + rows] = product(slope, table.T, rows_at_a_time=rows)
         if of_table is not None and chunk.dtype == dtype:
             of_table.addmm_(slope.T, chunk)
         elif of_table is not None:

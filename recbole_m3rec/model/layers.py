@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from recbole_m3rec.data.features import ItemFeatures
-from recbole_m3rec.mamba import Dropout, MambaBlock, dropout_norm, gelu_dropout
+from recbole_m3rec.mamba import Dropout, Linear, MambaBlock, dropout_norm, gelu_dropout
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -22,7 +22,7 @@ PROJECTED_AT_A_TIME = 2**24
 GRADIENT_RULES = ("frozen", "detached", "shared")
 
 
-def init_linear(layer: nn.Linear) -> nn.Linear:
+def init_linear(layer: Linear) -> Linear:
     """Start a layer from N(0, 0.02) with bias 0."""
     nn.init.normal_(layer.weight, 0.0, INIT_STD)
     nn.init.zeros_(layer.bias)
@@ -52,9 +52,9 @@ class ContentModality(nn.Module):
         self.fingerprint = item_features.fingerprint
         self.any_missing = bool(self.is_missing.any())
         self.projector = nn.Sequential(
-            init_linear(nn.Linear(item_features.values.shape[1], hidden_size)),
+            init_linear(Linear(item_features.values.shape[1], hidden_size)),
             nn.LeakyReLU(0.01),
-            init_linear(nn.Linear(hidden_size, hidden_size)),
+            init_linear(Linear(hidden_size, hidden_size)),
         )
         self.weight = nn.Parameter(torch.ones(1))  # alpha, beta of the paper
         if self.any_missing:
@@ -120,8 +120,8 @@ class Expert(nn.Module):
 
     def __init__(self, hidden_size: int, dropout_prob: float) -> None:
         super().__init__()
-        self.w_1 = init_linear(nn.Linear(hidden_size, 4 * hidden_size))
-        self.w_2 = init_linear(nn.Linear(4 * hidden_size, hidden_size))
+        self.w_1 = init_linear(Linear(hidden_size, 4 * hidden_size))
+        self.w_2 = init_linear(Linear(4 * hidden_size, hidden_size))
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.dropout = Dropout(dropout_prob)
 

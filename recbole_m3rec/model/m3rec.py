@@ -14,7 +14,6 @@ from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.model.network import ItemVectors, M3RecNetwork, check_choice
-from recbole_m3rec.model.products import LinearByProduct
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
@@ -121,7 +120,7 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**16)
         n_chunks = max(1, -(-int(lengths.sum()) // at_once))
-        with self.items_kept(), LinearByProduct():
+        with self.items_kept():
             parts = [
                 self.network.encode(pack(*chunk), self._items())
                 for chunk in zip(item_seq.chunk(n_chunks), lengths.chunk(n_chunks), strict=True)

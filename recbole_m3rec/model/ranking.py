@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_m3rec.model.products import product
+from recbole_m3rec.mamba import product
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
 # catalogue is large: with fewer users to a block, reading the item table would take the time.
@@ -115,7 +115,7 @@ class _Blocks:
             if self.held is None or self.held[:2] != (rows.start, first):
                 self.held = None  # so that its memory is used again
                 vectors = self.table[first : first + self.shape[1]]
-                scores = product(self.queries[rows], vectors)
+                scores = product(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
                 if first == 0:
                     scores[:, 0] = -torch.inf
                 self.held = rows.start, first, scores

@@ -67,7 +67,7 @@ def test_any_number_of_targets_and_any_block(data: st.DataObject) -> None:
 @pytest.fixture
 def given_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look scores up instead of multiplying, so that they may be infinite or NaN."""
-    monkeypatch.setattr(ranking, "product", lambda scores, rows: scores[:, rows.argmax(1)])
+    monkeypatch.setattr(ranking, "product", lambda scores, rows, **_: scores[:, rows.argmax(1)])
 
 
 @SHAPES
@@ -143,7 +143,7 @@ def test_blocks_are_never_larger_than_allowed_while_ranking(
 ) -> None:
     shapes = []
 
-    def watched(queries: Tensor, vectors: Tensor) -> Tensor:
+    def watched(queries: Tensor, vectors: Tensor, **_: int) -> Tensor:
         shapes.append((len(queries), len(vectors)))
         return queries @ vectors.T
 

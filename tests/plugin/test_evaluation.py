@@ -349,7 +349,7 @@ def test_evaluation_is_float32_under_autocast_and_mixed_precision(training, monk
     with_amp = trainer.evaluate(valid, load_best_model=False)
     seen = []
 
-    def watched(queries, vectors):
+    def watched(queries, vectors, **rows):
         seen.append((queries.dtype, vectors.dtype))
         return queries @ vectors.T
 
