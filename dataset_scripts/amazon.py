@@ -26,7 +26,7 @@ from recbole_m3rec.data.amazon_releases import (
 )
 from recbole_m3rec.data.interactions import DUPLICATES, Filters
 from recbole_m3rec.data.item_records import ITEM_COLUMNS
-from recbole_m3rec.plugin.scripts import run_script
+from recbole_m3rec.plugin.scripts import dataset_name, positive, run_script
 
 COLUMNS = ("rating", *ITEM_COLUMNS)
 _DAY = timedelta(days=1)
@@ -103,18 +103,6 @@ def parser() -> argparse.ArgumentParser:
     add("--allow-private", action="store_true", help="fetch from this machine or network, too")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
     return made
-
-
-def dataset_name(text: str) -> str:
-    if not text or text != Path(text).name or text.startswith("."):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
-    return text
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
 
 
 def start_of_day(text: str) -> int:

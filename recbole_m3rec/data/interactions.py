@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -24,6 +25,10 @@ READ_AS_MISSING = pa.array(
 
 class NothingLeftError(ValueError):
     """No interaction is left of a dataset."""
+
+
+class InterFileError(ValueError):
+    """An ``.inter`` file cannot be read."""
 
 
 @dataclass
@@ -134,6 +139,58 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
     codes, first = np.unique(log.items, return_index=True)
     ids: list[str] = log.item_ids.take(pa.array(codes[np.argsort(first)])).to_pylist()
     return ids
+
+
+def read_interactions(
+    path: Path,
+    user_field: str = "user_id",
+    item_field: str = "item_id",
+    time_field: str = "timestamp",
+) -> Interactions:
+    """Read an ``.inter`` file, without ratings; where it has no times they are all 0.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InterFileError: it is empty, in another format, or lacks a field.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\r\n").split("\t")
+    heads = {head.partition(":")[0]: head for head in header}
+    missing = [field for field in (user_field, item_field) if field not in heads]
+    if missing:
+        raise InterFileError(
+            f"{path}, line 1: no field {' and no field '.join(missing)}; the file has {header}"
+        )
+    types = {heads[user_field]: pa.string(), heads[item_field]: pa.string()}
+    if time_field in heads:
+        types[heads[time_field]] = pa.float64()
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            parse_options=pyarrow.csv.ParseOptions(delimiter="\t"),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(types), column_types=types
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise InterFileError(f"{path}: cannot be read ({error})") from error
+    if not len(table):
+        raise InterFileError(f"{path}: holds a header and no interaction")
+    users, items = (table[name].combine_chunks().dictionary_encode() for name in list(types)[:2])
+    times = np.zeros(len(table), np.int64)
+    if time_field in heads:
+        seconds = table[heads[time_field]].fill_null(0).to_numpy()
+        times = np.round(seconds * 1000).astype(np.int64)
+    return Interactions(
+        users.indices.to_numpy(),
+        items.indices.to_numpy(),
+        None,
+        times,
+        users.dictionary,
+        items.dictionary,
+    )
 
 
 def counts(log: Interactions) -> dict[str, Any]:

@@ -54,3 +54,12 @@ def n_repeated(users: np.ndarray, items: np.ndarray) -> int:
     pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
     pairs.sort()
     return int((np.diff(pairs) == 0).sum())
+
+
+def n_identical(*columns: np.ndarray) -> int:
+    """Return how many rows are alike in all columns, ``[n]`` each, to an earlier one."""
+    order = np.lexsort(columns)
+    alike = np.ones(max(len(order) - 1, 0), bool)
+    for column in columns:
+        alike &= np.diff(column[order]) == 0
+    return int(alike.sum())

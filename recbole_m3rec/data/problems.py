@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,11 @@ class Problems:
         self._logged = dict.fromkeys(kinds, 0)
 
     def add(
-        self, kind: str, path: Path | None = None, lines: Iterable[int] = (), n: int = 1
+        self,
+        kind: str,
+        path: Path | zipfile.Path | None = None,
+        lines: Iterable[int] = (),
+        n: int = 1,
     ) -> None:
         """Count ``n`` cases of a kind; ``lines`` of ``path`` are where the first of them stand."""
         self.counts[kind] += n

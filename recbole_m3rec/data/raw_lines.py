@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -54,7 +55,9 @@ def read_blocks(
 
 
 @contextmanager
-def reading(path: Path, what: str, show: bool | None = None) -> Iterator[Callable[[int], object]]:
+def reading(
+    path: Path | zipfile.Path, what: str, show: bool | None = None
+) -> Iterator[Callable[[int], object]]:
     """Show how far a file is read, with rate and remaining time; yields what is told of bytes.
 
     Args:
@@ -62,8 +65,13 @@ def reading(path: Path, what: str, show: bool | None = None) -> Iterator[Callabl
         what: is read of it.
         show: None shows the bar on terminals alone.
     """
+    if isinstance(path, zipfile.Path):
+        archive: Any = path.root
+        size = archive.getinfo(path.at).file_size
+    else:
+        size = path.stat().st_size
     with tqdm(
-        total=path.stat().st_size,
+        total=size,
         desc=f"{what}: {path.name}",
         unit="B",
         unit_scale=True,

@@ -1,14 +1,20 @@
-"""What the scripts in ``dataset_scripts/`` share: their exit codes, and errors in one line."""
+"""What the scripts in ``dataset_scripts/`` share: exit codes, errors in one line, arguments."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.plugin.command_line import INTERRUPTED, USER_ERROR, one_line, users_error
+
+
+class NotConfirmedError(ValueError):
+    """What is about to be done has not been confirmed."""
 
 
 def run_script(
@@ -41,6 +47,40 @@ def run_script(
         logger.removeHandler(shown)
         logger.setLevel(level)
     return 0
+
+
+def confirm(yes: bool) -> None:
+    """Ask on a terminal whether what was shown is right.
+
+    Args:
+        yes: it is, do not ask.
+
+    Raises:
+        NotConfirmedError: it is not, or there is no terminal to ask on.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmedError(
+            "nothing was written. If what is shown above is right, add --yes; otherwise name the"
+            " columns, --help shows how"
+        )
+    if input("Is this right? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise NotConfirmedError("nothing was written. Name the columns, --help shows how")
+
+
+def dataset_name(text: str) -> str:
+    """Return an argument that can name the folder of a dataset."""
+    if not text or text != Path(text).name or text.startswith("."):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    return text
+
+
+def positive(text: str) -> int:
+    """Return an argument that is a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
 
 
 def _own_system_error(error: Exception) -> str | None:
