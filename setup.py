@@ -48,6 +48,7 @@ EXTRAS_REQUIRE = {
     "test": [
         "hyperopt>=0.2.7",
         "hypothesis>=6.100",
+        "matplotlib>=3.8",
         "mypy>=1.11",
         "pandas-stubs",
         "pillow>=10.0.1",
@@ -63,6 +64,11 @@ EXTRAS_REQUIRE = {
         "pillow>=10.0.1",
         "sentence-transformers>=3.3",
         "transformers>=4.46",
+    ],
+    # The picture of a dataset that dataset_scripts/describe.py draws.
+    "plots": [
+        "matplotlib>=3.8",
+        "pillow>=10.0.1",
     ],
     # A CUDA device, the CUDA toolkit (nvcc) and an installed CUDA build of torch come first, for
     # mamba-ssm and causal-conv1d are compiled against both:

@@ -74,7 +74,7 @@ def resolve_modalities(
         FeatureFileError: a Parquet file that would be used cannot be read.
     """
     recipes = parse_recipes(features)
-    files = _files_by_modality(dataset, feature_path)
+    files = files_by_modality(dataset, feature_path)
     there = sorted({*recipes, *files})
     listed = _listed_modalities(modalities)
     if listed is None and not there:
@@ -212,7 +212,8 @@ def _check_name(modality: Any) -> None:
         raise ModalityError(f"modalities: {modality} {why}. Leave it out")
 
 
-def _files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]:
+def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]:
+    """Find the feature files of a dataset, by modality."""
     found: dict[str, list[Path]] = {}
     for path in sorted(feature_path.iterdir()) if feature_path.is_dir() else []:
         modality = path.name.removeprefix(f"{dataset}.").removesuffix(path.suffix)
