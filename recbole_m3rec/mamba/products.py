@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .linear import kernel_suits, linear
+
 # Rows of a product that go to oneDNN at a time. It prepares itself for each shape anew and keeps
 # what it prepared, some megabytes a shape, so shapes must recur.
 ROWS = 2048
@@ -22,7 +24,8 @@ def product(
 
     float32 on the CPU goes to oneDNN, which uses a processor's widest vectors whoever made it; the
     library behind ``torch.mm`` does so on some makes alone, and is two and a half times slower on
-    others.
+    others. Linear layers over many rows go to this package's own kernel, which is faster still for
+    the gradients of the weight, where it was compiled and that library is slow.
 
     Args:
         x: ``[n, D]``.
@@ -33,6 +36,8 @@ def product(
     Returns:
         ``[n, m]``.
     """
+    if kernel_suits(x, weight):
+        return linear(x, weight, bias)
     if not _fits(x, weight, rows_at_a_time):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(

@@ -110,6 +110,16 @@ struct Norm {
     float *grad_weight;             // [units][weight, then bias][padded columns]
 };
 
+// y = x right + bias, and the sums over rows that its backward pass needs.
+struct Matmul {
+    const float *x;  // [rows, depth]
+    Index x_stride;
+    const float *right;  // [depth, columns] in panels, padded
+    const float *bias;   // [padded columns] or null
+    Index depth, columns;
+    float *y;  // [rows, columns]; read in the backward pass
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
@@ -128,6 +138,9 @@ struct Kernels {
     Index (*norm_scratch)(const Norm &);  // floats
     void (*norm)(const Norm &, Index first_row, Index last_row, float *scratch);
     void (*norm_back)(const Norm &, Index unit, Index first_row, Index last_row, float *scratch);
+    Index panel;  // columns of a panel of Matmul
+    void (*matmul)(const Matmul &, Index first_row, Index last_row, float *);
+    void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
 };
 
 extern const Kernels kGenericKernels;

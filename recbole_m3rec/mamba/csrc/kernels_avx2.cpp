@@ -1,6 +1,7 @@
 // The kernels for x86-64 with AVX2 and FMA; this file alone is compiled with the flags for it.
 #include "convolution_kernels.h"
 #include "gelu_kernels.h"
+#include "matmul_kernels.h"
 #include "norm_kernels.h"
 #include "scan_backward.h"
 
@@ -8,6 +9,7 @@ namespace m3rec {
 
 const Kernels kAvx2Kernels = {
     "avx2",    kWidth,         forward_scratch, backward_scratch, forward, backward, step, convolve,
-    convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back};
+    convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back,
+    kTileVectors * kWidth, matmul, matmul_back};
 
 }  // namespace m3rec

@@ -2,6 +2,7 @@
 // for it.
 #include "convolution_kernels.h"
 #include "gelu_kernels.h"
+#include "matmul_kernels.h"
 #include "norm_kernels.h"
 #include "scan_backward.h"
 
@@ -9,6 +10,7 @@ namespace m3rec {
 
 const Kernels kAvx512Kernels = {
     "avx512",    kWidth,         forward_scratch, backward_scratch, forward, backward, step, convolve,
-    convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back};
+    convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back,
+    kTileVectors * kWidth, matmul, matmul_back};
 
 }  // namespace m3rec
