@@ -71,7 +71,7 @@ def summary_rows(whole: LogSummary, core: LogSummary) -> list[tuple[str, str, st
         line("users", *(len(each.lengths) for each in both)),
         line("items", *(len(each.popularity) for each in both)),
         line("interactions", *(each.n_interactions for each in both)),
-        line("sparsity", *(each.sparsity for each in both), form=".4%"),
+        line("sparsity, %", *(100 * each.sparsity for each in both), form=".4f"),
         line("history, mean", *(_mean(each.lengths) for each in both), form=".1f"),
         *(
             line(f"history, {name}", *(quantile(each.lengths, share) for each in both))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,17 +69,23 @@ class ModalitySummary:
     def rows(self, fit: Fit | None) -> list[tuple[str, str]]:
         """Return the lines of a table."""
         most = f" (up to {self.most_alike:,} alike)" if self.n_duplicate_rows else ""
+        fits = "unknown" if fit is None else f"{100 * fit.share:.1f} % (chance 50 %)"
         return [
             ("dimensions", f"{self.dim:,}"),
-            ("share of items", f"{self.share_of_items:.1%} ({self.n_items:,})"),
-            ("share of interactions", f"{self.share_of_interactions:.1%}"),
+            ("share of items", f"{percent(self.share_of_items)} ({self.n_items:,})"),
+            ("share of interactions", percent(self.share_of_interactions)),
             ("rows of other items", f"{self.n_of_other_items:,}"),
             ("rows like an earlier one", f"{self.n_duplicate_rows:,}{most}"),
             ("rows of zeros", f"{self.n_zero_rows:,}"),
             ("constant columns", f"{self.n_constant_columns:,}"),
             ("nearly constant columns", f"{self.n_nearly_constant_columns:,}"),
-            ("fit to histories", "unknown" if fit is None else f"{fit.share:.1%} (chance 50%)"),
+            ("fit to histories", fits),
         ]
+
+
+def percent(share: float) -> str:
+    """Write a share, rounded down: 100.0 % means all."""
+    return f"{math.floor(1000 * share + 1e-9) / 10:.1f} %"
 
 
 def summarize_features(

@@ -13,7 +13,7 @@ import numpy as np
 
 from recbole_m3rec.data.atomic_files import new_files
 from recbole_m3rec.data.dataset_summary import LogSummary
-from recbole_m3rec.data.feature_summary import Fit, ModalitySummary, Vectors
+from recbole_m3rec.data.feature_summary import Fit, ModalitySummary, Vectors, percent
 from recbole_m3rec.encoders.image_files import ImageFileError, read_image
 
 N_NEIGHBOURS = 5
@@ -93,11 +93,7 @@ def _draw_lengths(axis: Any, whole: LogSummary, core: LogSummary) -> None:
         if len(lengths):
             axis.hist(lengths, edges, histtype="step", color=color, label=label, linewidth=1.5)
     axis.set(xscale="log", title="length of histories", xlabel="interactions", ylabel="users")
-    steps = [step * 10**power for power in range(7) for step in (1, 2, 5)]
-    ticks = [step for step in steps if shortest <= step <= longest]
-    axis.set_xticks(ticks[:: -(-len(ticks) // 6)] if len(ticks) > 1 else [shortest, longest])
-    axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.minorticks_off()
+    _mark(axis.xaxis, shortest, longest)
     axis.set_ylim(0, 1.4 * axis.get_ylim()[1])
     axis.legend(fontsize=7, loc="upper right", frameon=False)
 
@@ -108,6 +104,17 @@ def _draw_popularity(axis: Any, whole: LogSummary, core: LogSummary) -> None:
             axis.plot(np.arange(1, len(counts) + 1), counts[::-1], color=color, linewidth=1.5)
     axis.set(xscale="log", yscale="log", title="popularity", xlabel="rank of the item")
     axis.set_ylabel("interactions")
+    _mark(axis.xaxis, 1, len(whole.popularity))
+    _mark(axis.yaxis, int(whole.popularity[0]), int(whole.popularity[-1]))
+
+
+def _mark(axis: Any, first: int, last: int) -> None:
+    """Put a few round numbers on a logarithmic axis."""
+    steps = [step * 10**power for power in range(10) for step in (1, 2, 5)]
+    inside = [step for step in steps if first <= step <= last]
+    ticks = inside[:: -(-len(inside) // 6)] if len(inside) > 1 else sorted({first, last})
+    axis.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def _draw_shares(axis: Any, modalities: Mapping[str, Shown]) -> None:
@@ -118,7 +125,7 @@ def _draw_shares(axis: Any, modalities: Mapping[str, Shown]) -> None:
         shares = (shown.summary.share_of_items, shown.summary.share_of_interactions)
         for offset, share, what in ((-0.2, shares[0], "items"), (0.2, shares[1], "interactions")):
             axis.barh(place + offset, share, 0.36, color=color, alpha=0.85 if offset < 0 else 0.45)
-            axis.text(0.03, place + offset, f"{what} {share:.1%}", va="center", fontsize=8)
+            axis.text(0.03, place + offset, f"{what} {percent(share)}", va="center", fontsize=8)
     axis.set(xlim=(0, 1), title="share with features", yticks=range(len(names)))
     axis.set_yticklabels(names)
     axis.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
@@ -136,8 +143,8 @@ def _draw_fit(axis: Any, modality: str, fit: Fit | None, color: str) -> None:
     axis.hist(fit.random, edges, density=True, color=_GREY, alpha=0.5, label="random items")
     axis.hist(fit.successive, edges, density=True, histtype="step", color=color, linewidth=1.8,
               label="one after\nthe other")  # fmt: skip
-    axis.text(0.97, 0.95, f"{fit.share:.0%}", ha="right", va="top", fontsize=15, color=color,
-              transform=axis.transAxes)  # fmt: skip
+    axis.text(0.97, 0.95, f"{100 * fit.share:.0f} %", ha="right", va="top", fontsize=15,
+              color=color, transform=axis.transAxes)  # fmt: skip
     axis.text(0.97, 0.8, "(chance: 50 %)", ha="right", va="top", fontsize=7,
               transform=axis.transAxes)  # fmt: skip
     axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
@@ -194,7 +201,7 @@ def _draw_item(
         for spine in axis.spines.values():
             spine.set_visible(False)
         inner = axis.inset_axes((0, 0.27, 1, 0.73))
-        inner.set(xticks=[], yticks=[])
+        inner.set(xticks=[], yticks=[], anchor="S")
         for spine in inner.spines.values():
             spine.set(color=color, linewidth=1.6 if similarity is None else 0.6)
         if picture is not None:

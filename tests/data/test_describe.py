@@ -67,7 +67,7 @@ def test_the_log_is_counted_before_and_after_the_filter(tmp_path: Path) -> None:
     assert rows["users"] == ["61", "60"]
     assert rows["interactions"] == ["482", "480"]
     assert rows["history, shortest"] == ["2", "8"]
-    assert rows["sparsity"] == [f"{1 - 481 / (61 * 40):.4%}", "80.0000%"]
+    assert rows["sparsity, %"] == [f"{100 - 48100 / (61 * 40):.4f}", "80.0000"]
     assert rows["repeated by the same user"] == ["1", "0"]
     assert rows["of these at the same time"] == ["1", "0"]
     assert summary_rows(whole, summarize(core_of(log, 99)))[0] == ("users", "61", "0")
@@ -145,7 +145,7 @@ def test_the_table_and_the_picture_are_made(
     write_vectors(folder / "shop.image.parquet", taste_vectors(5)[:30])
     assert run_script(script.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
-    assert "75.0% (30)" in said
+    assert "75.0 % (30)" in said
     assert "Item $number_" in said
     with image.open(folder / "shop.png") as plain:
         size = plain.size
