@@ -97,6 +97,7 @@ def test_features_are_judged_by_the_items_that_have_them() -> None:
     assert vectors.present.tolist() == [True, True, False, True, True]
     assert vectors.nearest(1, 9)[0][0] == 3  # a's twin c, which is item 3 here
     assert 2 not in vectors.nearest(1, 9)[0]
+    assert vectors.nearest(1, 9)[1].min() < 0  # centred: what all share says nothing
 
 
 def test_a_column_that_hardly_changes_and_rows_of_zeros_are_counted() -> None:
