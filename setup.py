@@ -20,7 +20,8 @@ sys.path.insert(0, str(HERE))  # a PEP 517 build does not put the project's fold
 
 from setup_kernels import CompileKernels, extensions  # noqa: E402
 
-# Each lower bound but torch's is what constraints-oldest.txt pins, and CI runs the tests there.
+# Each lower bound of what the package itself needs, but RecBole's and torch's, is what
+# constraints-oldest.txt pins, and CI runs the tests there.
 INSTALL_REQUIRES = [
     # 1.2.1 pins a ray without wheels for Python 3.12 and newer, where pip settles on 1.2.0.
     "recbole>=1.2.0,<1.3",

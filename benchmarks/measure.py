@@ -84,7 +84,7 @@ def environment(threads: int) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": versions,
-        "load before": os.getloadavg()[0],
+        "load after": os.getloadavg()[0],
     }
 
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/performance.md from the JSON files of the benchmarks.
+"""Draw the JSON files that training.py and growth.py wrote into a folder.
 
 python benchmarks/plot.py docs/performance
 """
@@ -16,9 +16,13 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 OURS, PEER = "#2c6fad", "#c0651a"
+GROWTH = {
+    "length": "history length, items (16 full histories a step)",
+    "items": "items of the catalogue (2,048 histories a step)",
+}
 
 
-def growth(folder: Path, what: str, axis: str, picture: str) -> None:
+def growth(folder: Path, what: str, axis: str) -> None:
     """Step time against one quantity, ours and each peer's, both axes logarithmic."""
     rows = read(folder / f"growth-{what}.json")["rows"]
     x = [row[what] for row in rows]
@@ -32,7 +36,7 @@ def growth(folder: Path, what: str, axis: str, picture: str) -> None:
     axes.set(xlabel=axis, ylabel="training step, ms")
     axes.grid(which="both", alpha=0.3)
     axes.legend()
-    figure.savefig(folder / picture, dpi=120)
+    figure.savefig(folder / f"growth-{what}.png", dpi=120)
 
 
 def ratios(folder: Path, picture: str) -> None:
@@ -67,9 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    ratios(folder, "training.png")
-    growth(folder, "length", "history length, items (16 full histories a step)", "length.png")
-    growth(folder, "items", "items of the catalogue (2,048 histories a step)", "items.png")
+    if list(folder.glob("training-*.json")):
+        ratios(folder, "training.png")
+    for what, axis in GROWTH.items():
+        if (folder / f"growth-{what}.json").exists():
+            growth(folder, what, axis)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> None:
 
         return run
 
-    there = [name for name, state in backends().items() if state[0]]
+    there = [name for name, state in backends().items() if state.startswith("available")]
     fit = {"cpu": ("cpu", "reference"), "cuda": ("triton", "mamba_ssm", "reference")}
     there = [name for name in there if name in fit[args.device]]
     competitors = {f"{name}, forward": forward(name) for name in there}

@@ -52,14 +52,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 wanted=ctx.needs_input_grad[:2],
             )
         ctx.save_for_backward(*gradients)
-        ctx.dtypes = query.dtype, table.dtype
+        ctx.dtypes, ctx.n_queries = (query.dtype, table.dtype), len(query)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [
-            None if gradient is None else gradient.mul_(grad_loss).to(dtype)
+            None if gradient is None else gradient.mul_(grad_loss / ctx.n_queries).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *gradients, None
@@ -68,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _pass(
     query: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the loss, and its gradients by query and table where they are wanted."""
+    """Return the mean loss, and where wanted the gradients of the sum by query and table."""
     n_queries, n_items = query.shape[0], table.shape[0]
     at_a_time = LOGITS_AT_A_TIME.get(query.device.type, LOGITS_AT_A_TIME["cuda"])
     rows = min(n_queries, max(FEWEST_ROWS, at_a_time // n_items))
@@ -85,9 +85,9 @@ def _pass(
         losses[start : start + rows] = (total.log() - of_target)[:, 0]
         if not any(wanted):
             continue
-        scale = 1.0 / n_queries
-        probabilities = exponentials.mul_(scale / total)
-        probabilities.scatter_add_(1, target, torch.full_like(total, -scale))
+        # Without the mean's 1 / n_queries, which float16 could not hold together with them.
+        probabilities = exponentials.div_(total)
+        probabilities.scatter_add_(1, target, torch.full_like(total, -1.0))
         slope = probabilities.to(chunk.dtype)
         if of_query is not None:
             of_query[start : start + rows] = product(slope, table.T, rows_at_a_time=rows)

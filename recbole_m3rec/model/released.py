@@ -32,7 +32,7 @@ def load_released_state(state_dict: Mapping[str, Tensor]) -> M3RecNetwork:
     """
     features = {}
     for name in ("image", "text"):
-        values = state_dict[f"{_PREFIX[name]}feat.weight"].detach().clone()
+        values = state_dict[f"{_PREFIX[name]}feat.weight"].detach().float().cpu().clone()
         present = torch.ones(values.shape[0], dtype=torch.bool)
         fingerprint = hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
         features[name] = ItemFeatures(name, values, present, fingerprint, f"{name}: released")

@@ -186,8 +186,9 @@ def print_places(checkpoint: Path | None, log: Path | None = None) -> None:
 def users_error(error: Exception) -> str | None:
     """Return one line for an error that the user can mend, None for a fault of the program.
 
-    Ours are the errors whose class this package defines; RecBole's are those that its configuration
-    raises itself. What a worker process raised arrives as the text of its traceback.
+    Ours are the errors whose class this package defines, and those of a value or a file that it
+    raises itself; RecBole's are those that its configuration raises itself. What a worker process
+    raised arrives as the text of its traceback.
     """
     text = str(error)
     if type(error).__name__ == "ProcessRaisedException":
@@ -198,9 +199,16 @@ def users_error(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return one_line(f"{error.filename}: {error.strerror}")
     frame = list(traceback.walk_tb(error.__traceback__))[-1]
-    if frame[0].f_globals.get("__name__") == "recbole.config.configurator":
-        said = text or linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()
-        return one_line(f"RecBole refuses the configuration: {said}")
+    raised_in = str(frame[0].f_globals.get("__name__"))
+    line = linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()
+    if (
+        isinstance(error, (ValueError, OSError))
+        and raised_in.startswith("recbole_m3rec.")
+        and line.startswith("raise ")  # our own words, not those of what we called
+    ):
+        return one_line(getattr(error, "strerror", None) or text)
+    if raised_in == "recbole.config.configurator":
+        return one_line(f"RecBole refuses the configuration: {text or line}")
     return None
 
 

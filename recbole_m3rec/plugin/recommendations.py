@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_m3rec.model.ranking import best
 from recbole_m3rec.plugin.evaluation import items_kept
 from recbole_m3rec.plugin.guards import NotANumberError
 
@@ -137,10 +138,8 @@ def recommend(
             if not keep_seen:
                 row, item = histories.seen(batch)
                 scores[torch.from_numpy(row), torch.from_numpy(item).long()] = -torch.inf
-            best = torch.topk(scores, min(k, scores.shape[1]))
-            yield list(
-                as_rows(dataset, users, best.indices.cpu().numpy(), best.values.cpu().numpy())
-            )
+            values, items = best(scores, k)  # ties as in evaluation
+            yield list(as_rows(dataset, users, items.cpu().numpy(), values.cpu().numpy()))
             progress.update(len(users))
 
 

@@ -72,7 +72,10 @@ def read_saved_run(path: Path) -> SavedRun:
                 if key not in NOT_SETTINGS
             },
         )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (
+        *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
+        *(AttributeError, ImportError),
+    ) as error:
         raise CheckpointError(
             f"{path} is no whole checkpoint of RecBole ({type(error).__name__}: {error})."
         ) from error

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from recbole_m3rec.plugin.command_line import INTERRUPTED, USER_ERROR, one_line, users_error
+from recbole_m3rec.plugin.command_line import INTERRUPTED, USER_ERROR, users_error
 
 
 class NotConfirmedError(ValueError):
@@ -38,7 +36,7 @@ def run_script(
         print("\nInterrupted. The same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        message = users_error(error) or _own_system_error(error)
+        message = users_error(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -81,12 +79,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
     return int(text)
-
-
-def _own_system_error(error: Exception) -> str | None:
-    """Return the message of a missing file or a full disk that this package reports itself."""
-    frames: list[tuple[Any, int]] = list(traceback.walk_tb(error.__traceback__))
-    raised_in = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
-    if isinstance(error, OSError) and raised_in.startswith("recbole_m3rec."):
-        return one_line(error.strerror or str(error))
-    return None

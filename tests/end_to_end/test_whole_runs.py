@@ -89,18 +89,30 @@ def test_a_seed_gives_the_same_run_twice_and_another_seed_another(
 def test_mixed_precision_trains_in_bfloat16_and_evaluates_in_float32(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
-    linear = torch.nn.functional.linear
+    from recbole.trainer import Trainer
+
+    seen: dict[str, set[torch.dtype]] = {"training": set(), "evaluation": set()}
+    now = "training"
+    linear, evaluate = torch.nn.functional.linear, Trainer.evaluate
 
     def watch(*args: Any) -> torch.Tensor:
         out = linear(*args)
-        dtypes[torch.is_grad_enabled()].add(out.dtype)
+        seen[now].add(out.dtype)
         return out
 
+    def evaluating(*args: Any, **kwargs: Any) -> Any:
+        nonlocal now
+        now = "evaluation"
+        try:
+            return evaluate(*args, **kwargs)
+        finally:
+            now = "training"
+
     monkeypatch.setattr(torch.nn.functional, "linear", watch)
+    monkeypatch.setattr(Trainer, "evaluate", evaluating)
     result = train(enable_amp=True)
-    assert torch.bfloat16 in dtypes[True]
-    assert dtypes[False] == {torch.float32}
+    assert torch.bfloat16 in seen["training"]
+    assert seen["evaluation"] == {torch.float32}
     assert result["test_result"]["ndcg@5"] > 0
 
 

@@ -104,3 +104,14 @@ def test_never_more_logits_than_allowed_are_held(monkeypatch):
     with Watch():
         linear_cross_entropy(query, table, targets).backward()
     assert 300 <= max(sizes) < 64 * 100 / 4
+
+
+def test_float16_keeps_the_gradients_of_items_that_are_no_target():
+    query, table, targets = problem(2048, 3000, 0.1)
+    _, *expected = with_gradients(plain, query.double(), table.double(), targets)
+    with torch.autocast("cpu", torch.float16):
+        _, *found = with_gradients(linear_cross_entropy, query, table, targets)
+    others = torch.ones(3000, dtype=torch.bool)
+    others[targets] = False
+    error = (found[1][others].double() - expected[1][others]).abs().max()
+    assert error <= 0.05 * expected[1][others].abs().max()

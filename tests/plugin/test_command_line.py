@@ -318,6 +318,30 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call: Any) -> None:
     assert "x.pth is no whole checkpoint" in error
     torch.save({"state_dict": {}}, "y.pth")
     assert "y.pth is no whole checkpoint" in call("--evaluate", "y.pth")[2]
+    torch.save({"config": {"model": "M3Rec", "dataset": "tiny"}, "epoch": 1}, "z.pth")
+    assert "z.pth is no whole checkpoint" in call("--evaluate", "z.pth")[2]
+
+
+def test_a_setting_without_meaning_is_a_users_error(call: Any, write_dataset: Any) -> None:
+    write_dataset()
+    Path("properties/dataset").mkdir(parents=True)
+    Path("properties/dataset/tiny.yaml").write_text(
+        "features: {text: {encoder: tfidf-svd, fields: [title]}}\n"
+    )
+    code, _, error = call("--model=M3Rec", "--dataset=tiny", "--feature_norm=l3")
+    assert code == 2
+    assert error == (
+        "error: feature_norm must be one of none, l2, standardize, found 'l3'. Did you mean l2?"
+    )
+
+
+def test_a_fault_of_the_program_is_none_of_the_users(monkeypatch: Any, call: Any) -> None:
+    def faulty(*args: Any) -> None:
+        dict(zip([1], [], strict=True))
+
+    monkeypatch.setattr(command_line, "dispatch", faulty)
+    with pytest.raises(ValueError, match="zip"):
+        call("--model=M3Rec", "--dataset=tiny")
 
 
 def read_csv(path: str) -> list[dict[str, str]]:

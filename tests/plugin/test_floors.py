@@ -22,7 +22,6 @@ BELOW = {
 ADAPTERS = {
     "data/dataset.py",
     "data/loader.py",
-    "model/adapter.py",
     "model/m3rec.py",
     "model/mamba4rec.py",
 }
