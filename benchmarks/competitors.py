@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,8 +121,3 @@ def made_up_batches(n_items: int, lengths: np.ndarray, longest: int) -> Iterator
                 "item_id": torch.randint(1, n_items, (len(lengths),), generator=random),
             }
         )
-
-
-def named(settings: Mapping[str, Any]) -> str:
-    """Settings as a short text for a table."""
-    return ", ".join(f"{key} {value}" for key, value in settings.items())

@@ -13,11 +13,20 @@ import torch
 from torch import Tensor
 
 from . import cpu_library
-from .cpu_library import available, check_sequences, check_tensors, rows
+from .cpu_library import available
+from .scan_arguments import (
+    check_scan,
+    check_sequences,
+    check_state,
+    gradients_by,
+    rows,
+    save_inputs,
+)
 
 __all__ = ["available", "selective_scan_cpu", "selective_scan_states_cpu", "selective_step_cpu"]
 
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens"
+_CPU = torch.device("cpu")
 _OPTIONS = "bool read_last, Tensor? dt_bias, Tensor? z"
 
 
@@ -108,58 +117,7 @@ def _(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return _empty_gradients(x, A, dt_bias, z)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.read_last, dt_bias, z = inputs
-    ctx.save_for_backward(*tensors, dt_bias, z)
-
-
-def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, dt_bias, z = ctx.saved_tensors
-    *of_six, of_bias, of_z = _scan_backward(grad_y, *tensors, ctx.read_last, dt_bias, z)
-    # Nothing for cu_seqlens and read_last.
-    return (
-        *of_six,
-        None,
-        None,
-        None if dt_bias is None else of_bias,
-        None if z is None else of_z,
-    )
-
-
-_scan.register_autograd(_gradients, setup_context=_save_inputs)
-
-
-def _check(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    dt_bias: Tensor | None,
-    z: Tensor | None,
-    n_results: int,
-) -> None:
-    """Raise ValueError unless shapes and dtypes fit together."""
-    if x.dim() != 2 or A.dim() != 2 or A.shape[1] == 0:
-        raise ValueError(
-            "x and A: expected [n, d_inner] and [d_inner, d_state], "
-            f"found {list(x.shape)} and {list(A.shape)}"
-        )
-    (n, d_inner), d_state = x.shape, A.shape[1]
-    expected: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "x": (x, (n, d_inner)),
-        "dt": (dt, (n, d_inner)),
-        "A": (A, (d_inner, d_state)),
-        "B": (B, (n, d_state)),
-        "C": (C, (n, d_state)),
-        "D": (D, (d_inner,)),
-    }
-    if dt_bias is not None:
-        expected["dt_bias"] = (dt_bias, (d_inner,))
-    if z is not None:
-        expected["z"] = (z, (n_results, d_inner))
-    check_tensors(expected)
+_scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
 
 
 def _floats(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -203,9 +161,9 @@ def selective_scan_cpu(
         ValueError: shapes, dtypes or ``cu_seqlens`` do not fit.
         RuntimeError: the kernels were not built; the message says why.
     """
-    check_sequences(cu_seqlens)
+    check_sequences(cu_seqlens, _CPU)
     n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
-    _check(x, dt, A, B, C, D, dt_bias, z, n_results)
+    check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, n_results)
     y: Tensor = _scan(*_floats(x, dt, A, B, C, D), cu_seqlens, read_last, *_floats(dt_bias, z))
     return y.to(x.dtype)
 
@@ -234,17 +192,12 @@ def selective_scan_states_cpu(
         The result, and the states after the sequences' last tokens,
         ``[n_sequences, d_inner, d_state]`` float32.
     """
-    check_sequences(cu_seqlens)
+    check_sequences(cu_seqlens, _CPU)
     n_sequences = cu_seqlens.shape[0] - 1
-    _check(x, dt, A, B, C, D, dt_bias, z, n_sequences if read_last else x.shape[0])
+    check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, n_sequences if read_last else x.shape[0])
     last_state = torch.empty(n_sequences, *A.shape)
-    if initial_state is not None and (
-        initial_state.shape != last_state.shape or initial_state.dtype != torch.float32
-    ):
-        raise ValueError(
-            f"initial_state: expected {list(last_state.shape)} float32, "
-            f"found {list(initial_state.shape)} {initial_state.dtype}"
-        )
+    if initial_state is not None:
+        check_state("initial_state", initial_state, A, n_sequences)
     floats = _floats(x, dt, A, B, C, D)
     options = _floats(dt_bias, z)
     y = torch.empty(n_sequences if read_last else x.shape[0], x.shape[1])
@@ -274,13 +227,8 @@ def selective_step_cpu(
     Returns:
         ``[n, d_inner]`` in the dtype of ``x``.
     """
-    _check(x, dt, A, B, C, D, dt_bias, z, x.shape[0])
-    shape = (x.shape[0], *A.shape)
-    if state.shape != shape or state.dtype != torch.float32 or not state.is_contiguous():
-        raise ValueError(
-            f"state: expected a contiguous float32 tensor {list(shape)}, "
-            f"found {list(state.shape)} {state.dtype}, strides {list(state.stride())}"
-        )
+    check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, x.shape[0])
+    check_state("state", state, A, x.shape[0])
     floats = _floats(x, dt, A, B, C, D)
     options = _floats(dt_bias, z)
     y = torch.empty(x.shape)

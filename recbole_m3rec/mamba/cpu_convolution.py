@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library
-from .cpu_library import check_sequences, check_tensors, rows
+from .scan_arguments import check_convolution, check_sequences, rows
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> list[int]:
@@ -105,15 +105,7 @@ def causal_conv1d_silu_cpu(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: 
         ValueError: shapes, dtypes or ``cu_seqlens`` do not fit.
         RuntimeError: the kernels were not built; the message says why.
     """
-    check_sequences(cu_seqlens)
-    if x.dim() != 2 or weight.dim() != 2 or weight.shape[1] == 0:
-        raise ValueError(
-            "x and weight: expected [n_tokens, d_inner] and [d_inner, d_conv], "
-            f"found {list(x.shape)} and {list(weight.shape)}"
-        )
-    d_inner = x.shape[1]
-    shapes = {"x": tuple(x.shape), "weight": (d_inner, weight.shape[1]), "bias": (d_inner,)}
-    tensors = {"x": x, "weight": weight, "bias": bias}
-    check_tensors({name: (tensors[name], shapes[name]) for name in shapes})
+    check_sequences(cu_seqlens, torch.device("cpu"))
+    check_convolution(torch.device("cpu"), x, weight, bias)
     y: Tensor = _convolve(x.float(), weight.float(), bias.float(), cu_seqlens)
     return y.to(x.dtype)

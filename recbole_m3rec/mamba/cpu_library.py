@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 INTERFACE = 6  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
@@ -138,28 +137,3 @@ def call(function: str, *arguments: Any) -> None:
 
 def instruction_set() -> int:
     return INSTRUCTION_SETS[os.environ.get("RECBOLE_M3REC_VECTORS", "auto")]
-
-
-def rows(matrix: Tensor) -> Tensor:
-    """The matrix itself where each of its rows is contiguous, else a contiguous copy."""
-    return matrix if matrix.stride(-1) == 1 else matrix.contiguous()
-
-
-def check_tensors(expected: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
-    """Raise ValueError unless each tensor has its shape, a short float dtype, and is here."""
-    for name, (tensor, shape) in expected.items():
-        if tensor.shape != shape:
-            raise ValueError(f"{name}: expected shape {list(shape)}, found {list(tensor.shape)}")
-        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"{name}: expected float32, bfloat16 or float16, found {tensor.dtype}")
-        if tensor.device.type != "cpu":
-            raise ValueError(f"{name}: expected a tensor on the CPU, found it on {tensor.device}")
-
-
-def check_sequences(cu_seqlens: Tensor) -> None:
-    """Raise ValueError unless shape and dtype are right; the library looks at the values."""
-    if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.shape[0] == 0:
-        raise ValueError(
-            "cu_seqlens: expected [n_sequences + 1] int32, "
-            f"found {list(cu_seqlens.shape)} {cu_seqlens.dtype}"
-        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library
-from .cpu_library import rows
+from .scan_arguments import rows
 
 FEWEST_ROWS = 256  # below, packing the weight costs more than the product
 LARGEST_OUTPUT = 1024  # of a layer, whose weight stays in a processor's cache

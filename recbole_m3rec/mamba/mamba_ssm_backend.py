@@ -187,8 +187,7 @@ def _check(
     read_last: bool,
 ) -> None:
     check_sequences(cu_seqlens, x.device)
-    check_scan(
-        *(x, dt, A, B, C, D, dt_bias, z), cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
-    )
+    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
     if A.shape[1] > MAX_STATES:
         raise ValueError(f"d_state: mamba-ssm takes {MAX_STATES} at most, found {A.shape[1]}")

@@ -1,6 +1,9 @@
-"""What the scans on CUDA take: shapes, dtypes, devices, checked before anything is launched."""
+"""What scans and convolutions of every backend take: the checks of it, and how gradients get it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +32,8 @@ def check_tensors(device: torch.device, **expected: tuple[Tensor | None, tuple[i
 def check_sequences(cu_seqlens: Tensor, device: torch.device) -> None:
     """Raise ValueError unless shape, dtype and device are right.
 
-    The values are not looked at: they are on the device, and the host would have to wait for them.
+    The values are not looked at: on CUDA the host would have to wait for them, and the library for
+    the CPU does so itself.
     """
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.shape[0] == 0:
         raise ValueError(
@@ -42,7 +46,24 @@ def check_sequences(cu_seqlens: Tensor, device: torch.device) -> None:
         )
 
 
+def check_convolution(device: torch.device, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise ValueError unless the arguments of a convolution fit together and are on ``device``."""
+    if x.dim() != 2 or weight.dim() != 2 or weight.shape[1] == 0:
+        raise ValueError(
+            "x and weight: expected [n_tokens, d_inner] and [d_inner, d_conv], "
+            f"found {list(x.shape)} and {list(weight.shape)}"
+        )
+    n_tokens, d_inner = x.shape
+    check_tensors(
+        device,
+        x=(x, (n_tokens, d_inner)),
+        weight=(weight, (d_inner, weight.shape[1])),
+        bias=(bias, (d_inner,)),
+    )
+
+
 def check_scan(
+    device: torch.device,
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -52,10 +73,8 @@ def check_scan(
     dt_bias: Tensor | None,
     z: Tensor | None,
     n_results: int,
-    state: Tensor | None = None,
-    n_sequences: int = 0,
 ) -> None:
-    """Raise ValueError unless the arguments of a scan fit together; ``state`` must be float32."""
+    """Raise ValueError unless the arguments of a scan fit together and are on ``device``."""
     if x.dim() != 2 or A.dim() != 2 or A.shape[1] == 0:
         raise ValueError(
             "x and A: expected [n, d_inner] and [d_inner, d_state], "
@@ -63,7 +82,7 @@ def check_scan(
         )
     (n, d_inner), d_state = x.shape, A.shape[1]
     check_tensors(
-        x.device,
+        device,
         x=(x, (n, d_inner)),
         dt=(dt, (n, d_inner)),
         A=(A, (d_inner, d_state)),
@@ -72,13 +91,51 @@ def check_scan(
         D=(D, (d_inner,)),
         dt_bias=(dt_bias, (d_inner,)),
         z=(z, (n_results, d_inner)),
-        state=(state, (n_sequences, d_inner, d_state)),
     )
-    if state is not None and (state.dtype != torch.float32 or not state.is_contiguous()):
+
+
+def check_state(name: str, state: Tensor, like: Tensor, n_sequences: int) -> None:
+    """Raise ValueError unless a state is contiguous float32 ``[n_sequences, *like.shape]``.
+
+    Args:
+        name: of the argument.
+        state: what was given.
+        like: ``A``, on whose device it has to be.
+        n_sequences: sequences, or rows of a step.
+    """
+    shape = (n_sequences, *like.shape)
+    check_tensors(like.device, **{name: (state, shape)})
+    if state.dtype != torch.float32 or not state.is_contiguous():
         raise ValueError(
-            "state: expected a contiguous float32 tensor, "
+            f"{name}: expected a contiguous float32 tensor {list(shape)}, "
             f"found {state.dtype}, strides {list(state.stride())}"
         )
+
+
+def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep a scan's inputs for its gradients."""
+    *tensors, ctx.read_last, dt_bias, z = inputs
+    ctx.save_for_backward(*tensors, dt_bias, z)
+
+
+def gradients_by(
+    scan_backward: Callable[..., tuple[Tensor, ...]],
+) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
+    """Return the gradient function of a scan whose backward operator this is."""
+
+    def gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, dt_bias, z = ctx.saved_tensors
+        *of_six, of_bias, of_z = scan_backward(grad_y, *tensors, ctx.read_last, dt_bias, z)
+        # Nothing for cu_seqlens and read_last.
+        return (
+            *of_six,
+            None,
+            None,
+            None if dt_bias is None else of_bias,
+            None if z is None else of_z,
+        )
+
+    return gradients
 
 
 def rows(matrix: Tensor) -> Tensor:

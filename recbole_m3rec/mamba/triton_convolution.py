@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .scan_arguments import check_sequences, check_tensors, rows
+from .scan_arguments import check_convolution, check_sequences, rows
 from .triton_device import groups_of, next_power_of_2, on_device
 
 BLOCK_T = 16  # tokens of a tile
@@ -112,17 +112,6 @@ def causal_conv1d_silu_triton(
         ValueError: shapes, dtypes or devices do not fit.
     """
     check_sequences(cu_seqlens, x.device)
-    if x.dim() != 2 or weight.dim() != 2 or weight.shape[1] == 0:
-        raise ValueError(
-            "x and weight: expected [n_tokens, d_inner] and [d_inner, d_conv], "
-            f"found {list(x.shape)} and {list(weight.shape)}"
-        )
-    n_tokens, d_inner = x.shape
-    check_tensors(
-        x.device,
-        x=(x, (n_tokens, d_inner)),
-        weight=(weight, (d_inner, weight.shape[1])),
-        bias=(bias, (d_inner,)),
-    )
+    check_convolution(x.device, x, weight, bias)
     y: Tensor = _convolve(x, weight, bias, cu_seqlens)
     return y

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .scan_arguments import check_scan, check_sequences, rows
+from .scan_arguments import (
+    check_scan,
+    check_sequences,
+    check_state,
+    gradients_by,
+    rows,
+    save_inputs,
+)
 from .triton_device import available, groups_of, next_power_of_2, on_device
 
 __all__ = [
@@ -175,25 +182,7 @@ def _(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.read_last, dt_bias, z = inputs
-    ctx.save_for_backward(*tensors, dt_bias, z)
-
-
-def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, dt_bias, z = ctx.saved_tensors
-    *of_six, of_bias, of_z = _scan_backward(grad_y, *tensors, ctx.read_last, dt_bias, z)
-    # Nothing for cu_seqlens and read_last.
-    return (
-        *of_six,
-        None,
-        None,
-        None if dt_bias is None else of_bias,
-        None if z is None else of_z,
-    )
-
-
-_scan.register_autograd(_gradients, setup_context=_save_inputs)
+_scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
 
 
 def selective_scan_triton(
@@ -221,9 +210,8 @@ def selective_scan_triton(
         ValueError: shapes, dtypes or devices do not fit.
     """
     check_sequences(cu_seqlens, x.device)
-    check_scan(
-        *(x, dt, A, B, C, D, dt_bias, z), cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
-    )
+    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
     y: Tensor = _scan(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
     return y
 
@@ -255,7 +243,9 @@ def selective_scan_states_triton(
     check_sequences(cu_seqlens, x.device)
     n_sequences = cu_seqlens.shape[0] - 1
     y = _empty_result(x, cu_seqlens, read_last)
-    check_scan(*(x, dt, A, B, C, D, dt_bias, z), y.shape[0], initial_state, n_sequences)
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, y.shape[0])
+    if initial_state is not None:
+        check_state("initial_state", initial_state, A, n_sequences)
     last = torch.empty(n_sequences, *A.shape, dtype=torch.float32, device=x.device)
     call = _Call((x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z))
     call.forward(initial_state, y, last)
@@ -283,7 +273,8 @@ def selective_step_triton(
     Returns:
         ``[n, d_inner]`` in the dtype of ``x``.
     """
-    check_scan(*(x, dt, A, B, C, D, dt_bias, z), x.shape[0], state, x.shape[0])
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, x.shape[0])
+    check_state("state", state, A, x.shape[0])
     y = x.new_empty(x.shape)
     _Call((x, dt, A, B, C, D, None, False, dt_bias, z)).forward(state, y, state)
     return y

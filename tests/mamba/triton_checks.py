@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.mamba import MambaBlock, backends, triton_device
+from recbole_m3rec.mamba import MambaBlock, backends, scan_arguments, triton_device
 from recbole_m3rec.mamba import triton_convolution as convolution
 from recbole_m3rec.mamba import triton_scan as triton
 
@@ -302,7 +302,7 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="^state: expected shape"):
         triton.selective_step_triton(torch.zeros(5, 5, 7, device=DEVICE), *tensors)
     with pytest.raises(ValueError, match="^x: expected a tensor on"):
-        convolution.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
+        scan_arguments.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
 
 
 def one_by_one(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
