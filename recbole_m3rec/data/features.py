@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import math
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.data.feature_table import FeatureFileError, FeatureTable
+from recbole_m3rec.data.suggestions import did_you_mean
 
 FEATURE_NORMS = ("none", "l2", "standardize")
 
@@ -70,10 +70,9 @@ def align(
         ValueError: unknown ``feature_norm``.
     """
     if feature_norm not in FEATURE_NORMS:
-        near = difflib.get_close_matches(str(feature_norm), FEATURE_NORMS, n=1)
         raise ValueError(
-            f"feature_norm must be one of {', '.join(FEATURE_NORMS)}, found {feature_norm!r}"
-            + (f". Did you mean {near[0]}?" if near else "")
+            f"feature_norm must be one of {', '.join(FEATURE_NORMS)}, found {feature_norm!r}."
+            + did_you_mean(str(feature_norm), FEATURE_NORMS)
         )
     tokens = pa.array(np.asarray(id2token, dtype=object), pa.string())
     file_ids = pa.array(table.item_ids, pa.string())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+from recbole_m3rec.data.suggestions import did_you_mean
 
 _logger = logging.getLogger(__name__)
 
@@ -148,10 +149,9 @@ def _places(path: Path, names: list[str], fields: Sequence[str]) -> list[int]:
 
 def _place(path: Path, names: list[str], field: str) -> int:
     if field not in names:
-        near = difflib.get_close_matches(field, names, n=1)
         raise ItemFileError(
             f"{path}, line 1: no field {field!r}; the file has {', '.join(names)}."
-            + (f" Did you mean {near[0]}?" if near else "")
+            + did_you_mean(field, names)
         )
     return names.index(field)
 

@@ -6,11 +6,11 @@ options of the encoder.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.encoders import ENCODER_NAMES, RANDOM_CODES, encoder_options, text_encoder
 
 # Part of every recipe; raise it when the same recipe would make other vectors, so that files made
@@ -69,7 +69,8 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
     if not isinstance(encoder, str) or not (is_text or encoder == RANDOM_CODES):
         raise RecipeError(
             f"{key}: unknown encoder {encoder!r}, there are {', '.join(ENCODER_NAMES)}"
-            + nearest_name(encoder, ENCODER_NAMES)
+            + "."
+            + did_you_mean(str(encoder), ENCODER_NAMES)
         )
     options = encoder_options(encoder)
     known = [*options, "encoder"] + (["fields", "keep_html"] if is_text else [])
@@ -77,7 +78,8 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
         if name not in known:
             raise RecipeError(
                 f"{key}: {encoder} has no option {name!r}, it takes {', '.join(known)}"
-                + nearest_name(name, known)
+                + "."
+                + did_you_mean(str(name), known)
             )
     fields = given.get("fields", ())
     fields = (fields,) if isinstance(fields, str) else fields
@@ -107,9 +109,3 @@ def parse_recipes(features: Any) -> dict[str, Recipe]:
         for modality, given in features.items()
         if given is not None
     }
-
-
-def nearest_name(name: Any, names: Iterable[str]) -> str:
-    """Return the end of an error message about an unknown name: the one probably meant, if any."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f". Did you mean {near[0]}?" if near else ""

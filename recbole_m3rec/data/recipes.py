@@ -21,7 +21,8 @@ from recbole_m3rec.data.feature_files import (
     read_metadata,
     write_features,
 )
-from recbole_m3rec.data.recipe_config import Recipe, RecipeError, nearest_name, parse_recipes
+from recbole_m3rec.data.recipe_config import Recipe, RecipeError, parse_recipes
+from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.data.text_features import make_text_features, sha256_of, work_folder
 from recbole_m3rec.encoders import RANDOM_CODES, random_codes
 
@@ -88,7 +89,7 @@ def resolve_modalities(
             raise ModalityError(
                 f"modalities: {modality} has neither a file {dataset}.{modality}.<format>"
                 f" ({', '.join(FORMATS)}) in {feature_path} nor a recipe under features:. There is"
-                f" {', '.join(there) or 'no other modality'}{nearest_name(modality, there)}"
+                f" {', '.join(there) or 'no other modality'}.{did_you_mean(modality, there)}"
             )
     return [
         _source(

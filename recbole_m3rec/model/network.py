@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import PackedSequences, pack
+from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.mamba import Dropout, check_backend
 from recbole_m3rec.model.cross_entropy import linear_cross_entropy
 from recbole_m3rec.model.layers import (
@@ -271,8 +271,7 @@ class M3RecNetwork(nn.Module):
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ModelConfigError, naming the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
         raise ModelConfigError(
-            f"{name} must be one of {', '.join(choices)}, found {value!r}"
-            + (f". Did you mean {near[0]}?" if near else "")
+            f"{name} must be one of {', '.join(choices)}, found {value!r}."
+            + did_you_mean(str(value), choices)
         )

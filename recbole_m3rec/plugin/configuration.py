@@ -13,7 +13,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.plugin.suggestions import nearest
+from recbole_m3rec.data.suggestions import nearest
 from recbole_m3rec.plugin.yaml_files import ConfigurationError, read_yaml
 
 OWN_MODELS = ("M3Rec", "Mamba4Rec")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.data.amazon_releases import command_for
+from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.plugin.configuration import OWN_MODELS, properties_folder
-from recbole_m3rec.plugin.suggestions import did_you_mean
 
 
 class UnknownNameError(ValueError):

@@ -330,7 +330,7 @@ def test_a_setting_without_meaning_is_a_users_error(call: Any, write_dataset: An
     )
     code, _, error = call("--model=M3Rec", "--dataset=tiny", "--feature_norm=l3")
     assert code == 2
-    assert error == "error: feature_norm must be one of none, l2, standardize, found 'l3'"
+    assert error == "error: feature_norm must be one of none, l2, standardize, found 'l3'."
 
 
 def test_a_fault_of_the_program_is_none_of_the_users(monkeypatch: Any, call: Any) -> None:

@@ -4,8 +4,8 @@ import pytest
 from recbole.config import Config
 from recbole.data import create_dataset
 
+from recbole_m3rec.data.suggestions import did_you_mean, nearest
 from recbole_m3rec.plugin.inputs import InteractionFileError, UnknownNameError
-from recbole_m3rec.plugin.suggestions import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(
