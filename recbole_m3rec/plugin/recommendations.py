@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_m3rec.data.atomic_files import new_files
 from recbole_m3rec.model.ranking import best
 from recbole_m3rec.plugin.evaluation import items_kept
 from recbole_m3rec.plugin.guards import NotANumberError
@@ -91,6 +92,7 @@ def write_recommendations(
     Raises:
         RecommendationError: the data come as ready-made sequences.
         NotANumberError: a score is NaN.
+        CannotWriteError: the file cannot be written, e.g. for a full disk; the old one stays.
     """
     if config["benchmark_filename"]:
         raise RecommendationError(
@@ -98,18 +100,13 @@ def write_recommendations(
             "whole history cannot be read."
         )
     histories = Histories(interactions, dataset)
-    unfinished = output.with_name(f"{output.name}.{os.getpid()}.unfinished")
-    try:
-        with open(unfinished, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for rows in recommend(config, model, dataset, histories, k, keep_seen):
-                writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with new_files(output) as [new], new.writing():
+        file = io.TextIOWrapper(new.file, encoding="utf-8", newline="")
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for rows in recommend(config, model, dataset, histories, k, keep_seen):
+            writer.writerows(rows)
+        file.detach()  # written through; what is below stays open
     return len(histories.users)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,25 +16,6 @@ built, why = cpu_library.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 RAGGED = [3, 1, 70, 2, 5, 64, 1, 1, 33, 200]
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu_library.load.cache_clear()
-    usable, reason = cpu_library.available()
-    monkeypatch.undo()
-    cpu_library.load.cache_clear()
-    if not usable:
-        pytest.skip(reason)
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def inputs(lengths: Sequence[int], d_inner: int, d_conv: int) -> tuple[list[Tensor], Tensor]:

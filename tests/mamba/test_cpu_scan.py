@@ -93,27 +93,6 @@ def assert_as_reference(
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu_library.load.cache_clear()
-    usable, reason = cpu.available()
-    monkeypatch.undo()
-    cpu_library.load.cache_clear()
-    if not usable:
-        pytest.skip(reason)
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    return str(request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Give torch its number of threads back afterwards."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def own_threads() -> Iterator[None]:
     """Have the library use its own threads instead of torch's."""

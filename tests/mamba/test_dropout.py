@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,25 +16,6 @@ from recbole_m3rec.mamba.dropout import Dropout
 
 built, why = cpu_library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu_library.load.cache_clear()
-    usable, reason = cpu_library.available()
-    monkeypatch.undo()
-    cpu_library.load.cache_clear()
-    if not usable:
-        pytest.skip(reason)
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def philox(seed: int, counter: np.ndarray) -> list[np.ndarray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -15,25 +13,6 @@ from recbole_m3rec.mamba.dropout import dropout, new_seed
 built, why = cpu_library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
 ALL = 65536
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu_library.load.cache_clear()
-    usable, reason = cpu_library.available()
-    monkeypatch.undo()
-    cpu_library.load.cache_clear()
-    if not usable:
-        pytest.skip(reason)
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def with_gradient(x: Tensor, p: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,25 +12,6 @@ from recbole_m3rec.mamba.products import Linear
 
 built, why = cpu_library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-    cpu_library.load.cache_clear()
-    usable, reason = cpu_library.available()
-    monkeypatch.undo()
-    cpu_library.load.cache_clear()
-    if not usable:
-        pytest.skip(reason)
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def inputs(n: int, n_in: int, n_out: int, bias: bool = True) -> list[Tensor | None]:
