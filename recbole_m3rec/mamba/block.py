@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import causal_conv1d_silu
+from .cpu_step import block_step_cpu, step_suits
 from .products import Linear, product
-from .scan import selective_scan, selective_scan_states, selective_step
+from .scan import choose_backend, selective_scan, selective_scan_states, selective_step
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
 
@@ -113,6 +114,21 @@ class MambaBlock(nn.Module):
         out: Tensor = self.out_proj(y)
         return out
 
+    def _weights(self) -> tuple[Tensor, ...]:
+        """All weights, in the order of :func:`block_step_cpu`."""
+        # Looked up past nn.Module's attributes, which take twice as long as the kernel.
+        own = self._parameters
+        of = {name: module._parameters for name, module in self._modules.items() if module}
+        found = (
+            of["in_proj"]["weight"],
+            *(of["conv1d"]["weight"], of["conv1d"]["bias"]),
+            of["x_proj"]["weight"],
+            *(of["dt_proj"]["weight"], of["dt_proj"]["bias"]),
+            *(own["A_log"], own["D"]),
+            of["out_proj"]["weight"],
+        )
+        return cast("tuple[Tensor, ...]", found)
+
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log)
 
@@ -177,6 +193,11 @@ class MambaBlock(nn.Module):
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
             pass, and the new state.
         """
+        if choose_backend(self.scan_backend, h) == "cpu":
+            weights = self._weights()
+            if step_suits(h, weights):
+                out, *new_state = block_step_cpu(h, *state, weights)
+                return out, MambaState(*new_state)
         # At batch 1 the calls cost more than what they compute, so there are few of them.
         x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)

@@ -68,6 +68,18 @@ struct Step {
     Index channels, states;
 };
 
+// A Mamba block on one token per row. Weights as PyTorch keeps them, [out, in]; A [channels,
+// states]; in_proj's first half makes what is scanned, its second the gate.
+struct BlockStep {
+    const float *h;  // [rows, width]
+    const float *in_proj, *tap, *tap_bias, *x_proj, *dt_proj, *dt_bias, *A, *D, *out_proj;
+    const float *window;       // [rows, channels, taps - 1], oldest input first
+    Index width, channels, states, rank, taps;
+    float *new_window;  // like window
+    float *state;       // [rows, channels, states], replaced
+    float *y;           // [rows, width]
+};
+
 // The causal convolution of width `taps` in front of the scan, with SiLU behind it.
 struct Convolution {
     const float *x;  // [tokens, channels]
@@ -129,6 +141,9 @@ struct Kernels {
     void (*forward)(const Scan &, const Unit &, float *scratch);
     void (*backward)(const Scan &, const Unit &, float *scratch);
     void (*step)(const Step &, Index first_row, Index last_row);
+    Index (*block_step_scratch)(const BlockStep &);  // floats
+    void (*block_step)(const BlockStep &, Index row, float *scratch);
+    void (*decay_rates)(const float *A_log, Index count, float *A);
     void (*convolve)(const Convolution &, Index first_token, Index last_token);
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
                           float *scratch);

@@ -1,4 +1,5 @@
 // The kernels for x86-64 with AVX2 and FMA; this file alone is compiled with the flags for it.
+#include "block_step_kernels.h"
 #include "convolution_kernels.h"
 #include "gelu_kernels.h"
 #include "matmul_kernels.h"
@@ -8,7 +9,8 @@
 namespace m3rec {
 
 const Kernels kAvx2Kernels = {
-    "avx2",    kWidth,         forward_scratch, backward_scratch, forward, backward, step, convolve,
+    "avx2",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
+    block_step_scratch, block_step, decay_rates, convolve,
     convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back,
     kTileVectors * kWidth, matmul, matmul_back};
 
