@@ -16,6 +16,7 @@ BELOW = {
     "data": {"data", "encoders"},
     "model": {"model", "data", "mamba"},
     "plugin": {"plugin", "model", "data", "mamba", "encoders"},
+    "compare": {"compare", "plugin", "data", "__version__"},
 }
 
 # Outside plugin/, the only modules that know RecBole.
@@ -24,6 +25,9 @@ ADAPTERS = {
     "data/loader.py",
     "model/m3rec.py",
     "model/mamba4rec.py",
+    "compare/measurements.py",
+    "compare/runs.py",
+    "compare/worker.py",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -1,0 +1,117 @@
+"""The comparison: what is missing is trained, and all of it reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.compare import results
+from recbole_m3rec.compare.progress import Progress
+from recbole_m3rec.compare.report import write_report
+from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.compare.runs import Identity, Run, configuration, identify, prepare
+from recbole_m3rec.compare.scheduler import Job, Listed, run_all
+from recbole_m3rec.data.atomic_files import open_alone
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with all that is known before it starts."""
+
+    run: Run
+    config: Any
+    identity: Identity
+    folder: Path
+
+
+def compare(
+    runs: Sequence[Run],
+    output: Path,
+    jobs: int = 1,
+    *,
+    reference: str | None = None,
+    title: str = "Comparison",
+    notes: Sequence[str] = (),
+    show_progress: bool = True,
+) -> list[Outcome]:
+    """Train and test what has no result yet, keep results, and write the report.
+
+    A row of the report's tables is a (name, dataset) over its seeds. Writes ``results.csv``,
+    ``report.md``, ``report.tex``, ``report.html`` and ``pictures/`` into ``output``; results stay
+    in ``output/runs``. A run that failed before is tried again.
+
+    Args:
+        runs: in the order of the tables; two that are the same but for their names share a result.
+        output: a folder, made if need be.
+        jobs: how many processes train at once.
+        reference: the name that is compared with all others; default M3Rec, or the first.
+        title: of the report.
+        notes: paragraphs for the report, plain text, on how the runs were chosen.
+        show_progress: whether to show it on stderr.
+
+    Returns:
+        What became of each run, in their order.
+
+    Raises:
+        ValueError: an unknown model or dataset, or a setting that cannot be meant; nothing was
+            trained then.
+        FileInUseError: another comparison is at work in the same folder.
+    """
+    planned = plan(runs, output)
+    output.mkdir(parents=True, exist_ok=True)
+    with open_alone(output / ".lock"):
+        train_missing(planned, jobs, show_progress)
+        outcomes = [outcome_of(each) for each in planned]
+        write_report(outcomes, output, reference=reference, title=title, notes=notes)
+    return outcomes
+
+
+def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planned]:
+    """Check all runs, see to their data, and find the folders of their results.
+
+    Raises:
+        ValueError: an unknown model or dataset, or a setting that cannot be meant.
+    """
+    configs = [configuration(run) for run in runs]
+    for config in configs:
+        prepare(config)
+    planned = []
+    for run, config in zip(runs, configs, strict=True):
+        identity = identify(config)
+        planned.append(Planned(run, config, identity, output / folder / identity.hash[:20]))
+    return planned
+
+
+def train_missing(planned: Sequence[Planned], jobs: int, show_progress: bool) -> None:
+    """Run a worker for each of the planned runs that has no result."""
+    missing: dict[Path, Job] = {}
+    for each in planned:
+        known = results.read_outcome(each.run, each.identity, each.folder)
+        if (known is None or known.result is None) and each.folder not in missing:
+            results.write_spec(each.folder, each.run, each.identity, tests=True)
+            missing[each.folder] = job_of(each)
+    if show_progress:
+        there = len({each.folder for each in planned}) - len(missing)
+        print(f"{len(missing)} runs to train, {there} of earlier are taken over.", flush=True)
+    progress = Progress(len(missing), shown=show_progress)
+    try:
+        run_all(Listed(missing.values()), jobs, progress)
+    finally:
+        progress.close()
+
+
+def job_of(planned: Planned) -> Job:
+    """Return the job that trains and tests a planned run."""
+    config = planned.config
+    return Job(planned.folder, str(planned.run), config["epochs"], config["valid_metric"])
+
+
+def outcome_of(planned: Planned) -> Outcome:
+    """Return what became of a run whose worker has ended."""
+    known = results.read_outcome(planned.run, planned.identity, planned.folder)
+    if known is not None:
+        return known
+    missing = "its result is gone; run the comparison again"
+    return Outcome(planned.run, planned.identity, planned.folder, None, missing)

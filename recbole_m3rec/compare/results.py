@@ -1,0 +1,121 @@
+"""Results of runs as files: whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_m3rec.compare.measurements import UserValues
+from recbole_m3rec.compare.runs import Identity, Run
+from recbole_m3rec.data.atomic_files import new_files
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
+
+SPEC, RESULT, FAILURE, USERS = "spec.json", "result.json", "failure.json", "users.npz"
+PLACES = ("users", "targets", "history", "popularity", "rank", "values")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        run: what was asked for.
+        identity: what its result depends on.
+        folder: where its result, its failure and its log are.
+        result: the worker's result, None where it failed.
+        failure: why it failed, None where it did not.
+    """
+
+    run: Run
+    identity: Identity
+    folder: Path
+    result: Mapping[str, Any] | None
+    failure: str | None
+
+    @cached_property
+    def users(self) -> UserValues | None:
+        """The test by users, read from disk when first asked for; None where there is none."""
+        return read_users(self.folder)
+
+
+def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
+    """Write what a worker is to do; a failure of an earlier try is forgotten.
+
+    Raises:
+        ConfigurationError: a setting is nothing that JSON can hold.
+    """
+    spec = {
+        "model": run.model,
+        "dataset": run.dataset,
+        "settings": run.overrides,
+        "tests": tests,
+        "hash": identity.hash,
+        "config": identity.config,
+        "data": identity.data,
+    }
+    try:
+        text = json.dumps(spec, indent=1)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"The settings of {run} must be numbers, texts, lists and mappings ({error})."
+        ) from error
+    write_json(folder / SPEC, text)
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """Return what a worker is to do."""
+    spec: dict[str, Any] = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    return spec
+
+
+def write_result(folder: Path, result: Mapping[str, Any], users: UserValues | None) -> None:
+    """Write a result, and the values of users if there are any, together or not at all."""
+    paths = [folder / USERS, folder / RESULT] if users is not None else [folder / RESULT]
+    with new_files(*paths) as files:
+        if users is not None:
+            arrays = {name: getattr(users, name) for name in PLACES}
+            np.savez_compressed(files[0].file, metrics=np.array(users.metrics), **arrays)
+        with files[-1].writing():
+            files[-1].file.write(json.dumps(result, indent=1).encode())
+
+
+def write_failure(folder: Path, message: str) -> None:
+    """Write why a run failed."""
+    write_json(folder / FAILURE, json.dumps({"message": message}))
+
+
+def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
+    """Return the outcome of a run, None where it is still to be had."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        result = None
+    if result is not None and result.get("hash") == identity.hash:
+        return Outcome(run, identity, folder, result, None)
+    try:
+        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))["message"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+    return Outcome(run, identity, folder, None, failure)
+
+
+def read_users(folder: Path) -> UserValues | None:
+    """Return the test by users, None where the metrics have no such values."""
+    if not (folder / USERS).is_file():
+        return None
+    with np.load(folder / USERS, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in PLACES}
+        return UserValues(metrics=tuple(file["metrics"].tolist()), **arrays)
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    with new_files(path) as (file,), file.writing():
+        file.file.write(text.encode())

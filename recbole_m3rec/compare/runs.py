@@ -1,0 +1,173 @@
+"""One run of a comparison, and what makes two runs the same: configuration and data."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.data.recipes import load_or_build
+from recbole_m3rec.data.text_features import sha256_of
+from recbole_m3rec.plugin.caches import feature_digests
+from recbole_m3rec.plugin.configuration import FILES_KEY
+from recbole_m3rec.plugin.inputs import refuse_unknown_dataset, refuse_unknown_model
+
+# Where things lie, on what device and in how many processes they run, what is shown and logged:
+# none of it changes a result. The contents of the files are counted apart.
+NOT_COUNTED = frozenset(
+    ["data_path", "feature_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path"]
+    + ["save_dataset", "save_dataloaders", "config_files", "config_file", FILES_KEY]
+    + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
+    + ["offset", "local_rank", "single_spec", "feature_digests"]
+    + ["show_progress", "state", "log_wandb", "wandb_project", "verbose"]
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and test of a model.
+
+    Attributes:
+        name: what tables call it; runs of one name, dataset and protocol differ by their seed.
+        model: name of the model.
+        dataset: name of the dataset.
+        seed: seed of every random generator.
+        settings: configuration keys that win over all files.
+    """
+
+    name: str
+    model: str
+    dataset: str
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings with the seed among them, as RecBole's ``config_dict``."""
+        return copy.deepcopy({**self.settings, "seed": self.seed})  # RecBole writes into it
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.dataset}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a result depends on.
+
+    Attributes:
+        config: every counted key of the final configuration, as JSON knows it.
+        data: SHA-256 by name of each file that is read.
+    """
+
+    config: Mapping[str, Any]
+    data: Mapping[str, str]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of both, 64 hex digits."""
+        text = json.dumps([self.config, self.data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def no_command_line() -> Iterator[None]:
+    """Hide the arguments of this process, which RecBole would take for settings."""
+    arguments = sys.argv
+    sys.argv = arguments[:1] or [""]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+
+
+def configuration(run: Run) -> Any:
+    """Return RecBole's final ``Config`` of a run.
+
+    Raises:
+        UnknownNameError: no such model.
+        ConfigurationError: a key or value that cannot be meant.
+    """
+    from recbole.config import Config
+
+    refuse_unknown_model(run.model)
+    with no_command_line():
+        return Config(model=run.model, dataset=run.dataset, config_dict=run.overrides)
+
+
+def prepare(config: Any) -> None:
+    """See to it that a dataset's files and the features made of them are there.
+
+    Done once before any run, so that no two runs make the same file at once.
+
+    Raises:
+        UnknownNameError: there is no such dataset, and none to download.
+    """
+    from recbole.data import create_dataset
+
+    name, folder = config["dataset"], Path(config["data_path"])
+    if not any(folder.glob(f"{name}*.inter")):
+        refuse_unknown_dataset(name, folder)
+        with no_command_line():
+            create_dataset(config)  # downloads
+    if feature_digests(config):
+        for source in modality_sources(config):
+            if source.recipe is not None and source.path is not None:
+                load_or_build(
+                    source,
+                    folder / f"{name}.item",
+                    item_id_field=config["ITEM_ID_FIELD"],
+                    field_separator=config["field_separator"],
+                    encoding=config["encoding"] or "utf-8",
+                )
+
+
+def identify(config: Any) -> Identity:
+    """Return what a run of this configuration depends on; its files must be there."""
+    counted = {
+        key: plain(value)
+        for key, value in config.final_config_dict.items()
+        if key not in NOT_COUNTED
+    }
+    data = {path.name: file_digest(path, path.stat().st_mtime_ns) for path in data_files(config)}
+    features = feature_digests(config) or {}
+    return Identity(counted, {**data, **{f"features of {m}": d for m, d in features.items()}})
+
+
+def data_files(config: Any) -> list[Path]:
+    """Return the atomic files that RecBole reads under a configuration."""
+    folder, name = Path(config["data_path"]), config["dataset"]
+    columns = config["load_col"]
+    suffixes = {"inter", *(config["additional_feat_suffix"] or ())}
+    suffixes |= set(columns) if columns else {"user", "item", "net", "kg", "link", "ent"}
+    parts = config["benchmark_filename"] or []
+    names = [f"{name}.{suffix}" for suffix in sorted(suffixes)]
+    names += [f"{name}.{part}.inter" for part in parts]
+    return [folder / file for file in names if (folder / file).is_file()]
+
+
+@lru_cache(maxsize=256)
+def file_digest(path: Path, changed: int) -> str:
+    """Return a file's SHA-256, read again only where its time of change (ns) is another."""
+    return sha256_of(path)
+
+
+def plain(value: Any) -> Any:
+    """Return a configuration value as JSON would give it back."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(each) for each in value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

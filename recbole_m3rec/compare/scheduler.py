@@ -1,0 +1,163 @@
+"""Workers side by side: started, listened to, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from recbole_m3rec.compare import results
+from recbole_m3rec.compare.progress import Progress
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOG = "log.txt"
+
+
+@dataclass(eq=False)
+class Job:
+    """One worker's work.
+
+    Attributes:
+        folder: holds the worker's ``spec.json``.
+        label: what the progress calls it.
+        epochs: how many there may be.
+        metric: what the score of an epoch is.
+        on_epoch: gets what the worker tells of an epoch; True stops the worker.
+    """
+
+    folder: Path
+    label: str
+    epochs: int
+    metric: str = ""
+    on_epoch: Callable[[Mapping[str, Any]], bool] = field(default=lambda epoch: False)
+    stopped: bool = False
+
+
+class Source(Protocol):
+    """Where the jobs come from; some may depend on what became of others."""
+
+    def next_job(self) -> Job | None:
+        """Return a job to start now, None where there is none before another ends."""
+
+    def ended(self, job: Job) -> None:
+        """Take notice that a job's worker ended; its folder says how."""
+
+
+class Listed:
+    """A source of jobs that are known from the start."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.jobs = list(jobs)[::-1]
+
+    def next_job(self) -> Job | None:
+        """Return the first job that was not started."""
+        return self.jobs.pop() if self.jobs else None
+
+    def ended(self, job: Job) -> None:
+        """Nothing depends on it."""
+
+
+def run_all(source: Source, at_once: int, progress: Progress) -> None:
+    """Run a source's jobs, so many at once; an error or interrupt here ends all workers."""
+    environment = environment_for(at_once)
+    events: queue.Queue[tuple[Job, str | None]] = queue.Queue()
+    running: dict[Job, subprocess.Popen[str]] = {}
+    try:
+        while True:
+            while len(running) < at_once and (job := source.next_job()) is not None:
+                running[job] = start(job, environment, events)
+                progress.started(job)
+            if not running:
+                return
+            try:
+                job, line = events.get(timeout=1.0)  # Windows hears no Ctrl-C while it waits
+            except queue.Empty:
+                continue
+            if line is None:
+                code = running.pop(job).wait()
+                note_death(job, code)
+                progress.ended(job, failed=(job.folder / results.FAILURE).is_file())
+                source.ended(job)
+            elif not job.stopped and (epoch := read_line(line)) is not None:
+                progress.epoch(job, epoch)
+                if job.on_epoch(epoch):
+                    job.stopped = True
+                    running[job].kill()
+    finally:
+        for process in running.values():
+            process.kill()
+        for process in running.values():
+            process.wait()
+
+
+def start(
+    job: Job, environment: Mapping[str, str], events: queue.Queue[tuple[Job, str | None]]
+) -> subprocess.Popen[str]:
+    """Start a worker; its lines, and None at their end, arrive as events."""
+    with open(job.folder / LOG, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recbole_m3rec.compare.worker", str(job.folder.resolve())],
+            stdin=subprocess.PIPE,  # never written to: its end is this process's end
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(environment),
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for this process, which ends its workers
+        )
+
+    def listen() -> None:
+        if process.stdout is not None:
+            for line in process.stdout:
+                events.put((job, line))
+        events.put((job, None))
+
+    threading.Thread(target=listen, daemon=True).start()
+    return process
+
+
+def environment_for(at_once: int) -> dict[str, str]:
+    """Return this process's environment with its processors divided among the workers.
+
+    Numbers of threads that a person has set stay as they are.
+    """
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        processors = os.cpu_count() or 1
+    threads = str(max(1, processors // at_once))
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**dict.fromkeys(THREADS, threads), **os.environ, "PYTHONPATH": path}
+
+
+def read_line(line: str) -> dict[str, Any] | None:
+    """Return what a worker told of an epoch, None for anything else."""
+    try:
+        told = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def note_death(job: Job, code: int) -> None:
+    """Write a failure for a worker that ended without a word of its own."""
+    if job.stopped or code == 0:
+        return
+    if (job.folder / results.RESULT).is_file() or (job.folder / results.FAILURE).is_file():
+        return
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
+        message = f"ended by {name}{why}"
+    else:
+        message = f"ended with exit code {code}; {job.folder / LOG} says more"
+    results.write_failure(job.folder, message)
