@@ -62,6 +62,7 @@ def rank_targets(
     *,
     n_top: int = 0,
     count_listed: bool = False,
+    seen: tuple[Tensor, Tensor] | None = None,
     largest_block: int = LARGEST_BLOCK,
 ) -> Ranking:
     """Rank targets among all items by the products of queries and item vectors.
@@ -76,6 +77,8 @@ def rank_targets(
         targets: item ids, ``[P]`` int64.
         n_top: how many best items to name, at most ``n_items``.
         count_listed: whether to count ``Ranking.listed``, zeros otherwise.
+        seen: rows of ``queries``, ascending, and for each an item that is no candidate there, which
+            scores -inf; two ``[S]`` int64.
         largest_block: most scores held at once; the work takes about three times this memory.
 
     Raises:
@@ -85,7 +88,8 @@ def rank_targets(
         raise ValueError(f"the {n_top} best items were asked for, there are {len(table)}")
     dtype = torch.promote_types(queries.dtype, torch.float32)
     queries, table = queries.to(dtype), table.to(dtype)
-    blocks = _Blocks(queries, table, *block_shape(len(queries), len(table), largest_block))
+    shape = block_shape(len(queries), len(table), largest_block)
+    blocks = _Blocks(queries, table, *shape, seen)
     n_users = blocks.shape[0]
     starts = range(0, len(queries), n_users)
     edges = torch.searchsorted(users, torch.tensor([*starts, len(queries)], device=users.device))
@@ -104,13 +108,24 @@ def rank_targets(
 class _Blocks:
     """Makes blocks of scores, and holds the newest."""
 
-    def __init__(self, queries: Tensor, table: Tensor, n_users: int, n_items: int) -> None:
+    def __init__(
+        self,
+        queries: Tensor,
+        table: Tensor,
+        n_users: int,
+        n_items: int,
+        seen: tuple[Tensor, Tensor] | None,
+    ) -> None:
         self.queries, self.table, self.shape = queries, table, (n_users, n_items)
+        self.seen = seen
         self.compared = queries.new_empty(n_users * n_items)
         self.held: tuple[int, int, Tensor] | None = None
 
     def of(self, rows: slice) -> Iterator[tuple[int, Tensor]]:
-        """Yield the scores of some users, item 0 at -inf, with the first item of each block."""
+        """Yield the scores of some users with the first item of each block.
+
+        Item 0, and what a user has seen, score -inf.
+        """
         for first in range(0, len(self.table), self.shape[1]):
             if self.held is None or self.held[:2] != (rows.start, first):
                 self.held = None  # so that its memory is used again
@@ -118,8 +133,19 @@ class _Blocks:
                 scores = product(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
                 if first == 0:
                     scores[:, 0] = -torch.inf
+                if self.seen is not None:
+                    self._leave_out(*self.seen, scores, rows, first)
                 self.held = rows.start, first, scores
             yield first, self.held[2]
+
+    def _leave_out(
+        self, users: Tensor, items: Tensor, scores: Tensor, rows: slice, first: int
+    ) -> None:
+        edges = torch.tensor([rows.start, rows.stop], device=users.device)
+        start, stop = torch.searchsorted(users, edges).tolist()
+        users, items = users[start:stop] - rows.start, items[start:stop] - first
+        here = (items >= 0) & (items < scores.shape[1])
+        scores[users[here], items[here]] = -torch.inf
 
     def count(self, comparison: Callable[..., Tensor], scores: Tensor, limits: Tensor) -> Tensor:
         """Count in each row the scores that compare so with a limit of the row's own, ``[P]``."""

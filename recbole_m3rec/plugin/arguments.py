@@ -38,7 +38,7 @@ examples:
 # Settings that change how a checkpoint is evaluated or where, and not what the model is.
 EVALUATION_KEYS = frozenset(
     ["data_path", "feature_path"]
-    + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size"]
+    + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size", "mask_seen"]
     + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
     + ["state", "show_progress", "log_wandb"]
 )

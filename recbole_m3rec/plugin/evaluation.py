@@ -45,10 +45,13 @@ class Products(NamedTuple):
     Attributes:
         queries: ``[B, D]``.
         table: ``[n_items, D]``.
+        seen: rows in the batch, ascending, and for each an item that is no candidate, two ``[S]``
+            int64; None where every item is one.
     """
 
     queries: Tensor
     table: Tensor
+    seen: tuple[Tensor, Tensor] | None = None
 
 
 def install() -> None:
@@ -69,14 +72,13 @@ def install() -> None:
     @wrap(Trainer, "_full_sort_batch_eval")
     def score_batch(original: Callable[..., Any], self: Any, batch: Any) -> Any:
         interaction, history, positive_u, positive_i = batch
-        if (
-            history is not None
-            or not offers_products(self.model)
-            or not collects_ranks(self.eval_collector, self.tot_item_num)
+        if not offers_products(self.model) or not collects_ranks(
+            self.eval_collector, self.tot_item_num
         ):
             return original(self, batch)
         queries = self.model.queries(interaction.to(self.device))
-        products = Products(queries, self.model.item_table())
+        seen = None if history is None else (history[0].to(self.device), history[1].to(self.device))
+        products = Products(queries, self.model.item_table(), seen)
         if len(products.table) != self.tot_item_num:
             raise ValueError(
                 f"item_table() of {type(self.model).__name__} has {len(products.table)} rows, "
@@ -138,7 +140,7 @@ def collect_ranks(collector: Any, scores: Products, positive_u: Tensor, positive
 
     Args:
         collector: RecBole's collector.
-        scores: queries and table of the batch.
+        scores: queries, table and seen items of the batch.
         positive_u: row in the batch of each positive, ``[P]`` int64.
         positive_i: its item id, ``[P]`` int64.
 
@@ -156,6 +158,7 @@ def collect_ranks(collector: Any, scores: Products, positive_u: Tensor, positive
         pairs % n_items,
         n_top=max(collector.topk) if need("rec.items") else 0,
         count_listed=need("rec.meanrank"),
+        seen=scores.seen,
     )
     refuse_rows_of_nan(collector, ranking.is_nan)
     add = collector.data_struct.update_tensor

@@ -25,7 +25,15 @@ def register() -> None:
     _registered = True
     mends.apply()
 
-    from recbole_m3rec.plugin import caches, configuration, evaluation, guards, inputs, spawning
+    from recbole_m3rec.plugin import (
+        caches,
+        configuration,
+        evaluation,
+        guards,
+        inputs,
+        protocol,
+        spawning,
+    )
 
     register_models()
     register_dataset()
@@ -34,6 +42,7 @@ def register() -> None:
     spawning.install()
     guards.install()
     evaluation.install()  # after the guards, which look at RecBole's scores
+    protocol.install()  # after evaluation in blocks, which takes histories from it
     inputs.install()
 
 

@@ -296,13 +296,11 @@ def test_lists_longer_than_the_catalogue_are_refused_by_recbole(training):
         trainer.evaluate(valid, load_best_model=False)
 
 
-def test_a_history_to_be_masked_is_left_to_recbole(training):
-    trainer, _, valid, _ = training()
-    trainer.evaluate(valid, load_best_model=False)
-    interaction, _, users, items = next(iter(valid))
-    history = torch.tensor([0, 1]), torch.tensor([3, 4])
-    _, scores, _, _ = trainer._full_sort_batch_eval((interaction, history, users, items))
-    assert scores[history].tolist() == [-np.inf, -np.inf]
+def test_a_masked_history_scores_in_blocks_as_in_recboles_matrix(training, recboles_own):
+    trainer, _, valid, _ = training(mask_seen=True)
+    assert trainer.evaluate(valid, load_best_model=False) == recboles_own(trainer, valid)
+    _, scores, _, _ = trainer._full_sort_batch_eval(next(iter(valid)))
+    assert len(scores.seen[0]) > 0
 
 
 def test_a_model_that_scores_in_a_way_of_its_own_is_believed(training, monkeypatch):
