@@ -43,7 +43,7 @@ def install() -> None:
     @wrap(Config, "_get_final_config_dict")
     def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
         values = original(self)
-        refuse_what_is_no_switch(values.get(KEY))
+        refuse_what_is_no_switch(values.get(KEY, False))
         return values
 
     @wrap_everywhere(utils, "data_preparation")
@@ -117,7 +117,7 @@ def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
         repeats[name] = count_repeats(loader, seen)
         loader.seen_items = seen if config[KEY] else None
         earlier.append(used_in(dataset))
-    announce(config[KEY], repeats)
+    announce(bool(config[KEY]), repeats)
 
 
 def refuse_sampled_candidates(config: Any) -> None:
