@@ -142,7 +142,7 @@ def test_the_protocol_is_the_published_one() -> None:
 
 def test_there_is_a_file_for_every_published_baseline_and_dataset() -> None:
     models = {path.stem for path in (ROOT / "model").glob("*.yaml")}
-    assert models == {*BASELINES, "M3Rec", "Mamba4Rec"}
+    assert models == {*BASELINES, "M3Rec", "Mamba4Rec", "SASRecMM"}
     datasets = {path.stem for path in (ROOT / "dataset").glob("*.yaml")}
     assert datasets == {"ml-100k", "beauty", "toys", "sports", "clothing"}
 

@@ -77,7 +77,11 @@ class M3RecDataset(SequentialDataset):
             encoding=config["encoding"],
             show_progress=config["show_progress"],
         )
-        return align(table, source.modality, tokens, config["feature_norm"], str(source))
+        return align(
+            *(table, source.modality, tokens, config["feature_norm"], str(source)),
+            feature_rows=config["feature_rows"] or "own",
+            seed=config["seed"],
+        )
 
     # Augmentation and splits, as RecBole's but on whole columns
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from recbole_m3rec.data.feature_table import FeatureFileError, FeatureTable
 from recbole_m3rec.data.suggestions import did_you_mean
+from recbole_m3rec.encoders.random_codes import random_codes, seeded
 
 FEATURE_NORMS = ("none", "l2", "standardize")
+FEATURE_ROWS = ("own", "shuffled", "random")
 
 _ROWS_AT_ONCE = 65_536
 _logger = logging.getLogger(__name__)
@@ -53,7 +55,13 @@ class ItemFeatures:
 
 
 def align(
-    table: FeatureTable, modality: str, id2token: Sequence[str], feature_norm: str, source: str
+    table: FeatureTable,
+    modality: str,
+    id2token: Sequence[str],
+    feature_norm: str,
+    source: str,
+    feature_rows: str = "own",
+    seed: int = 0,
 ) -> ItemFeatures:
     """Give each item of the dataset its row of the table, whatever the order of either.
 
@@ -64,16 +72,23 @@ def align(
         feature_norm: ``none``, ``l2`` (rows of length 1) or ``standardize`` (columns of mean 0 and
             deviation 1 over the items present; constant columns become 0). Zero rows stay zero.
         source: where the table comes from, for the log and errors.
+        feature_rows: ``own``; or, to see whether content matters, ``shuffled`` (the row of another
+            item that has one) or ``random`` (numbers of the table's mean and deviation).
+        seed: what these two are drawn by, the same for the same tokens and modality.
 
     Raises:
         FeatureFileError: no item of the dataset is in the table.
-        ValueError: unknown ``feature_norm``.
+        ValueError: unknown ``feature_norm`` or ``feature_rows``.
     """
-    if feature_norm not in FEATURE_NORMS:
-        raise ValueError(
-            f"feature_norm must be one of {', '.join(FEATURE_NORMS)}, found {feature_norm!r}."
-            + did_you_mean(str(feature_norm), FEATURE_NORMS)
-        )
+    for key, given, choices in (
+        ("feature_norm", feature_norm, FEATURE_NORMS),
+        ("feature_rows", feature_rows, FEATURE_ROWS),
+    ):
+        if given not in choices:
+            raise ValueError(
+                f"{key} must be one of {', '.join(choices)}, found {given!r}."
+                + did_you_mean(str(given), choices)
+            )
     tokens = pa.array(np.asarray(id2token, dtype=object), pa.string())
     file_ids = pa.array(table.item_ids, pa.string())
     rows = pc.fill_null(pc.index_in(tokens, value_set=file_ids), -1).to_numpy()
@@ -92,6 +107,9 @@ def align(
     in_table = rows >= 0
     values = np.zeros((len(tokens), table.values.shape[1]), dtype=table.values.dtype)
     values[in_table] = table.values[rows[in_table]]
+    if feature_rows != "own":
+        _mix_up(values, np.flatnonzero(in_table[1:]) + 1, id2token, feature_rows, modality, seed)
+        source = f"{feature_rows} rows in place of {source}"
     present = in_table.copy()
     present[0] = True
     fingerprint = _fingerprint(values, present, feature_norm)
@@ -133,6 +151,25 @@ def _spelling_hint(missing: pa.Array, file_ids: pa.Array) -> str:
         f"{count:,} of them would match if the ids were compared {spelling}: the dataset has"
         f" {ours!r}, the features have {theirs!r}. Write both alike"
     )
+
+
+def _mix_up(
+    values: np.ndarray,
+    items: np.ndarray,
+    id2token: Sequence[str],
+    feature_rows: str,
+    modality: str,
+    seed: int,
+) -> None:
+    """Replace the rows of ``items`` in place, in the order of their tokens, whatever their ids."""
+    tokens = np.asarray(id2token, dtype=object)
+    ordered = items[np.argsort(tokens[items].astype(str))]
+    own = values[ordered]
+    if feature_rows == "shuffled":
+        values[ordered] = own[seeded(seed, f"shuffled {modality}").permutation(len(own))]
+        return
+    _, codes = random_codes(tokens[ordered], seed=seed, name=modality, dim=own.shape[1], std=1)
+    values[ordered] = codes * own.std(dtype=np.float64) + own.mean(dtype=np.float64)
 
 
 def _fingerprint(values: np.ndarray, present: np.ndarray, feature_norm: str) -> str:

@@ -31,7 +31,14 @@ def random_codes(
     if isinstance(std, bool) or not isinstance(std, int | float) or not 0 < std < float("inf"):
         raise ValueError(f"random-codes: std must be a number above 0, found {std!r}")
     ordered = sorted(set(tokens))
-    # NumPy keeps RandomState's streams as they are for ever; those of default_rng may change.
+    numbers = seeded(seed, name).standard_normal((len(ordered), dim))
+    return ordered, (numbers * std).astype(np.float32)
+
+
+def seeded(seed: int, name: str) -> np.random.RandomState:
+    """Return a generator whose stream is its own for each seed and name, for ever.
+
+    NumPy keeps RandomState's streams as they are; those of default_rng may change.
+    """
     entropy = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest(), "little")
-    generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))
-    return ordered, (generator.standard_normal((len(ordered), dim)) * std).astype(np.float32)
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))

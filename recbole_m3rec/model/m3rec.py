@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
-from recbole_m3rec.model.network import ItemVectors, M3RecNetwork, check_choice
+from recbole_m3rec.model.kept import Kept
+from recbole_m3rec.model.network import M3RecNetwork
+from recbole_m3rec.model.settings import check_choice
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
@@ -21,7 +23,8 @@ LOSSES = ("CE", "BPR")
 ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
 SETTINGS = (
     *("hidden_size", "num_layers", "d_state", "d_conv", "expand", "dropout_prob"),
-    *("modality_gradient", "mamba_init", "scan_backend"),
+    *("modality_gradient", "mamba_init", "projector", "projector_experts"),
+    *("share_mamba", "share_experts", "scan_backend"),
 )
 
 
@@ -30,8 +33,6 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
 
     supports_windows = True  # trains on the rows of train_positions: all
     content_modalities = True
-    _keeps_items: bool
-    _kept: ItemVectors | None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         """Build the network from RecBole's configuration and the dataset's item features.
@@ -40,12 +41,12 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
             ModelConfigError: a setting is out of its range.
         """
         super().__init__(config, dataset)
-        self._keeps_items, self._kept = False, None
         check_choice("loss_type", config["loss_type"], LOSSES)
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         settings = {name: config[name] for name in SETTINGS if config[name] is not None}
         self.network = M3RecNetwork(self.n_items, self._features(dataset), **settings)
+        self._items = Kept(self.network.item_vectors)
 
     @staticmethod
     def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
@@ -87,27 +88,9 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
 
     # The parts of full_sort_predict, which evaluation in blocks calls one by one
 
-    @contextmanager
-    def items_kept(self) -> Iterator[None]:
-        """Project the catalogue once for all that is scored inside; no weight may change there.
-
-        Nothing is projected before the first use, and nothing is kept afterwards.
-        """
-        if self._keeps_items:
-            yield
-            return
-        self._keeps_items = True
-        try:
-            yield
-        finally:
-            self._keeps_items, self._kept = False, None
-
-    def _items(self) -> ItemVectors:
-        if not self._keeps_items:
-            return self.network.item_vectors()
-        if self._kept is None:
-            self._kept = self.network.item_vectors()
-        return self._kept
+    def items_kept(self) -> AbstractContextManager[None]:
+        """Project the catalogue once for all that is scored inside; no weight may change there."""
+        return self._items.kept()
 
     @torch.no_grad()
     def item_table(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.model.m3rec import M3Rec
-from recbole_m3rec.model.network import ModelConfigError
+from recbole_m3rec.model.settings import ModelConfigError
 
 
 class Mamba4Rec(M3Rec):

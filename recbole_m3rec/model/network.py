@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,32 +12,25 @@ from torch import Tensor, nn
 
 from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import PackedSequences, pack
-from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.mamba import Dropout, check_backend
+from recbole_m3rec.model.content import ContentModalities
 from recbole_m3rec.model.cross_entropy import linear_cross_entropy
 from recbole_m3rec.model.layers import (
     GRADIENT_RULES,
-    INIT_STD,
     NORM_EPS,
-    ContentModality,
+    Expert,
     M3RecLayer,
     SharedBlock,
     drop_and_norm,
 )
+from recbole_m3rec.model.projectors import INIT_STD, PROJECTORS
+from recbole_m3rec.model.settings import ModelConfigError, check_choice, check_size
 
 ID = "id"
 MAMBA_INITS = ("mamba", "normal")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
 FEW_ITEMS = 0.25
-
-
-class ModelConfigError(ValueError):
-    """A setting of the model that has no meaning."""
-
-
-class FeatureMismatchError(ValueError):
-    """A checkpoint was trained on other features than those at hand."""
 
 
 class ItemVectors(NamedTuple):
@@ -71,6 +65,10 @@ class M3RecNetwork(nn.Module):
         dropout_prob: float = 0.5,
         modality_gradient: str = "frozen",
         mamba_init: str = "mamba",
+        projector: str = "mlp",
+        projector_experts: int = 8,
+        share_mamba: bool = True,
+        share_experts: bool = False,
         scan_backend: str = "auto",
     ) -> None:
         """Create the network.
@@ -87,6 +85,11 @@ class M3RecNetwork(nn.Module):
             modality_gradient: what content sequences teach the shared block: ``frozen`` (nothing,
                 but gradient flows through), ``detached`` (no gradient at all) or ``shared``.
             mamba_init: ``mamba`` or ``normal``.
+            projector: one of :data:`recbole_m3rec.model.projectors.PROJECTORS`.
+            projector_experts: of ``moe_whitening``.
+            share_mamba: False gives each content modality Mamba blocks of its own, which learn from
+                it whatever ``modality_gradient`` says (for ablations).
+            share_experts: one expert a layer for all modalities (for ablations).
             scan_backend: one of :data:`recbole_m3rec.mamba.BACKENDS`.
 
         Raises:
@@ -99,49 +102,48 @@ class M3RecNetwork(nn.Module):
             "d_state": d_state,
             "d_conv": d_conv,
             "expand": expand,
+            "projector_experts": projector_experts,
         }
         for name, size in sizes.items():
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ModelConfigError(f"{name} must be an integer of at least 1, found {size!r}")
+            check_size(name, size)
         if not isinstance(dropout_prob, int | float) or not 0 <= dropout_prob < 1:
             raise ModelConfigError(f"dropout_prob must be in [0, 1), found {dropout_prob!r}")
         check_choice("modality_gradient", modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", mamba_init, MAMBA_INITS)
+        check_choice("projector", projector, PROJECTORS)
+        for name, flag in {"share_mamba": share_mamba, "share_experts": share_experts}.items():
+            check_choice(name, flag, (True, False))
         check_backend(scan_backend)
 
-        features = features or {}
-        for name, of_items in features.items():
-            if of_items.values.shape[0] != n_items:
-                raise ModelConfigError(
-                    f"{name} features have {of_items.values.shape[0]} rows, expected {n_items}"
-                )
-        self.content_modalities = tuple(features)
+        self.content = ContentModalities(
+            features or {}, n_items, hidden_size, projector, projector_experts
+        )
+        self.content_modalities = tuple(self.content)
         self.modalities = (*self.content_modalities, ID)
         self.n_items, self.hidden_size, self.num_layers = n_items, hidden_size, num_layers
-        self.modality_gradient = modality_gradient
+        self.modality_gradient = modality_gradient if share_mamba else "shared"
 
         self.item_embedding = nn.Embedding(n_items, hidden_size)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
-        self.content = nn.ModuleDict(
-            {name: ContentModality(of_items, hidden_size) for name, of_items in features.items()}
-        )
         self.input_norms = nn.ModuleDict(
             {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
         )
         self.dropout = Dropout(dropout_prob)
-        self.layers = nn.ModuleList()
-        for _ in range(num_layers):
-            shared = SharedBlock(
-                hidden_size,
-                dropout_prob,
-                residual=num_layers > 1,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                init=mamba_init,
-                scan_backend=scan_backend,
-            )
-            self.layers.append(M3RecLayer(self.modalities, shared, dropout_prob))
+        make_block = partial(
+            SharedBlock,
+            *(hidden_size, dropout_prob),
+            residual=num_layers > 1,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            init=mamba_init,
+            scan_backend=scan_backend,
+        )
+        make_expert = partial(Expert, hidden_size, dropout_prob)
+        self.layers = nn.ModuleList(
+            M3RecLayer(self.modalities, make_block, make_expert, share_mamba, share_experts)
+            for _ in range(num_layers)
+        )
 
     def item_vectors(self, items: Tensor | None = None) -> ItemVectors:
         """Embed and project items, each once.
@@ -242,36 +244,3 @@ class M3RecNetwork(nn.Module):
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
         difference = (query * (vectors.table[positive] - vectors.table[negative])).sum(1)
         return -F.logsigmoid(difference).mean()
-
-    def get_extra_state(self) -> dict[str, str]:
-        """Return the fingerprint of each modality's features, which a checkpoint carries."""
-        return {name: content.fingerprint for name, content in self.content.items()}  # type: ignore[misc]
-
-    def set_extra_state(self, state: Any) -> None:
-        """Refuse a checkpoint that was trained on other features.
-
-        Raises:
-            FeatureMismatchError: modalities or fingerprints differ.
-        """
-        ours = self.get_extra_state()
-        if list(state) != list(ours):
-            raise FeatureMismatchError(
-                f"the checkpoint was trained on the content modalities {list(state)}, this model "
-                f"has {list(ours)}: set modalities as in training"
-            )
-        for name, fingerprint in ours.items():
-            if state[name] != fingerprint:
-                raise FeatureMismatchError(
-                    f"the checkpoint was trained on other {name} features (fingerprint "
-                    f"{state[name][:12]}) than those at hand ({fingerprint[:12]}): restore the "
-                    "feature file, the interactions and feature_norm of training, or train again"
-                )
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ModelConfigError, naming the nearest choice, unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ModelConfigError(
-            f"{name} must be one of {', '.join(choices)}, found {value!r}."
-            + did_you_mean(str(value), choices)
-        )

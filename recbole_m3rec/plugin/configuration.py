@@ -16,10 +16,12 @@ from typing import Any
 from recbole_m3rec.data.suggestions import nearest
 from recbole_m3rec.plugin.yaml_files import ConfigurationError, read_yaml
 
-OWN_MODELS = ("M3Rec", "Mamba4Rec")
+OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
-DATASET_KEYS = ("modalities", "feature_norm", "train_positions", "feature_digests")
+DATASET_KEYS = (
+    *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
+)
 
 FILES_KEY = "configuration_files"
 

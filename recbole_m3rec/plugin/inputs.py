@@ -115,7 +115,7 @@ def refuse_unknown_model(name: str) -> None:
         raise UnknownNameError(
             f"There is no model `{name}`.{did_you_mean(name, candidates)} Models are named as "
             "their classes, capitals included; all of RecBole's are available, and "
-            f"{' and '.join(OWN_MODELS)}."
+            f"{', '.join(OWN_MODELS)}."
         ) from error
 
 

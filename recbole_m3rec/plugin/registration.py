@@ -1,4 +1,4 @@
-"""Make RecBole know M3Rec and Mamba4Rec by name."""
+"""Make RecBole know M3Rec, Mamba4Rec and SASRecMM by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 import sys
 
 from recbole_m3rec.plugin import mends
+from recbole_m3rec.plugin.configuration import OWN_MODELS
 
 # RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
-MODELS = {"M3Rec": "recbole_m3rec.model.m3rec", "Mamba4Rec": "recbole_m3rec.model.mamba4rec"}
+MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
 FAMILY = "recbole.model.sequential_recommender"
 
 _registered = False

@@ -168,3 +168,43 @@ def test_spelling_of_a_part_of_the_ids_is_a_warning(caplog: pytest.LogCaptureFix
         features = align(table({"a": [1], "B": [2]}), "text", ["[PAD]", "a", "b"], "none", "a test")
     assert features.present.tolist() == [True, True, False]
     assert "1 of them would match if the ids were compared in lower case" in caplog.text
+
+
+MANY = {f"i{number}": [float(number), float(-number)] for number in range(1, 31)}
+
+
+def mixed(rows: str, seed: int = 1, tokens: list[str] | None = None) -> ItemFeatures:
+    ids = ["[PAD]", "no row", *MANY] if tokens is None else tokens
+    return align(table(MANY), "text", ids, "none", "a test", feature_rows=rows, seed=seed)
+
+
+def test_shuffled_rows_belong_to_other_items_and_missing_ones_stay_missing() -> None:
+    own, shuffled = mixed("own"), mixed("shuffled")
+    assert sorted(shuffled.values.tolist()) == sorted(own.values.tolist())
+    assert (shuffled.values[2:, 0] != own.values[2:, 0]).sum() > 20
+    assert shuffled.values[:2].tolist() == [[0, 0], [0, 0]]
+    assert shuffled.present.tolist() == own.present.tolist()
+
+
+def test_random_rows_have_mean_and_deviation_of_the_table_and_say_nothing() -> None:
+    own, codes = mixed("own").values[2:].double(), mixed("random").values[2:].double()
+    assert abs(codes.mean() - own.mean()) < own.std() / 2
+    assert 0.7 < codes.std() / own.std() < 1.3
+    assert abs(torch.corrcoef(torch.stack([own[:, 0], codes[:, 0]]))[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("rows", ["shuffled", "random"])
+def test_mixed_up_rows_depend_on_seed_and_tokens_alone(rows: str) -> None:
+    first, backwards = mixed(rows), ["[PAD]", *reversed(MANY), "no row"]
+    assert torch.equal(mixed(rows).values, first.values)
+    assert not torch.equal(mixed(rows, seed=2).values, first.values)
+    turned = mixed(rows, tokens=backwards).values[1:-1].flip(0)
+    assert torch.equal(turned, first.values[2:])
+    prints = {mixed(r, seed).fingerprint for r in ("own", rows) for seed in (1, 2)}
+    assert len(prints) == 3  # a seed changes mixed rows, never an item's own
+    assert first.description.endswith(f"{rows} rows in place of a test")
+
+
+def test_an_unknown_choice_of_rows_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="feature_rows must be one of own, shuffled, random"):
+        mixed("shuffle")

@@ -124,3 +124,39 @@ def test_all_positions_have_the_summed_loss_and_gradient_of_their_prefixes(
     for name, gradient in expected.items():
         difference = float((windows[name] - gradient).abs().max())
         assert difference <= 1e-5 * scale, f"{name}: {difference}"
+
+
+def test_a_block_of_its_own_learns_from_its_modality_alone() -> None:
+    network = make(rule="frozen", share_mamba=False)
+    query = network.query(HISTORIES, LENGTHS)
+    own = {name for name, _ in network.named_parameters() if ".own." in name}
+    of_text = {name for name in own if ".own.text." in name}
+    assert of_text
+    assert of_text < own  # the image has blocks too
+    block = query[:, HIDDEN : 2 * HIDDEN]
+    weights = torch.randn(block.shape, generator=torch.Generator().manual_seed(2))
+    taught = gradients_of(network, (block * weights).sum())
+    assert of_text == {name for name in taught if "mamba" in name or "own" in name}
+
+
+def test_blocks_of_their_own_compute_what_shared_ones_would() -> None:
+    shared, apart = make(), make(share_mamba=False)
+    weights = shared.state_dict()
+    for name in apart.state_dict():
+        if ".own." in name:
+            at, rest = name.split(".own.")
+            weights[name] = weights[f"{at}.shared.{rest.split('.', 1)[1]}"]
+    apart.load_state_dict(weights)
+    expected = shared.query(HISTORIES, LENGTHS)
+    torch.testing.assert_close(apart.query(HISTORIES, LENGTHS), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_one_expert_serves_every_modality() -> None:
+    several, one = make(), make(share_experts=True)
+    for layer in one.layers:
+        assert len({id(expert) for expert in layer.experts.values()}) == 1
+    n_saved = sum(p.numel() for p in several.layers[0].experts["text"].parameters()) * 2 * 2
+    count = [sum(p.numel() for p in network.parameters()) for network in (several, one)]
+    assert count[0] - count[1] == n_saved
+    of_text = one.query(HISTORIES, LENGTHS)[:, HIDDEN : 2 * HIDDEN].square().sum()
+    assert any("experts" in name for name in gradients_of(one, of_text))

@@ -12,7 +12,7 @@ from recbole.utils import get_model, init_seed
 from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.model.m3rec import M3Rec
-from recbole_m3rec.model.network import ModelConfigError
+from recbole_m3rec.model.settings import ModelConfigError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}

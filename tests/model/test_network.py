@@ -13,7 +13,9 @@ from recbole_m3rec.data.features import ItemFeatures
 from recbole_m3rec.data.packed import pack
 from recbole_m3rec.mamba import ScanBackendError
 from recbole_m3rec.model import network as network_module
-from recbole_m3rec.model.network import FeatureMismatchError, M3RecNetwork, ModelConfigError
+from recbole_m3rec.model.content import FeatureMismatchError
+from recbole_m3rec.model.network import M3RecNetwork
+from recbole_m3rec.model.settings import ModelConfigError
 
 N_ITEMS, HIDDEN = 10, 8
 MISSING = 4
@@ -199,7 +201,7 @@ def test_many_items_are_projected_some_at_a_time_with_the_same_gradients(
 
     expected = loss_and_gradients()
     sizes = []
-    monkeypatch.setattr("recbole_m3rec.model.layers.PROJECTED_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("recbole_m3rec.model.content.PROJECTED_AT_A_TIME", at_a_time)
     for content in network.content.values():
         content.projector[0].register_forward_hook(lambda _m, x, _y: sizes.append(x[0].numel()))
     for found, wanted in zip(loss_and_gradients(), expected, strict=True):

@@ -166,16 +166,16 @@ def test_the_table_is_made_once_a_pass_and_dropped_after_it(training, monkeypatc
     made = []
     original = trainer.model.network.item_vectors
 
-    def counted(items=None):
-        made.append(items)
-        return original(items)
+    def counted():
+        made.append("all")
+        return original()
 
-    monkeypatch.setattr(trainer.model.network, "item_vectors", counted)
+    monkeypatch.setattr(trainer.model._items, "_compute", counted)
     assert len(valid) > 2
     for passes in (1, 2):
         trainer.evaluate(valid, load_best_model=False)
-        assert made == [None] * passes
-        assert trainer.model._kept is None
+        assert made == ["all"] * passes
+        assert trainer.model._items._value is None
 
 
 def test_an_update_between_two_passes_is_seen(training, recboles_own):
@@ -207,8 +207,8 @@ def test_the_table_is_dropped_when_a_pass_fails(training, monkeypatch):
     monkeypatch.setattr(trainer.evaluator, "evaluate", lambda struct: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.evaluate(valid, load_best_model=False)
-    assert trainer.model._kept is None
-    assert not trainer.model._keeps_items
+    assert trainer.model._items._value is None
+    assert not trainer.model._items._keeps
 
 
 @pytest.mark.parametrize("where", ["an item", "a history"])

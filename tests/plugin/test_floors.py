@@ -23,7 +23,7 @@ BELOW = {
 ADAPTERS = {
     "data/dataset.py",
     "data/loader.py",
-    "model/m3rec.py",
+    "model/m3rec.py", "model/sasrecmm.py",
     "model/mamba4rec.py",
     "compare/measurements.py",
     "compare/runs.py",

@@ -1,4 +1,4 @@
-"""Everything of RecBole's that takes a model's name takes M3Rec and Mamba4Rec."""
+"""Everything of RecBole's that takes a model's name takes the plugin's models."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 import recbole_m3rec
 from recbole_m3rec.plugin import mends, registration
 
-MODELS = ["M3Rec", "Mamba4Rec"]
+MODELS = ["M3Rec", "Mamba4Rec", "SASRecMM"]
 
 
 @pytest.mark.parametrize("model", MODELS)
