@@ -7,7 +7,7 @@ baseline for models that keep them apart, as M3Rec does.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +83,7 @@ class SASRecMM(SASRec):  # type: ignore[misc]
             *(dataset.item_features, self.n_items, self.hidden_size),
             *(config["projector"], config["projector_experts"]),
         )
-        ids: Any = self.item_embedding  # SASRec's own, initialised
+        ids = cast(nn.Embedding, self.get_submodule("item_embedding"))  # SASRec's, initialised
         self.item_embedding = FusedItems(ids, content, config["fusion"])
 
     def calculate_loss(self, interaction: Any) -> Tensor:
