@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.compare import results
+from recbole_m3rec.compare.document import Grid
 from recbole_m3rec.compare.progress import Progress
-from recbole_m3rec.compare.report import write_report
+from recbole_m3rec.compare.report import NOT_TUNED, write_report
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run, configuration, identify, prepare
 from recbole_m3rec.compare.scheduler import Job, Listed, run_all
@@ -34,6 +35,8 @@ def compare(
     reference: str | None = None,
     title: str = "Comparison",
     notes: Sequence[str] = (),
+    tuned: str = NOT_TUNED,
+    tuning: Sequence[Grid] = (),
     show_progress: bool = True,
 ) -> list[Outcome]:
     """Train and test what has no result yet, keep results, and write the report.
@@ -49,6 +52,8 @@ def compare(
         reference: the name that is compared with all others; default M3Rec, or the first.
         title: of the report.
         notes: paragraphs for the report, plain text, on how the runs were chosen.
+        tuned: what was tuned, a sentence for every caption.
+        tuning: grids for the report that say what the tuning came to.
         show_progress: whether to show it on stderr.
 
     Returns:
@@ -64,7 +69,15 @@ def compare(
     with open_alone(output / ".lock"):
         train_missing(planned, jobs, show_progress)
         outcomes = [outcome_of(each) for each in planned]
-        write_report(outcomes, output, reference=reference, title=title, notes=notes)
+        write_report(
+            outcomes,
+            output,
+            reference=reference,
+            title=title,
+            notes=notes,
+            tuned=tuned,
+            tuning=tuning,
+        )
     return outcomes
 
 

@@ -38,6 +38,11 @@ class Outcome:
     result: Mapping[str, Any] | None
     failure: str | None
 
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """The result; empty where the run failed."""
+        return self.result or {}
+
     @cached_property
     def users(self) -> UserValues | None:
         """The test by users, read from disk when first asked for; None where there is none."""
@@ -65,7 +70,7 @@ def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
         raise ConfigurationError(
             f"The settings of {run} must be numbers, texts, lists and mappings ({error})."
         ) from error
-    write_json(folder / SPEC, text)
+    write_text(folder / SPEC, text)
     (folder / FAILURE).unlink(missing_ok=True)
 
 
@@ -88,7 +93,7 @@ def write_result(folder: Path, result: Mapping[str, Any], users: UserValues | No
 
 def write_failure(folder: Path, message: str) -> None:
     """Write why a run failed."""
-    write_json(folder / FAILURE, json.dumps({"message": message}))
+    write_text(folder / FAILURE, json.dumps({"message": message}))
 
 
 def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
@@ -115,7 +120,12 @@ def read_users(folder: Path) -> UserValues | None:
         return UserValues(metrics=tuple(file["metrics"].tolist()), **arrays)
 
 
-def write_json(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     with new_files(path) as (file,), file.writing():
-        file.file.write(text.encode())
+        file.file.write(content)
