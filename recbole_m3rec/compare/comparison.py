@@ -12,9 +12,16 @@ from recbole_m3rec.compare.document import Grid
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report import NOT_TUNED, write_report
 from recbole_m3rec.compare.results import Outcome
-from recbole_m3rec.compare.runs import Identity, Run, configuration, identify, prepare
+from recbole_m3rec.compare.runs import (
+    Identity,
+    Run,
+    configuration,
+    has_data,
+    identify,
+    locked,
+    prepare,
+)
 from recbole_m3rec.compare.scheduler import Job, Listed, run_all
-from recbole_m3rec.data.atomic_files import open_alone
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,7 @@ def compare(
         FileInUseError: another comparison is at work in the same folder.
     """
     planned = plan(runs, output)
-    output.mkdir(parents=True, exist_ok=True)
-    with open_alone(output / ".lock"):
+    with locked(output):
         train_missing(planned, jobs, show_progress)
         outcomes = [outcome_of(each) for each in planned]
         write_report(
@@ -88,6 +94,8 @@ def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planne
         ValueError: an unknown model or dataset, or a setting that cannot be meant.
     """
     configs = [configuration(run) for run in runs]
+    for config in configs:
+        has_data(config)  # all names, before the first file is fetched or made
     for config in configs:
         prepare(config)
     planned = []

@@ -120,6 +120,7 @@ def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
         return None
     if max(times.values()) > 5 * min(times.values()):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("training, seconds")
     axes.set_ylabel(f"test {metric_title(metric)}")
     return f"test {metric_title(metric)} against the time of training; bars are one deviation."

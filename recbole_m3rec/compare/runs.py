@@ -14,12 +14,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.data.atomic_files import open_alone
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.data.recipes import load_or_build
 from recbole_m3rec.data.text_features import sha256_of
 from recbole_m3rec.plugin.caches import feature_digests
+from recbole_m3rec.plugin.command_line import one_line, users_error
 from recbole_m3rec.plugin.configuration import FILES_KEY
-from recbole_m3rec.plugin.inputs import refuse_unknown_dataset, refuse_unknown_model
+from recbole_m3rec.plugin.inputs import (
+    UnknownNameError,
+    refuse_unknown_dataset,
+    refuse_unknown_model,
+)
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
 # none of it changes a result. The contents of the files are counted apart.
@@ -89,18 +96,55 @@ def no_command_line() -> Iterator[None]:
         sys.argv = arguments
 
 
-def configuration(run: Run) -> Any:
-    """Return RecBole's final ``Config`` of a run.
+def configuration(run: Run, with_seed: bool = True) -> Any:
+    """Return RecBole's final ``Config`` of a run, without its own seed if so asked.
 
     Raises:
         UnknownNameError: no such model.
-        ConfigurationError: a key or value that cannot be meant.
+        ConfigurationError: a key or value that cannot be meant, or a model that cannot be loaded.
     """
     from recbole.config import Config
 
-    refuse_unknown_model(run.model)
-    with no_command_line():
-        return Config(model=run.model, dataset=run.dataset, config_dict=run.overrides)
+    overrides = run.overrides if with_seed else copy.deepcopy(dict(run.settings))
+    try:
+        refuse_unknown_model(run.model)
+        with no_command_line():
+            return Config(model=run.model, dataset=run.dataset, config_dict=overrides)
+    except (UnknownNameError, ConfigurationError):
+        raise
+    except Exception as error:
+        said = users_error(error) or f"{type(error).__name__}: {one_line(str(error))}"
+        raise ConfigurationError(f"{run.model} on {run.dataset}: {said}") from error
+
+
+def first_seed(model: str, dataset: str, settings: Mapping[str, Any]) -> int:
+    """Return the seed that settings and files ask for."""
+    return int(configuration(Run(model, model, dataset, 0, settings), with_seed=False)["seed"])
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keep other comparisons out of a folder, which is made if need be.
+
+    Raises:
+        FileInUseError: another comparison is at work there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with open_alone(output / ".lock"):
+        yield
+
+
+def has_data(config: Any) -> bool:
+    """Tell whether a dataset's files are there.
+
+    Raises:
+        UnknownNameError: they are not, and there are none to download.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if any(folder.glob(f"{name}*.inter")):
+        return True
+    refuse_unknown_dataset(name, folder)
+    return False
 
 
 def prepare(config: Any) -> None:
@@ -114,8 +158,7 @@ def prepare(config: Any) -> None:
     from recbole.data import create_dataset
 
     name, folder = config["dataset"], Path(config["data_path"])
-    if not any(folder.glob(f"{name}*.inter")):
-        refuse_unknown_dataset(name, folder)
+    if not has_data(config):
         with no_command_line():
             create_dataset(config)  # downloads
     if feature_digests(config):

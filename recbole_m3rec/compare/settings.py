@@ -1,0 +1,55 @@
+"""Settings that hold for every model: each model gets those that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from recbole_m3rec.compare.runs import Run, configuration
+from recbole_m3rec.data.suggestions import did_you_mean
+from recbole_m3rec.plugin.configuration import KEYS_WITHOUT_FILE
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
+
+# A comparison decides these itself.
+TAKEN = {
+    "model": "--models",
+    "dataset": "--datasets",
+    "checkpoint_dir": "--output",
+    "nproc": "--jobs",
+    "resume": "the same command again, which goes on where it was",
+}
+
+
+def known_keys(model: str, dataset: str) -> set[str]:
+    """Return the keys that a model, or RecBole for it, reads."""
+    config = configuration(Run(model, model, dataset, seed=0))
+    known = {key for keys in config.parameters.values() for key in keys}
+    return known | set(config.internal_config_dict) | KEYS_WITHOUT_FILE
+
+
+def divide(
+    settings: Mapping[str, Any], models: Iterable[str], dataset: str
+) -> dict[str, dict[str, Any]]:
+    """Return for each model the settings that it knows.
+
+    So ``--n_layers=3`` is for SASRec and no slip of ``num_layers`` for M3Rec beside it, and a
+    result does not depend on settings of other models.
+
+    Raises:
+        ConfigurationError: a key that none of the models knows, or that a comparison sets itself.
+    """
+    for key in settings:
+        if key in TAKEN:
+            raise ConfigurationError(f"`{key}` is no setting of a comparison; use {TAKEN[key]}.")
+    known = {model: known_keys(model, dataset) for model in models}
+    every = set().union(*known.values()) if known else set()
+    for key in settings:
+        if key not in every:
+            raise ConfigurationError(
+                f"None of {', '.join(known)} knows the configuration key `{key}`."
+                f"{did_you_mean(key, every)}"
+            )
+    return {
+        model: {key: value for key, value in settings.items() if key in keys}
+        for model, keys in known.items()
+    }

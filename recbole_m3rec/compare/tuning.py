@@ -1,0 +1,273 @@
+"""Equal chances: every model gets as many trials over its search space, judged on validation."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.compare import results
+from recbole_m3rec.compare.document import Entry, Grid
+from recbole_m3rec.compare.progress import Progress
+from recbole_m3rec.compare.runs import Identity, Run, configuration, identify, prepare
+from recbole_m3rec.compare.scheduler import Job, run_all
+from recbole_m3rec.compare.spaces import Range, space_of, without
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
+
+FAILED = "failure"  # attribute of a trial whose training failed, with the reason
+PARTS = ("completed", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the tuning of a model on a dataset came to.
+
+    Attributes:
+        run: a run with the chosen settings.
+        space: what was searched; None where the model has no search space.
+        trials: how many there were by ``PARTS``.
+        chosen: the best settings found.
+        score: their validation score.
+        metric: what it is.
+    """
+
+    run: Run
+    space: Mapping[str, Range] | None
+    trials: Mapping[str, int]
+    chosen: Mapping[str, Any]
+    score: float | None
+    metric: str
+
+
+def tune(
+    runs: Sequence[Run], output: Path, trials: int, jobs: int, *, show_progress: bool = True
+) -> list[Tuned]:
+    """Search each run's settings by Optuna's TPE, trials stopped early by its median rule.
+
+    A trial trains with the run's seed and never sees the test data. Studies lie in
+    ``output/tuning`` and go on where they were; another search space, configuration or dataset
+    begins another study.
+
+    Args:
+        runs: one for each model and dataset; their settings stay as they are.
+        output: the comparison's folder.
+        trials: for each run, those counted that were stopped or failed.
+        jobs: how many train at once.
+        show_progress: whether to show it on stderr.
+
+    Raises:
+        ConfigurationError: Optuna is not installed, or no trial of a model succeeded.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigurationError("--tune needs Optuna: pip install 'recbole_m3rec[tuning]'.")
+    studies = [_Study(run, output, trials) for run in runs]
+    missing = sum(study.left() for study in studies)
+    progress = Progress(missing, "trials", show_progress)
+    try:
+        run_all(_Trials(studies), jobs, progress)
+    finally:
+        progress.close()
+    return [study.outcome() for study in studies]
+
+
+class _Study:
+    """One model on one dataset."""
+
+    def __init__(self, run: Run, output: Path, trials: int) -> None:
+        self.run, self.output, self.trials = run, output, trials
+        config = configuration(run)
+        prepare(config)
+        self.metric, self.bigger = config["valid_metric"], config["valid_metric_bigger"]
+        self.epochs = config["epochs"]
+        space = space_of(run.model)
+        self.space = None if space is None else without(space, run.settings)
+        self.running: dict[Path, tuple[Any, Run, Identity]] = {}
+        if self.space:
+            self.study = self._open(identify(config))
+
+    def _open(self, identity: Identity) -> Any:
+        """Open the study, as far as it came, and give back what a kill left unfinished."""
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        ranges = {name: str(values) for name, values in (self.space or {}).items()}
+        text = json.dumps([identity.hash, ranges], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        file = self.output / "tuning" / f"{self.run.model}-{self.run.dataset}-{key}.journal"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            study_name=file.stem,
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
+            load_if_exists=True,
+            direction="maximize" if self.bigger else "minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3),
+        )
+        # Not the numbers that the trials before a kill were drawn by.
+        study.sampler = optuna.samplers.TPESampler(seed=self.run.seed + len(study.trials))
+        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+        return study
+
+    def counted(self) -> dict[str, int]:
+        """Return how many trials ended how; those that a kill cut off do not count."""
+        if not self.space:
+            return dict.fromkeys(PARTS, 0)
+        states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
+        failed = [t for t in self.study.get_trials(deepcopy=False) if FAILED in t.user_attrs]
+        return {
+            "completed": states.count("COMPLETE"),
+            "pruned": states.count("PRUNED"),
+            "failed": len(failed),
+        }
+
+    def left(self) -> int:
+        """Return how many trials are still to be started."""
+        if not self.space:
+            return 0
+        return max(0, self.trials - sum(self.counted().values()) - len(self.running))
+
+    def next_job(self) -> Job | None:
+        """Return the job of another trial, None where there is none to start.
+
+        Settings that were tried before have their result at once.
+        """
+        while self.left():
+            trial = self.study.ask()
+            chosen = {
+                name: each.suggested(trial, name) for name, each in (self.space or {}).items()
+            }
+            label = f"{self.run.name} on {self.run.dataset}, trial {trial.number + 1}"
+            settings = {**self.run.settings, **chosen}
+            run = Run(label, self.run.model, self.run.dataset, self.run.seed, settings)
+            trial.set_user_attr("chosen", chosen)
+            try:
+                identity = identify(configuration(run))
+            except ValueError as error:  # settings that do not go together
+                self._fail(trial, str(error))
+                continue
+            folder = self.output / "trials" / identity.hash[:20]
+            known = results.read_outcome(run, identity, folder)
+            if known is not None and known.result is not None:
+                self._tell(trial, known)
+                continue
+            if folder in self.running:  # the same settings are being tried
+                self._fail(trial, "drawn twice at once")
+                continue
+            results.write_spec(folder, run, identity, tests=False)
+            self.running[folder] = (trial, run, identity)
+            return Job(folder, label, self.epochs, self.metric, self._watch(trial))
+        return None
+
+    def _watch(self, trial: Any) -> Any:
+        def stops(epoch: Mapping[str, Any]) -> bool:
+            if "score" not in epoch:
+                return False
+            trial.report(epoch["score"], epoch["epoch"])
+            return bool(trial.should_prune())
+
+        return stops
+
+    def ended(self, job: Job) -> None:
+        """Tell the study what became of a trial."""
+        trial, run, identity = self.running.pop(job.folder)
+        known = results.read_outcome(run, identity, job.folder)
+        if job.stopped and (known is None or known.result is None):
+            import optuna
+
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._tell(trial, known)
+
+    def _tell(self, trial: Any, known: results.Outcome | None) -> None:
+        if known is not None and known.result is not None:
+            self.study.tell(trial, known.result["score"])
+        else:
+            self._fail(trial, (known.failure if known else None) or "no result")
+
+    def _fail(self, trial: Any, why: str) -> None:
+        import optuna
+
+        trial.set_user_attr(FAILED, why)
+        self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def outcome(self) -> Tuned:
+        """Return the best settings.
+
+        Raises:
+            ConfigurationError: every trial failed.
+        """
+        counted = self.counted()
+        if not self.space:
+            return Tuned(self.run, self.space, counted, {}, None, self.metric)
+        if not counted["completed"]:
+            why = [t.user_attrs[FAILED] for t in self.study.trials if FAILED in t.user_attrs]
+            raise ConfigurationError(
+                f"No trial of {self.run.model} on {self.run.dataset} succeeded: {why[-1]}"
+            )
+        best = self.study.best_trial
+        chosen = best.user_attrs["chosen"]
+        settings = {**self.run.settings, **chosen}
+        run = Run(self.run.name, self.run.model, self.run.dataset, self.run.seed, settings)
+        return Tuned(run, self.space, counted, chosen, best.value, self.metric)
+
+
+class _Trials:
+    """The trials of several studies; the study with the most left comes first."""
+
+    def __init__(self, studies: Sequence[_Study]) -> None:
+        self.studies = studies
+
+    def next_job(self) -> Job | None:
+        """Return a trial to start."""
+        for study in sorted(self.studies, key=lambda study: -study.left()):
+            job = study.next_job()
+            if job is not None:
+                return job
+        return None
+
+    def ended(self, job: Job) -> None:
+        """Hand a trial's end to its study."""
+        next(study for study in self.studies if job.folder in study.running).ended(job)
+
+
+def tuning_sentence(tuned: Sequence[Tuned], trials: int) -> str:
+    """Return what was tuned, for captions."""
+    metric = tuned[0].metric if tuned else "the validation metric"
+    rest = [each.run.name for each in tuned if not each.space]
+    text = (
+        f"Tuned: {trials} trials for each model with a search space, judged by valid {metric}; the "
+        "test data was used once, for the chosen settings."
+    )
+    return text + (
+        f" Not tuned, configured settings: {', '.join(dict.fromkeys(rest))}." * bool(rest)
+    )
+
+
+def tuning_grid(tuned: Sequence[Tuned]) -> Grid:
+    """Return what was searched for each model and what was chosen."""
+    rows = []
+    for each in tuned:
+        if each.space is None:
+            space = "no search space: configured settings"
+        elif not each.space:
+            space = "all of its search space was set by hand"
+        else:
+            space = "; ".join(f"{name}: {values}" for name, values in each.space.items())
+        counts = ", ".join(f"{each.trials[part]} {part}" for part in PARTS if each.trials[part])
+        chosen = "; ".join(f"{name}: {value}" for name, value in each.chosen.items())
+        score = "–" if each.score is None else f"{each.score:.4f}"
+        texts = (each.run.name, each.run.dataset, score, counts or "none", chosen or "–", space)
+        rows.append([Entry(text) for text in texts])
+    metric = tuned[0].metric if tuned else "score"
+    said = (
+        "What was tuned: random starts and then Optuna's TPE, trials that fall behind the median "
+        "stopped early; each with the first seed, on validation alone."
+    )
+    head = ["model", "dataset", f"valid {metric}", "trials", "chosen", "searched"]
+    return Grid(said, head, rows, texts=frozenset([1, 3, 4, 5]))
