@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import torch
 from competitors import endless, prepare, training_step
-from measure import arguments, report, rows_against, take_turns
+from measure import arguments, ratios, report, rows_against, take_turns
 from padded import PaddedM3Rec
 
 OURS = "M3Rec, ID + image + text"
+DETACHED, BFLOAT16 = f"{OURS}, detached", f"{OURS}, bfloat16"
+PADDED = "M3Rec the padded way, detached"
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--models", default="SASRec,GRU4Rec,BERT4Rec", help="of RecBole")
     parser.add_argument("--train_positions", default="last", choices=["last", "all"])
     parser.add_argument("--padded", action="store_true", help="also the released program's way")
-    parser.add_argument("--amp", action="store_true", help="also ours in bfloat16")
+    parser.add_argument("--amp", action="store_true", help="also ours and the models in bfloat16")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
@@ -32,24 +34,32 @@ def main() -> None:
     competitors[OURS] = training_step(model, endless(train))
     steps[OURS] = len(train)
     _, other, _, _ = prepare("M3Rec", args.dataset, modality_gradient="detached", **settings)
-    competitors[f"{OURS}, detached"] = training_step(other, endless(train))
+    competitors[DETACHED] = training_step(other, endless(train))
     if args.amp:
         _, other, _, _ = prepare("M3Rec", args.dataset, **settings)
-        competitors[f"{OURS}, bfloat16"] = training_step(other, endless(train), amp=True)
+        competitors[BFLOAT16] = training_step(other, endless(train), amp=True)
     _, mamba4rec, own, _ = prepare("Mamba4Rec", args.dataset, **settings)
     competitors["Mamba4Rec (ID alone)"] = training_step(mamba4rec, endless(own))
     if args.padded:
         padded = PaddedM3Rec(model.network)
-        competitors["M3Rec the padded way, detached"] = training_step(padded, endless(train))
+        competitors[PADDED] = training_step(padded, endless(train))
     alone = {key: value for key, value in settings.items() if key != "train_positions"}
     for name in filter(None, args.models.split(",")):
         _, peer, batches, _ = prepare(name, args.dataset, **alone)
         competitors[f"RecBole's {name}"] = training_step(peer, endless(batches))
         steps[f"RecBole's {name}"] = len(batches)
+        if args.amp:
+            _, peer, batches, _ = prepare(name, args.dataset, **alone)
+            label = f"RecBole's {name}, bfloat16"
+            competitors[label] = training_step(peer, endless(batches), amp=True)
 
     seconds = take_turns(competitors, args.rounds, args.device)
     rows = rows_against(OURS, seconds)
     for row in rows:
+        times = seconds[row["what"]]
+        row["detached is faster"] = ratios(times, seconds[DETACHED])
+        if args.amp:
+            row["bfloat16 is faster"] = ratios(times, seconds[BFLOAT16])
         n_steps = steps.get(row["what"], len(train))
         row["epoch, s"] = row["milliseconds"] / 1e3 * n_steps
     report(

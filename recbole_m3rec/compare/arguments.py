@@ -52,6 +52,19 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("--models", required=True, metavar="A,B", help="names of models, in the tables' order")
     add("--datasets", required=True, metavar="A,B", help="names of datasets")
+    add_common_options(parser, output=Path("comparison"))
+    add("--tune", type=positive, metavar="N", help="trials for each model before it is tested")
+    add(
+        "--reference",
+        metavar="MODEL",
+        help="the model tested against the others (M3Rec, or the first)",
+    )
+    return parser
+
+
+def add_common_options(parser: Parser, output: Path) -> None:
+    """Add what every command takes that trains several runs and reports them."""
+    add = parser.add_argument
     add(
         "--seeds",
         type=positive,
@@ -69,18 +82,11 @@ def build_parser() -> Parser:
     add(
         "--output",
         type=Path,
-        default=Path("comparison"),
+        default=output,
         metavar="DIR",
-        help="folder of the results and the report (comparison)",
+        help=f"folder of the results and the report ({output})",
     )
     add("--jobs", type=positive, default=1, metavar="N", help="runs at once, each a process (1)")
-    add("--tune", type=positive, metavar="N", help="trials for each model before it is tested")
-    add(
-        "--reference",
-        metavar="MODEL",
-        help="the model tested against the others (M3Rec, or the first)",
-    )
-    return parser
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -91,7 +97,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]
     """
     parser = build_parser()
     options, others = parser.parse_known_args(arguments)
-    refuse_what_recbole_drops(others, parser)
+    settings = settings_of(options, others, parser)
     for option in ("models", "datasets"):
         names = [name.strip() for name in getattr(options, option).split(",")]
         if not all(names):
@@ -99,6 +105,18 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]
         setattr(options, option, list(dict.fromkeys(names)))
     if options.reference is not None and options.reference not in options.models:
         raise UsageError(f"--reference {options.reference} is none of --models.")
+    return options, settings
+
+
+def settings_of(
+    options: argparse.Namespace, others: Sequence[str], parser: Parser
+) -> dict[str, Any]:
+    """Return the settings of the configuration files, and over them those of the command line.
+
+    Raises:
+        UsageError: one of the other arguments is no setting.
+    """
+    refuse_what_recbole_drops(others, parser)
     settings: dict[str, Any] = {}
     for argument in options.config_files:
         for file in split_files(argument):
@@ -106,4 +124,4 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]
     for setting in others:
         key, _, value = setting[2:].partition("=")
         settings[key] = value
-    return options, settings
+    return settings
