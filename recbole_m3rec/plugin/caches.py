@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.plugin.configuration import DATASET_KEYS, OWN_MODELS, announce
+from recbole_m3rec.plugin.item_features import reads_vectors
 
 
 def install() -> None:
@@ -38,7 +39,7 @@ def install() -> None:
 
 def feature_digests(config: Any) -> dict[str, str] | None:
     """Return what identifies today's features by modality; None for a model without any."""
-    if config["model"] not in OWN_MODELS:
+    if config["model"] not in OWN_MODELS and not reads_vectors(config):
         return None
     if not getattr(config.model_class, "content_modalities", True):
         return None

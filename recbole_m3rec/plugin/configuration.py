@@ -112,6 +112,7 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
     chosen: dict[str, Any] = {}
     for layer in (*users_layers.values(), config.external_config_dict):
         chosen.update(layer)
+    config._named_keys = frozenset(chosen)
     for layer in users_layers.values():
         values.update(layer)
     if "train_neg_sample_args" not in chosen:

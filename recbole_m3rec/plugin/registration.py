@@ -32,8 +32,10 @@ def register() -> None:
         evaluation,
         guards,
         inputs,
+        needs,
         protocol,
         spawning,
+        stages,
     )
 
     register_models()
@@ -43,6 +45,8 @@ def register() -> None:
     spawning.install()
     guards.install()
     evaluation.install()  # after the guards, which look at RecBole's scores
+    needs.install()
+    stages.install()
     protocol.install()  # after evaluation in blocks, which takes histories from it
     inputs.install()
 

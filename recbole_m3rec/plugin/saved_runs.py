@@ -10,7 +10,7 @@ from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.plugin import spawning
+from recbole_m3rec.plugin import spawning, stages
 from recbole_m3rec.plugin.configuration import FILES_KEY
 from recbole_m3rec.plugin.mends.checkpoints import load_checkpoint
 from recbole_m3rec.plugin.seams import wrap
@@ -70,7 +70,8 @@ def read_saved_run(path: Path) -> SavedRun:
                     **config.external_config_dict,
                 }.items()
                 if key not in NOT_SETTINGS
-            },
+            }
+            | stages.settings_of_saved(config["model"], config["train_stage"], path),
         )
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),

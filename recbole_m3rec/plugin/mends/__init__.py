@@ -27,6 +27,7 @@ MENDS = (
     runs.name_every_checkpoint_apart,
     runs.train_in_bfloat16,
     runs.keep_quiet_of_what_nobody_can_change,
+    runs.log_what_ract_loads,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import secrets
 import sys
 import warnings
@@ -163,3 +164,17 @@ def train_in_bfloat16() -> None:
         return torch.autocast(device_type, **options)
 
     overlay(trainer, "torch", autocast=autocast)
+
+
+def log_what_ract_loads() -> None:
+    """Mend model/general_recommender/ract.py:76 and 86, which log a path without a place for it.
+
+    Python's logging writes a traceback to the terminal instead of the line.
+    """
+
+    def give_it_a_place(record: logging.LogRecord) -> bool:
+        if record.msg == "Load pretrained model from" and record.args:
+            record.msg += " %s"
+        return True
+
+    logging.getLogger().addFilter(give_it_a_place)
