@@ -12,7 +12,7 @@ from recbole_m3rec.compare.document import Block, Entry, Grid, Heading, Paragrap
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff;
-       max-width: 68rem; margin: 0 auto; padding: 1rem; }
+       max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; }
 h2 { font-size: 1.35rem; margin-top: 2.5rem; border-bottom: 1px solid #d0d7de; }
 h3 { font-size: 1.1rem; margin-top: 1.8rem; }
@@ -28,6 +28,7 @@ th.text, td.text { text-align: left; }
 td.text { white-space: normal; min-width: 7rem; overflow-wrap: anywhere; }
 tr > :first-child { position: sticky; left: 0; background: #fff; white-space: nowrap; }
 img { max-width: 100%; height: auto; }
+.picture { display: inline-block; vertical-align: top; width: min(100%, 37rem); }
 """.strip()
 
 
@@ -51,7 +52,8 @@ def _block(block: Block, folder: Path) -> str:
     if isinstance(block, Picture):
         data = base64.b64encode((folder / block.path).read_bytes()).decode()
         return (
-            f'<figure><img alt="{escape(block.caption)}" src="data:image/png;base64,{data}">'
+            f'<figure class="picture"><img alt="{escape(block.caption)}" '
+            f'src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(block.caption)}</figcaption></figure>"
         )
     return _grid(block)

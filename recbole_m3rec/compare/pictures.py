@@ -67,7 +67,7 @@ def figure() -> Iterator[tuple[Any, Any]]:
     """Yield a figure and its axes; neither a display nor anybody's settings are touched."""
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(7.2, 4.2), layout="constrained")
+    canvas = Figure(figsize=(6.6, 4.1), layout="constrained")
     axes = canvas.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e3e7eb", linewidth=0.8)

@@ -136,19 +136,16 @@ def _costs(done: Sequence[Outcome]) -> list[Entry]:
     return [
         Entry(number(mean("parameters"))),
         Entry(number(mean("seconds_per_epoch"), 2)),
-        Entry(number(epochs, 1)),
-        Entry(number(None if best is None else best + 1, 1)),
+        Entry(f"{round(epochs, 1):g}"),
+        Entry(NONE if best is None else f"{round(best + 1, 1):g}"),
         Entry(number(mean("training_seconds"), 1)),
         Entry(number(memory if memory is not None else mean("peak_memory_mib"))),
     ]
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """Return a number with so many digits at most, thousands apart."""
-    if value is None:
-        return NONE
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """Return a number with so many digits after the point, thousands apart."""
+    return NONE if value is None else f"{value:,.{digits}f}"
 
 
 def failure_grid(tables: Sequence[Table]) -> Grid | None:

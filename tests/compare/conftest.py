@@ -1,0 +1,94 @@
+"""Outcomes of runs that never ran, with the numbers a test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.compare import results
+from recbole_m3rec.compare.measurements import UserValues
+from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.compare.runs import Identity, Run
+
+PROTOCOL = {
+    "mask_seen": False,
+    "valid_metric": "NDCG@5",
+    "user_inter_num_interval": "[5,inf)",
+    "item_inter_num_interval": "[5,inf)",
+    "eval_args": {
+        "split": {"LS": "valid_and_test"},
+        "order": "TO",
+        "group_by": "user",
+        "mode": {"valid": "full", "test": "full"},
+    },
+}
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Callable[..., Outcome]:
+    """Return a function that writes the result of a made-up run and returns its outcome."""
+
+    def make(
+        name: str,
+        values: Mapping[str, Sequence[float]] | None,
+        seed: int = 1,
+        dataset: str = "tiny",
+        model: str | None = None,
+        failure: str | None = None,
+        **config: Any,
+    ) -> Outcome:
+        """Make an outcome.
+
+        Args:
+            name: the run's name.
+            values: of each user, by metric; None for a run that failed.
+            seed: its seed.
+            dataset: its dataset.
+            model: its model; default the name.
+            failure: why it failed.
+            config: keys that differ from ``PROTOCOL``.
+        """
+        run = Run(name, model or name, dataset, seed)
+        identity = Identity({**PROTOCOL, "name": name, "seed": seed, **config}, {"x.inter": "0"})
+        folder = tmp_path / "made" / identity.hash[:20]
+        if values is None:
+            return Outcome(run, identity, folder, None, failure or "broken")
+        columns = np.array(list(values.values()), dtype=float).T
+        n = len(columns)
+        users = UserValues(
+            users=np.array([f"u{i:03d}" for i in range(n)]),
+            targets=np.array([f"i{i:03d}" for i in range(n)]),
+            history=np.arange(n) % 9 + 3,
+            popularity=np.arange(n) % 7,
+            rank=np.arange(n) + 1,
+            metrics=tuple(values),
+            values=columns,
+        )
+        epochs = [
+            {"epoch": e, "loss": 1.0, "seconds": 2.0, "score": 0.1 * e, "valid": {}}
+            for e in range(3)
+        ]
+        result = {
+            "hash": identity.hash,
+            "test": dict(zip(values, columns.mean(axis=0).tolist(), strict=True)),
+            "valid": {"ndcg@5": 0.2},
+            "epochs": epochs,
+            "best_epoch": 2,
+            "training_seconds": 6.0,
+            "seconds_per_epoch": 2.0,
+            "seconds": 7.0,
+            "parameters": 1000,
+            "peak_memory_mib": 500.0,
+            "peak_gpu_memory_mib": None,
+            "versions": {"torch": "2"},
+        }
+        results.write_result(folder, result, users)
+        made = results.read_outcome(run, identity, folder)
+        assert made is not None
+        return made
+
+    return make
