@@ -49,7 +49,7 @@ def choose_features(config: Any, named: Iterable[str]) -> list[str]:
         named: the keys that the user gave a value.
 
     Returns:
-        What was chosen, a phrase each; [] for a model that reads no item features.
+        What the model reads, a phrase each; [] for a model that reads no item features.
 
     Raises:
         ConfigurationError: a named column is not there, or there is none to choose.
@@ -63,8 +63,11 @@ def choose_features(config: Any, named: Iterable[str]) -> list[str]:
         set_value(config, key, chosen if key == "selected_features" else chosen[0])
         phrases = [f"{key}: {', '.join(columns)} of the .item file"] if columns else []
         return phrases + [f"vectors of {modality}" for modality in modalities]
-    if reads_every_column(config) and not {"item", "user"} & set(config["load_col"] or {}):
-        return choose_every_column(config)
+    if reads_every_column(config):
+        loaded = config["load_col"]
+        if isinstance(loaded, dict) and not {"item", "user"} & set(loaded):
+            return choose_every_column(config)
+        return ["the columns that load_col names"]
     return []
 
 

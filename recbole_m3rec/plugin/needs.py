@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.plugin import item_features, item_vectors
+from recbole_m3rec.plugin.configuration import OWN_MODELS
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 # What a knowledge graph of RecBole is made of.
@@ -36,6 +38,7 @@ def install() -> None:
         ]
         if chosen:
             getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
+        warn_of_modalities(config)
         dataset = original(config)
         if item_features.reads_vectors(config):
             item_vectors.announce_fields(dataset)
@@ -52,8 +55,6 @@ def install() -> None:
 
 def models_of_item_features() -> list[str]:
     """Return the models of RecBole that embed the item columns they are told."""
-    from pathlib import Path
-
     import recbole
     import yaml
 
@@ -91,6 +92,17 @@ def refuse_what_cannot_run(config: Any) -> None:
         raise ConfigurationError(
             f"n_layers: {config['n_layers']}, but FEARec gives every layer frequencies of its own "
             "and needs at least 2."
+        )
+
+
+def warn_of_modalities(config: Any) -> None:
+    """Log where a model is given modalities that it cannot read."""
+    if not config["modalities"] or config["model"] in OWN_MODELS:
+        return
+    if not item_features.reads_vectors(config):
+        getLogger().warning(
+            f"{config['model']} reads no vectors of items: modalities has no say. The models of "
+            f"RecBole that do are {', '.join(models_of_item_features())}."
         )
 
 

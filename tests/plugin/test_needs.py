@@ -63,6 +63,12 @@ def test_the_log_says_what_the_loss_gets(prepare, caplog, model, keys, said):
     assert line.removeprefix(f"Chosen for {model}: ").split("; ")[0] == said
 
 
+def test_modalities_for_a_model_without_are_warned_of(prepare, caplog):
+    prepare("SASRec", modalities=["text"])
+    assert "SASRec reads no vectors of items" in caplog.text
+    assert "FDSA, GRU4RecF, SASRecF" in caplog.text
+
+
 def test_models_that_score_pairs_get_as_many_users_as_fit_a_batch(prepare):
     assert [scores_pair_by_pair(get_model(name)) for name in ("DIN", "SASRec")] == [True, False]
     for size, users in ((40, 3), (5, 1)):  # 13 items with padding
