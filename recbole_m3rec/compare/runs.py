@@ -26,6 +26,7 @@ from recbole_m3rec.plugin.inputs import (
     refuse_unknown_dataset,
     refuse_unknown_model,
 )
+from recbole_m3rec.plugin.item_features import features_key, reads_every_column, reads_vectors
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
@@ -161,7 +162,7 @@ def prepare(config: Any) -> None:
     if not has_data(config):
         with no_command_line():
             create_dataset(config)  # downloads
-    if feature_digests(config):
+    if content_digests(config):
         for source in modality_sources(config):
             if source.recipe is not None and source.path is not None:
                 load_or_build(
@@ -181,8 +182,15 @@ def identify(config: Any) -> Identity:
         if key not in NOT_COUNTED
     }
     data = {path.name: file_digest(path, path.stat().st_mtime_ns) for path in data_files(config)}
-    features = feature_digests(config) or {}
+    features = content_digests(config)
     return Identity(counted, {**data, **{f"features of {m}": d for m, d in features.items()}})
+
+
+def content_digests(config: Any) -> dict[str, str]:
+    """Return what identifies the features of each modality that the model reads."""
+    if reads_vectors(config) and not config["modalities"]:
+        return {}
+    return feature_digests(config) or {}
 
 
 def data_files(config: Any) -> list[Path]:
@@ -191,6 +199,10 @@ def data_files(config: Any) -> list[Path]:
     columns = config["load_col"]
     suffixes = {"inter", *(config["additional_feat_suffix"] or ())}
     suffixes |= set(columns) if columns else {"user", "item", "net", "kg", "link", "ent"}
+    if features_key(config) is not None:  # columns are chosen when the dataset is made
+        suffixes |= {"item"}
+    if reads_every_column(config):
+        suffixes |= {"item", "user"}
     parts = config["benchmark_filename"] or []
     names = [f"{name}.{suffix}" for suffix in sorted(suffixes)]
     names += [f"{name}.{part}.inter" for part in parts]

@@ -1,0 +1,204 @@
+"""What makes two runs the same: configuration and data, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.compare.comparison import plan
+from recbole_m3rec.compare.runs import Run, configuration, identify, prepare
+from recbole_m3rec.compare.settings import divide
+from recbole_m3rec.data.feature_files import FeatureTable, write_features
+from recbole_m3rec.plugin.inputs import UnknownNameError
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
+
+SMALL = {"data_path": "dataset", "gpu_id": "", "hidden_size": 8, "epochs": 1}
+IMAGES = {**SMALL, "modalities": ["image"], "d_state": 4}
+
+
+def hash_of(model: str = "SASRec", seed: int = 1, **settings: Any) -> str:
+    run = Run("any", model, "tiny", seed, {**SMALL, **settings})
+    return identify(configuration(run)).hash
+
+
+@pytest.fixture
+def folder(write_dataset: Callable[..., Path]) -> Path:
+    return write_dataset("tiny")
+
+
+def write_images(folder: Path, scale: float = 1.0) -> None:
+    vectors = np.arange(48, dtype=np.float32).reshape(12, 4) * scale
+    table = FeatureTable(np.array([f"i{item:02d}" for item in range(12)]), vectors, {})
+    write_features(folder / "tiny.image.parquet", table)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 16},
+        {"n_layers": 3},
+        {"seed": 2},
+        {"model": "GRU4Rec"},
+        {"epochs": 2},
+        {"mask_seen": True},
+        {"topk": [1, 5]},
+        {
+            "eval_args": {
+                "split": {"RS": [8, 1, 1]},
+                "order": "RO",
+                "group_by": None,
+                "mode": "full",
+            }
+        },
+        {"user_inter_num_interval": "[2,inf)"},
+    ],
+)
+def test_another_configuration_is_another_run(folder: Path, change: dict[str, Any]) -> None:
+    assert hash_of(**change) != hash_of()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint_dir": "elsewhere"},
+        {"show_progress": True},
+        {"state": "WARNING"},
+        {"log_wandb": False},
+        {"save_dataset": True},
+        {"worker": 2},
+    ],
+)
+def test_places_progress_and_logs_are_the_same_run(folder: Path, change: dict[str, Any]) -> None:
+    assert hash_of(**change) == hash_of()
+
+
+def test_the_same_data_in_another_place_is_the_same_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hash_of()
+    (tmp_path / "dataset").rename(tmp_path / "moved")
+    assert hash_of(data_path="moved") == before
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert hash_of(data_path="../moved") == before
+
+
+def test_arguments_of_this_process_are_no_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hash_of()
+    monkeypatch.setattr(sys, "argv", ["compare", "--hidden_size=32"])
+    assert hash_of() == before
+
+
+def test_a_change_in_the_interactions_is_another_run(folder: Path) -> None:
+    before = hash_of()
+    file = folder / "tiny.inter"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("\t0.0\n", "\t0.5\n", 1), encoding="utf-8")
+    assert hash_of() != before
+    file.write_text(text, encoding="utf-8")
+    assert hash_of() == before
+
+
+def test_the_item_file_counts_only_where_it_is_read(folder: Path) -> None:
+    before, of_reader = hash_of(), hash_of(load_col=None)
+    with open(folder / "tiny.item", "a", encoding="utf-8") as file:
+        file.write("i99\tgrey hat\that\n")
+    assert hash_of() == before
+    assert hash_of(load_col=None) != of_reader
+
+
+def test_the_item_file_counts_for_a_model_that_chooses_its_columns_later(folder: Path) -> None:
+    before = hash_of("SASRecF")
+    with open(folder / "tiny.item", "a", encoding="utf-8") as file:
+        file.write("i99\tgrey hat\that\n")
+    assert hash_of("SASRecF") != before
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "SASRecF"])
+def test_features_count_where_they_are_read(folder: Path, model: str) -> None:
+    write_images(folder)
+    with_images, without = hash_of(model, **IMAGES), hash_of()
+    write_images(folder, scale=2.0)
+    assert hash_of(model, **IMAGES) != with_images
+    assert hash_of() == without
+
+
+def test_the_name_in_the_table_is_no_part_of_a_run(folder: Path, tmp_path: Path) -> None:
+    runs = [Run(name, "SASRec", "tiny", 1, SMALL) for name in ("one", "other")]
+    first, second = plan(runs, tmp_path / "out")
+    assert first.folder == second.folder
+
+
+def test_an_identity_is_the_same_after_json(folder: Path) -> None:
+    identity = identify(configuration(Run("a", "SASRec", "tiny", 1, SMALL)))
+    assert json.loads(json.dumps(identity.config)) == identity.config
+
+
+def test_settings_of_a_run_stay_as_they_were_given(folder: Path) -> None:
+    settings = {**SMALL, "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    settings["loss_type"] = "BPR"
+    before = copy.deepcopy(settings)
+    configuration(Run("a", "SASRec", "tiny", 1, settings))  # RecBole fills in what is missing
+    assert settings == before
+
+
+def test_features_are_made_before_any_run(folder: Path) -> None:
+    recipe = {"text": {"encoder": "tfidf-svd", "fields": ["title"], "dim": 2}}
+    settings = {**SMALL, "features": recipe, "modalities": ["text"], "d_state": 4}
+    prepare(configuration(Run("a", "M3Rec", "tiny", 1, settings)))
+    assert (folder / "tiny.text.parquet").is_file()
+
+
+def test_unknown_names_are_refused_before_anything_is_made(folder: Path, tmp_path: Path) -> None:
+    good = Run("a", "SASRec", "tiny", 1, SMALL)
+    for wrong, nearest in (
+        (Run("b", "SASrec", "tiny", 1, SMALL), "SASRec"),
+        (Run("b", "SASRec", "tinny", 1, SMALL), "tiny"),
+    ):
+        with pytest.raises(UnknownNameError, match=f"Did you mean.*{nearest}"):
+            plan([good, wrong], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_model_gets_the_settings_that_it_knows(folder: Path) -> None:
+    given = {"n_layers": 3, "num_layers": 1, "epochs": 2, "modalities": [], "mask_seen": True}
+    models = ["M3Rec", "SASRec", "GRU4Rec", "Mamba4Rec", "BPR", "SASRecF"]
+    divided = divide(given, models, "tiny")
+    common = {"epochs": 2, "mask_seen": True}
+    assert divided["M3Rec"] == {**common, "num_layers": 1, "modalities": []}
+    assert divided["SASRec"] == {**common, "n_layers": 3}
+    assert divided["GRU4Rec"] == {**common, "num_layers": 1}
+    assert divided["Mamba4Rec"] == {**common, "num_layers": 1}
+    assert divided["BPR"] == common
+    assert divided["SASRecF"] == {**common, "n_layers": 3, "modalities": []}
+
+
+def test_settings_of_other_models_do_not_make_another_run(folder: Path) -> None:
+    for given in ({}, {"num_layers": 3}):
+        own = divide(given, ["M3Rec", "SASRec"], "tiny")["SASRec"]
+        assert hash_of(**own) == hash_of()
+
+
+def test_a_key_that_no_model_knows_is_refused_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"`num_layer`.*Did you mean num_layers"):
+        divide({"num_layer": 3}, ["GRU4Rec", "BPR"], "tiny")
+
+
+def test_what_the_comparison_decides_itself_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--models"):
+        divide({"model": "BPR"}, ["SASRec"], "tiny")
+
+
+def test_a_configuration_that_recbole_refuses_names_the_model(folder: Path) -> None:
+    settings = {**SMALL, "loss_type": "CE", "train_neg_sample_args": {"sample_num": 1}}
+    with pytest.raises(ConfigurationError, match=r"SASRec on tiny: .*train_neg_sample_args"):
+        configuration(Run("a", "SASRec", "tiny", 1, settings))
