@@ -51,14 +51,15 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100",
         "matplotlib>=3.8",
         "mypy>=1.11",
+        "optuna>=4.1",
         "pandas-stubs",
         "pillow>=10.0.1",
         "pytest>=8.0",
         "ruff>=0.6",
         "types-PyYAML",
     ],
-    # RecBole's hyper-parameter search.
-    "tuning": ["hyperopt>=0.2.7"],
+    # RecBole's hyper-parameter search; trials of `python -m recbole_m3rec.compare --tune`.
+    "tuning": ["hyperopt>=0.2.7", "optuna>=4.1"],
     # Fetching images, and encoders with pretrained weights. Not needed for tfidf-svd. Encoders of
     # open_clip and timm work where these are installed.
     "encoders": [
