@@ -8,6 +8,7 @@ chosen by what is in them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,11 @@ def reads_vectors(config: Any) -> bool:
 
 
 def reads_every_column(config: Any) -> bool:
-    """Tell whether a model embeds all columns of items and users: DIN and DIEN do."""
-    from recbole.utils import InputType, ModelType
+    """Tell whether a sequential model embeds all columns of items and users: DIN and DIEN do."""
+    from recbole.model.layers import ContextSeqEmbLayer
 
-    return (
-        config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        and getattr(config.model_class, "input_type", None) == InputType.POINTWISE
-    )
+    program = vars(sys.modules[config.model_class.__module__])
+    return ContextSeqEmbLayer in program.values()
 
 
 def choose_features(config: Any, named: Iterable[str]) -> list[str]:
@@ -67,7 +66,13 @@ def choose_features(config: Any, named: Iterable[str]) -> list[str]:
         loaded = config["load_col"]
         if isinstance(loaded, dict) and not {"item", "user"} & set(loaded):
             return choose_every_column(config)
-        return ["the columns that load_col names"]
+        if not isinstance(loaded, dict):
+            return ["every column of the .item and .user files"]
+        return [
+            f"{', '.join(loaded[suffix])} of the .{suffix} file"
+            for suffix in ("item", "user")
+            if suffix in loaded
+        ]
     return []
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.plugin import item_features, item_vectors
+from recbole_m3rec.plugin import item_features, item_vectors, stages
 from recbole_m3rec.plugin.configuration import OWN_MODELS
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 # What a knowledge graph of RecBole is made of.
 GRAPH_FILES = ("ent", "kg", "link")
+
+# Libraries that RecBole imports in the middle of a training.
+LIBRARIES = {"NCL": "faiss"}
+
+# FEARec gives each layer its share of the frequencies, and divides by the layers less one.
+FEAREC_LAYERS = 2
 
 
 def install() -> None:
@@ -36,6 +43,10 @@ def install() -> None:
             *item_features.choose_features(config, getattr(config, "_named_keys", ())),
             *graph(config),
         ]
+        if stages.all_stages(config):
+            chosen.append(f"stages: {', then '.join(stages.all_stages(config))}")
+        if config["model"] == "FEARec":
+            chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
         if chosen:
             getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
         warn_of_modalities(config)
@@ -88,10 +99,13 @@ def refuse_what_cannot_run(config: Any) -> None:
                 f"{', '.join('.' + suffix for suffix in GRAPH_FILES)} files, as RecBole's "
                 "documentation describes them."
             )
-    if model == "FEARec" and config["n_layers"] < 2:
+    library = LIBRARIES.get(model)
+    if library and importlib.util.find_spec(library) is None:
+        raise ConfigurationError(f"{model} needs the library {library}, which is not installed.")
+    if model == "FEARec" and config["n_layers"] < FEAREC_LAYERS:
         raise ConfigurationError(
             f"n_layers: {config['n_layers']}, but FEARec gives every layer frequencies of its own "
-            "and needs at least 2."
+            f"and needs at least {FEAREC_LAYERS}."
         )
 
 

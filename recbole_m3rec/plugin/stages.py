@@ -47,6 +47,16 @@ def install() -> None:
         original(self, epoch, saved_model_file)
 
 
+def all_stages(config: Any) -> tuple[str, ...]:
+    """Return the stages that a run trains one after the other, () where it trains one or has none.
+
+    A stage that the user named is the only one.
+    """
+    stages = STAGES.get(config["model"], ())
+    named = "train_stage" in getattr(config, "_named_keys", ())
+    return () if named or config["train_stage"] not in stages[:1] else stages
+
+
 def fit(
     original: Callable[..., Any],
     self: Any,
@@ -58,9 +68,8 @@ def fit(
 ) -> Any:
     """Train all stages, or the one that the user named, or what is left of a resumed one."""
     config, logger = self.config, getLogger()
-    stages = STAGES[config["model"]]
-    one_stage = "train_stage" in getattr(config, "_named_keys", ())
-    if one_stage or config["train_stage"] != stages[0] or self.start_epoch > 0:
+    stages = all_stages(config)
+    if not stages or self.start_epoch > 0:
         return original(self, train_data, valid_data, verbose, *args, **kwargs)
     self._run_of_stages = Path(self.saved_model_file)
     for number, (stage, following) in enumerate(itertools.pairwise(stages), start=1):

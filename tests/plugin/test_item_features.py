@@ -86,6 +86,12 @@ def test_models_that_embed_every_column_get_those_of_the_dataset(built, model, c
     assert "labelled 0 and targets 1" in caplog.text
 
 
+@pytest.mark.parametrize("model", ["SASRec", "RepeatNet", "BPR"])
+def test_models_that_read_no_columns_get_none(prepare, model):
+    _, dataset, _, _, _ = prepare(model)
+    assert dataset.item_feat is None
+
+
 @pytest.mark.parametrize("model", WITH_COLUMNS)
 def test_vectors_of_a_feature_file_are_the_items_features(built, model, vectors):
     net, dataset, batch = built(model, modalities=["text"], feature_path="dataset/tiny")

@@ -1,5 +1,6 @@
 """What a model of RecBole needs is chosen, or it says in one sentence why it cannot run."""
 
+import importlib.util
 import logging
 import re
 
@@ -21,6 +22,17 @@ def test_a_model_that_cannot_run_says_why_in_one_sentence(write_dataset, capsys,
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert line.count(". ") == 0
     assert re.search(reason, line)
+
+
+def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "faiss" else find(name, *rest),
+    )
+    with pytest.raises(ConfigurationError, match="NCL needs the library faiss, which is not"):
+        prepare("NCL")
 
 
 def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, prepare):
