@@ -21,6 +21,7 @@ class Progress:
     def __init__(self, total: int, what: str = "runs", shown: bool = True) -> None:
         self.shown = shown
         self.bars: dict[Any, tqdm[Any]] = {}
+        self.scores: dict[Any, str] = {}
         self.done = 0
         self.total = total
         self.terminal = shown and sys.stderr.isatty()
@@ -40,6 +41,7 @@ class Progress:
     def epoch(self, job: Any, epoch: Mapping[str, Any]) -> None:
         """Show how far a job is."""
         score = f"valid {job.metric} {epoch['score']:.4f}" if "score" in epoch else ""
+        self.scores[job] = f"epoch {epoch['epoch'] + 1}, {score}"
         bar = self.bars.get(job)
         if bar is not None:
             bar.set_postfix_str(score, refresh=False)
@@ -54,7 +56,8 @@ class Progress:
         if self.all is not None:
             self.all.update()
         end = "failed" if failed else "stopped early" if job.stopped else "done"
-        self.say(f"{job.label}: {end} ({self.done} of {self.total})")
+        last = f", last {self.scores.pop(job)}" if job in self.scores else ""
+        self.say(f"{job.label}: {end}{last} ({self.done} of {self.total})")
 
     def say(self, text: str) -> None:
         """Write a line above the bars."""
