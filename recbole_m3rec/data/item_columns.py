@@ -8,22 +8,21 @@ from pathlib import Path
 
 from recbole_m3rec.data.item_file import read_item_fields
 
-# A sequence longer than this is prose: a model that embeds each of its words for every item of
-# every history would not fit into memory.
-LONGEST = 32
+# A column whose rows have more words than this, on average, is prose.
+WORDS_A_ROW = 16
 
-# A column in which a value stands in fewer rows than this, on average, tells rows apart but does
-# not tell what they have in common.
-ROWS_PER_VALUE = 2
+# A column with fewer rows than this to each of its values tells rows apart, as names do, and not
+# what they have in common.
+ROWS_A_VALUE = 2
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column with values that rows share: its type, how many different values it has."""
+    """A column with values that rows share: how many it has, how many its longest row has."""
 
     name: str
-    kind: str
     n_values: int
+    longest: int
 
 
 def column_types(path: Path, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
@@ -42,7 +41,7 @@ def shared_columns(
     sequence_separator: str = " ",
     encoding: str = "utf-8",
 ) -> list[Column]:
-    """Return the token columns with values that rows share, short sequences of tokens included.
+    """Return the columns of tokens, or short sequences of tokens, with values that rows share.
 
     Raises:
         ItemFileError: the file is not in the atomic format.
@@ -63,7 +62,7 @@ def shared_columns(
         else:
             rows = [[word for word in value.split(sequence_separator) if word] for value in column]
         n_values = len({value for row in rows for value in row})
-        shares = sum(len(set(row)) for row in rows) >= ROWS_PER_VALUE * n_values
-        if n_values > 1 and shares and max(map(len, rows)) <= LONGEST:
-            found.append(Column(name, types[name], n_values))
+        is_short = sum(map(len, rows)) <= WORDS_A_ROW * len(rows)
+        if n_values > 1 and n_values * ROWS_A_VALUE <= len(rows) and is_short:
+            found.append(Column(name, n_values, max(map(len, rows))))
     return found

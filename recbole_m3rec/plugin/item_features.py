@@ -18,6 +18,10 @@ from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.plugin.item_vectors import is_vector_field, vector_field
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
+# Words of a chosen column that are read of each row: the models embed every one of them for every
+# item of every history.
+WORDS_READ = 32
+
 # By configuration key: how many columns its models take.
 KEYS = {"selected_features": "several", "item_attribute": "one"}
 
@@ -123,10 +127,10 @@ def chosen_columns(config: Any, key: str, is_named: bool, has_vectors: bool) -> 
         return wanted
     found = columns_of(config, "item", config["ITEM_ID_FIELD"])
     if not found:
-        other = f", or vectors by --modalities={'NAME'}" if key == "selected_features" else ""
+        other = ", or vectors by --modalities=NAME" if key == "selected_features" else ""
         raise ConfigurationError(
             f"{config['model']} learns from item features, but "
-            + (f"no token column of {path} has values" if types else f"there is no {path} with any")
+            + (f"no column of {path} has values" if types else f"there is no {path} with values")
             + f" that items share: name columns by {key}{other}."
         )
     if KEYS[key] == "one":
@@ -146,7 +150,11 @@ def choose_every_column(config: Any) -> list[str]:
 
 
 def columns_of(config: Any, suffix: str, id_field: str) -> Mapping[str, int]:
-    """Return the number of different values by column that tells what rows have in common."""
+    """Choose the columns that tell what rows have in common; long rows are to be read in part.
+
+    Returns:
+        The number of different values by column.
+    """
     found = shared_columns(
         atomic_file(config, suffix),
         id_field,
@@ -154,6 +162,9 @@ def columns_of(config: Any, suffix: str, id_field: str) -> Mapping[str, int]:
         sequence_separator=config["seq_separator"],
         encoding=config["encoding"] or "utf-8",
     )
+    long = {column.name: WORDS_READ for column in found if column.longest > WORDS_READ}
+    if long:
+        set_value(config, "seq_len", {**long, **(config["seq_len"] or {})})
     return {column.name: column.n_values for column in found}
 
 
