@@ -1,5 +1,6 @@
 """Runs that end in an error with RecBole alone, whatever the libraries."""
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -192,3 +193,9 @@ def fresh_python(code):
         timeout=300,
     )
     return done.stdout.split()[-1]
+
+
+def test_the_path_that_ract_loads_is_logged(caplog):
+    caplog.set_level(logging.INFO)
+    logging.getLogger().info("Load pretrained model from", "saved/RaCT.pth")  # noqa: PLE1205
+    assert "Load pretrained model from saved/RaCT.pth" in caplog.text
