@@ -17,6 +17,7 @@ from recbole_m3rec.data.atomic_files import new_files
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 SPEC, RESULT, FAILURE, USERS = "spec.json", "result.json", "failure.json", "users.npz"
+CHECKPOINTS = "checkpoint"  # folder of a run at work, gone when it ends
 PLACES = ("users", "targets", "history", "popularity", "rank", "values")
 
 

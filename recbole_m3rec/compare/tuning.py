@@ -33,6 +33,7 @@ class Tuned:
         chosen: the best settings found.
         score: their validation score.
         metric: what it is.
+        failure: why no trial succeeded, None where one did.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class Tuned:
     chosen: Mapping[str, Any]
     score: float | None
     metric: str
+    failure: str | None = None
 
 
 def tune(
@@ -60,7 +62,7 @@ def tune(
         show_progress: whether to show it on stderr.
 
     Raises:
-        ConfigurationError: Optuna is not installed, or no trial of a model succeeded.
+        ConfigurationError: Optuna is not installed.
     """
     if importlib.util.find_spec("optuna") is None:
         raise ConfigurationError("--tune needs Optuna: pip install 'recbole_m3rec[tuning]'.")
@@ -197,19 +199,14 @@ class _Study:
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def outcome(self) -> Tuned:
-        """Return the best settings.
-
-        Raises:
-            ConfigurationError: every trial failed.
-        """
+        """Return the best settings; where every trial failed, the configured ones, and why."""
         counted = self.counted()
         if not self.space:
             return Tuned(self.run, self.space, counted, {}, None, self.metric)
         if not counted["completed"]:
             why = [t.user_attrs[FAILED] for t in self.study.trials if FAILED in t.user_attrs]
-            raise ConfigurationError(
-                f"No trial of {self.run.model} on {self.run.dataset} succeeded: {why[-1]}"
-            )
+            failure = why[-1] if why else "no trial came to its end"
+            return Tuned(self.run, self.space, counted, {}, None, self.metric, failure)
         best = self.study.best_trial
         chosen = best.user_attrs["chosen"]
         settings = {**self.run.settings, **chosen}
@@ -239,7 +236,7 @@ class _Trials:
 def tuning_sentence(tuned: Sequence[Tuned], trials: int) -> str:
     """Return what was tuned, for captions."""
     metric = tuned[0].metric if tuned else "the validation metric"
-    rest = [each.run.name for each in tuned if not each.space]
+    rest = [each.run.name for each in tuned if not each.chosen]
     text = (
         f"Tuned: {trials} trials for each model with a search space, judged by valid {metric}; the "
         "test data was used once, for the chosen settings."
@@ -261,6 +258,8 @@ def tuning_grid(tuned: Sequence[Tuned]) -> Grid:
             space = "; ".join(f"{name}: {values}" for name, values in each.space.items())
         counts = ", ".join(f"{each.trials[part]} {part}" for part in PARTS if each.trials[part])
         chosen = "; ".join(f"{name}: {value}" for name, value in each.chosen.items())
+        if each.failure is not None:
+            chosen = f"nothing, configured settings, for every trial failed: {each.failure}"
         score = "–" if each.score is None else f"{each.score:.4f}"
         texts = (each.run.name, each.run.dataset, score, counts or "none", chosen or "–", space)
         rows.append([Entry(text) for text in texts])

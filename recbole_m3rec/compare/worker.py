@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
 import threading
 import traceback
@@ -44,8 +43,6 @@ def main(arguments: list[str]) -> int:
         said = users_error(error) or f"{type(error).__name__}: {one_line(str(error))}"
         results.write_failure(folder, said)
         return 1
-    finally:
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return 0
 
 
@@ -67,7 +64,7 @@ def work(folder: Path, tell: Any) -> None:
             dataset=spec["dataset"],
             config_dict={
                 **spec["settings"],
-                "checkpoint_dir": str(folder / "checkpoint"),
+                "checkpoint_dir": str(folder / results.CHECKPOINTS),
                 "show_progress": False,
             },
         )

@@ -176,6 +176,21 @@ def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
     assert pop[-1].text == "no search space: configured settings"
 
 
+def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_why(
+    write_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    run = Run("BPR", "BPR", "tiny", 1, {**SMALL, "embedding_size": 8})
+    study = tuning._Study(run, tmp_path / "out", 1)
+    study._fail(study.study.ask(), "no memory left")
+    assert study.left() == 0
+    found = study.outcome()
+    assert found.run == run
+    assert "no memory left" in tuning.tuning_grid([found]).rows[0][4].text
+    assert "Not tuned, configured settings: BPR." in tuning.tuning_sentence([found], 1)
+
+
 def test_without_optuna_tuning_says_how_to_get_it(
     write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -287,6 +302,7 @@ def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(
     killed = sham("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     crashed = sham("import sys; print('why', file=sys.stderr); sys.exit(3)")
     fine = sham("open('fine', 'w').close()")
+    (killed.folder / results.CHECKPOINTS).mkdir()
     run_jobs(killed, crashed, fine)
     assert "SIGKILL" in failure(killed)
     assert "memory" in failure(killed)
@@ -294,6 +310,7 @@ def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(
     assert (crashed.folder / scheduler.LOG).read_text(encoding="utf-8") == "why\n"
     assert Path("fine").exists()
     assert not (fine.folder / results.FAILURE).exists()
+    assert not (killed.folder / results.CHECKPOINTS).exists()
 
 
 def test_what_a_worker_tells_arrives_and_may_stop_it(
