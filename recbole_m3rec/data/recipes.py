@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import functools
 import logging
 import re
 import shutil
@@ -234,9 +235,14 @@ def _source(modality: str, files: list[Path], recipe: Recipe | None, made: Path)
         )
     if brought:
         if recipe is not None:
-            _logger.info("%s: %s wins over the recipe %s", modality, brought[0], recipe)
+            _tell_once(f"{modality}: {brought[0]} wins over the recipe {recipe}")
         return ModalitySource(modality, brought[0], None)
     return ModalitySource(modality, made, recipe)
+
+
+@functools.cache  # sources are resolved at many places, and in a comparison for every run
+def _tell_once(message: str) -> None:
+    _logger.info(message)
 
 
 def _reason_to_make(path: Path, recipe: Recipe, item_file: Path) -> str:
