@@ -27,7 +27,8 @@ class UserValues:
         targets: tokens of the tested items, of several the one that ranks best, ``[n]`` str.
         history: interactions of the user before the test, ``[n]`` int64.
         popularity: interactions of the target in the training data, ``[n]`` int64.
-        rank: the target's place among all candidates, from 1, ``[n]`` int64.
+        rank: the target's place among all candidates, from 1, ``[n]`` int64; the number of items,
+            padding included, where ``mask_seen`` puts it out of reach.
         metrics: names of the columns of ``values``, such as ``ndcg@10``.
         values: ``[n, n_metrics]`` float64.
     """
@@ -62,6 +63,7 @@ class Recorder:
     _columns: dict[str, np.ndarray] = field(default_factory=dict)
     _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = field(default_factory=list)
     _before: torch.Tensor | None = None
+    _targets: torch.Tensor | None = None  # of a batch, those out of reach included, see target_keys
 
     @contextlib.contextmanager
     def listening(self, folder: Path) -> Iterator[None]:
@@ -81,6 +83,7 @@ class Recorder:
                 (trainers.Trainer, "_valid_epoch", self._validated),
                 (trainers.Trainer, "evaluate", self._evaluated),
                 (TopkMetric, "topk_result", self._averaged),
+                (trainers.Trainer, "_full_sort_batch_eval", self._scored),
                 (Collector, "eval_batch_collect", self._collected),
                 (evaluation, "rank_targets", self._ranked),
             ):
@@ -133,6 +136,11 @@ class Recorder:
             self._columns[f"{name}@{k}"] = np.asarray(value[:, k - 1], dtype=np.float64)
         return original(metric, name, value)
 
+    def _scored(self, original: Callable[..., Any], trainer: Any, batch: Any) -> Any:
+        _, _, positive_u, positive_i = batch  # mask_seen takes some out further in
+        self._targets = target_keys(positive_u, positive_i, trainer.tot_item_num)
+        return original(trainer, batch)
+
     def _ranked(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         ranking = original(*args, **kwargs)
         self._before = ranking.before
@@ -149,15 +157,20 @@ class Recorder:
     ) -> None:
         self._before = None
         original(collector, scores, interaction, positive_u, positive_i)
+        asked, self._targets = self._targets, None
         if positive_u is None or positive_i is None or self._data is None:
             return
-        pairs = torch.unique(torch.stack([positive_u.cpu(), positive_i.cpu()]), dim=1)
+        n_items = self._data[0].item_num
+        ranked = target_keys(positive_u, positive_i, n_items)
         if self._before is None:
             if scores.dim() != 2:
                 return
-            self._before = listed_before(scores, *pairs.to(scores.device))
-        before = self._before.cpu().numpy()
-        rows, targets = pairs.numpy()
+            here = ranked.to(scores.device)
+            self._before = listed_before(scores, here // n_items, here % n_items)
+        asked = ranked if asked is None else asked
+        all_before = torch.full_like(asked, n_items - 1)  # out of reach: behind every candidate
+        all_before[torch.searchsorted(asked, ranked)] = self._before.cpu()
+        before, rows, targets = (t.numpy() for t in (all_before, asked // n_items, asked % n_items))
         # Of a row's targets the best one, which comes first in this order.
         order = np.lexsort((before, rows))
         first = order[np.unique(rows[order], return_index=True)[1]]
@@ -195,6 +208,17 @@ class Recorder:
             metrics=tuple(self._columns),
             values=values,
         )
+
+
+def target_keys(rows: torch.Tensor, items: torch.Tensor, n_items: int) -> torch.Tensor:
+    """Return each pair of a batch's row and its target once, ``row * n_items + item``, ascending.
+
+    Args:
+        rows: ``[P]`` int64.
+        items: ``[P]`` int64.
+        n_items: how many items there are, padding included.
+    """
+    return torch.unique(rows.cpu() * n_items + items.cpu())
 
 
 def listed_before(scores: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,36 @@ def test_users_targets_histories_popularity_and_ranks(
     assert users.rank.min() >= 1
 
 
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_a_target_out_of_reach_is_a_test_that_ranks_last(
+    write_dataset: Callable[..., Path],
+    tiny_interactions: list[tuple[str, str, float]],
+    tmp_path: Path,
+    model: str,
+) -> None:
+    log: dict[str, list[tuple[str, str, float]]] = {}
+    for row in tiny_interactions:
+        log.setdefault(row[0], []).append(row)
+    repeating = sorted(log)[:7]  # more than a batch of users
+    for user in repeating:  # what is tested was used first of all
+        log[user][-1] = (user, log[user][0][1], log[user][-1][2])
+    write_dataset("tiny", [row for rows in log.values() for row in rows])
+    recorder = Recorder()
+    keys = {"metrics": ["Hit", "MRR"], "valid_metric": "Hit@5", "mask_seen": True}
+    result = run(recorder, model, tmp_path, user_inter_num_interval=None,
+                 item_inter_num_interval=None, **keys)["test_result"]  # fmt: skip
+    users = recorder.user_values()
+    assert users is not None
+    assert sorted(users.users) == sorted(log)
+    assert list(users.targets) == [log[user][-1][1] for user in users.users]
+    out = np.isin(users.users, repeating)
+    assert (users.rank[out] == 13).all()
+    assert users.rank[~out].max() <= 5  # seven of twelve items are no candidates
+    assert not users.values[out].any()
+    means = dict(zip(users.metrics, users.values.mean(axis=0), strict=True))
+    assert means == pytest.approx(dict(result))
+
+
 def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
     write_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
