@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -236,7 +236,11 @@ def _over_seeds(pairs: Sequence[tuple[Outcome, Outcome]], metric: str) -> Paired
     if not values or any(value is None for pair in values for value in pair):
         return None
     first, second = np.array(values).T
-    return paired(first, second)
+    found = paired(first, second)
+    if np.ptp(first) == 0 and np.ptp(second) == 0:
+        # No seed changes either, as with ItemKNN: one measurement, repeated.
+        return replace(found, t_test=None, wilcoxon=None)
+    return found
 
 
 def _over_users(pairs: Sequence[tuple[Outcome, Outcome]], metric: str) -> Paired:

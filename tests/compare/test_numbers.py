@@ -129,6 +129,20 @@ def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome
     assert table.gains["hit@5"].significant
 
 
+def test_models_that_no_seed_changes_are_not_tested_over_seeds(outcome: Make) -> None:
+    values = {"A": [0.75, 0.5], "B": [0.25, 0.5]}
+    runs = [
+        outcome(name, {"hit@5": hits}, seed=seed)
+        for name, hits in values.items()
+        for seed in (1, 2)
+    ]
+    (table,) = tables(runs)
+    assert table.tests[0].seeds.difference == pytest.approx(0.25)
+    assert table.tests[0].seeds.t_test is None
+    assert table.tests[0].seeds_corrected is None
+    assert table.tests[0].users.t_test is not None
+
+
 def test_only_seeds_that_both_have_are_compared(outcome: Make) -> None:
     runs = [
         outcome("A", {"hit@5": [1.0, 0.0]}, seed=1),
