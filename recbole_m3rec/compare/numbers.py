@@ -20,6 +20,9 @@ PROTOCOL = (
     *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
 )
 
+# Each user's mean, ``[n]`` float64, by metric.
+Means = dict[str, np.ndarray]
+
 # The model that is compared with all others unless another is named.
 OWN = "M3Rec"
 
@@ -205,19 +208,20 @@ def _gains(
 
 def _tests(table: Table, reference: str, others: Sequence[str]) -> list[Test]:
     """Test the reference against every other name in every metric, and correct over all of them."""
+    pairs = {other: common_seeds(table.done(reference), table.done(other)) for other in others}
+    users = {other: _users_of_both(pairs[other]) for other in others}
     raw = []
     for metric in table.metrics:
         for other in others:
-            pairs = common_seeds(table.done(reference), table.done(other))
-            over_seeds = _over_seeds(pairs, metric)
+            over_seeds = _over_seeds(pairs[other], metric)
             if over_seeds is not None:
-                raw.append((metric, other, _over_users(pairs, metric), over_seeds))
-    t_tests = holm([users.t_test for _, _, users, _ in raw])
-    wilcoxons = holm([users.wilcoxon for _, _, users, _ in raw])
-    seeds = holm([seeds.t_test for _, _, _, seeds in raw])
+                raw.append((metric, other, _over_users(*users[other], metric), over_seeds))
+    t_tests = holm([over_users.t_test for _, _, over_users, _ in raw])
+    wilcoxons = holm([over_users.wilcoxon for _, _, over_users, _ in raw])
+    seeds = holm([over_seeds.t_test for _, _, _, over_seeds in raw])
     return [
-        Test(metric, other, users, (t_test, wilcoxon), over_seeds, corrected)
-        for (metric, other, users, over_seeds), t_test, wilcoxon, corrected in zip(
+        Test(metric, other, over_users, (t_test, wilcoxon), over_seeds, corrected)
+        for (metric, other, over_users, over_seeds), t_test, wilcoxon, corrected in zip(
             raw, t_tests, wilcoxons, seeds, strict=True
         )
     ]
@@ -243,34 +247,47 @@ def _over_seeds(pairs: Sequence[tuple[Outcome, Outcome]], metric: str) -> Paired
     return found
 
 
-def _over_users(pairs: Sequence[tuple[Outcome, Outcome]], metric: str) -> Paired:
-    reference = by_user([pair[0] for pair in pairs], metric)
-    other = by_user([pair[1] for pair in pairs], metric)
-    if reference is None or other is None:
+def _over_users(here: Means, there: Means, metric: str) -> Paired:
+    if metric not in here or metric not in there:
         return Paired(0, 0.0, None, None)
+    return paired(here[metric], there[metric])
+
+
+def _users_of_both(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Means, Means]:
+    """Return the means of the users that the runs of two names have in common, in one order."""
+    reference, other = by_user([pair[0] for pair in pairs]), by_user([pair[1] for pair in pairs])
+    if reference is None or other is None:
+        return {}, {}
     _, here, there = np.intersect1d(reference[0], other[0], return_indices=True)
-    return paired(reference[1][here], other[1][there])
+    return (
+        {metric: values[here] for metric, values in reference[1].items()},
+        {metric: values[there] for metric, values in other[1].items()},
+    )
 
 
-def by_user(outcomes: Sequence[Outcome], metric: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return each user's mean of a metric over runs, and over the tests of a user in each.
+def by_user(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, Means] | None:
+    """Return each user's means over runs, and over the tests of a user in each.
 
     Returns:
-        Tokens in alphabetical order ``[n]`` and values ``[n]`` float64; None where a run has none.
+        Tokens in alphabetical order ``[n]``, and ``[n]`` float64 for each metric that all runs
+        have; None where a run has no values of users, or has other users.
     """
     tokens: np.ndarray | None = None
-    total = np.zeros(0)
+    total: Means = {}
     for outcome in outcomes:
         values = outcome.users
-        if values is None or metric not in values.metrics:
+        if values is None:
             return None
-        column = values.values[:, values.metrics.index(metric)]
         users, row = np.unique(values.users, return_inverse=True)
-        mean = np.bincount(row, weights=column) / np.bincount(row)
+        tests = np.bincount(row)
+        columns = zip(values.metrics, values.values.T, strict=True)
+        means = {metric: np.bincount(row, weights=column) / tests for metric, column in columns}
         if tokens is None:
-            tokens, total = users, mean
+            tokens, total = users, means
         elif np.array_equal(tokens, users):
-            total = total + mean
+            total = {metric: total[metric] + means[metric] for metric in total if metric in means}
         else:  # another split
             return None
-    return None if tokens is None else (tokens, total / len(outcomes))
+    if tokens is None:
+        return None
+    return tokens, {metric: values / len(outcomes) for metric, values in total.items()}

@@ -112,6 +112,33 @@ def test_users_are_paired_by_name_and_not_by_row(outcome: Make, monkeypatch: obj
     assert table.tests[0].users.t_test == 1.0
 
 
+def test_a_user_with_several_tests_counts_once(outcome: Make) -> None:
+    a, b = (
+        outcome(name, {"hit@5": hits, "mrr@5": hits})
+        for name, hits in (("A", [1.0, 0.0, 0.5]), ("B", [0.0, 0.0, 0.75]))
+    )
+    for each in (a, b):
+        assert each.users is not None
+        each.users.users[1] = each.users.users[0]
+    (table,) = tables([a, b])
+    for test in table.tests:
+        assert test.users.n == 2
+        assert test.users.difference == pytest.approx((0.5 - 0.25) / 2)
+
+
+def test_users_are_sorted_once_for_all_metrics(
+    outcome: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = [0.25, 0.5, 1.0]
+    runs = [outcome(name, {f"hit@{k}": hits for k in range(1, 9)}) for name in "AB"]
+    sorts = []
+    unique = np.unique
+    monkeypatch.setattr(np, "unique", lambda *a, **k: sorts.append(1) or unique(*a, **k))
+    (table,) = tables(runs)
+    assert len(table.tests) == 8
+    assert len(sorts) <= 4  # of two names, and for the users that both have
+
+
 def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome: Make) -> None:
     rng = np.random.default_rng(1)
     runs = [
