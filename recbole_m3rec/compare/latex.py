@@ -75,12 +75,18 @@ def _grid(grid: Grid) -> str:
         "\\toprule",
         " & ".join(escape(name) for name in grid.head) + r" \\",
         "\\midrule",
-        *(" & ".join(_entry(entry) for entry in row) + r" \\" for row in grid.rows),
+        *map(_row, grid.rows),
         "\\bottomrule",
         "\\end{tabular}}",
         "\\end{table}",
     ]
     return "\n".join(lines)
+
+
+def _row(row: Sequence[Entry]) -> str:
+    line = " & ".join(_entry(entry) for entry in row) + r" \\"
+    # The end of the row before would take these for its arguments.
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def _entry(entry: Entry) -> str:

@@ -78,6 +78,11 @@ def test_latex_escapes_every_special_sign() -> None:
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
+def test_no_cell_of_latex_is_an_argument_of_the_row_before() -> None:
+    text = latex.render([Grid("c", ["name"], [[Entry("[1, 2]")], [Entry("*")]])])
+    assert not re.search(r"\\\\\s*[\[*]", text)
+
+
 def test_markdown_escapes_what_would_be_markup_or_another_column() -> None:
     assert markdown.escape("<b>&_%|") == r"&lt;b&gt;&amp;\_%\|"
     text = markdown.render(BLOCKS)
