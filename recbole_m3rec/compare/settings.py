@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole_m3rec.compare.runs import Run, configuration
 from recbole_m3rec.data.suggestions import did_you_mean
-from recbole_m3rec.plugin.configuration import DATASET_KEYS, KEYS_WITHOUT_FILE
+from recbole_m3rec.plugin.configuration import DATASET_KEYS, LAUNCHER_KEYS
 from recbole_m3rec.plugin.item_features import reads_vectors
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
@@ -21,14 +21,15 @@ TAKEN = {
 }
 
 # What the models of RecBole that read vectors of items know beside their own keys.
-CONTENT_KEYS = frozenset(["modalities", "features", "feature_path", "feature_norm"])
+CONTENT_KEYS = frozenset(["modalities", "features", "feature_path", "feature_norm", "feature_rows"])
 
 
 def known_keys(model: str, dataset: str) -> set[str]:
     """Return the keys that a model, or RecBole for it, reads."""
     config = configuration(Run(model, model, dataset, seed=0))
     known = {key for keys in config.parameters.values() for key in keys} - set(DATASET_KEYS)
-    known |= set(config.internal_config_dict) | KEYS_WITHOUT_FILE
+    known |= set(config.internal_config_dict) | {"encoding"}  # which stands in no file
+    known -= LAUNCHER_KEYS
     return known | CONTENT_KEYS if reads_vectors(config) else known
 
 

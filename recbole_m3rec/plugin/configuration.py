@@ -25,13 +25,15 @@ DATASET_KEYS = (
 
 FILES_KEY = "configuration_files"
 
-# Keys that RecBole or its launchers read and that stand in none of its YAML files.
-KEYS_WITHOUT_FILE = frozenset(
+# Keys that say what to do and where, and are no settings of a model.
+LAUNCHER_KEYS = frozenset(
     ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
     + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
-    + ("resume", "evaluate", "output", "encoding", "reg_weight", "feature_digests")
-    + ("neg_sampling", "training_neg_sample_num")
+    + ("resume", "evaluate", "output", "feature_digests")
 )
+
+# Settings that RecBole reads and that stand in none of its YAML files.
+KEYS_WITHOUT_FILE = frozenset(["encoding", "reg_weight", "neg_sampling", "training_neg_sample_num"])
 
 # A user's key at least this alike to a known one is taken for a slip (0 to 1).
 SLIP = 0.75
@@ -169,7 +171,7 @@ def negative_sampling(
 def known_keys(config: Any) -> set[str]:
     """Return every key that some part of RecBole or of the plugin reads for this model."""
     known = {key for keys in config.parameters.values() for key in keys}
-    known |= set(config.internal_config_dict) | KEYS_WITHOUT_FILE
+    known |= set(config.internal_config_dict) | LAUNCHER_KEYS | KEYS_WITHOUT_FILE
     # Mamba4Rec refuses modalities with a reason of its own, better than "unknown key".
     return known | set(read_yaml(properties_folder() / "model" / "M3Rec.yaml"))
 
