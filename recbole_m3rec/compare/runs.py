@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.data.atomic_files import open_alone
+from recbole_m3rec.data.atomic_files import CannotWriteError, open_alone
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.data.recipes import load_or_build
 from recbole_m3rec.data.text_features import sha256_of
@@ -27,6 +27,7 @@ from recbole_m3rec.plugin.inputs import (
     refuse_unknown_model,
 )
 from recbole_m3rec.plugin.item_features import features_key, reads_every_column, reads_vectors
+from recbole_m3rec.plugin.needs import GRAPH_FILES
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
@@ -128,10 +129,17 @@ def locked(output: Path) -> Iterator[None]:
     """Keep other comparisons out of a folder, which is made if need be.
 
     Raises:
+        CannotWriteError: it is no folder that can be written.
         FileInUseError: another comparison is at work there.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    with open_alone(output / ".lock"):
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = open_alone(output / ".lock")
+    except OSError as error:
+        raise CannotWriteError(
+            f"--output {output} is no folder that can be written ({error.strerror}). Name another."
+        ) from error
+    with lock:
         yield
 
 
@@ -194,7 +202,7 @@ def content_digests(config: Any) -> dict[str, str]:
 
 
 def data_files(config: Any) -> list[Path]:
-    """Return the atomic files that RecBole reads under a configuration."""
+    """Return the files that RecBole reads under a configuration: atomic ones, and checkpoints."""
     folder, name = Path(config["data_path"]), config["dataset"]
     columns = config["load_col"]
     suffixes = {"inter", *(config["additional_feat_suffix"] or ())}
@@ -203,10 +211,18 @@ def data_files(config: Any) -> list[Path]:
         suffixes |= {"item"}
     if reads_every_column(config):
         suffixes |= {"item", "user"}
+    if config["model"] == "GRU4RecKG":  # loads them likewise
+        suffixes |= set(GRAPH_FILES)
     parts = config["benchmark_filename"] or []
     names = [f"{name}.{suffix}" for suffix in sorted(suffixes)]
     names += [f"{name}.{part}.inter" for part in parts]
-    return [folder / file for file in names if (folder / file).is_file()]
+    files = [folder / file for file in names]
+    files += [  # such as pre_model_path, a checkpoint to begin with
+        Path(value)
+        for key, value in config.final_config_dict.items()
+        if key.endswith("_path") and isinstance(value, str)
+    ]
+    return [file for file in files if file.is_file()]
 
 
 @lru_cache(maxsize=256)

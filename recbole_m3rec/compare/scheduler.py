@@ -85,7 +85,7 @@ def run_all(source: Source, at_once: int, progress: Progress) -> None:
             if line is None:
                 code = running.pop(job).wait()
                 note_death(job, code)
-                shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
+                remove_checkpoints(job)
                 progress.ended(job, failed=(job.folder / results.FAILURE).is_file())
                 source.ended(job)
             elif not job.stopped and (epoch := read_line(line)) is not None:
@@ -96,8 +96,9 @@ def run_all(source: Source, at_once: int, progress: Progress) -> None:
     finally:
         for process in running.values():
             process.kill()
-        for process in running.values():
+        for job, process in running.items():
             process.wait()
+            remove_checkpoints(job)
 
 
 def start(
@@ -139,6 +140,11 @@ def environment_for(at_once: int) -> dict[str, str]:
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {**dict.fromkeys(THREADS, threads), **os.environ, "PYTHONPATH": path}
+
+
+def remove_checkpoints(job: Job) -> None:
+    """Remove the checkpoints of a worker that ended."""
+    shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
 
 
 def read_line(line: str) -> dict[str, Any] | None:

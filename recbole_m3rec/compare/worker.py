@@ -14,13 +14,16 @@ import platform
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec import __version__
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.measurements import Recorder
+from recbole_m3rec.compare.runs import Run, configuration, identify
 from recbole_m3rec.plugin.command_line import one_line, users_error
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy")
 
@@ -57,6 +60,7 @@ def work(folder: Path, tell: Any) -> None:
     from recbole.quick_start import quick_start
 
     spec = results.read_spec(folder)
+    refuse_what_changed(spec)
     recorder = Recorder(tests=spec["tests"], on_epoch=tell)
     with recorder.listening(folder):
         outcome = quick_start.run_recbole(
@@ -93,6 +97,24 @@ def work(folder: Path, tell: Any) -> None:
         },
         recorder.user_values() if spec["tests"] else None,
     )
+
+
+def refuse_what_changed(spec: Mapping[str, Any]) -> None:
+    """Raise where a file of settings or data is not what it was when the comparison began.
+
+    Raises:
+        ConfigurationError: the result would be kept as that of another configuration.
+    """
+    settings = spec["settings"]
+    run = Run(spec["model"], spec["model"], spec["dataset"], settings["seed"], settings)
+    found = identify(configuration(run))
+    changed = [key for key in found.config if found.config[key] != spec["config"].get(key)]
+    changed += [name for name in found.data if found.data[name] != spec["data"].get(name)]
+    if found.hash != spec["hash"]:
+        raise ConfigurationError(
+            f"{', '.join(changed) or 'The configuration'} changed while the comparison was at "
+            "work; run it again."
+        )
 
 
 def memory() -> dict[str, float | None]:

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from recbole.quick_start import run_recbole
 
-from recbole_m3rec.compare import __main__, comparison, results, scheduler, tuning
+from recbole_m3rec.compare import __main__, comparison, results, scheduler, tuning, worker
 from recbole_m3rec.compare.arguments import parse
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.numbers import tables
 from recbole_m3rec.compare.runs import Run
-from recbole_m3rec.data.atomic_files import FileInUseError, open_alone
+from recbole_m3rec.data.atomic_files import CannotWriteError, FileInUseError, open_alone
 from recbole_m3rec.plugin.arguments import UsageError
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 PACKAGE = Path(scheduler.__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -266,6 +267,30 @@ def test_two_comparisons_do_not_write_into_one_folder(
         compare([Run("Pop", "Pop", "tiny", 1, SMALL)], tmp_path / "out", show_progress=False)
 
 
+def test_an_output_that_is_no_folder_is_said_in_one_line(
+    write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset("tiny")
+    monkeypatch.setattr(scheduler, "start", refuse_to_start)
+    (tmp_path / "out").touch()
+    with pytest.raises(CannotWriteError, match="--output .*out is no folder that can be written"):
+        compare([Run("Pop", "Pop", "tiny", 1, SMALL)], tmp_path / "out", show_progress=False)
+
+
+def test_a_run_whose_data_changed_since_the_comparison_began_is_a_failure(
+    write_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_dataset("tiny")
+    (planned,) = comparison.plan([Run("Pop", "Pop", "tiny", 1, SMALL)], tmp_path / "out")
+    results.write_spec(planned.folder, planned.run, planned.identity, tests=True)
+    spec = results.read_spec(planned.folder)
+    worker.refuse_what_changed(spec)
+    with open(folder / "tiny.inter", "a", encoding="utf-8") as file:
+        file.write("u00\ti00\t9999.0\n")
+    with pytest.raises(ConfigurationError, match=r"tiny\.inter changed while the comparison"):
+        worker.refuse_what_changed(spec)
+
+
 @pytest.fixture
 def sham(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], scheduler.Job]:
     """Return a function that makes a job whose worker runs given Python lines."""
@@ -338,6 +363,7 @@ def test_an_interrupt_ends_the_workers(
     sham: Callable[[str], scheduler.Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = sham("import time; print('{\"epoch\": 0}', flush=True); time.sleep(600)")
+    (job.folder / results.CHECKPOINTS).mkdir()
     started = []
     real = scheduler.start
 
@@ -354,6 +380,7 @@ def test_an_interrupt_ends_the_workers(
     with pytest.raises(KeyboardInterrupt):
         run_jobs(job)
     assert started[0].returncode is not None
+    assert not (job.folder / results.CHECKPOINTS).exists()
 
 
 def test_threads_are_divided_among_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

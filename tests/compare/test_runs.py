@@ -132,6 +132,26 @@ def test_features_count_where_they_are_read(folder: Path, model: str) -> None:
     assert hash_of() == without
 
 
+def test_a_graph_counts_for_the_model_that_loads_it_later(folder: Path) -> None:
+    def digest() -> str:
+        (folder / "tiny.kg").write_text(f"{graph}\n", encoding="utf-8")
+        run = Run("any", "GRU4RecKG", "tiny", 1, {**SMALL, "additional_feat_suffix": ["ent"]})
+        return identify(configuration(run)).hash
+
+    graph = "head_id:token\trelation_id:token\ttail_id:token"
+    before = digest()
+    graph += "\na\tis\tb"
+    assert digest() != before
+
+
+def test_a_checkpoint_to_begin_with_counts_by_its_contents(folder: Path) -> None:
+    begin = {"train_stage": "finetune", "pre_model_path": "begin.pth"}
+    Path("begin.pth").write_bytes(b"one")
+    before = hash_of("S3Rec", **begin)
+    Path("begin.pth").write_bytes(b"other")
+    assert hash_of("S3Rec", **begin) != before
+
+
 def test_the_name_in_the_table_is_no_part_of_a_run(folder: Path, tmp_path: Path) -> None:
     runs = [Run(name, "SASRec", "tiny", 1, SMALL) for name in ("one", "other")]
     first, second = plan(runs, tmp_path / "out")
@@ -171,15 +191,17 @@ def test_unknown_names_are_refused_before_anything_is_made(folder: Path, tmp_pat
 
 def test_each_model_gets_the_settings_that_it_knows(folder: Path) -> None:
     given = {"n_layers": 3, "num_layers": 1, "epochs": 2, "modalities": [], "mask_seen": True}
+    given["feature_rows"] = "shuffled"
+    content = {"modalities": [], "feature_rows": "shuffled"}
     models = ["M3Rec", "SASRec", "GRU4Rec", "Mamba4Rec", "BPR", "SASRecF"]
     divided = divide(given, models, "tiny")
     common = {"epochs": 2, "mask_seen": True}
-    assert divided["M3Rec"] == {**common, "num_layers": 1, "modalities": []}
+    assert divided["M3Rec"] == {**common, "num_layers": 1, **content}
     assert divided["SASRec"] == {**common, "n_layers": 3}
     assert divided["GRU4Rec"] == {**common, "num_layers": 1}
     assert divided["Mamba4Rec"] == {**common, "num_layers": 1}
     assert divided["BPR"] == common
-    assert divided["SASRecF"] == {**common, "n_layers": 3, "modalities": []}
+    assert divided["SASRecF"] == {**common, "n_layers": 3, **content}
 
 
 def test_settings_of_other_models_do_not_make_another_run(folder: Path) -> None:
@@ -191,6 +213,19 @@ def test_settings_of_other_models_do_not_make_another_run(folder: Path) -> None:
 def test_a_key_that_no_model_knows_is_refused_with_the_nearest(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"`num_layer`.*Did you mean num_layers"):
         divide({"num_layer": 3}, ["GRU4Rec", "BPR"], "tiny")
+
+
+@pytest.mark.parametrize("key", ["evaluate", "saved", "config_file_list", "output"])
+def test_what_no_run_of_a_comparison_can_do_is_refused(folder: Path, key: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"None of BPR knows the configuration key `{key}`"
+    ):
+        divide({key: "a"}, ["BPR"], "tiny")
+
+
+def test_a_weight_of_other_models_losses_is_for_those_alone(folder: Path) -> None:
+    divided = divide({"reg_weight": 0.1}, ["SASRec", "LightGCN"], "tiny")
+    assert divided == {"SASRec": {}, "LightGCN": {"reg_weight": 0.1}}
 
 
 def test_what_the_comparison_decides_itself_is_refused(folder: Path) -> None:
