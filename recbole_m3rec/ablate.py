@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_m3rec.compare.arguments import add_common_options, settings_of
+from recbole_m3rec.compare.command import run_command, say_what_became
 from recbole_m3rec.compare.comparison import compare
-from recbole_m3rec.compare.runs import Run, configuration, first_seed
+from recbole_m3rec.compare.runs import Run, configuration, first_seed, has_data
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
 from recbole_m3rec.data.suggestions import did_you_mean
 from recbole_m3rec.model.layers import GRADIENT_RULES
 from recbole_m3rec.plugin.arguments import Parser, UsageError
 from recbole_m3rec.plugin.configuration import properties_folder
-from recbole_m3rec.plugin.scripts import run_script
 from recbole_m3rec.plugin.yaml_files import ConfigurationError, read_yaml
 
 WHOLE = "M3Rec"
 PRESET = "presets/m3rec-published.yaml"
-SOME_FAILED = 1
 
 EXAMPLES = """\
 examples:
@@ -147,6 +146,7 @@ def ablate(arguments: Sequence[str]) -> bool:
     of_model = divide(given, ["M3Rec", "Mamba4Rec"], options.dataset)
     seed = first_seed("M3Rec", options.dataset, of_model["M3Rec"])
     whole = configuration(Run(WHOLE, "M3Rec", options.dataset, seed, of_model["M3Rec"]))
+    has_data(whole)  # a dataset that is not there is no lack of features
     rows = chosen(variants(whole), options.only)
     runs = [
         Run(
@@ -164,11 +164,7 @@ def ablate(arguments: Sequence[str]) -> bool:
         title=f"M3Rec without its parts, on {options.dataset}",
         notes=[f"{row.name}: {row.question}" for row in rows],
     )
-    failures = [outcome for outcome in outcomes if outcome.failure is not None]
-    for outcome in failures:
-        print(f"failed: {outcome.run}: {outcome.failure}", file=sys.stderr)
-    print(f"report: {options.output / 'report.html'} (also .md, .tex, results.csv)")
-    return bool(failures)
+    return say_what_became(outcomes, options.output)
 
 
 def _own(of_model: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any]:
@@ -179,12 +175,7 @@ def _own(of_model: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an ablation; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    failed: list[bool] = []
-
-    def script(given: Sequence[str] | None) -> None:
-        failed.append(ablate(sys.argv[1:] if given is None else given))
-
-    return run_script(script, arguments) or (SOME_FAILED if failed[0] else 0)
+    return run_command(ablate, arguments)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,17 @@ import sys
 from collections.abc import Sequence
 
 from recbole_m3rec.compare.arguments import parse
+from recbole_m3rec.compare.command import run_command, say_what_became
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report import NOT_TUNED
 from recbole_m3rec.compare.runs import Run, first_seed, locked
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
-from recbole_m3rec.plugin.scripts import run_script
-
-SOME_FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a comparison; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    failed = []
-
-    def script(given: Sequence[str] | None) -> None:
-        failed.append(run(sys.argv[1:] if given is None else given))
-
-    return run_script(script, arguments) or (SOME_FAILED if failed[0] else 0)
+    return run_command(run, arguments)
 
 
 def run(arguments: Sequence[str]) -> bool:
@@ -54,11 +47,7 @@ def run(arguments: Sequence[str]) -> bool:
         tuned=said,
         tuning=grids,
     )
-    failures = [outcome for outcome in outcomes if outcome.failure is not None]
-    for outcome in failures:
-        print(f"failed: {outcome.run}: {outcome.failure}", file=sys.stderr)
-    print(f"report: {options.output / 'report.html'} (also .md, .tex, results.csv)")
-    return bool(failures)
+    return say_what_became(outcomes, options.output)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,16 @@ def test_only_names_rows_and_keeps_the_whole_model(make_config: Callable[..., An
         ablate.chosen(all_rows, "random feature")
 
 
+def test_an_unknown_dataset_is_said_to_be_one(
+    write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset("tiny")
+    assert ablate.main(["--dataset", "tinny", "--data_path=dataset"]) == 2
+    error = capsys.readouterr().err
+    assert "There is no dataset `tinny`" in error
+    assert "Did you mean tiny" in error
+
+
 @pytest.mark.slow
 def test_rows_are_trained_as_they_are_named(
     write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
