@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .convolution import causal_conv1d_silu
 from .cpu_step import block_step_cpu, step_suits
 from .products import Linear, product
-from .scan import choose_backend, selective_scan, selective_scan_states, selective_step
+from .scan import selective_scan, selective_scan_states, selective_step
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
 
@@ -193,11 +193,10 @@ class MambaBlock(nn.Module):
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
             pass, and the new state.
         """
-        if choose_backend(self.scan_backend, h) == "cpu":
-            weights = self._weights()
-            if step_suits(h, weights):
-                out, *new_state = block_step_cpu(h, *state, weights)
-                return out, MambaState(*new_state)
+        weights = self._weights()
+        if self.scan_backend in ("auto", "cpu") and step_suits(h, weights):
+            out, *new_state = block_step_cpu(h, *state, weights)
+            return out, MambaState(*new_state)
         # At batch 1 the calls cost more than what they compute, so there are few of them.
         x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)

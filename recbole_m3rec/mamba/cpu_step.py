@@ -18,9 +18,14 @@ MOST_ROWS = 16
 
 
 def step_suits(h: Tensor, weights: tuple[Tensor, ...]) -> bool:
-    """Whether the kernel is made for these tokens ``[n_sequences, hidden_size]`` and weights."""
-    return h.shape[0] <= MOST_ROWS and all(
-        tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in (h, *weights)
+    """Whether the kernel is here, and made for these tokens ``[n, hidden_size]`` and weights."""
+    return (
+        h.is_cpu
+        and h.shape[0] <= MOST_ROWS
+        and cpu_library.available()[0]
+        and all(
+            tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in (h, *weights)
+        )
     )
 
 
