@@ -158,6 +158,7 @@ def test_evaluation_and_p_zero_are_the_identity_and_draw_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@needs_library
 def test_p_one_drops_all() -> None:
     assert not dropout.dropout(torch.full((100,), float("nan")), 1.0).any()
 
@@ -174,6 +175,7 @@ def test_nan_stays_where_kept_and_is_zero_where_dropped(kernels: None) -> None:
         )
 
 
+@needs_library
 def test_a_non_contiguous_input_is_masked_by_its_logical_order() -> None:
     x = torch.randn(30, 50)
     results = []

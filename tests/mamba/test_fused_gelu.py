@@ -103,6 +103,7 @@ def test_without_dropout_it_is_torchs_own() -> None:
     assert torch.equal(gelu_dropout(x, 0.0), F.gelu(x))
 
 
+@needs_library
 def test_a_non_contiguous_input_gives_what_its_copy_gives() -> None:
     x = torch.randn(30, 50)
     for a, b in zip(
