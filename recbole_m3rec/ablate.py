@@ -76,7 +76,7 @@ def variants(config: Any) -> list[Variant]:
         Variant(
             "shuffled features",
             {"feature_rows": "shuffled"},
-            "Is it whose they are? Each item has the features of another.",
+            "Is it whose they are? Features are dealt to the items anew, at random.",
         ),
         Variant("one shared expert", {"share_experts": True}, "Do modalities need own experts?"),
         Variant(

@@ -22,6 +22,7 @@ from recbole_m3rec.compare.runs import (
     prepare,
 )
 from recbole_m3rec.compare.scheduler import Job, Listed, run_all
+from recbole_m3rec.plugin.yaml_files import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planne
     configs = [configuration(run) for run in runs]
     for config in configs:
         has_data(config)  # all names, before the first file is fetched or made
-    for config in configs:
-        prepare(config)
+    for run, config in zip(runs, configs, strict=True):
+        try:
+            prepare(config)
+        except ValueError as error:
+            raise ConfigurationError(f"{run.name} on {run.dataset}: {error}") from error
     planned = []
     for run, config in zip(runs, configs, strict=True):
         identity = identify(config)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.document import Entry, Grid
@@ -76,6 +76,14 @@ def tune(
     return [study.outcome() for study in studies]
 
 
+class _Tried(NamedTuple):
+    """Settings that are being tried: by one trial, and for those that drew them meanwhile."""
+
+    run: Run
+    identity: Identity
+    trials: list[Any]
+
+
 class _Study:
     """One model on one dataset."""
 
@@ -87,7 +95,7 @@ class _Study:
         self.epochs = config["epochs"]
         space = space_of(run.model)
         self.space = None if space is None else without(space, run.settings)
-        self.running: dict[Path, tuple[Any, Run, Identity]] = {}
+        self.running: dict[Path, _Tried] = {}
         if self.space:
             self.study = self._open(identify(config))
 
@@ -132,7 +140,8 @@ class _Study:
         """Return how many trials are still to be started."""
         if not self.space:
             return 0
-        return max(0, self.trials - sum(self.counted().values()) - len(self.running))
+        running = sum(len(tried.trials) for tried in self.running.values())
+        return max(0, self.trials - sum(self.counted().values()) - running)
 
     def next_job(self) -> Job | None:
         """Return the job of another trial, None where there is none to start.
@@ -158,11 +167,11 @@ class _Study:
             if known is not None and known.result is not None:
                 self._tell(trial, known)
                 continue
-            if folder in self.running:  # the same settings are being tried
-                self._fail(trial, "drawn twice at once")
+            if folder in self.running:
+                self.running[folder].trials.append(trial)
                 continue
             results.write_spec(folder, run, identity, tests=False)
-            self.running[folder] = (trial, run, identity)
+            self.running[folder] = _Tried(run, identity, [trial])
             return Job(folder, label, self.epochs, self.metric, self._watch(trial))
         return None
 
@@ -176,15 +185,16 @@ class _Study:
         return stops
 
     def ended(self, job: Job) -> None:
-        """Tell the study what became of a trial."""
-        trial, run, identity = self.running.pop(job.folder)
-        known = results.read_outcome(run, identity, job.folder)
-        if job.stopped and (known is None or known.result is None):
-            import optuna
+        """Tell the study what became of a trial, and of those that drew the same settings."""
+        import optuna
 
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        else:
-            self._tell(trial, known)
+        tried = self.running.pop(job.folder)
+        known = results.read_outcome(tried.run, tried.identity, job.folder)
+        for trial in tried.trials:
+            if job.stopped and (known is None or known.result is None):
+                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                self._tell(trial, known)
 
     def _tell(self, trial: Any, known: results.Outcome | None) -> None:
         if known is not None and known.result is not None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,6 +176,25 @@ def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
     (bpr, pop) = tuning.tuning_grid(found).rows
     assert "learning_rate: 0.05, 0.001" in bpr[-1].text
     assert pop[-1].text == "no search space: configured settings"
+
+
+def test_trials_that_draw_the_same_settings_at_once_share_one_result(
+    write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    spaces = tmp_path / "properties" / "tuning"
+    spaces.mkdir(parents=True)
+    (spaces / "BPR.hyper").write_text("learning_rate choice [0.05]\n", encoding="utf-8")
+    study = tuning._Study(Run("BPR", "BPR", "tiny", 1, SMALL), tmp_path / "out", 2)
+    job = study.next_job()
+    assert job is not None
+    assert study.next_job() is None
+    assert study.left() == 0
+    outcome = SimpleNamespace(result={"score": 0.5}, failure=None)
+    monkeypatch.setattr(results, "read_outcome", lambda *_: outcome)
+    study.ended(job)
+    assert study.counted() == {"completed": 2, "pruned": 0, "failed": 0}
 
 
 def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_why(

@@ -23,7 +23,8 @@ BELOW = {
 ADAPTERS = {
     "data/dataset.py",
     "data/loader.py",
-    "model/m3rec.py", "model/sasrecmm.py",
+    "model/m3rec.py",
+    "model/sasrecmm.py",
     "model/mamba4rec.py",
     "compare/measurements.py",
     "compare/runs.py",
