@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> int:
 
 def end_with_parent() -> None:
     """End this process at once when the parent's end of stdin is closed."""
-    sys.stdin.buffer.read()
+    # Not by sys.stdin, whose lock a waiting thread would hold when Python ends.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 

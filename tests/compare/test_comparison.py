@@ -131,6 +131,8 @@ def test_a_killed_comparison_goes_on_where_it_was(
     assert __main__.main(arguments) == 0
     assert first.stat().st_mtime_ns == written
     assert len(list(done.glob("*/result.json"))) == 2
+    for log in done.glob("*/log.txt"):  # workers that did their work end in peace
+        assert "Fatal" not in log.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
