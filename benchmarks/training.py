@@ -6,6 +6,8 @@ python benchmarks/training.py --dataset beauty --json docs/performance/training-
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from competitors import endless, prepare, training_step
 from measure import arguments, ratios, report, rows_against, take_turns
@@ -21,13 +23,17 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-100k", help="any prepared dataset")
     parser.add_argument("--models", default="SASRec,GRU4Rec,BERT4Rec", help="of RecBole")
     parser.add_argument("--train_positions", default="last", choices=["last", "all"])
+    parser.add_argument("--batch", type=int, default=2048, help="targets a step")
     parser.add_argument("--padded", action="store_true", help="also the released program's way")
     parser.add_argument("--amp", action="store_true", help="also ours and the models in bfloat16")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     competitors, steps = {}, {}
-    settings = {"train_positions": args.train_positions}
+    settings: dict[str, Any] = {
+        "train_positions": args.train_positions,
+        "train_batch_size": args.batch,
+    }
     if args.device == "cpu":
         settings["gpu_id"] = ""
     _, model, train, _ = prepare("M3Rec", args.dataset, **settings)
