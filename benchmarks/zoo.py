@@ -1,8 +1,8 @@
 """Run every sequential and general model of RecBole for one short epoch, and tell how it went.
 
-Each runs as ``run_recbole.py`` runs it, in a process of its own that is forked when everything is
-imported, with a time limit. Results are kept after each one in a JSON file: a second call runs only
-what is not in it. The table in ``docs/baselines.md`` is made of that file.
+Each is run by ``run_recbole.py`` in a process of its own, with a time limit. Results are kept after
+each one in a JSON file: a second call runs only what is not in it. The table in
+``docs/baselines.md`` is made of that file.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import argparse
 import importlib
 import inspect
 import json
-import logging
-import multiprocessing
 import os
 import pkgutil
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +24,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recbole_m3rec.plugin import command_line
+import recbole_m3rec  # noqa: F401  (so that RecBole's models can be imported)
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("sequential", "general")
-STREAMS = ("output", "errors")
 
 # Small enough for a processor. A model reads those keys that it has; the rest is its default.
 SETTINGS: dict[str, Any] = {
@@ -78,40 +76,29 @@ def run(model: str, dataset: str, settings: Mapping[str, Any], limit: float) -> 
     arguments = [f"--model={model}", f"--dataset={dataset}", *as_arguments(settings)]
     arguments += ["--show_progress=False", "--topk=[10]", "--metrics=['NDCG']"]
     arguments += ["--valid_metric=NDCG@10"]
+    command = [sys.executable, str(ROOT / "run_recbole.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        process = multiprocessing.get_context("fork").Process(
-            target=train, args=(arguments, folder)
-        )
-        process.start()
-        process.join(limit)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        printed = [(Path(folder) / name).read_text(encoding="utf-8") for name in STREAMS]
-    output, errors = printed
-    if process.exitcode is not None and process.exitcode < 0:
-        errors += f"\nnot done after {limit:.0f} seconds"
-    return {
-        "seconds": round(time.perf_counter() - started, 1),
-        **outcome(model, process.exitcode or 0, output, errors),
-    }
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                timeout=limit,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+            found = outcome(model, ended.returncode, ended.stdout, ended.stderr)
+        except subprocess.TimeoutExpired:
+            found = outcome(model, 1, "", f"not done after {limit:.0f} seconds")
+    return {"seconds": round(time.perf_counter() - started, 1), **found}
 
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     """Return settings as they are written on a command line."""
     return [f"--{key}={value}".replace(" ", "") for key, value in settings.items()]
-
-
-def train(arguments: Sequence[str], folder: str) -> None:
-    """Be the process of one model: run the command line in a folder, and print into files there."""
-    os.chdir(folder)
-    for number, name in enumerate(STREAMS, start=1):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
-    # Whatever they were to the program that this was forked from, they are these files now.
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-    logging.getLogger().handlers.clear()
-    sys.exit(command_line.main(arguments))
 
 
 def outcome(model: str, code: int, output: str, errors: str) -> dict[str, Any]:
