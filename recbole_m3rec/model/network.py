@@ -115,16 +115,17 @@ class M3RecNetwork(nn.Module):
             check_choice(name, flag, (True, False))
         check_backend(scan_backend)
 
-        self.content = ContentModalities(
-            features or {}, n_items, hidden_size, projector, projector_experts
-        )
-        self.content_modalities = tuple(self.content)
+        features = features or {}
+        self.content_modalities = tuple(features)
         self.modalities = (*self.content_modalities, ID)
         self.n_items, self.hidden_size, self.num_layers = n_items, hidden_size, num_layers
         self.modality_gradient = modality_gradient if share_mamba else "shared"
 
         self.item_embedding = nn.Embedding(n_items, hidden_size)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
+        self.content = ContentModalities(
+            features, n_items, hidden_size, projector, projector_experts
+        )
         self.input_norms = nn.ModuleDict(
             {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
         )
