@@ -52,9 +52,10 @@ def padded_mamba(block: MambaBlock, h: Tensor) -> Tensor:
     decay = torch.exp(dt[..., None] * A)
     new = (dt * x)[..., None] * B[:, :, None, :]
     state, outputs = torch.zeros_like(new[:, 0]), []
-    for t in range(length):
-        state = decay[:, t] * state + new[:, t]
-        outputs.append((state * C[:, t, None, :]).sum(-1))
+    # unbind: the gradient of an index would fill the whole tensor with zeros at every step.
+    for a, b, c in zip(decay.unbind(1), new.unbind(1), C.unbind(1), strict=True):
+        state = a * state + b
+        outputs.append((state * c[:, None, :]).sum(-1))
     y = torch.stack(outputs, dim=1) + block.D * x
     return block.out_proj(y * F.silu(z))
 
