@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.document import Entry, Grid
 from recbole_m3rec.compare.progress import Progress
-from recbole_m3rec.compare.runs import Identity, Run, configuration, identify, prepare
+from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
 from recbole_m3rec.compare.scheduler import Job, run_all
 from recbole_m3rec.compare.spaces import Range, space_of, without
 from recbole_m3rec.plugin.yaml_files import ConfigurationError
@@ -66,6 +66,8 @@ def tune(
     """
     if importlib.util.find_spec("optuna") is None:
         raise ConfigurationError("--tune needs Optuna: pip install 'recbole_m3rec[tuning]'.")
+    for run in runs:
+        has_data(configuration(run))  # all names, before the first study is opened
     studies = [_Study(run, output, trials) for run in runs]
     missing = sum(study.left() for study in studies)
     progress = Progress(missing, "trials", show_progress)

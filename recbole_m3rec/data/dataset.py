@@ -13,6 +13,7 @@ from torch import Tensor
 from recbole_m3rec.data import augmentation
 from recbole_m3rec.data.features import ItemFeatures, align
 from recbole_m3rec.data.recipes import ModalitySource, load_or_build, resolve_modalities
+from recbole_m3rec.data.suggestions import expected_one_of
 
 TRAIN_POSITIONS = ("all", "last")
 
@@ -186,12 +187,16 @@ class M3RecDataset(SequentialDataset):
 
 
 def _check_settings(config: Any) -> None:
-    if config["train_positions"] not in TRAIN_POSITIONS:
-        raise ValueError(
-            f"train_positions: {config['train_positions']!r}, expected one of "
-            f"{', '.join(TRAIN_POSITIONS)}"
-        )
-    if config["train_positions"] == "all" and config["benchmark_filename"] is not None:
+    positions = config["train_positions"]
+    if not getattr(config.model_class, "supports_windows", False):
+        if positions not in (None, "last"):
+            raise ValueError(
+                f"train_positions: {positions!r}, but {config['model']} trains on one target "
+                "a row: set train_positions: last"
+            )
+    elif positions not in TRAIN_POSITIONS:
+        raise ValueError(expected_one_of("train_positions", positions, TRAIN_POSITIONS))
+    if positions == "all" and config["benchmark_filename"] is not None:
         raise ValueError(
             "train_positions: all makes training rows of whole histories, but benchmark_filename: "
             f"{config['benchmark_filename']} brings rows of its own: set train_positions: last"

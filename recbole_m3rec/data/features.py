@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.data.feature_table import FeatureFileError, FeatureTable
-from recbole_m3rec.data.suggestions import did_you_mean
+from recbole_m3rec.data.suggestions import expected_one_of
 from recbole_m3rec.encoders.random_codes import random_codes, seeded
 
 FEATURE_NORMS = ("none", "l2", "standardize")
@@ -72,8 +72,8 @@ def align(
         feature_norm: ``none``, ``l2`` (rows of length 1) or ``standardize`` (columns of mean 0 and
             deviation 1 over the items present; constant columns become 0). Zero rows stay zero.
         source: where the table comes from, for the log and errors.
-        feature_rows: ``own``; or, to see whether content matters, ``shuffled`` (the row of another
-            item that has one) or ``random`` (numbers of the table's mean and deviation).
+        feature_rows: ``own``; or, to see whether content matters, ``shuffled`` (rows dealt anew
+            to the items that have one) or ``random`` (numbers of the table's mean and deviation).
         seed: what these two are drawn by, the same for the same tokens and modality.
 
     Raises:
@@ -85,10 +85,7 @@ def align(
         ("feature_rows", feature_rows, FEATURE_ROWS),
     ):
         if given not in choices:
-            raise ValueError(
-                f"{key} must be one of {', '.join(choices)}, found {given!r}."
-                + did_you_mean(str(given), choices)
-            )
+            raise ValueError(expected_one_of(key, given, choices))
     tokens = pa.array(np.asarray(id2token, dtype=object), pa.string())
     file_ids = pa.array(table.item_ids, pa.string())
     rows = pc.fill_null(pc.index_in(tokens, value_set=file_ids), -1).to_numpy()

@@ -1,4 +1,4 @@
-"""The nearest known names to one that is not known."""
+"""The nearest known names to one that is not known, and messages that tell them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the nearest names, or an empty text where nothing is near."""
     names = nearest(name, known)
     return f" Did you mean {' or '.join(names)}?" if names else ""
+
+
+def expected_one_of(key: str, found: object, choices: Iterable[object]) -> str:
+    """Return what to say of a setting that is none of its choices, the nearest of them named."""
+    names = [str(choice) for choice in choices]
+    said = f"{key} must be one of {', '.join(names)}, found {found!r}."
+    return said + did_you_mean(str(found), names)
 
 
 def _plain(name: str) -> str:

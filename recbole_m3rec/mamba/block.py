@@ -193,10 +193,11 @@ class MambaBlock(nn.Module):
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
             pass, and the new state.
         """
-        weights = self._weights()
-        if self.scan_backend in ("auto", "cpu") and step_suits(h, weights):
-            out, *new_state = block_step_cpu(h, *state, weights)
-            return out, MambaState(*new_state)
+        if self.scan_backend in ("auto", "cpu"):
+            weights = self._weights()
+            if step_suits(h, weights):
+                out, *new_state = block_step_cpu(h, *state, weights)
+                return out, MambaState(*new_state)
         # At batch 1 the calls cost more than what they compute, so there are few of them.
         x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)

@@ -58,7 +58,8 @@ class Expert(nn.Module):
 class M3RecLayer(nn.Module):
     """One shared block and one expert per modality; or, for ablations, the sharing turned about.
 
-    ``own`` holds the blocks of content modalities that do not share the ID's.
+    ``own`` holds the blocks of content modalities that do not share the ID's, which is the last of
+    ``modalities``.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_m3rec.data.suggestions import did_you_mean
+from recbole_m3rec.data.suggestions import expected_one_of
 
 
 class ModelConfigError(ValueError):
@@ -18,7 +18,4 @@ def check_size(name: str, size: object) -> None:
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ModelConfigError, naming the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ModelConfigError(
-            f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}."
-            + did_you_mean(str(value), [str(choice) for choice in choices])
-        )
+        raise ModelConfigError(expected_one_of(name, value, choices))

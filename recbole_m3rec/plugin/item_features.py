@@ -84,12 +84,7 @@ def choose_modalities(config: Any) -> list[str]:
     """Return the modalities that a model of RecBole is to read, and settle what they need."""
     from recbole_m3rec.data.dataset import modality_sources
 
-    for key, default in (
-        ("modalities", []),
-        ("features", {}),
-        ("feature_norm", "none"),
-        ("train_positions", "last"),
-    ):
+    for key, default in (("modalities", []), ("features", {}), ("feature_norm", "none")):
         if config[key] is None:
             set_value(config, key, default)
     if not config["modalities"]:
@@ -191,7 +186,6 @@ def load_columns(config: Any, suffix: str, id_field: str, columns: Iterable[str]
 
 def set_value(config: Any, key: str, value: Any) -> None:
     """Set a value for this run, and for those that a checkpoint of it starts."""
-    config[key] = value
-    for values in (config.internal_config_dict, config.external_config_dict):
-        if values is config.internal_config_dict or key in values:
-            values[key] = value
+    config[key] = config.internal_config_dict[key] = value
+    if key in config.external_config_dict:
+        config.external_config_dict[key] = value

@@ -22,14 +22,14 @@ COLUMNS = ("user_id:token", "item_id:token", "timestamp:float", "rating:float", 
 def configure(make_config):
     """Return a function that makes a configuration for our dataset, without features by default."""
 
-    def configure(**keys):
+    def configure(model="SASRec", **keys):
         defaults = {
             "train_neg_sample_args": None,
             "train_positions": "last",
             "modalities": [],
             "feature_norm": "none",
         }
-        return make_config("SASRec", **{**defaults, **keys})
+        return make_config(model, **{**defaults, **keys})
 
     return configure
 
@@ -297,12 +297,20 @@ def test_feature_files_lie_in_the_working_directory_wherever_the_data_is(configu
 
 
 def test_an_unknown_train_positions_is_refused(configure):
-    with pytest.raises(ValueError, match="train_positions: 'first', expected one of all, last"):
-        M3RecDataset(configure(train_positions="first"))
+    with pytest.raises(ValueError, match="train_positions must be one of all, last, found 'first'"):
+        M3RecDataset(configure("M3Rec", train_positions="first"))
+
+
+def test_a_model_of_one_target_a_row_refuses_windows(configure):
+    with pytest.raises(ValueError, match="'all', but SASRec trains on one target a row"):
+        M3RecDataset(configure(train_positions="all"))
+    M3RecDataset(configure(train_positions=None))
 
 
 def test_windows_of_ready_made_rows_are_refused(configure):
-    config = configure(train_positions="all", benchmark_filename=["train", "valid", "test"])
+    config = configure(
+        "M3Rec", train_positions="all", benchmark_filename=["train", "valid", "test"]
+    )
     with pytest.raises(ValueError, match="benchmark_filename.*set train_positions: last"):
         M3RecDataset(config)
 
