@@ -1,4 +1,4 @@
-"""Outcomes of runs that never ran, with the numbers a test needs."""
+"""What the tests of comparisons share: small runs, runs refused, and outcomes of runs made up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_m3rec.compare import results
+from recbole_m3rec.compare import results, scheduler
 from recbole_m3rec.compare.measurements import UserValues
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run
@@ -26,6 +26,31 @@ PROTOCOL = {
         "mode": {"valid": "full", "test": "full"},
     },
 }
+
+
+@pytest.fixture
+def small_settings() -> dict[str, Any]:
+    """Settings under which a model trains on the tiny dataset in a moment."""
+    return {
+        "epochs": 2,
+        "hidden_size": 8,
+        "train_batch_size": 32,
+        "MAX_ITEM_LIST_LENGTH": 5,
+        "topk": [3, 5],
+        "valid_metric": "NDCG@5",
+        "data_path": "dataset",
+        "gpu_id": "",
+    }
+
+
+@pytest.fixture
+def refuse_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after whose call any worker that is started is an error."""
+
+    def refuse_to_start(*args: Any) -> Any:
+        raise AssertionError("a worker was started")
+
+    return lambda: monkeypatch.setattr(scheduler, "start", refuse_to_start)
 
 
 @pytest.fixture

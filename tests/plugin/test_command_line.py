@@ -2,65 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import logging
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from recbole_m3rec.plugin import arguments, command_line, recommendations, saved_runs
-
-SMALL = [
-    "--dataset=tiny",
-    "--hidden_size=8",
-    "--embedding_size=8",
-    "--inner_size=8",
-    "--train_batch_size=32",
-    "--MAX_ITEM_LIST_LENGTH=5",
-    "--topk=[3,5]",
-    "--valid_metric=NDCG@5",
-    "--show_progress=False",
-    "--gpu_id=",
-    "--hidden_dropout_prob=0.0",
-    "--attn_dropout_prob=0.0",
-]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return ``call(*arguments)``: exit code, standard output, last line of standard error."""
-
-    def run(*given: str) -> tuple[int, str, str]:
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            if isinstance(handler, logging.FileHandler):
-                root.removeHandler(handler)  # RecBole sets its log file up once a process
-        code = command_line.main(given)
-        captured = capsys.readouterr()
-        return code, captured.out, (captured.err.splitlines() or [""])[-1]
-
-    return run
-
-
-@pytest.fixture
-def trained(
-    call: Callable[..., tuple[int, str, str]], write_dataset: Callable[..., Path]
-) -> Callable[[str], Path]:
-    """Return ``train(model)``, which trains one epoch on the tiny dataset: the checkpoint."""
-
-    def train(model: str) -> Path:
-        write_dataset()
-        code, _, error = call(f"--model={model}", "--epochs=1", *SMALL)
-        assert code == 0, error
-        return next(Path("saved").glob(f"{model}-*.pth"))
-
-    return train
+from recbole_m3rec.plugin import arguments, command_line, saved_runs
 
 
 def metrics(output: str) -> dict[str, list[str]]:
@@ -71,9 +21,11 @@ def metrics(output: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in table[: table.index([])]}
 
 
-def test_training_prints_metrics_checkpoint_and_log(call: Any, write_dataset: Any) -> None:
+def test_training_prints_metrics_checkpoint_and_log(
+    call: Any, write_dataset: Any, small_arguments: list[str]
+) -> None:
     write_dataset()
-    code, out, _ = call("--model=SASRec", "--epochs=1", *SMALL)
+    code, out, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     assert code == 0
     assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (3, 5)]
     assert all(len(values) == 2 for values in metrics(out).values())
@@ -207,9 +159,11 @@ def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]
     assert "examples:" in shown
 
 
-def test_evaluating_gives_the_metrics_of_training(call: Any, trained: Any) -> None:
+def test_evaluating_gives_the_metrics_of_training(
+    call: Any, trained: Any, small_arguments: list[str]
+) -> None:
     checkpoint = trained("SASRec")
-    _, expected, _ = call("--model=SASRec", "--epochs=1", *SMALL)
+    _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     code, out, error = call("--evaluate", str(checkpoint), "--eval_batch_size=7")
     assert code == 0, error
     assert metrics(out) == metrics(expected)
@@ -247,11 +201,11 @@ def test_resuming_trains_the_epochs_that_are_left(
 
 @pytest.mark.slow
 def test_two_processes_train_resume_and_say_where_their_files_are(
-    call: Any, write_dataset: Any, monkeypatch: pytest.MonkeyPatch
+    call: Any, write_dataset: Any, small_arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_dataset()
-    settings = [option for option in SMALL if "gpu_id" not in option]
+    settings = [option for option in small_arguments if "gpu_id" not in option]
     code, out, error = call(
         "--model=SASRec", "--epochs=1", "--nproc=2", f"--port={free_port()}", *settings
     )
@@ -340,94 +294,3 @@ def test_a_fault_of_the_program_is_none_of_the_users(monkeypatch: Any, call: Any
     monkeypatch.setattr(command_line, "dispatch", faulty)
     with pytest.raises(ValueError, match="zip"):
         call("--model=M3Rec", "--dataset=tiny")
-
-
-def read_csv(path: str) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop", "GRU4Rec"])
-def test_recommendations_hold_every_user_and_nothing_seen(
-    call: Any, trained: Any, tiny_interactions: Any, model: str
-) -> None:
-    code, _, error = call("--topk", str(trained(model)), "--output", "top.csv", "--k", "3")
-    assert code == 0, error
-    rows = read_csv("top.csv")
-    assert list(rows[0]) == ["user", "rank", "item", "score"]
-    seen = {(user, item) for user, item, _ in tiny_interactions}
-    assert not seen & {(row["user"], row["item"]) for row in rows}
-    by_user: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        by_user.setdefault(row["user"], []).append(row)
-    assert set(by_user) == {user for user, _ in seen}
-    for its in by_user.values():
-        assert [row["rank"] for row in its] == ["1", "2", "3"]
-        assert sorted(its, key=lambda row: -float(row["score"])) == its
-    assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
-
-
-def test_recommendations_follow_the_whole_history(
-    call: Any, trained: Any, tiny_interactions: Any
-) -> None:
-    """The scores are the model's own for the latest five items, test item included."""
-    from recbole.quick_start import load_data_and_model
-
-    checkpoint = trained("SASRec")
-    call("--topk", str(checkpoint), "--output", "top.csv", "--k=12", "--keep_seen")
-    written = {(row["user"], row["item"]): row["score"] for row in read_csv("top.csv")}
-    _, model, dataset, *_ = load_data_and_model(str(checkpoint))
-    model.eval()
-    history = [item for user, item, _ in tiny_interactions if user == "u03"][-5:]
-    ids = dataset.token2id(dataset.iid_field, history)
-    question = {
-        "item_id_list": torch.from_numpy(np.asarray(ids))[None],
-        "item_length": torch.tensor([5]),
-    }
-    scores = model.full_sort_predict(question)[0]
-    for item in dataset.field2id_token[dataset.iid_field][1:]:
-        score = scores[dataset.token2id(dataset.iid_field, item)].item()
-        assert float(written["u03", item]) == pytest.approx(score, rel=1e-4, abs=1e-5)
-
-
-def test_batches_of_users_do_not_change_recommendations(call: Any, trained: Any) -> None:
-    checkpoint = str(trained("SASRec"))
-    call("--topk", checkpoint, "--output", "one.csv", "--eval_batch_size=5")
-    call("--topk", checkpoint, "--output", "two.csv", "--eval_batch_size=4096")
-    one, two = read_csv("one.csv"), read_csv("two.csv")
-    assert [(row["user"], row["item"]) for row in one] == [
-        (row["user"], row["item"]) for row in two
-    ]
-
-
-def test_a_failed_writing_leaves_the_old_file(
-    call: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(*args: Any) -> Any:
-        yield [("u00", 1, "i00", "0.5")]
-        raise OSError(28, "No space left on device")
-
-    Path("top.csv").write_text("old", encoding="utf-8")
-    checkpoint = trained("SASRec")
-    monkeypatch.setattr(recommendations, "recommend", full_disk)
-    code, _, error = call("--topk", str(checkpoint), "--output", "top.csv")
-    assert code == 2
-    assert "No space left" in error
-    assert Path("top.csv").read_text(encoding="utf-8") == "old"
-    assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
-
-
-def test_latest_rows_are_padded_on_the_right_and_equal_times_keep_file_order() -> None:
-    import pandas as pd
-
-    table = pd.DataFrame({"user": [2, 1, 2, 2], "item": [5, 6, 7, 8], "time": [1.0, 1.0, 0.0, 1.0]})
-
-    class Fields:
-        uid_field, iid_field, time_field = "user", "item", "time"
-
-    histories = recommendations.Histories(table, Fields)
-    assert histories.rows["item"].tolist() == [6, 7, 5, 8]
-    rows, lengths = histories.latest(slice(0, 2), 2)
-    assert rows.tolist() == [[0, -1], [2, 3]]
-    assert lengths.tolist() == [1, 2]
-    assert [part.tolist() for part in histories.seen(slice(1, 2))] == [[0, 0, 0], [7, 5, 8]]

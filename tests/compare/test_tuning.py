@@ -1,0 +1,120 @@
+"""Searches for settings: how many trials each model gets, what they share, what is kept of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recbole_m3rec.compare import __main__, results, tuning
+from recbole_m3rec.compare.runs import Run
+
+
+@pytest.mark.slow
+def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
+    write_dataset: Callable[..., Path],
+    tmp_path: Path,
+    small_settings: dict[str, Any],
+    refuse_workers: Callable[[], None],
+) -> None:
+    optuna = pytest.importorskip("optuna")
+    write_dataset("tiny")
+    spaces = tmp_path / "properties" / "tuning"
+    spaces.mkdir(parents=True)
+    (spaces / "BPR.hyper").write_text("learning_rate choice [0.05,0.001]\n", encoding="utf-8")
+    runs = [
+        Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8}),
+        Run("Pop", "Pop", "tiny", 1, small_settings),
+    ]
+    study = tuning._Study(runs[0], tmp_path / "out", 2)
+    cut_off = study.study.ask()  # a trial whose program was killed
+    rate = cut_off.suggest_categorical("learning_rate", ["0.05", "0.001"])
+    found = tuning.tune(runs, tmp_path / "out", 2, jobs=2, show_progress=False)
+    assert [each.run.name for each in found] == ["BPR", "Pop"]
+    assert sum(found[0].trials.values()) == 2
+    assert found[0].chosen["learning_rate"] in (0.05, 0.001)
+    assert found[0].run.settings["learning_rate"] == found[0].chosen["learning_rate"]
+    assert found[1].space is None
+    assert found[1].run == runs[1]
+    for folder in (tmp_path / "out" / "trials").iterdir():
+        trial = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        assert trial["test"] == {}
+        assert not (folder / results.USERS).exists()
+    best = max(
+        json.loads((folder / "result.json").read_text(encoding="utf-8"))["score"]
+        for folder in (tmp_path / "out" / "trials").iterdir()
+    )
+    assert found[0].score == best
+    trials = tuning._Study(runs[0], tmp_path / "out", 2).study.trials
+    assert trials[0].state == optuna.trial.TrialState.FAIL
+    assert trials[1].params == {"learning_rate": rate}  # what was cut off comes first
+
+    refuse_workers()
+    assert tuning.tune(runs, tmp_path / "out", 2, jobs=1, show_progress=False) == found
+    sentence = tuning.tuning_sentence(found, 2)
+    assert "Not tuned, configured settings: Pop." in sentence
+    (bpr, pop) = tuning.tuning_grid(found).rows
+    assert "learning_rate: 0.05, 0.001" in bpr[-1].text
+    assert pop[-1].text == "no search space: configured settings"
+
+
+def test_trials_that_draw_the_same_settings_at_once_share_one_result(
+    write_dataset: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_settings: dict[str, Any],
+) -> None:
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    spaces = tmp_path / "properties" / "tuning"
+    spaces.mkdir(parents=True)
+    (spaces / "BPR.hyper").write_text("learning_rate choice [0.05]\n", encoding="utf-8")
+    study = tuning._Study(Run("BPR", "BPR", "tiny", 1, small_settings), tmp_path / "out", 2)
+    job = study.next_job()
+    assert job is not None
+    assert study.next_job() is None
+    assert study.left() == 0
+    outcome = SimpleNamespace(result={"score": 0.5}, failure=None)
+    monkeypatch.setattr(results, "read_outcome", lambda *_: outcome)
+    study.ended(job)
+    assert study.counted() == {"completed": 2, "pruned": 0, "failed": 0}
+
+
+def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_why(
+    write_dataset: Callable[..., Path],
+    tmp_path: Path,
+    small_settings: dict[str, Any],
+) -> None:
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8})
+    study = tuning._Study(run, tmp_path / "out", 1)
+    study._fail(study.study.ask(), "no memory left")
+    assert study.left() == 0
+    found = study.outcome()
+    assert found.run == run
+    assert "no memory left" in tuning.tuning_grid([found]).rows[0][4].text
+    assert "Not tuned, configured settings: BPR." in tuning.tuning_sentence([found], 1)
+
+
+def test_without_optuna_tuning_says_how_to_get_it(
+    write_dataset: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refuse_workers: Callable[[], None],
+) -> None:
+    write_dataset("tiny")
+    here = tuning.importlib.util.find_spec
+    monkeypatch.setattr(
+        tuning.importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "optuna" else here(name, *more),
+    )
+    refuse_workers()
+    assert __main__.main(["--models", "Pop", "--datasets", "tiny", "--tune", "2"]) == 2
+    assert "pip install 'recbole_m3rec[tuning]'" in capsys.readouterr().err
