@@ -5,6 +5,7 @@ from .convolution import causal_conv1d_silu
 from .dropout import Dropout
 from .fused_gelu import gelu_dropout
 from .fused_norm import dropout_norm
+from .fused_softmax import softmax_loss_
 from .products import Linear, product
 from .scan import BACKENDS, ScanBackendError, backends, check_backend, selective_scan
 
@@ -22,4 +23,5 @@ __all__ = [
     "gelu_dropout",
     "product",
     "selective_scan",
+    "softmax_loss_",
 ]

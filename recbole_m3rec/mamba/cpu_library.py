@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-INTERFACE = 7  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 8  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -58,6 +58,7 @@ _FUNCTIONS = {
     "m3rec_matmul_pays": [_INT],
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
+    "m3rec_softmax_loss": [_POINTER, _INT, _POINTER, _SIZE, _SIZE, _INT, *_LAST],
     "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
     "m3rec_gelu_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
     "m3rec_gelu_dropout_backward": [_POINTER, _POINTER, *_MASK, _POINTER, _INT, _INT],
@@ -132,6 +133,7 @@ def call(function: str, *arguments: Any) -> None:
     Raises:
         RuntimeError: the library was not built; the message says why.
         ValueError: ``cu_seqlens`` does not describe the tokens.
+        IndexError: a target is no column.
     """
     library, reason = load()
     if library is None:
@@ -143,6 +145,8 @@ def call(function: str, *arguments: Any) -> None:
         )
     if status == 2:
         raise MemoryError(f"{function} found no memory for its work space")
+    if status == 4:
+        raise IndexError("a target is out of range: expected 0 to the number of columns - 1")
     if status != 0:
         raise RuntimeError("this processor does not have what RECBOLE_M3REC_VECTORS asks for")
 

@@ -1,8 +1,10 @@
 """Softmax cross-entropy over all items without ever holding all logits of a step.
 
-Rows are taken some at a time through one buffer of logits. What the backward pass needs of them,
-the gradients of queries and item table, is made while they are there, so nothing is computed twice
-and nothing of the size ``n_queries · n_items`` is kept.
+As many logits are made at a time as a processor's cache holds, and what the backward pass needs of
+them, the gradients of queries and item table, is made while they are there, so nothing of the size
+``n_queries · n_items`` is kept. Of catalogues that leave room for some rows of logits, whole rows
+are taken, and nothing is computed twice. Of larger ones a tile is taken, and logits are computed
+twice: once for the sum over all items, once for the gradients.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.mamba import product
+from recbole_m3rec.mamba import product, softmax_loss_
 
-# Logits that are held at a time. Few enough for a processor's cache, but never fewer rows than make
-# a matrix product worth its start.
-LOGITS_AT_A_TIME = {"cpu": 2**20, "cuda": 2**26}
+# Bytes of logits that are held at a time.
+BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
+# Whole rows are taken where there is room for so many; a matrix product of fewer is slow.
 FEWEST_ROWS = 64
+ROWS_OF_A_TILE = 1024
 
 
 def linear_cross_entropy(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
@@ -68,31 +71,91 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _pass(
     query: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the mean loss, and where wanted the gradients of the sum by query and table."""
-    n_queries, n_items = query.shape[0], table.shape[0]
-    at_a_time = LOGITS_AT_A_TIME.get(query.device.type, LOGITS_AT_A_TIME["cuda"])
-    rows = min(n_queries, max(FEWEST_ROWS, at_a_time // n_items))
-    losses = query.new_empty(n_queries, dtype=dtype)
-    of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
+    """Return the mean loss, and where wanted the gradients of the sum by query and table.
+
+    The gradients lack the mean's ``1 / n_queries``, which float16 could not hold with them.
+    """
+    held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"]) // query.element_size()
+    of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
     of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
-    for start in range(0, n_queries, rows):
-        chunk, target = query[start : start + rows], targets[start : start + rows, None]
-        held = product(chunk, table, rows_at_a_time=rows).to(dtype)
-        highest = held.amax(dim=1, keepdim=True)
-        of_target = held.gather(1, target) - highest
-        exponentials = held.sub_(highest).exp_()
-        total = exponentials.sum(dim=1, keepdim=True)
-        losses[start : start + rows] = (total.log() - of_target)[:, 0]
-        if not any(wanted):
-            continue
-        # Without the mean's 1 / n_queries, which float16 could not hold together with them.
-        probabilities = exponentials.div_(total)
-        probabilities.scatter_add_(1, target, torch.full_like(total, -1.0))
-        slope = probabilities.to(chunk.dtype)
+    given = (query, table, targets, of_query, of_table)
+    if held // len(table) >= FEWEST_ROWS:
+        losses = _by_rows(*given, rows=min(len(query), held // len(table)))
+    else:
+        rows = min(len(query), ROWS_OF_A_TILE)
+        losses = _by_tiles(*given, rows=rows, items=max(1, held // rows))
+    return losses.mean(dtype=dtype), of_query, of_table
+
+
+def _by_rows(
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    of_query: Tensor | None,
+    of_table: Tensor | None,
+    rows: int,
+) -> Tensor:
+    """Return each row's loss and add to the gradients; the logits of some rows are held."""
+    losses = []
+    # Transposed: the matrix that is read where it lies is then the large one.
+    turned = None if of_table is None else of_table.new_zeros(of_table.shape[::-1])
+    for chunk, target in zip(query.split(rows), targets.split(rows), strict=True):
+        logits = product(chunk, table, rows_at_a_time=rows)
+        losses.append(softmax_loss_(logits, target, of_query is not None or turned is not None))
+        start = (len(losses) - 1) * rows
         if of_query is not None:
-            of_query[start : start + rows] = product(slope, table.T, rows_at_a_time=rows)
-        if of_table is not None and chunk.dtype == dtype:
-            of_table.addmm_(slope.T, chunk)
-        elif of_table is not None:
-            of_table += slope.T @ chunk
-    return losses.mean(), of_query, of_table
+            of_query[start : start + rows] = product(logits, table.T, rows_at_a_time=rows)
+        if turned is not None:
+            turned += _turned_product(chunk, logits, rows)
+    if of_table is not None and turned is not None:
+        of_table.copy_(turned.T)
+    return torch.cat(losses)
+
+
+def _by_tiles(
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    of_query: Tensor | None,
+    of_table: Tensor | None,
+    rows: int,
+    items: int,
+) -> Tensor:
+    """As :func:`_by_rows`; the logits of some rows and items are held."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
+    of_target = torch.empty_like(log_sum)
+    tiles = [
+        (slice(row, row + rows), slice(item, item + items))
+        for item in range(0, len(table), items)
+        for row in range(0, len(query), rows)
+    ]
+    for row, item in tiles:
+        logits = product(query[row], table[item], rows_at_a_time=rows).to(dtype)
+        is_here, place = _within(targets[row], item.start, logits.shape[1])
+        of_target[row] = torch.where(is_here, logits.gather(1, place)[:, 0], of_target[row])
+        log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
+    for row, item in tiles if of_query is not None or of_table is not None else []:
+        logits = product(query[row], table[item], rows_at_a_time=rows).to(dtype)
+        slope = logits.sub_(log_sum[row, None]).exp_()
+        is_here, place = _within(targets[row], item.start, slope.shape[1])
+        slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
+        slope = slope.to(query.dtype)
+        if of_query is not None:
+            of_query[row] += product(slope, table[item].T, rows_at_a_time=rows)
+        if of_table is not None:
+            of_table[item] += _turned_product(query[row], slope, rows).T
+    return log_sum - of_target
+
+
+def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
+    """Tell which targets are among these items, ``[n]``, and where, ``[n, 1]``; else anywhere."""
+    place = targets - first
+    return (place >= 0) & (place < items), place.clamp(0, items - 1)[:, None]
+
+
+def _turned_product(x: Tensor, y: Tensor, rows: int) -> Tensor:
+    """``x.T @ y``; only whole pieces of ``rows`` make a shape that recurs."""
+    if len(x) < rows:
+        return x.T @ y
+    return product(x.T.contiguous(), y.T, rows_at_a_time=x.shape[1])

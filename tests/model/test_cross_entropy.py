@@ -34,13 +34,26 @@ def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) 
         assert (a.double() - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-30), name
 
 
-@pytest.fixture(params=[1, 40, 10**6], ids=["a row at a time", "some rows", "all at once"])
-def _logits_at_a_time(request, monkeypatch):
-    monkeypatch.setitem(cross_entropy.LOGITS_AT_A_TIME, "cpu", request.param)
-    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 1)
+WAYS = {
+    # bytes at a time, fewest rows to take whole, rows of a tile
+    "a row at a time": (80, 1, 1),
+    "some rows": (400, 1, 1),
+    "all at once": (10**6, 1, 1),
+    "tiles": (60, 10**6, 5),
+    "tiles of a logit": (1, 10**6, 1),
+    "one tile": (10**6, 10**6, 1024),
+}
 
 
-@pytest.mark.usefixtures("_logits_at_a_time")
+@pytest.fixture(params=WAYS)
+def _way(request, monkeypatch):
+    held, fewest, rows = WAYS[request.param]
+    monkeypatch.setitem(cross_entropy.BYTES_AT_A_TIME, "cpu", held)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    monkeypatch.setattr(cross_entropy, "ROWS_OF_A_TILE", rows)
+
+
+@pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize(("n_queries", "n_items"), [(1, 1), (1, 7), (7, 1), (23, 17), (64, 5)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)])
 def test_loss_and_gradients_are_those_of_all_logits_at_once(n_queries, n_items, dtype, tolerance):
@@ -54,6 +67,7 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(n_queries, n_items, 
         assert_close(found, expected, tolerance)
 
 
+@pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("scale", [1e-6, 1e3, 1e30])
 def test_tiny_and_huge_logits_neither_overflow_nor_vanish(scale):
     query, table, targets = problem(9, 11, scale)
@@ -61,6 +75,7 @@ def test_tiny_and_huge_logits_neither_overflow_nor_vanish(scale):
     assert_close(with_gradients(linear_cross_entropy, query, table, targets), expected, 5e-6)
 
 
+@pytest.mark.usefixtures("_way")
 def test_nan_anywhere_makes_the_loss_nan():
     for broken in (0, 1):
         tensors = list(problem(5, 6))
@@ -68,6 +83,7 @@ def test_nan_anywhere_makes_the_loss_nan():
         assert linear_cross_entropy(*tensors).isnan()
 
 
+@pytest.mark.usefixtures("_way")
 def test_under_autocast_products_are_bfloat16_and_the_loss_float32():
     query, table, targets = problem(50, 30)
     expected = with_gradients(plain, query.double(), table.double(), targets)
@@ -78,6 +94,7 @@ def test_under_autocast_products_are_bfloat16_and_the_loss_float32():
     assert (found[1] - expected[1]).abs().max() > 0  # bfloat16 did take part
 
 
+@pytest.mark.usefixtures("_way")
 def test_no_gradient_is_made_where_none_is_wanted():
     query, table, targets = problem(6, 4)
     assert not linear_cross_entropy(query, table, targets).requires_grad
@@ -87,9 +104,11 @@ def test_no_gradient_is_made_where_none_is_wanted():
     assert query.grad is None
 
 
-def test_never_more_logits_than_allowed_are_held(monkeypatch):
-    monkeypatch.setitem(cross_entropy.LOGITS_AT_A_TIME, "cpu", 300)
-    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", 2)
+@pytest.mark.parametrize("fewest", [2, 64], ids=["rows", "tiles"])
+def test_never_more_logits_than_allowed_are_held(fewest, monkeypatch):
+    monkeypatch.setitem(cross_entropy.BYTES_AT_A_TIME, "cpu", 1200)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    monkeypatch.setattr(cross_entropy, "ROWS_OF_A_TILE", 16)
     query, table, targets = problem(64, 100)
     query.requires_grad_()
     sizes = []
@@ -103,7 +122,7 @@ def test_never_more_logits_than_allowed_are_held(monkeypatch):
 
     with Watch():
         linear_cross_entropy(query, table, targets).backward()
-    assert 300 <= max(sizes) < 64 * 100 / 4
+    assert 256 <= max(sizes) < 64 * 100 / 4
 
 
 def test_float16_keeps_the_gradients_of_items_that_are_no_target():

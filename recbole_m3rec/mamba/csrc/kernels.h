@@ -132,6 +132,15 @@ struct Matmul {
     float *y;  // [rows, columns]; read in the backward pass
 };
 
+// Cross-entropy of rows of logits.
+struct Softmax {
+    void *logits;  // [rows, columns] float32 or bfloat16; replaced if wants_gradient
+    bool half, wants_gradient;
+    const std::int64_t *targets;  // [rows]
+    Index columns;
+    float *losses;  // [rows]
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
@@ -156,6 +165,7 @@ struct Kernels {
     Index panel;  // columns of a panel of Matmul
     void (*matmul)(const Matmul &, Index first_row, Index last_row, float *);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
+    void (*softmax)(const Softmax &, Index first_row, Index last_row);
 };
 
 extern const Kernels kGenericKernels;

@@ -5,6 +5,7 @@
 #include "matmul_kernels.h"
 #include "norm_kernels.h"
 #include "scan_backward.h"
+#include "softmax_kernels.h"
 
 namespace m3rec {
 
@@ -12,6 +13,6 @@ const Kernels kAvx2Kernels = {
     "avx2",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
     block_step_scratch, block_step, decay_rates, convolve,
     convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back,
-    kTileVectors * kWidth, matmul, matmul_back};
+    kTileVectors * kWidth, matmul, matmul_back, softmax};
 
 }  // namespace m3rec

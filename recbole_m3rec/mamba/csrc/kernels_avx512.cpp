@@ -6,6 +6,7 @@
 #include "matmul_kernels.h"
 #include "norm_kernels.h"
 #include "scan_backward.h"
+#include "softmax_kernels.h"
 
 namespace m3rec {
 
@@ -13,6 +14,6 @@ const Kernels kAvx512Kernels = {
     "avx512",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
     block_step_scratch, block_step, decay_rates, convolve,
     convolve_back, drop, gelu_drop, gelu_drop_back, norm_scratch, norm, norm_back,
-    kTileVectors * kWidth, matmul, matmul_back};
+    kTileVectors * kWidth, matmul, matmul_back, softmax};
 
 }  // namespace m3rec
