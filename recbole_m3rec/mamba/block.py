@@ -146,7 +146,7 @@ class MambaBlock(nn.Module):
         """Step sizes before bias and softplus, B and C of every token."""
         projected = product(x, self.x_proj.weight)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return F.linear(dt, self.dt_proj.weight), B, C
+        return product(dt, self.dt_proj.weight), B, C
 
     def initial_state(self, n_sequences: int) -> MambaState:
         """Return the state of sequences without a token yet: zeros."""

@@ -49,34 +49,45 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     "recbole_m3rec::linear_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight)"
+    schema="(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight, bool to_bias)"
     " -> (Tensor, Tensor, Tensor)",
 )
 def _linear_backward(
-    grad_y: Tensor, x: Tensor, weight: Tensor, to_x: bool, to_weight: bool
+    grad_y: Tensor, x: Tensor, weight: Tensor, to_x: bool, to_weight: bool, to_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_y, x = grad_y.contiguous(), rows(x)
-    grad_x, grad_weight, grad_bias = _empty_gradients(grad_y, x, weight, to_x, to_weight)
+    grad_x, grad_weight, grad_bias = _empty_gradients(grad_y, x, weight, to_x, to_weight, to_bias)
     if to_x:
         _multiply(grad_y, weight, None, grad_x)
-    if to_weight:
-        cpu_library.call(
-            "m3rec_matmul_backward",
-            *(grad_y.data_ptr(), x.data_ptr(), x.stride(0), x.shape[0], *weight.t().shape),
-            *(grad_weight.data_ptr(), grad_bias.data_ptr()),
-            torch.get_num_threads(),
-            cpu_library.instruction_set(),
-        )
+    if x.shape[1] % LANES == 0 and (to_weight or to_bias):
+        _sum_products(grad_y, x, grad_weight, grad_bias)
+    elif to_weight or to_bias:  # the other way round
+        turned, of_no_use = x.new_empty(weight.shape[::-1]), x.new_empty(x.shape[1])
+        _sum_products(x.contiguous(), grad_y, turned, of_no_use)
+        grad_weight.copy_(turned.t())
+        if to_bias:
+            torch.sum(grad_y, 0, out=grad_bias)
     return grad_x, grad_weight, grad_bias
 
 
+def _sum_products(left: Tensor, right: Tensor, product: Tensor, total: Tensor) -> None:
+    """``product = left.T @ right`` and ``total = left.sum(0)``; ``right`` has whole vectors."""
+    cpu_library.call(
+        "m3rec_matmul_backward",
+        *(left.data_ptr(), right.data_ptr(), right.stride(0)),
+        *(*right.shape, left.shape[1], product.data_ptr(), total.data_ptr()),
+        torch.get_num_threads(),
+        cpu_library.instruction_set(),
+    )
+
+
 def _empty_gradients(
-    grad_y: Tensor, x: Tensor, weight: Tensor, to_x: bool, to_weight: bool
+    grad_y: Tensor, x: Tensor, weight: Tensor, to_x: bool, to_weight: bool, to_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
         x.new_empty(x.shape if to_x else (0,)),
-        x.new_empty(weight.shape if to_weight else (0,)),
-        x.new_empty(weight.shape[:1] if to_weight else (0,)),
+        x.new_empty(weight.shape if to_weight or to_bias else (0,)),
+        x.new_empty(weight.shape[:1] if to_weight or to_bias else (0,)),
     )
 
 
@@ -88,10 +99,9 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    to_x, to_weight, to_bias = ctx.needs_input_grad
-    found = _linear_backward(grad_y, *ctx.saved_tensors, to_x, to_weight or to_bias)
-    wanted = zip(found, (to_x, to_weight, to_bias), strict=True)
-    return tuple(gradient if is_wanted else None for gradient, is_wanted in wanted)
+    wanted = ctx.needs_input_grad
+    found = _linear_backward(grad_y, *ctx.saved_tensors, *wanted)
+    return tuple(gradient if asked else None for gradient, asked in zip(found, wanted, strict=True))
 
 
 _linear.register_autograd(_gradients, setup_context=_save_inputs)
@@ -110,7 +120,7 @@ def kernel_suits(x: Tensor, weight: Tensor) -> bool:
     return (
         x.dim() == 2
         and x.shape[0] >= FEWEST_ROWS
-        and x.shape[1] % LANES == 0
+        and (x.shape[1] % LANES == 0 or weight.shape[0] % LANES == 0)
         and 0 < weight.shape[0] <= LARGEST_OUTPUT
         and x.dtype == weight.dtype == torch.float32
         and x.is_cpu
@@ -124,8 +134,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` by the compiled kernel; bits do not depend on the number of threads.
 
     Args:
-        x: ``[n, in]`` float32, ``in`` a multiple of 16; rows may be parts of longer ones.
-        weight: ``[out, in]`` float32.
+        x: ``[n, in]`` float32; rows may be parts of longer ones.
+        weight: ``[out, in]`` float32; ``in`` or ``out`` is a multiple of 16.
         bias: ``[out]`` or None.
 
     Returns:

@@ -80,7 +80,9 @@ def _pass(
     of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
     given = (query, table, targets, of_query, of_table)
     if held // len(table) >= FEWEST_ROWS:
-        losses = _by_rows(*given, rows=min(len(query), held // len(table)))
+        # Batches are powers of two mostly, and products of what is left over are slower.
+        power_of_two = 1 << ((held // len(table)).bit_length() - 1)
+        losses = _by_rows(*given, rows=min(len(query), power_of_two))
     else:
         rows = min(len(query), ROWS_OF_A_TILE)
         losses = _by_tiles(*given, rows=rows, items=max(1, held // rows))

@@ -35,6 +35,7 @@ def with_gradients(function: object, tensors: list[Tensor | None]) -> list[Tenso
     [
         *((300, 64, 256), (193, 256, 64), (1, 16, 1), (7, 16, 3), (400, 128, 68), (1000, 32, 17)),
         *((0, 16, 4), (2500, 16, 100), (97, 512, 64)),
+        *((1000, 4, 128), (300, 1, 16), (193, 7, 48)),  # in is no multiple of 16, out is
     ],
 )
 def test_values_and_gradients_match_float64(
@@ -49,8 +50,11 @@ def test_values_and_gradients_match_float64(
 
 
 @needs_library
-def test_any_number_of_threads_gives_the_same_bits(kernels: None, threads: None) -> None:
-    tensors, results = inputs(3001, 64, 68), []
+@pytest.mark.parametrize("shape", [(64, 68), (4, 128)])
+def test_any_number_of_threads_gives_the_same_bits(
+    shape: tuple[int, int], kernels: None, threads: None
+) -> None:
+    tensors, results = inputs(3001, *shape), []
     for n_threads in (1, 2, 3):
         torch.set_num_threads(n_threads)
         results.append(with_gradients(linear._linear, tensors))
@@ -102,7 +106,7 @@ def test_only_the_gradients_that_are_wanted_are_made(monkeypatch: pytest.MonkeyP
     x, weight, bias = inputs(300, 32, 21)
     linear._linear(x.requires_grad_(), weight, bias).sum().backward()
     linear._linear(x.detach(), weight.requires_grad_(), bias).sum().backward()
-    assert wanted == [(True, False), (False, True)]
+    assert wanted == [(True, False, False), (False, True, False)]
 
 
 def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
