@@ -109,8 +109,8 @@ def report(
     title: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace, **more: Any
 ) -> None:
     """Print a table and write the JSON file, if one is asked for."""
-    columns = list(rows[0])
-    cells = [columns, *[[show(row[column]) for column in columns] for row in rows]]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [columns, *[[show(row.get(column, "")) for column in columns] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     print(f"\n{title}")
     for number, row in enumerate(cells):

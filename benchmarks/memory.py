@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,16 +68,21 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in args.models.split(","):
         child = subprocess.run(
-            [sys.executable, *sys.argv, "--child", name], stdout=subprocess.PIPE, check=True
+            [sys.executable, *sys.argv, "--child", name], stdout=subprocess.PIPE, check=False
         )
+        if child.returncode == -signal.SIGKILL:  # as Linux does when memory runs out
+            rows.append({"model": f"{name}: killed, out of memory"})
+            continue
+        child.check_returncode()
         found = json.loads(child.stdout.splitlines()[-1])
         growth = (found["peak"] - found["before"]) / MEGABYTE
         steps = found["after steps"]
+        first = next((row["growth, MB"] for row in rows if "growth, MB" in row), growth)
         rows.append(
             {
                 "model": name,
                 "growth, MB": growth,
-                "share of the first": growth / rows[0]["growth, MB"] if rows else 1.0,
+                "share of the first": growth / first,
                 "peak of the process, MB": found["peak"] / MEGABYTE,
                 "last step less third, MB": (steps[-1] - steps[min(2, len(steps) - 1)]) / MEGABYTE,
             }
