@@ -38,12 +38,16 @@ def caption(table: Table) -> str:
 
 
 def tested(table: Table) -> str:
-    """Return how many users were tested."""
-    for name in table.outcomes:
-        for outcome in table.done(name):
-            if outcome.users is not None:
-                return f"{len(set(outcome.users.users.tolist())):,} users"
-    return "metrics that have no value for each user"
+    """Return how many users were tested, from the fewest to the most of a run if they differ."""
+    numbers = {
+        len(set(outcome.users.users.tolist()))
+        for name in table.outcomes
+        for outcome in table.done(name)
+        if outcome.users is not None
+    }
+    if not numbers:
+        return "metrics that have no value for each user"
+    return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)})) + " users"
 
 
 def split(config: Mapping[str, Any]) -> str:

@@ -235,3 +235,10 @@ def test_the_caption_states_the_protocol(outcome: Make) -> None:
         "Tuned: nothing.",
     ):
         assert part in caption
+
+
+def test_the_caption_does_not_hide_that_models_were_tested_by_other_numbers_of_users(
+    outcome: Make,
+) -> None:
+    runs = [outcome(name, {"hit@5": [0.5] * users}) for name, users in (("A", 3), ("B", 1200))]
+    assert "tiny, tested by 3 to 1,200 users." in result_grid(tables(runs)[0], "").caption
