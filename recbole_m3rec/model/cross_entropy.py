@@ -79,12 +79,14 @@ def _pass(
     of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
     of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
     given = (query, table, targets, of_query, of_table)
-    if held // len(table) >= FEWEST_ROWS:
-        # Batches are powers of two mostly, and products of what is left over are slower.
-        power_of_two = 1 << ((held // len(table)).bit_length() - 1)
-        losses = _by_rows(*given, rows=min(len(query), power_of_two))
+    whole = held // len(table)
+    # A power of two, so that batches, which mostly are one, leave no rest, and that of whatever
+    # size they are few shapes come up: oneDNN keeps some megabytes for each.
+    most = min(len(query), whole if whole >= FEWEST_ROWS else ROWS_OF_A_TILE)
+    rows = 1 << (most.bit_length() - 1)
+    if whole >= FEWEST_ROWS:
+        losses = _by_rows(*given, rows=rows)
     else:
-        rows = min(len(query), ROWS_OF_A_TILE)
         losses = _by_tiles(*given, rows=rows, items=max(1, held // rows))
     return losses.mean(dtype=dtype), of_query, of_table
 

@@ -134,3 +134,20 @@ def test_float16_keeps_the_gradients_of_items_that_are_no_target():
     others[targets] = False
     error = (found[1][others].double() - expected[1][others]).abs().max()
     assert error <= 0.05 * expected[1][others].abs().max()
+
+
+@pytest.mark.parametrize("fewest", [1, 10**6], ids=["rows", "tiles"])
+def test_batches_of_any_size_are_multiplied_in_few_shapes(fewest, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    shapes = set()
+
+    def watch(x, weight, rows_at_a_time):
+        if len(x) >= rows_at_a_time:  # what may go to oneDNN
+            shapes.add((rows_at_a_time, *weight.shape))
+        return F.linear(x, weight)
+
+    monkeypatch.setattr(cross_entropy, "product", watch)
+    for n_queries in range(1, 200):
+        query, table, targets = problem(n_queries, 30)
+        linear_cross_entropy(query.requires_grad_(), table.requires_grad_(), targets).backward()
+    assert len(shapes) <= 3 * 8  # three products, powers of two up to 128
