@@ -90,7 +90,10 @@ def _row(row: Sequence[Entry]) -> str:
 
 
 def _entry(entry: Entry) -> str:
-    text = escape(entry.text)
+    mean, sign, deviation = map(escape, entry.text.partition(" ± "))
     if entry.bold:
-        return f"\\textbf{{{text}}}"
-    return f"\\underline{{{text}}}" if entry.underlined else text
+        mean = f"\\textbf{{{mean}}}"
+    elif entry.underlined:
+        mean = f"\\underline{{{mean}}}"
+    # Small, so that a table of many metrics can be read on a page.
+    return f"{mean}{{\\tiny{sign}{deviation}}}" if deviation else mean

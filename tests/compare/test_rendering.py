@@ -78,6 +78,13 @@ def test_latex_escapes_every_special_sign() -> None:
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
+def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold() -> None:
+    row = [Entry("A ± B"), Entry("0.1 ± 0.2", bold=True), Entry("0.3", underlined=True)]
+    text = latex.render([Grid("c", ["name", "x", "y"], [row])])
+    small = r"{\tiny $\pm$ "
+    assert rf"A{small}B}} & \textbf{{0.1}}{small}0.2}} & \underline{{0.3}} \\" in text
+
+
 def test_no_cell_of_latex_is_an_argument_of_the_row_before() -> None:
     text = latex.render([Grid("c", ["name"], [[Entry("[1, 2]")], [Entry("*")]])])
     assert not re.search(r"\\\\\s*[\[*]", text)
