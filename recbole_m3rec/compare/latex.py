@@ -28,6 +28,7 @@ START = r"""\documentclass{article}
 \usepackage[margin=2cm]{geometry}
 \usepackage{booktabs}
 \usepackage{graphicx}
+\setlength{\belowcaptionskip}{6pt}
 % A table as wide as the text at most.
 \newcommand{\fitted}[1]{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}
 \begin{document}
@@ -48,7 +49,7 @@ def render(blocks: Sequence[Block]) -> str:
 def _block(block: Block) -> str:
     if isinstance(block, Heading):
         if block.level == 1:
-            return f"\\title{{{escape(block.text)}}}\n\\date{{}}\n\\maketitle"
+            return f"\\title{{{escape(block.text)}}}\n\\author{{}}\n\\date{{}}\n\\maketitle"
         command = "section" if block.level == 2 else "subsection"
         return f"\\{command}{{{escape(block.text)}}}"
     if isinstance(block, Paragraph):
