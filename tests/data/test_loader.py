@@ -39,7 +39,7 @@ def make_loader(make_config, write_dataset):
             "user_inter_num_interval": "[1,inf)",
             "item_inter_num_interval": "[1,inf)",
         }
-        config = make_config("SASRec", "long", **{**defaults, **keys})
+        config = make_config("Mamba4Rec", "long", **{**defaults, **keys})
         dataset = M3RecDataset(config)
         parts = dataset.build()
         sampler = create_samplers(config, dataset, parts)[0]
