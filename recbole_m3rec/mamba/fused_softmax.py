@@ -18,12 +18,22 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
 
     Returns:
         ``[n]``, float32 for bfloat16 and float32, which are computed in float32.
+
+    Raises:
+        ValueError: the targets are not ``[n]`` int64.
+        IndexError: a target is out of range (on the CPU).
     """
+    if targets.dtype != torch.int64 or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"targets: expected int64 of shape [{len(logits)}], "
+            f"found {targets.dtype} of shape {list(targets.shape)}"
+        )
     if _compiled_for(logits):
+        targets = targets.contiguous()
         losses = logits.new_empty(len(logits), dtype=torch.float32)
         cpu_library.call(
             "m3rec_softmax_loss",
-            *(logits.data_ptr(), logits.dtype == torch.bfloat16, targets.contiguous().data_ptr()),
+            *(logits.data_ptr(), logits.dtype == torch.bfloat16, targets.data_ptr()),
             *(*logits.shape, wants_gradient, losses.data_ptr()),
             torch.get_num_threads(),
             cpu_library.instruction_set(),

@@ -9,6 +9,7 @@ twice: once for the sum over all items, once for the gradients.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from torch.autograd.function import once_differentiable
 
 from recbole_m3rec.mamba import product, softmax_loss_
 
-# Bytes of logits that are held at a time.
+# Bytes of logits that are held at a time; what is made of them comes on top.
 BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
 # Whole rows are taken where there is room for so many; a matrix product of fewer is slow.
 FEWEST_ROWS = 64
 ROWS_OF_A_TILE = 1024
+SMALL_REST = 16
 
 
 def linear_cross_entropy(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
@@ -75,81 +77,93 @@ def _pass(
 
     The gradients lack the mean's ``1 / n_queries``, which float16 could not hold with them.
     """
-    held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"]) // query.element_size()
-    of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
-    of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
-    given = (query, table, targets, of_query, of_table)
-    whole = held // len(table)
-    # A power of two, so that batches, which mostly are one, leave no rest, and that of whatever
-    # size they are few shapes come up: oneDNN keeps some megabytes for each.
-    most = min(len(query), whole if whole >= FEWEST_ROWS else ROWS_OF_A_TILE)
-    rows = 1 << (most.bit_length() - 1)
-    if whole >= FEWEST_ROWS:
-        losses = _by_rows(*given, rows=rows)
+    held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"])
+    whole_rows = held // query.element_size() // len(table)
+    if whole_rows >= FEWEST_ROWS:
+        found = _by_rows(query, table, targets, wanted, _pieces(len(query), whole_rows))
     else:
-        losses = _by_tiles(*given, rows=rows, items=max(1, held // rows))
+        pieces = _pieces(len(query), ROWS_OF_A_TILE)
+        items = max(1, held // dtype.itemsize // pieces[0])
+        found = _by_tiles(query, table, targets, wanted, pieces, items)
+    losses, of_query, of_table = found
     return losses.mean(dtype=dtype), of_query, of_table
 
 
+def _pieces(n_rows: int, most: int) -> list[int]:
+    """Cut rows into pieces of ``most`` at most, whose sizes are powers of two but for a small rest.
+
+    Batches mostly are a power of two and leave no rest, and of whatever size they are, few shapes
+    come up: oneDNN keeps some megabytes for each.
+    """
+    pieces: list[int] = []
+    while n_rows > 0:
+        size = min(n_rows, most)
+        pieces.append(size if size < SMALL_REST else 1 << (size.bit_length() - 1))
+        n_rows -= pieces[-1]
+    return pieces
+
+
 def _by_rows(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    of_query: Tensor | None,
-    of_table: Tensor | None,
-    rows: int,
-) -> Tensor:
-    """Return each row's loss and add to the gradients; the logits of some rows are held."""
-    losses = []
+    query: Tensor, table: Tensor, targets: Tensor, wanted: tuple[bool, bool], pieces: list[int]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return each row's loss and the gradients of their sum; the logits of some rows are held."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    losses = query.new_empty(len(query), dtype=dtype)
+    of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
-    turned = None if of_table is None else of_table.new_zeros(of_table.shape[::-1])
-    for chunk, target in zip(query.split(rows), targets.split(rows), strict=True):
-        logits = product(chunk, table, rows_at_a_time=rows)
-        losses.append(softmax_loss_(logits, target, of_query is not None or turned is not None))
-        start = (len(losses) - 1) * rows
+    of_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
+    for row in _slices(pieces):
+        logits = product(query[row], table, rows_at_a_time=row.stop - row.start)
+        losses[row] = softmax_loss_(logits, targets[row], any(wanted))
         if of_query is not None:
-            of_query[start : start + rows] = product(logits, table.T, rows_at_a_time=rows)
-        if turned is not None:
-            turned += _turned_product(chunk, logits, rows)
-    if of_table is not None and turned is not None:
-        of_table.copy_(turned.T)
-    return torch.cat(losses)
+            of_query[row] = product(logits, table.T, rows_at_a_time=len(logits))
+        if of_table is not None:
+            of_table += _turned_product(query[row], logits)
+    return losses, of_query, None if of_table is None else of_table.T.contiguous()
 
 
 def _by_tiles(
     query: Tensor,
     table: Tensor,
     targets: Tensor,
-    of_query: Tensor | None,
-    of_table: Tensor | None,
-    rows: int,
+    wanted: tuple[bool, bool],
+    pieces: list[int],
     items: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """As :func:`_by_rows`; the logits of some rows and items are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
-    of_target = torch.empty_like(log_sum)
+    of_target = torch.full_like(log_sum, torch.nan)  # which a target stays that is no item
     tiles = [
-        (slice(row, row + rows), slice(item, item + items))
+        (row, slice(item, item + items))
         for item in range(0, len(table), items)
-        for row in range(0, len(query), rows)
+        for row in _slices(pieces)
     ]
     for row, item in tiles:
-        logits = product(query[row], table[item], rows_at_a_time=rows).to(dtype)
+        logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         is_here, place = _within(targets[row], item.start, logits.shape[1])
         of_target[row] = torch.where(is_here, logits.gather(1, place)[:, 0], of_target[row])
         log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
-    for row, item in tiles if of_query is not None or of_table is not None else []:
-        logits = product(query[row], table[item], rows_at_a_time=rows).to(dtype)
+    of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
+    of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
+    for row, item in tiles if any(wanted) else []:
+        logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
         slope = slope.to(query.dtype)
         if of_query is not None:
-            of_query[row] += product(slope, table[item].T, rows_at_a_time=rows)
+            of_query[row] += product(slope, table[item].T, rows_at_a_time=len(slope))
         if of_table is not None:
-            of_table[item] += _turned_product(query[row], slope, rows).T
-    return log_sum - of_target
+            of_table[item] += _turned_product(query[row], slope).T
+    return log_sum - of_target, of_query, of_table
+
+
+def _slices(pieces: list[int]) -> Iterator[slice]:
+    start = 0
+    for size in pieces:
+        yield slice(start, start + size)
+        start += size
 
 
 def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
@@ -158,8 +172,6 @@ def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
     return (place >= 0) & (place < items), place.clamp(0, items - 1)[:, None]
 
 
-def _turned_product(x: Tensor, y: Tensor, rows: int) -> Tensor:
-    """``x.T @ y``; only whole pieces of ``rows`` make a shape that recurs."""
-    if len(x) < rows:
-        return x.T @ y
+def _turned_product(x: Tensor, y: Tensor) -> Tensor:
+    """``x.T @ y``."""
     return product(x.T.contiguous(), y.T, rows_at_a_time=x.shape[1])

@@ -115,6 +115,33 @@ def test_no_rows_have_no_losses(usable: bool, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("usable", [True, False])
+def test_losses_alone_are_the_same(usable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = logits_and_targets(9, 100)
+    with_gradient = softmax_loss_(logits.clone(), targets, wants_gradient=True)
+    if not usable:
+        monkeypatch.setattr(cpu_library, "available", lambda: (False, "not built"))
+    copy = logits.clone()
+    alone = softmax_loss_(copy, targets, wants_gradient=False)
+    torch.testing.assert_close(alone, with_gradient, rtol=1e-6, atol=1e-6)
+    if built and usable:
+        assert torch.equal(copy, logits)  # nothing is written in vain
+
+
+@pytest.mark.parametrize("size", [2, 50_000])
+def test_targets_may_be_a_column_of_a_matrix(size: int) -> None:
+    logits, _ = logits_and_targets(size, 3)
+    column = torch.arange(2 * size).view(size, 2)[:, 1] % 3
+    expected_losses = softmax_loss_(logits.clone(), column.clone(), wants_gradient=False)
+    assert torch.equal(softmax_loss_(logits, column, wants_gradient=False), expected_losses)
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(2, dtype=torch.int32), torch.zeros(1).long()])
+def test_targets_of_another_kind_are_refused(targets: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected int64 of shape \[2\]"):
+        softmax_loss_(torch.zeros(2, 4), targets, wants_gradient=True)
+
+
+@pytest.mark.parametrize("usable", [True, False])
 @pytest.mark.parametrize("target", [-1, 4])
 def test_a_target_that_is_no_item_is_refused(
     usable: bool, target: int, monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,15 @@ def test_slices_and_transposes_give_what_copies_give(kernels: None) -> None:
 
 
 @needs_library
+def test_narrow_slices_give_what_copies_give(kernels: None) -> None:
+    x, weight, _ = inputs(300, 4, 32)
+    expected = with_gradients(linear._linear, [x, weight, None])
+    wide = torch.cat([x, torch.full((300, 60), torch.nan)], 1)
+    found = with_gradients(linear._linear, [wide[:, :4], weight, None])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_library
 def test_nan_and_infinity_stay_in_their_row(kernels: None) -> None:
     x, weight, bias = inputs(300, 32, 21)
     x[7, 3], x[100, 31] = float("nan"), float("inf")
@@ -125,6 +134,8 @@ def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch: pytest.MonkeyPa
     layer(torch.randn(2, 300, 32))
     layer.double()(torch.randn(300, 32).double())
     Linear(33, 8)(torch.randn(300, 33))
+    Linear(4, 32)(torch.randn(400, 4))
+    assert taken.pop() == (400, 4)
     Linear(16, 5000)(torch.randn(300, 16))
     with torch.autocast("cpu", torch.bfloat16):
         assert Linear(32, 8)(torch.randn(300, 32)).dtype == torch.bfloat16

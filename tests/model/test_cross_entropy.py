@@ -105,24 +105,57 @@ def test_no_gradient_is_made_where_none_is_wanted():
 
 
 @pytest.mark.parametrize("fewest", [2, 64], ids=["rows", "tiles"])
-def test_never_more_logits_than_allowed_are_held(fewest, monkeypatch):
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_no_more_logits_than_allowed_are_held_and_none_made_twice_in_vain(
+    fewest, is_wanted, monkeypatch
+):
     monkeypatch.setitem(cross_entropy.BYTES_AT_A_TIME, "cpu", 1200)
     monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
     monkeypatch.setattr(cross_entropy, "ROWS_OF_A_TILE", 16)
     query, table, targets = problem(64, 100)
-    query.requires_grad_()
     sizes = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            if isinstance(out, Tensor):
-                sizes.append(out.numel())
-            return out
+    def watch(x, weight, rows_at_a_time):
+        if x.shape[1] == 12 and len(weight) != 12:  # query by table
+            sizes.append(len(x) * len(weight))
+        return F.linear(x, weight)
 
-    with Watch():
-        linear_cross_entropy(query, table, targets).backward()
-    assert 256 <= max(sizes) < 64 * 100 / 4
+    monkeypatch.setattr(cross_entropy, "product", watch)
+    linear_cross_entropy(query.requires_grad_(is_wanted), table, targets)
+    assert 200 <= max(sizes) <= 1200 / 4
+    times = 2 if fewest == 64 and is_wanted else 1
+    assert sum(sizes) == times * 64 * 100
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("wanted", [0, 1], ids=["query", "table"])
+def test_the_gradient_of_one_alone_is_the_same(wanted):
+    query, table, targets = problem(23, 17)
+    expected = with_gradients(linear_cross_entropy, query, table, targets)
+    [query, table][wanted].requires_grad_()
+    (3.0 * linear_cross_entropy(query, table, targets)).backward()
+    assert torch.equal([query, table][wanted].grad, expected[1 + wanted])
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("target", [-1, 17])
+def test_a_target_that_is_no_item_is_never_a_loss(target):
+    query, table, targets = problem(23, 17)
+    targets[5] = target
+    try:
+        loss = linear_cross_entropy(query, table, targets)
+    except (IndexError, RuntimeError):
+        return
+    assert loss.isnan()
+
+
+@pytest.mark.usefixtures("_way")
+def test_targets_may_be_a_column():
+    query, table, targets = problem(23, 17)
+    column = torch.stack([torch.zeros_like(targets), targets], dim=1)[:, 1]
+    assert torch.equal(
+        linear_cross_entropy(query, table, column), linear_cross_entropy(query, table, targets)
+    )
 
 
 def test_float16_keeps_the_gradients_of_items_that_are_no_target():
@@ -150,4 +183,4 @@ def test_batches_of_any_size_are_multiplied_in_few_shapes(fewest, monkeypatch):
     for n_queries in range(1, 200):
         query, table, targets = problem(n_queries, 30)
         linear_cross_entropy(query.requires_grad_(), table.requires_grad_(), targets).backward()
-    assert len(shapes) <= 3 * 8  # three products, powers of two up to 128
+    assert len(shapes) <= 3 * 24  # three products; powers of two up to 128, rests up to 15
