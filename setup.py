@@ -79,7 +79,7 @@ EXTRAS_REQUIRE = {
     "cuda": [
         "causal-conv1d>=1.4; platform_system == 'Linux'",
         "mamba-ssm>=2.2; platform_system == 'Linux'",
-        "triton>=3.0; platform_system == 'Linux'",
+        "triton>=3.2; platform_system == 'Linux'",
     ],
 }
 

@@ -61,7 +61,7 @@ def test_the_cpu_backend_where_it_was_not_built_is_an_error_with_the_reason() ->
     ("name", "way"),
     [
         ("cpu", "C\\+\\+ compiler"),
-        ("triton", "triton>=3.0"),
+        ("triton", "triton>=3.2"),
         ("mamba_ssm", "pip install --no-build-isolation"),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,14 @@ def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch: pytest.MonkeyPa
         assert backends()["triton"].startswith("absent: there is no CUDA device")
     finally:
         triton_device.available.cache_clear()
+
+
+@pytest.mark.parametrize(("version", "usable"), [("3.1.0", False), ("3.2.0", True)])
+def test_versions_that_compute_other_numbers_are_refused(
+    version: str, usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found, reason = triton_device.available.__wrapped__()
+    assert found == usable
+    assert ("too old" in reason) != usable
