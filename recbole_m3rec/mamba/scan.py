@@ -18,7 +18,8 @@ BACKENDS = ("auto", "reference", "cpu", "triton", "mamba_ssm")
 
 _HOW_TO_GET = {
     "cpu": "Install a C++ compiler and reinstall the package",
-    "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and triton>=3.2",
+    "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and "
+    + triton_device.NEEDED,
     "mamba_ssm": "It needs a CUDA device, a CUDA build of torch and the packages of the extra "
     "cuda, compiled for them: pip install --no-build-isolation 'recbole_m3rec[cuda]'",
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 OLDEST = (3, 2)  # 3.0 and 3.1 compute other numbers, in their interpreter at least
+NEEDED = f"triton>={OLDEST[0]}.{OLDEST[1]}"
 MAX_GROUPS = 256  # of sequences in a backward pass: parts to sum, programs a block of channels
 
 
@@ -38,7 +39,7 @@ def available() -> tuple[bool, str]:
         return False, f"triton cannot be imported ({problem}): pip install triton (Linux)"
     name = f"Triton {triton.__version__}"
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST:
-        return False, f"{name} is too old: pip install -U 'triton>=3.2'"
+        return False, f"{name} is too old: pip install -U '{NEEDED}'"
     if interpreted():
         return True, f"{name}, interpreted on the CPU: slow, for tests"
     device = torch.cuda.get_device_name()

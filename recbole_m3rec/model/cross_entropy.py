@@ -9,7 +9,6 @@ twice: once for the sum over all items, once for the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
 # Whole rows are taken where there is room for so many; a matrix product of fewer is slow.
 FEWEST_ROWS = 64
 ROWS_OF_A_TILE = 1024
-SMALL_REST = 16
+SMALL_REST = 16  # rows of a batch's end that are not cut any further
 
 
 def linear_cross_entropy(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
@@ -83,28 +82,31 @@ def _pass(
         found = _by_rows(query, table, targets, wanted, _pieces(len(query), whole_rows))
     else:
         pieces = _pieces(len(query), ROWS_OF_A_TILE)
-        items = max(1, held // dtype.itemsize // pieces[0])
+        items = max(1, held // dtype.itemsize // pieces[0].stop)
         found = _by_tiles(query, table, targets, wanted, pieces, items)
     losses, of_query, of_table = found
     return losses.mean(dtype=dtype), of_query, of_table
 
 
-def _pieces(n_rows: int, most: int) -> list[int]:
+def _pieces(n_rows: int, most: int) -> list[slice]:
     """Cut rows into pieces of ``most`` at most, whose sizes are powers of two but for a small rest.
 
     Batches mostly are a power of two and leave no rest, and of whatever size they are, few shapes
     come up: oneDNN keeps some megabytes for each.
     """
-    pieces: list[int] = []
-    while n_rows > 0:
-        size = min(n_rows, most)
-        pieces.append(size if size < SMALL_REST else 1 << (size.bit_length() - 1))
-        n_rows -= pieces[-1]
+    pieces: list[slice] = []
+    start = 0
+    while start < n_rows:
+        size = min(n_rows - start, most)
+        if size >= SMALL_REST:
+            size = 1 << (size.bit_length() - 1)
+        pieces.append(slice(start, start + size))
+        start += size
     return pieces
 
 
 def _by_rows(
-    query: Tensor, table: Tensor, targets: Tensor, wanted: tuple[bool, bool], pieces: list[int]
+    query: Tensor, table: Tensor, targets: Tensor, wanted: tuple[bool, bool], pieces: list[slice]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return each row's loss and the gradients of their sum; the logits of some rows are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
@@ -112,7 +114,7 @@ def _by_rows(
     of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
     of_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
-    for row in _slices(pieces):
+    for row in pieces:
         logits = product(query[row], table, rows_at_a_time=row.stop - row.start)
         losses[row] = softmax_loss_(logits, targets[row], any(wanted))
         if of_query is not None:
@@ -127,7 +129,7 @@ def _by_tiles(
     table: Tensor,
     targets: Tensor,
     wanted: tuple[bool, bool],
-    pieces: list[int],
+    pieces: list[slice],
     items: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """As :func:`_by_rows`; the logits of some rows and items are held."""
@@ -135,9 +137,7 @@ def _by_tiles(
     log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
     of_target = torch.full_like(log_sum, torch.nan)  # which a target stays that is no item
     tiles = [
-        (row, slice(item, item + items))
-        for item in range(0, len(table), items)
-        for row in _slices(pieces)
+        (row, slice(item, item + items)) for item in range(0, len(table), items) for row in pieces
     ]
     for row, item in tiles:
         logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
@@ -157,13 +157,6 @@ def _by_tiles(
         if of_table is not None:
             of_table[item] += _turned_product(query[row], slope).T
     return log_sum - of_target, of_query, of_table
-
-
-def _slices(pieces: list[int]) -> Iterator[slice]:
-    start = 0
-    for size in pieces:
-        yield slice(start, start + size)
-        start += size
 
 
 def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
