@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_m3rec.plugin.command_line import main
+from recbole_m3rec.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

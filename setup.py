@@ -36,6 +36,7 @@ INSTALL_REQUIRES = [
     "scipy>=1.11.4",
     "threadpoolctl>=3.1.0",
     "tqdm>=4.66.1",
+    "wrapt>=1.16.0",  # runs the registration when RecBole is imported
     # RecBole counts FLOPs through thop, which imports distutils: gone from Python 3.12 on, but
     # still supplied by setuptools, which new virtual environments no longer contain.
     "setuptools>=69; python_version >= '3.12'",
@@ -125,7 +126,7 @@ setup(
     cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},
     zip_safe=False,
     entry_points={
-        "console_scripts": ["recbole-m3rec = recbole_m3rec.plugin.command_line:main"],
+        "console_scripts": ["recbole-m3rec = recbole_m3rec.cli.train:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -16,7 +16,7 @@ from pathlib import Path
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 
-FOLDER = Path("recbole_m3rec", "mamba", "csrc")
+FOLDER = Path("recbole_m3rec", "ops", "csrc")
 # Never -march=native or -ffast-math: a wheel must run on other machines, and NaN must stay NaN.
 # gcc takes the undefined operands inside its own AVX-512 intrinsics for uninitialised variables.
 FLAGS = [
@@ -37,7 +37,7 @@ def extensions() -> list[Extension]:
     files = sorted(path.name for path in FOLDER.glob("*.cpp"))
     headers = sorted(path.as_posix() for path in FOLDER.glob("*.h"))
     sources = [(FOLDER / name).as_posix() for name in files]
-    name = "recbole_m3rec.mamba._selective_scan"
+    name = "recbole_m3rec.ops._m3rec_ops"
     return [Extension(name, sources, depends=headers, language="c++", optional=True)]
 
 

@@ -16,7 +16,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import get_model, init_seed
 
 import recbole_m3rec  # noqa: F401  (makes RecBole know M3Rec)
-from recbole_m3rec.data.features import ItemFeatures
+from recbole_m3rec.features.align import ItemFeatures
 
 # As wide as CLIP's and BERT's.
 CODES = {

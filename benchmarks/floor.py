@@ -20,7 +20,7 @@ import torch
 from competitors import endless, prepare, training_step
 from measure import arguments, report, take_turns
 
-from recbole_m3rec.mamba.linear import kernel_suits, linear
+from recbole_m3rec.ops.cpu.linear import kernel_suits, linear
 
 FLOAT = 4  # bytes
 

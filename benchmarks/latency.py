@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from measure import arguments, report, rows_against, take_turns
 
-from recbole_m3rec.mamba import MambaBlock
+from recbole_m3rec.network.mamba import MambaBlock
 
 OURS = "one step on a kept state"
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_m3rec.mamba import MambaBlock
-from recbole_m3rec.model.network import ID, M3RecNetwork
+from recbole_m3rec.network.m3rec import ID, M3RecNetwork
+from recbole_m3rec.network.mamba import MambaBlock
 
 try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from measure import arguments, report, take_turns
 
-from recbole_m3rec.mamba import backends, selective_scan
+from recbole_m3rec.ops.selective_scan import backends, selective_scan
 
 
 def ragged(n_tokens: int, n_sequences: int) -> torch.Tensor:

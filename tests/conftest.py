@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
+from recbole_m3rec.cli.train import main
+from recbole_m3rec.compare import scheduler
 
 N_USERS = 12
 N_ITEMS = 12
@@ -152,3 +154,65 @@ def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
         return (config, built, *data_preparation(config, built))
 
     return build
+
+
+@pytest.fixture
+def small_arguments() -> list[str]:
+    """Arguments under which a model trains on the tiny dataset in a moment."""
+    return [
+        "--dataset=tiny",
+        "--hidden_size=8",
+        "--embedding_size=8",
+        "--inner_size=8",
+        "--train_batch_size=32",
+        "--MAX_ITEM_LIST_LENGTH=5",
+        "--topk=[3,5]",
+        "--valid_metric=NDCG@5",
+        "--show_progress=False",
+        "--gpu_id=",
+        "--hidden_dropout_prob=0.0",
+        "--attn_dropout_prob=0.0",
+    ]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return ``call(*arguments)``: exit code, standard output, last line of standard error."""
+
+    def run(*given: str) -> tuple[int, str, str]:
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if isinstance(handler, logging.FileHandler):
+                root.removeHandler(handler)  # RecBole sets its log file up once a process
+        code = main(given)
+        captured = capsys.readouterr()
+        return code, captured.out, (captured.err.splitlines() or [""])[-1]
+
+    return run
+
+
+@pytest.fixture
+def trained(
+    call: Callable[..., tuple[int, str, str]],
+    write_dataset: Callable[..., Path],
+    small_arguments: list[str],
+) -> Callable[[str], Path]:
+    """Return ``train(model)``, which trains one epoch on the tiny dataset: the checkpoint."""
+
+    def train(model: str) -> Path:
+        write_dataset()
+        code, _, error = call(f"--model={model}", "--epochs=1", *small_arguments)
+        assert code == 0, error
+        return next(Path("saved").glob(f"{model}-*.pth"))
+
+    return train
+
+
+@pytest.fixture
+def refuse_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after whose call any worker that is started is an error."""
+
+    def refuse_to_start(*args: Any) -> Any:
+        raise AssertionError("a worker was started")
+
+    return lambda: monkeypatch.setattr(scheduler, "start", refuse_to_start)

@@ -108,7 +108,7 @@ def test_a_wheel_from_an_sdist_works_without_a_compiler(sources: Path, tmp_path:
     unpacked = next((tmp_path / "unpacked").iterdir())
     for name in ("LICENSE", "run_recbole.py", "setup_kernels.py", "constraints.txt"):
         assert (unpacked / name).is_file()
-    assert list(unpacked.rglob("recbole_m3rec/mamba/csrc/*.cpp"))
+    assert list(unpacked.rglob("recbole_m3rec/ops/csrc/*.cpp"))
 
     wheel = build("wheel", unpacked, tmp_path / "wheel")
     with zipfile.ZipFile(wheel) as archive:
@@ -124,7 +124,7 @@ def test_a_wheel_from_an_sdist_works_without_a_compiler(sources: Path, tmp_path:
     elsewhere.mkdir()
     code = (
         "import recbole_m3rec\n"
-        "from recbole_m3rec.plugin.configuration import properties_folder\n"
+        "from recbole_m3rec.config.layers import properties_folder\n"
         "print(properties_folder())"
     )
     printed = run(

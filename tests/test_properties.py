@@ -11,7 +11,7 @@ import pytest
 import recbole
 import yaml
 
-from recbole_m3rec.plugin.configuration import properties_folder
+from recbole_m3rec.config.layers import properties_folder
 
 ROOT = properties_folder()
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -179,7 +179,7 @@ def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() 
 
 
 def test_datasets_only_say_how_features_are_made() -> None:
-    from recbole_m3rec.encoders import ENCODER_NAMES
+    from recbole_m3rec.features.encoders import ENCODER_NAMES
 
     for path in (ROOT / "dataset").glob("*.yaml"):
         values = load(f"dataset/{path.name}")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.document import Grid
 from recbole_m3rec.compare.progress import Progress
-from recbole_m3rec.compare.report import NOT_TUNED, write_report
+from recbole_m3rec.compare.report.document import Grid
+from recbole_m3rec.compare.report.write import NOT_TUNED, write_report
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import (
     Identity,
@@ -22,7 +22,7 @@ from recbole_m3rec.compare.runs import (
     prepare,
 )
 from recbole_m3rec.compare.scheduler import Job, Listed, run_all
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.yaml_files import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from recbole_m3rec.compare.measurements import UserValues
+from recbole_m3rec.compare.recorder import UserValues
 from recbole_m3rec.compare.runs import Identity, Run
-from recbole_m3rec.data.atomic_files import new_files
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.support.safe_write import new_files
 
 SPEC, RESULT, FAILURE, USERS = "spec.json", "result.json", "failure.json", "users.npz"
 CHECKPOINTS = "checkpoint"  # folder of a run at work, gone when it ends

@@ -14,21 +14,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.data.atomic_files import CannotWriteError, open_alone
-from recbole_m3rec.data.dataset import modality_sources
-from recbole_m3rec.data.recipes import load_or_build
-from recbole_m3rec.data.text_features import sha256_of
-from recbole_m3rec.plugin.caches import feature_digests
-from recbole_m3rec.plugin.command_line import one_line, users_error
-from recbole_m3rec.plugin.configuration import FILES_KEY
-from recbole_m3rec.plugin.inputs import (
+from recbole_m3rec.baselines.item_columns import (
+    features_key,
+    reads_every_column,
+    reads_vectors,
+)
+from recbole_m3rec.baselines.requirements import GRAPH_FILES
+from recbole_m3rec.cli.train import one_line, users_error
+from recbole_m3rec.config.checks import (
     UnknownNameError,
     refuse_unknown_dataset,
     refuse_unknown_model,
 )
-from recbole_m3rec.plugin.item_features import features_key, reads_every_column, reads_vectors
-from recbole_m3rec.plugin.needs import GRAPH_FILES
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.layers import FILES_KEY
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.data.cache import feature_digests
+from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.from_text import sha256_of
+from recbole_m3rec.features.recipes import load_or_build
+from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
 # none of it changes a result. The contents of the files are counted apart.

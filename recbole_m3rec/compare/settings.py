@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from recbole_m3rec.baselines.item_columns import reads_vectors
 from recbole_m3rec.compare.runs import Run, configuration
-from recbole_m3rec.data.suggestions import did_you_mean
-from recbole_m3rec.plugin.configuration import DATASET_KEYS, LAUNCHER_KEYS
-from recbole_m3rec.plugin.item_features import reads_vectors
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.layers import DATASET_KEYS, LAUNCHER_KEYS
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.support.suggestions import did_you_mean
 
 # A comparison decides these itself.
 TAKEN = {

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.document import Entry, Grid
 from recbole_m3rec.compare.progress import Progress
+from recbole_m3rec.compare.report.document import Entry, Grid
 from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
 from recbole_m3rec.compare.scheduler import Job, run_all
-from recbole_m3rec.compare.spaces import Range, space_of, without
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.compare.search_space import Range, space_of, without
+from recbole_m3rec.config.yaml_files import ConfigurationError
 
 FAILED = "failure"  # attribute of a trial whose training failed, with the reason
 PARTS = ("completed", "pruned", "failed")

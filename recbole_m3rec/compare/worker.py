@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec import __version__
+from recbole_m3rec.cli.train import one_line, users_error
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.measurements import Recorder
+from recbole_m3rec.compare.recorder import Recorder
 from recbole_m3rec.compare.runs import Run, configuration, identify
-from recbole_m3rec.plugin.command_line import one_line, users_error
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.yaml_files import ConfigurationError
 
 LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy")
 

@@ -11,9 +11,13 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_m3rec.data import augmentation
-from recbole_m3rec.data.features import ItemFeatures, align
-from recbole_m3rec.data.recipes import ModalitySource, load_or_build, resolve_modalities
-from recbole_m3rec.data.suggestions import expected_one_of
+from recbole_m3rec.features.align import ItemFeatures, align
+from recbole_m3rec.features.recipes import (
+    ModalitySource,
+    load_or_build,
+    resolve_modalities,
+)
+from recbole_m3rec.support.suggestions import expected_one_of
 
 TRAIN_POSITIONS = ("all", "last")
 

@@ -10,12 +10,12 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recbole_m3rec.data.features import ItemFeatures
-from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
-from recbole_m3rec.model.kept import Kept
-from recbole_m3rec.model.network import M3RecNetwork
-from recbole_m3rec.model.settings import check_choice
+from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.model.item_cache import Kept
+from recbole_m3rec.network.m3rec import M3RecNetwork
+from recbole_m3rec.network.packed import pack
+from recbole_m3rec.network.settings import check_choice
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_m3rec.data.features import ItemFeatures
+from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.m3rec import M3Rec
-from recbole_m3rec.model.settings import ModelConfigError
+from recbole_m3rec.network.settings import ModelConfigError
 
 
 class Mamba4Rec(M3Rec):

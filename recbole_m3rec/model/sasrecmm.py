@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
-from recbole_m3rec.mamba import Linear
-from recbole_m3rec.model.content import ContentModalities
-from recbole_m3rec.model.kept import Kept
-from recbole_m3rec.model.projectors import PROJECTORS, init_linear
-from recbole_m3rec.model.settings import ModelConfigError, check_choice, check_size
+from recbole_m3rec.model.item_cache import Kept
+from recbole_m3rec.network.item_encoder import ContentModalities
+from recbole_m3rec.network.projectors import PROJECTORS, init_linear
+from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
+from recbole_m3rec.ops.matmul import Linear
 
 FUSIONS = ("sum", "concat")
 

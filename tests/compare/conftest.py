@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_m3rec.compare import results, scheduler
-from recbole_m3rec.compare.measurements import UserValues
+from recbole_m3rec.compare import results
+from recbole_m3rec.compare.recorder import UserValues
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run
 
@@ -41,16 +41,6 @@ def small_settings() -> dict[str, Any]:
         "data_path": "dataset",
         "gpu_id": "",
     }
-
-
-@pytest.fixture
-def refuse_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function after whose call any worker that is started is an error."""
-
-    def refuse_to_start(*args: Any) -> Any:
-        raise AssertionError("a worker was started")
-
-    return lambda: monkeypatch.setattr(scheduler, "start", refuse_to_start)
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from recbole.quick_start import run_recbole
 
-from recbole_m3rec.compare import __main__, comparison, results, worker
+from recbole_m3rec.cli import compare as __main__
+from recbole_m3rec.compare import comparison, results, worker
 from recbole_m3rec.compare.comparison import compare
-from recbole_m3rec.compare.numbers import tables
+from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.runs import Run
-from recbole_m3rec.data.atomic_files import CannotWriteError, FileInUseError, open_alone
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, open_alone
 
 PACKAGE = Path(comparison.__file__).parents[2]
 

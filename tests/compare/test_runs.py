@@ -15,9 +15,9 @@ import pytest
 from recbole_m3rec.compare.comparison import plan
 from recbole_m3rec.compare.runs import Run, configuration, identify, prepare
 from recbole_m3rec.compare.settings import divide
-from recbole_m3rec.data.feature_files import FeatureTable, write_features
-from recbole_m3rec.plugin.inputs import UnknownNameError
-from recbole_m3rec.plugin.yaml_files import ConfigurationError
+from recbole_m3rec.config.checks import UnknownNameError
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 SMALL = {"data_path": "dataset", "gpu_id": "", "hidden_size": 8, "epochs": 1}
 IMAGES = {**SMALL, "modalities": ["image"], "d_state": 4}

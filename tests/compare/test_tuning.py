@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from recbole_m3rec.compare import __main__, results, tuning
+from recbole_m3rec.cli import compare
+from recbole_m3rec.compare import results, tuning
 from recbole_m3rec.compare.runs import Run
 
 
@@ -116,5 +117,5 @@ def test_without_optuna_tuning_says_how_to_get_it(
         lambda name, *more: None if name == "optuna" else here(name, *more),
     )
     refuse_workers()
-    assert __main__.main(["--models", "Pop", "--datasets", "tiny", "--tune", "2"]) == 2
+    assert compare.main(["--models", "Pop", "--datasets", "tiny", "--tune", "2"]) == 2
     assert "pip install 'recbole_m3rec[tuning]'" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_m3rec.data.dataset import M3RecDataset, feature_folder
-from recbole_m3rec.data.feature_files import FeatureTable, write_features
+from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 COLUMNS = ("user_id:token", "item_id:token", "timestamp:float", "rating:float", "tags:token_seq")
 

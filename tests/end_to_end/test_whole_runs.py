@@ -13,7 +13,7 @@ from recbole.data import create_dataset
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
-from recbole_m3rec.data.feature_files import FeatureTable, write_features
+from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 SETTINGS = {
     "epochs": 2,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from recbole.utils import get_model, init_seed
 
-from recbole_m3rec.data.packed import pack
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.model.m3rec import M3Rec
-from recbole_m3rec.model.settings import ModelConfigError
+from recbole_m3rec.network.packed import pack
+from recbole_m3rec.network.settings import ModelConfigError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}

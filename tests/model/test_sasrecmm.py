@@ -10,9 +10,9 @@ import torch
 from recbole.model.sequential_recommender.sasrec import SASRec
 from recbole.utils import get_model, init_seed
 
-from recbole_m3rec.model.content import FeatureMismatchError
-from recbole_m3rec.model.settings import ModelConfigError
-from recbole_m3rec.plugin.evaluation import offers_products
+from recbole_m3rec.evaluator.block_evaluation import offers_products
+from recbole_m3rec.network.item_encoder import FeatureMismatchError
+from recbole_m3rec.network.settings import ModelConfigError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}

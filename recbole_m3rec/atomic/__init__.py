@@ -1,0 +1,1 @@
+"""RecBole's atomic files: the interaction log (.inter) and the item table (.item)."""

@@ -1,0 +1,164 @@
+"""What single models of RecBole need, chosen for them and said in the log, or what they lack."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.baselines import item_columns, item_vectors
+from recbole_m3rec.config.layers import OWN_MODELS
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.trainer import pretraining
+
+# What a knowledge graph of RecBole is made of.
+GRAPH_FILES = ("ent", "kg", "link")
+
+# Libraries that RecBole imports in the middle of a training.
+LIBRARIES = {"NCL": "faiss"}
+
+# FEARec gives each layer its share of the frequencies, and divides by the layers less one.
+FEAREC_LAYERS = 2
+
+
+def install() -> None:
+    """Choose for a model what it needs before RecBole reads its data."""
+    from recbole.data import dataset as datasets
+    from recbole.data import utils
+    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+
+    from recbole_m3rec.data.dataset import M3RecDataset
+    from recbole_m3rec.hooks import wrap, wrap_everywhere
+
+    for model in models_of_item_features():
+        setattr(datasets, f"{model}Dataset", M3RecDataset)
+    item_vectors.install()
+
+    @wrap_everywhere(utils, "create_dataset")
+    def create(original: Callable[..., Any], config: Any) -> Any:
+        refuse_what_cannot_run(config)
+        chosen = [
+            *what_the_loss_needs(config),
+            *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
+            *graph(config),
+        ]
+        if pretraining.all_stages(config):
+            chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
+        if config["model"] == "FEARec":
+            chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
+        if chosen:
+            getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
+        warn_of_modalities(config)
+        dataset = original(config)
+        if item_columns.reads_vectors(config):
+            item_vectors.announce_fields(dataset)
+        return dataset
+
+    @wrap(FullSortEvalDataLoader, "_init_batch_size_and_step")
+    def size(original: Callable[..., None], self: Any) -> None:
+        original(self)
+        if self.is_sequential and scores_pair_by_pair(self.config.model_class):
+            # Each user is a row for every item: as many users as such rows make a batch.
+            self.step = max(1, self.config["eval_batch_size"] // self._dataset.item_num)
+            self.set_batch_size(self.step)
+
+
+def models_of_item_features() -> list[str]:
+    """Return the models of RecBole that embed the item columns they are told."""
+    import recbole
+    import yaml
+
+    folder = Path(recbole.__file__).parent / "properties" / "model"
+    return [
+        file.stem
+        for file in sorted(folder.glob("*.yaml"))
+        if "selected_features" in (yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    ]
+
+
+def refuse_what_cannot_run(config: Any) -> None:
+    """Raise for a model that RecBole cannot run, or not on this dataset or with these settings.
+
+    Raises:
+        ConfigurationError: says why in one sentence.
+    """
+    model = config["model"]
+    if model == "KSR":
+        raise ConfigurationError(
+            "KSR cannot be run: it needs a knowledge graph, and RecBole's own program of it fails "
+            "on any (it multiplies numbers of different precision); GRU4Rec is the model it "
+            "extends."
+        )
+    if model == "GRU4RecKG":
+        files = [item_columns.atomic_file(config, suffix) for suffix in GRAPH_FILES]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise ConfigurationError(
+                f"GRU4RecKG needs a knowledge graph, but {missing[0]} does not exist; it reads "
+                f"{', '.join('.' + suffix for suffix in GRAPH_FILES)} files, as RecBole's "
+                "documentation describes them."
+            )
+    library = LIBRARIES.get(model)
+    if library and importlib.util.find_spec(library) is None:
+        raise ConfigurationError(f"{model} needs the library {library}, which is not installed.")
+    if model == "FEARec" and config["n_layers"] < FEAREC_LAYERS:
+        raise ConfigurationError(
+            f"n_layers: {config['n_layers']}, but FEARec gives every layer frequencies of its own "
+            f"and needs at least {FEAREC_LAYERS}."
+        )
+
+
+def warn_of_modalities(config: Any) -> None:
+    """Log where a model is given modalities that it cannot read."""
+    if not config["modalities"] or config["model"] in OWN_MODELS:
+        return
+    if not item_columns.reads_vectors(config):
+        getLogger().warning(
+            f"{config['model']} reads no vectors of items: modalities has no say. The models of "
+            f"RecBole that do are {', '.join(models_of_item_features())}."
+        )
+
+
+def graph(config: Any) -> list[str]:
+    """Have a knowledge graph, and the vectors of its entities, loaded for GRU4RecKG."""
+    if config["model"] != "GRU4RecKG":
+        return []
+    triple = [config[f"{name}_ID_FIELD"] for name in ("RELATION", "TAIL_ENTITY")]
+    item_columns.load_columns(config, "kg", config["HEAD_ENTITY_ID_FIELD"], triple)
+    link = [config["ENTITY_ID_FIELD"]]
+    item_columns.load_columns(config, "link", config["ITEM_ID_FIELD"], link)
+    if not config["preload_weight"]:
+        item_columns.set_value(config, "preload_weight", {"ent_id": "ent_emb"})
+        item_columns.set_value(config, "alias_of_item_id", ["ent_id"])
+    return ["vectors of .ent, whose ent_id are items"]
+
+
+def what_the_loss_needs(config: Any) -> list[str]:
+    """Say which negatives and labels a model is trained with."""
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import InputType, ModelType
+
+    if config["MODEL_TYPE"] == ModelType.TRADITIONAL:
+        return ["one pass over the interactions"]
+    if config["MODEL_TYPE"] not in (ModelType.SEQUENTIAL, ModelType.GENERAL):
+        return []
+    if get_dataloader(config, "train").__name__ == "UserDataLoader":
+        return ["whole histories, no sampled negatives"]
+    arguments = config["train_neg_sample_args"] or {}
+    distribution = arguments.get("distribution", "none")
+    if distribution == "none":
+        return ["no sampled negatives"]
+    negatives = f"{arguments['sample_num']} {distribution} negative a target"
+    if config["MODEL_INPUT_TYPE"] == InputType.POINTWISE:
+        return [f"{negatives}, labelled 0 and targets 1"]
+    return [negatives]
+
+
+def scores_pair_by_pair(model_class: type) -> bool:
+    """Tell whether a model is asked for each user and item, for it cannot score a catalogue."""
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+    method = getattr(model_class, "full_sort_predict", None)
+    return method is AbstractRecommender.full_sort_predict

@@ -1,0 +1,177 @@
+"""M3Rec's own table: what becomes of it without each of its parts.
+
+``python -m recbole_m3rec.ablate --help``
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole_m3rec.cli.arguments import Parser, UsageError
+from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
+from recbole_m3rec.cli.compare_command import run_command, say_what_became
+from recbole_m3rec.compare.comparison import compare
+from recbole_m3rec.compare.runs import Run, configuration, first_seed, has_data
+from recbole_m3rec.compare.settings import divide
+from recbole_m3rec.config.layers import properties_folder
+from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
+from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
+from recbole_m3rec.network.layers import GRADIENT_RULES
+from recbole_m3rec.support.suggestions import did_you_mean
+
+WHOLE = "M3Rec"
+PRESET = "presets/m3rec-published.yaml"
+
+EXAMPLES = """\
+examples:
+  python -m recbole_m3rec.ablate --dataset ml-100k --seeds 3
+  python -m recbole_m3rec.ablate --dataset beauty --only "random features,shuffled features"
+"""
+
+
+class Variant(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        name: what the table calls it.
+        settings: what differs from the whole model.
+        question: what the row answers, one sentence.
+        model: its name in RecBole.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    question: str
+    model: str = "M3Rec"
+
+
+def variants(config: Any) -> list[Variant]:
+    """Return the rows for a configuration of M3Rec, the whole model first.
+
+    Raises:
+        ConfigurationError: it has no content modality, so there is nothing to leave out.
+    """
+    content = [source.modality for source in modality_sources(config)]
+    if not content:
+        raise ConfigurationError(
+            "modalities: [] leaves M3Rec its IDs alone, and nothing to take away. Name at least one"
+        )
+    rows = [Variant(WHOLE, {}, f"The whole model, with {' and '.join(content)}.")]
+    if len(content) > 1:
+        for name in content:
+            rest = [other for other in content if other != name]
+            rows.append(Variant(f"without {name}", {"modalities": rest}, f"Does {name} help?"))
+    return [
+        *rows,
+        Variant("ID alone", {}, "Does content help at all? This is Mamba4Rec.", "Mamba4Rec"),
+        Variant(
+            "random features",
+            {"feature_rows": "random"},
+            "Is it what features say? Their numbers are drawn at random.",
+        ),
+        Variant(
+            "shuffled features",
+            {"feature_rows": "shuffled"},
+            "Is it whose they are? Features are dealt to the items anew, at random.",
+        ),
+        Variant("one shared expert", {"share_experts": True}, "Do modalities need own experts?"),
+        Variant(
+            "unshared Mamba blocks",
+            {"share_mamba": False},
+            "Does sharing help? Each modality has blocks of its own, and teaches them.",
+        ),
+        *_others(config, "modality_gradient", GRADIENT_RULES, "What should content teach blocks?"),
+        *_others(config, "train_positions", TRAIN_POSITIONS, "How many targets a training row?"),
+        Variant(
+            "published preset",
+            read_yaml(properties_folder() / PRESET),
+            "What the authors' released program does, random codes in place of features included.",
+        ),
+    ]
+
+
+def _others(config: Any, key: str, choices: Iterable[str], question: str) -> list[Variant]:
+    """A row for every choice of a setting but the whole model's."""
+    return [
+        Variant(f"{key}: {choice}", {key: choice}, f"{question} The whole model: {config[key]}.")
+        for choice in choices
+        if choice != config[key]
+    ]
+
+
+def build_parser() -> Parser:
+    """Return the parser of all that is no setting."""
+    parser = Parser(
+        prog="python -m recbole_m3rec.ablate",
+        description="Train M3Rec without each of its parts, and report what each is worth.\n\n"
+        "Any setting is written --key=value and holds for every row.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset", required=True, help="name of a dataset with features")
+    parser.add_argument("--only", metavar="A,B", help="these rows beside the whole model alone")
+    add_common_options(parser, output=Path("ablation"))
+    return parser
+
+
+def chosen(rows: Sequence[Variant], only: str | None) -> list[Variant]:
+    """Return the rows asked for, the whole model always among them.
+
+    Raises:
+        UsageError: a name is no row's.
+    """
+    if only is None:
+        return list(rows)
+    names = [name.strip() for name in only.split(",")]
+    known = [row.name for row in rows]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--only {name!r} is no row, expected some of {', '.join(known)}."
+                + did_you_mean(name, known)
+            )
+    return [row for row in rows if row.name in {WHOLE, *names}]
+
+
+def ablate(arguments: Sequence[str]) -> bool:
+    """Do what the arguments ask for; return whether a run failed."""
+    parser = build_parser()
+    options, others = parser.parse_known_args(arguments)
+    given = settings_of(options, others, parser)
+    of_model = divide(given, ["M3Rec", "Mamba4Rec"], options.dataset)
+    seed = first_seed("M3Rec", options.dataset, of_model["M3Rec"])
+    whole = configuration(Run(WHOLE, "M3Rec", options.dataset, seed, of_model["M3Rec"]))
+    has_data(whole)  # a dataset that is not there is no lack of features
+    rows = chosen(variants(whole), options.only)
+    runs = [
+        Run(
+            *(row.name, row.model, options.dataset, seed + more),
+            settings={**_own(of_model, row.model), **row.settings},
+        )
+        for row in rows
+        for more in range(options.seeds)
+    ]
+    outcomes = compare(
+        runs,
+        options.output,
+        options.jobs,
+        reference=WHOLE,
+        title=f"M3Rec without its parts, on {options.dataset}",
+        notes=[f"{row.name}: {row.question}" for row in rows],
+    )
+    return say_what_became(outcomes, options.output)
+
+
+def _own(of_model: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any]:
+    """The given settings that a model knows; Mamba4Rec refuses to be told its modalities."""
+    ignored = {"modalities"} if model == "Mamba4Rec" else set()
+    return {key: value for key, value in of_model[model].items() if key not in ignored}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an ablation; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
+    return run_command(ablate, arguments)

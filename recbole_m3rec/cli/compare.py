@@ -1,0 +1,49 @@
+"""Compare models: ``python -m recbole_m3rec.compare --help``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recbole_m3rec.cli.compare_arguments import parse
+from recbole_m3rec.cli.compare_command import run_command, say_what_became
+from recbole_m3rec.compare.comparison import compare
+from recbole_m3rec.compare.report.write import NOT_TUNED
+from recbole_m3rec.compare.runs import Run, first_seed, locked
+from recbole_m3rec.compare.settings import divide
+from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a comparison; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
+    return run_command(run, arguments)
+
+
+def run(arguments: Sequence[str]) -> bool:
+    """Do what the arguments ask for; return whether a run failed."""
+    options, settings = parse(arguments)
+    first = [
+        Run(model, model, dataset, seed=first_seed(model, dataset, own), settings=own)
+        for dataset in options.datasets
+        for model, own in divide(settings, options.models, dataset).items()
+    ]
+    said, grids = NOT_TUNED, []
+    if options.tune:
+        with locked(options.output):
+            tuned = tune(first, options.output, options.tune, options.jobs)
+        first = [each.run for each in tuned]
+        said, grids = tuning_sentence(tuned, options.tune), [tuning_grid(tuned)]
+    runs = [
+        Run(each.name, each.model, each.dataset, each.seed + more, each.settings)
+        for each in first
+        for more in range(options.seeds)
+    ]
+    outcomes = compare(
+        runs,
+        options.output,
+        options.jobs,
+        reference=options.reference,
+        title=f"{', '.join(options.models)} on {', '.join(options.datasets)}",
+        tuned=said,
+        tuning=grids,
+    )
+    return say_what_became(outcomes, options.output)

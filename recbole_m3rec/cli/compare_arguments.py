@@ -1,0 +1,127 @@
+"""The command line of a comparison, read and checked before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.cli.arguments import (
+    Parser,
+    UsageError,
+    refuse_what_recbole_drops,
+    split_files,
+)
+from recbole_m3rec.cli.commands import positive
+from recbole_m3rec.config.yaml_files import read_yaml
+
+DESCRIPTION = """\
+Train models on datasets, several seeds each, and report them side by side.
+
+What was trained before is not trained again: a result belongs to its whole configuration and to
+the contents of the data files. The same command goes on where it was interrupted; a run that was
+cut off starts anew.
+
+Any setting is written --key=value and holds for every model that knows it.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m recbole_m3rec.compare --models M3Rec,SASRec,GRU4Rec --datasets ml-100k
+      one seed each; the report is in comparison/
+  python -m recbole_m3rec.compare --models M3Rec,SASRec --datasets beauty,ml-100k --seeds 3 --jobs 2
+      mean and deviation over three seeds, two runs at once
+  python -m recbole_m3rec.compare --models M3Rec,SASRec,BPR --datasets ml-100k --mask_seen=True \\
+         --epochs=20 --output seen-removed
+      settings for all models; items of the user's history are no candidates
+  python -m recbole_m3rec.compare --models M3Rec,SASRec --datasets ml-100k --seeds 3 --tune 20
+      20 trials for each model on validation, then the best settings with every seed
+"""
+
+
+def build_parser() -> Parser:
+    """Return the parser of all that is no setting."""
+    parser = Parser(
+        prog="python -m recbole_m3rec.compare",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--models", required=True, metavar="A,B", help="names of models, in the tables' order")
+    add("--datasets", required=True, metavar="A,B", help="names of datasets")
+    add_common_options(parser, output=Path("comparison"))
+    add("--tune", type=positive, metavar="N", help="trials for each model before it is tested")
+    add(
+        "--reference",
+        metavar="MODEL",
+        help="the model tested against the others (M3Rec, or the first)",
+    )
+    return parser
+
+
+def add_common_options(parser: Parser, output: Path) -> None:
+    """Add what every command takes that trains several runs and reports them."""
+    add = parser.add_argument
+    add(
+        "--seeds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="seeds: --seed and those after it (1)",
+    )
+    add(
+        "--config_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="YAML files with settings, each over those before it (spaces or commas between)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=output,
+        metavar="DIR",
+        help=f"folder of the results and the report ({output})",
+    )
+    add("--jobs", type=positive, default=1, metavar="N", help="runs at once, each a process (1)")
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Split arguments into options and settings; ``models`` and ``datasets`` become lists.
+
+    Raises:
+        UsageError: an argument is neither, or names nothing.
+    """
+    parser = build_parser()
+    options, others = parser.parse_known_args(arguments)
+    settings = settings_of(options, others, parser)
+    for option in ("models", "datasets"):
+        names = [name.strip() for name in getattr(options, option).split(",")]
+        if not all(names):
+            raise UsageError(f"--{option} names nothing between two commas.")
+        setattr(options, option, list(dict.fromkeys(names)))
+    if options.reference is not None and options.reference not in options.models:
+        raise UsageError(f"--reference {options.reference} is none of --models.")
+    return options, settings
+
+
+def settings_of(
+    options: argparse.Namespace, others: Sequence[str], parser: Parser
+) -> dict[str, Any]:
+    """Return the settings of the configuration files, and over them those of the command line.
+
+    Raises:
+        UsageError: one of the other arguments is no setting.
+    """
+    refuse_what_recbole_drops(others, parser)
+    settings: dict[str, Any] = {}
+    for argument in options.config_files:
+        for file in split_files(argument):
+            settings.update(read_yaml(Path(file)))
+    for setting in others:
+        key, _, value = setting[2:].partition("=")
+        settings[key] = value
+    return settings

@@ -1,0 +1,163 @@
+"""Show what is in a prepared dataset, as a table and a picture, and whether features fit the items.
+
+    python dataset_scripts/describe.py --dataset clothing
+    python dataset_scripts/describe.py --dataset shop --images photos
+
+Reads <data path>/<dataset>/: the .inter file, feature files, and titles of the .item file. "Fit to
+histories" is the chance that two items bought one after the other are more alike than two random
+ones: near 50 % the features know nothing of what people buy, or belong to other items. The picture
+(<dataset>.png, needs matplotlib) shows the nearest neighbours of some items.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recbole_m3rec.atomic.inter_file import read_interactions
+from recbole_m3rec.atomic.item_file import ItemFileError, field_names, read_item_fields
+from recbole_m3rec.cli.commands import positive, run_script
+from recbole_m3rec.datasets.describe.features import (
+    example_items,
+    fit_to_histories,
+    summarize_features,
+)
+from recbole_m3rec.datasets.describe.figure import N_NEIGHBOURS, Shown, draw_summary
+from recbole_m3rec.datasets.describe.log import (
+    core_of,
+    successive_items,
+    summarize,
+    summary_rows,
+)
+from recbole_m3rec.features.feature_file import read_features
+from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
+from recbole_m3rec.features.recipes import files_by_modality
+
+FIVE = 5  # the k-core of properties/overall.yaml
+TITLE_FIELDS = ("title", "movie_title", "name")
+
+
+def describe(arguments: Sequence[str] | None) -> None:
+    options = parser().parse_args(arguments)
+    name, folder = options.dataset, options.data_path / options.dataset
+    log = read_interactions(
+        folder / f"{name}.inter", options.user_id_field, options.item_id_field, options.time_field
+    )
+    core = core_of(log, FIVE)
+    whole, left = summarize(log), summarize(core)
+    show_table(["", "in the file", "after five-core"], summary_rows(whole, left))
+    if not len(core):
+        print("five-core leaves nothing; what follows is of all interactions in the file")
+    seen = core if len(core) else log
+    used = np.unique(seen.items)
+    item_ids = seen.item_ids.take(used).to_pylist()
+    popularity = np.bincount(seen.items)[used]
+    code = np.zeros(len(seen.item_ids), np.int64)
+    code[used] = np.arange(len(used))
+    pairs = code[successive_items(seen)]
+    modalities = {}
+    for modality, paths in sorted(files_by_modality(name, options.features or folder).items()):
+        for path in paths:
+            summary, vectors = summarize_features(read_features(path), item_ids, popularity)
+            fit = fit_to_histories(vectors, pairs) if summary.n_items else None
+            print()
+            show_table([modality, str(path)], summary.rows(fit))
+            if not summary.n_items:
+                print(f"none of the {len(item_ids):,} items has a row: are ids written alike?")
+            else:
+                modalities[modality] = Shown(summary, vectors, fit)
+    if not modalities:
+        print(f"\nno features of these items in {options.features or folder}; encode_text.py and")
+        print("encode_images.py make some, run_recbole.py those it has a recipe for")
+    titles = titles_of(options, folder / f"{name}.item", item_ids)
+    vectors_of_all = [shown.vectors for shown in modalities.values()]
+    examples = chosen_items(options.items, item_ids) or (
+        example_items(vectors_of_all, popularity, options.examples) if modalities else []
+    )
+    show_neighbours(modalities, examples, titles)
+    images = {}
+    if options.images:
+        read = images_in_folder if options.images.is_dir() else images_by_mapping
+        files = read(options.images)
+        images = {place: files[item] for place, item in enumerate(item_ids) if item in files}
+        print(f"\n{options.images}: pictures of {len(images):,} of {len(item_ids):,} items")
+    picture = options.output or folder / f"{name}.png"
+    try:
+        draw_summary(picture, name, whole, left, modalities, examples, titles, images)
+    except ModuleNotFoundError as error:
+        print(f"\nno picture: {error}. Install it by pip install 'recbole_m3rec[plots]'")
+    else:
+        print(f"\npicture: {picture}")
+
+
+def titles_of(options: argparse.Namespace, path: Path, item_ids: Sequence[str]) -> list[str]:
+    """Return a title for each item, its id where there is none."""
+    if not path.is_file():
+        return list(item_ids)
+    there = field_names(path)
+    field = options.title_field or next((each for each in TITLE_FIELDS if each in there), None)
+    if field is None:
+        return list(item_ids)
+    tokens, [titles] = read_item_fields(path, [field], item_id_field=options.item_id_field)
+    by_item = dict(zip(tokens, titles, strict=True))
+    return [by_item.get(item) or item for item in item_ids]
+
+
+def chosen_items(wanted: Sequence[str] | None, item_ids: Sequence[str]) -> list[int]:
+    places = {item: place for place, item in enumerate(item_ids)}
+    for item in wanted or ():
+        if item not in places:
+            raise ItemFileError(f"--items: the dataset has no item {item!r}, after five-core")
+    return [places[item] for item in wanted or ()]
+
+
+def show_neighbours(
+    modalities: dict[str, Shown], examples: Sequence[int], titles: Sequence[str]
+) -> None:
+    for item in examples:
+        print(f"\n{titles[item]}")
+        for modality, shown in modalities.items():
+            nearest = zip(*shown.vectors.nearest(item, N_NEIGHBOURS), strict=True)
+            said = "; ".join(f"{short(titles[other])} ({alike:.2f})" for other, alike in nearest)
+            print(f"  {modality}: {said}")
+
+
+def short(title: str) -> str:
+    return title if len(title) <= 40 else title[:39] + "…"
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [head, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    for line in lines:
+        first, *others = line
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join([first.ljust(max(widths[0], 26)), *cells]))
+
+
+def parser() -> argparse.ArgumentParser:
+    head, _, tail = (__doc__ or "").partition("\n")
+    made = argparse.ArgumentParser(
+        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
+    add("--features", type=Path, help="folder of the feature files (default that of the dataset)")
+    add("--images", type=Path, help="folder of <item id>.jpg, or table of item_id and path")
+    add("--items", nargs="+", metavar="ID", help="whose neighbours to show (default popular ones)")
+    add("--examples", type=positive, default=5, help="how many items (default 5)")
+    add("--output", type=Path, help="of the picture (default <data path>/<dataset>/<dataset>.png)")
+    add("--title-field", help="of the .item file (default title, movie_title or name)")
+    for field in ("user_id", "item_id"):
+        add(f"--{field.replace('_', '-')}-field", default=field, help=f"default {field}")
+    add("--time-field", default="timestamp", help="default timestamp")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, see ``run_script``."""
+    return run_script(describe, arguments)

@@ -1,0 +1,241 @@
+"""Fetch the images of items, and turn images into image features, <dataset>.image.parquet.
+
+    python dataset_scripts/encode_images.py download --dataset clothing
+    python dataset_scripts/encode_images.py encode --dataset clothing --missing mean
+    python dataset_scripts/encode_images.py encode --dataset shop --images photos --encoder my_module:encode
+
+download reads addresses from a column of the .item file; encode reads files <item id>.jpg (the id
+percent-encoded), or a table of item_id and path. The second line is the published setting. A run
+that was killed goes on where it was.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
+from recbole_m3rec.datasets.images.report import (
+    REPORT_NAME,
+    STORED,
+    count_reasons,
+    read_report,
+)
+from recbole_m3rec.features.encoders.image_models import (
+    IMAGE_ENCODER_NAMES,
+    image_encoder,
+)
+from recbole_m3rec.features.encoders.pretrained import PRECISIONS
+from recbole_m3rec.features.feature_file import read_metadata, write_features
+from recbole_m3rec.features.feature_table import FeatureTable
+from recbole_m3rec.features.from_images import MISSING, images_digest, make_image_features
+from recbole_m3rec.features.from_text import work_folder
+from recbole_m3rec.features.image_sources import (
+    ImageSourceError,
+    images_by_mapping,
+    images_in_folder,
+    images_of,
+)
+from recbole_m3rec.support.safe_write import new_files
+
+PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
+
+
+def encode_images(arguments: Sequence[str] | None) -> None:
+    options = parser().parse_args(arguments)
+    options.folder = options.data_path / options.dataset
+    options.item_file = options.item_file or options.folder / f"{options.dataset}.item"
+    options.images = options.images or options.folder / "images"
+    download(options) if options.step == "download" else encode(options)
+
+
+def download(options: argparse.Namespace) -> None:
+    tokens, [addresses] = read_item_fields(
+        options.item_file, [options.url_field], item_id_field=options.item_id_field
+    )
+    urls = {token: address.strip() for token, address in zip(tokens, addresses, strict=True)}
+    if options.dry_run:
+        n_urls = len(set(filter(None, urls.values())))
+        there = read_report(options.images).values()
+        n_there = sum(entry.status == STORED for entry in there)
+        print(f"{options.item_file}: {len(urls):,} items, {n_urls:,} different addresses")
+        print(f"{options.images}: {n_there:,} images are there")
+        return
+    entries = fetch_images(
+        urls,
+        options.images,
+        limits=replace(
+            IMAGE_LIMITS,
+            max_bytes=round(options.max_mb * 1e6),
+            stall=options.timeout,
+            try_time=10 * options.timeout,
+            tries=options.tries,
+        ),
+        politeness=Politeness(options.at_once, options.per_host),
+        placeholder_from=options.placeholder_from,
+        retry_refused=options.retry_refused,
+        allow_private=options.allow_private,
+    )
+    n_stored = sum(entry.status == STORED for entry in entries)
+    print(f"{options.images}: {n_stored:,} of {len(entries):,} items have an image")
+    for reason, count in count_reasons(entries).items():
+        print(f"  {count:,}: {reason}")
+    if n_stored < len(entries):
+        print(f"what became of each item: {options.images / REPORT_NAME}")
+
+
+def encode(options: argparse.Namespace) -> None:
+    output = options.output or options.folder / f"{options.dataset}.{options.modality}.parquet"
+    if output.suffix != ".parquet":
+        raise ImageSourceError(f"--output {output}: a feature file is written as .parquet")
+    images = (
+        images_by_mapping(options.mapping) if options.mapping else images_in_folder(options.images)
+    )
+    source, n_found, items = str(options.mapping or options.images), len(images), []
+    if options.item_file.is_file():
+        items, _ = read_item_fields(options.item_file, [], item_id_field=options.item_id_field)
+        images = images_of(images, items, source)
+    elif options.missing == "mean":
+        raise ImageSourceError(f"--missing mean needs the items, {options.item_file} is not there")
+    metadata = {
+        "encoder": options.encoder,
+        "precision": options.precision,
+        "batch_size": options.batch_size,
+        "missing": options.missing,
+        "images_sha256": images_digest(images),
+    }
+    known = f" of {len(items):,} items" if items else ""
+    said = f"{source}: {n_found:,} images, {len(images):,} to encode{known}"
+    then = read_metadata(output) if output.is_file() else {}
+    other = [key for key in metadata if metadata[key] != then.get(key)]
+    if options.dry_run:
+        print(said)
+        print(f"encoder: {options.encoder}, missing images: {options.missing}")
+        state = f", which is there, other {', '.join(other)}" if other else ", up to date"
+        print(f"output: {output}{state if output.is_file() else ''}")
+        return
+    if output.is_file() and not other and not options.overwrite:
+        print(f"{output} is up to date")
+        return
+    if output.is_file() and not options.overwrite:
+        raise ImageSourceError(
+            f"{output} is there already, made with other {', '.join(other)}. Add --overwrite to"
+            " replace it, or name another --output"
+        )
+    print(said)
+    sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
+    encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
+    work = work_folder(output)
+    table, reasons = make_image_features(
+        options.modality,
+        encoder,
+        images,
+        items=items,
+        missing=options.missing,
+        batch_size=options.batch_size,
+        work=work,
+    )
+    report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
+    write_report(report, reasons, {item: str(path) for item, path in images.items()})
+    write_features(output, FeatureTable(table.item_ids, table.values, metadata))
+    shutil.rmtree(work, ignore_errors=True)
+    print(f"{output}: {len(table.item_ids):,} rows, {table.values.shape[1]}-d, {options.encoder}")
+    if reasons:
+        instead = "have the mean" if options.missing == "mean" else "are missing"
+        print(f"{len(reasons):,} items {instead}, each with its reason in {report}")
+        kinds = Counter(reason.partition(" (")[0] for reason in reasons.values())
+        for kind, count in kinds.most_common():
+            print(f"  {count:,}: {kind}")
+
+
+def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> None:
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["item_id", "file", "reason"])
+    table.writerows((item, files.get(item, ""), reason) for item, reason in reasons.items())
+    with new_files(path) as [new], new.writing():
+        new.file.write(text.getvalue().encode())
+
+
+def parser() -> argparse.ArgumentParser:
+    head, _, tail = (__doc__ or "").partition("\n")
+    made = argparse.ArgumentParser(
+        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    both = argparse.ArgumentParser(add_help=False)
+    add = both.add_argument
+    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
+    add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
+    add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
+    add("--images", type=Path, help="folder of the images (default <data path>/<dataset>/images)")
+    add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    steps = made.add_subparsers(dest="step", required=True)
+    add_download_options(steps.add_parser("download", parents=[both], help="fetch the images"))
+    add_encode_options(steps.add_parser("encode", parents=[both], help="encode the images"))
+    return made
+
+
+def add_download_options(step: argparse.ArgumentParser) -> None:
+    add = step.add_argument
+    add("--url-field", default="image_url", help="column of addresses (default image_url)")
+    add("--per-host", type=positive, default=4, help="fetches at once per host (default 4)")
+    add("--at-once", type=positive, default=16, help="fetches at once in all (default 16)")
+    add("--timeout", type=float, default=30.0, help="seconds without data (default 30)")
+    add("--tries", type=positive, default=4, help="per address (default 4)")
+    add("--max-mb", type=float, default=20.0, help="larger files are refused (default 20)")
+    add(
+        "--placeholder-from",
+        type=int,
+        default=20,
+        help="a picture that so many addresses give is not kept (default 20; 0 keeps all)",
+    )
+    add("--retry-refused", action="store_true", help="try again also what was refused before")
+    add("--allow-private", action="store_true", help="fetch from this machine or network, too")
+
+
+def add_encode_options(step: argparse.ArgumentParser) -> None:
+    add = step.add_argument
+    add(
+        "--encoder",
+        default=PUBLISHED_ENCODER,
+        help=f"{', '.join(IMAGE_ENCODER_NAMES)} (default {PUBLISHED_ENCODER})",
+    )
+    add("--mapping", type=Path, help="table of item_id and path, instead of a folder")
+    add("--modality", default="image", help="its name (default image)")
+    add("--output", type=Path, help="default <data path>/<dataset>/<dataset>.<modality>.parquet")
+    add(
+        "--missing",
+        choices=MISSING,
+        default="leave",
+        help="an item without a usable image gets no row (default), or the mean of the others",
+    )
+    add("--batch-size", type=positive, default=32, help="images at once (default 32)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="default auto: float16 on CUDA, else float32",
+    )
+    add("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, see ``run_script``."""
+    return run_script(encode_images, arguments)

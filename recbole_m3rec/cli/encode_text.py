@@ -1,0 +1,176 @@
+"""Turn columns of a dataset's .item file into text features, <dataset>.text.parquet.
+
+    python dataset_scripts/encode_text.py --dataset clothing
+    python dataset_scripts/encode_text.py --dataset clothing --encoder sentence-transformers:all-MiniLM-L6-v2
+    python dataset_scripts/encode_text.py --dataset clothing --encoder transformers:bert-base-uncased \\
+        --pooling cls --max-tokens 512 --fields title brand categories description
+
+The last one is the published setting. A run that was killed goes on where it was.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_m3rec.atomic.item_file import field_names, read_item_fields
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.features.encoders import ENCODER_NAMES
+from recbole_m3rec.features.encoders.text_fields import join_fields
+from recbole_m3rec.features.feature_file import read_metadata, write_features
+from recbole_m3rec.features.from_text import make_text_features, sha256_of, work_folder
+from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
+
+PUBLISHED_FIELDS = ("title", "brand", "categories", "description")
+
+
+def encode_text(arguments: Sequence[str] | None) -> None:
+    options = parsed(arguments)
+    folder = options.data_path / options.dataset
+    item_file = options.item_file or folder / f"{options.dataset}.item"
+    output = options.output or folder / f"{options.dataset}.{options.modality}.parquet"
+    if output.suffix != ".parquet":
+        raise RecipeError(f"--output {output}: a feature file is written as .parquet")
+    recipe = recipe_of(options, item_file)
+    state = state_of(output, recipe, item_file)
+    if options.dry_run:
+        show_plan(options, recipe, item_file, output, state)
+        return
+    if state == "up to date":
+        print(f"{output} is up to date: {recipe}")
+        return
+    if state and not options.overwrite:
+        raise RecipeError(
+            f"{output} is there already, {state}. Add --overwrite to replace it, or name another"
+            " --output"
+        )
+    work = work_folder(output)
+    table, n_items = make_text_features(
+        options.modality,
+        recipe,
+        item_file,
+        item_id_field=options.item_id_field,
+        field_separator=options.field_separator,
+        work=work,
+        device=options.device,
+        key="--encoder",
+    )
+    write_features(output, table)
+    shutil.rmtree(work, ignore_errors=True)
+    n_made, dim = table.values.shape
+    print(f"{output}: {n_made:,} of {n_items:,} items, {dim}-d, {recipe}")
+    if n_made < n_items:
+        print(f"{n_items - n_made:,} items are missing: nothing is known of their text")
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    head, _, tail = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
+    add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
+    add("--output", type=Path, help="default <data path>/<dataset>/<dataset>.<modality>.parquet")
+    add("--modality", default="text", help="its name (default text)")
+    add("--encoder", default="tfidf-svd", help=", ".join(ENCODER_NAMES[:-1]))
+    add(
+        "--fields",
+        nargs="+",
+        help=f"columns in reading order (default {' '.join(PUBLISHED_FIELDS)}, those there are)",
+    )
+    add("--keep-html", action="store_true", help="leave tags and entities such as &amp; in texts")
+    add("--pooling", choices=("cls", "mean"), help="of transformers: first token or mean of all")
+    add("--max-tokens", type=int, help="longer texts are cut")
+    add("--batch-size", type=int, help="texts at once")
+    add("--precision", help="auto (float16 on CUDA, else float32), float32, float16, bfloat16")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another option of the encoder, e.g. dim=256 of tfidf-svd; may be repeated",
+    )
+    add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
+    add("--field-separator", default="\t", help="of the .item file (default tab)")
+    add("--overwrite", action="store_true", help="replace a file that was made otherwise")
+    add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    return parser.parse_args(arguments)
+
+
+def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
+    given: dict[str, Any] = {"encoder": options.encoder}
+    for text in options.option:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--option {text}: expected NAME=VALUE")
+        given[name] = yaml.safe_load(value)
+    for name in ("pooling", "max_tokens", "batch_size", "precision"):
+        if getattr(options, name) is not None:
+            given[name] = getattr(options, name)
+    fields = [part for field in options.fields or () for part in field.split(",") if part]
+    if not fields:
+        there = field_names(item_file, options.field_separator)
+        fields = [field for field in PUBLISHED_FIELDS if field in there]
+        if not fields:
+            raise RecipeError(f"{item_file} has the columns {', '.join(there)}: name --fields")
+    if options.keep_html:
+        given["keep_html"] = True
+    return parse_recipe(options.modality, given | {"fields": fields}, key="--encoder")
+
+
+def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
+    """Say how a feature file that is there was made, "up to date" if as it would be now."""
+    if not output.is_file():
+        return ""
+    told = read_metadata(output)
+    now = {
+        "encoder": recipe.encoder,
+        "fields": list(recipe.fields),
+        "keep_html": recipe.keep_html,
+        **recipe.options,
+    }
+    then = told | told.get("options", {})
+    other = [f"{key} {then.get(key)}" for key in now if now[key] != then.get(key)]
+    if other:
+        return f"made otherwise ({', '.join(other)})"
+    if told.get("item_file_sha256") != sha256_of(item_file):
+        return f"made before {item_file} was changed"
+    return "up to date"
+
+
+def show_plan(
+    options: argparse.Namespace, recipe: Recipe, item_file: Path, output: Path, state: str
+) -> None:
+    tokens, columns = read_item_fields(
+        item_file,
+        recipe.fields,
+        item_id_field=options.item_id_field,
+        field_separator=options.field_separator,
+    )
+    texts = sorted(filter(None, join_fields(columns, keep_html=recipe.keep_html)), key=len)
+    print(f"{item_file}: {len(tokens):,} items, {len(texts):,} with text")
+    for field, column in zip(recipe.fields, columns, strict=True):
+        filled = [value for value in join_fields([column]) if value]
+        example = f', for example "{filled[0][:60]}"' if filled else ""
+        print(f"  {field}: {len(filled):,} items{example}")
+    if texts:
+        lengths = [len(texts[round(share * (len(texts) - 1))]) for share in (0, 0.5, 0.95, 1)]
+        print("characters (least, half, 95 %, most): " + ", ".join(f"{n:,}" for n in lengths))
+    settings = ", ".join(f"{name} {value}" for name, value in recipe.options.items())
+    print(f"encoder: {recipe.encoder} ({settings})")
+    if work_folder(output).is_dir():
+        print("an earlier run left finished batches, which are used if nothing has changed")
+    print(f"output: {output}{f', which is there, {state}' if state else ''}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, see ``run_script``."""
+    return run_script(encode_text, arguments)

@@ -1,0 +1,237 @@
+"""Turn a purchase log of your own, with a table of items and photos, into a RecBole dataset.
+
+    python dataset_scripts/generic.py --name shop --log purchases.csv
+    python dataset_scripts/generic.py --name shop --log purchases.csv --items products.csv \\
+        --images photos --yes
+    python dataset_scripts/generic.py --name shop --log log.parquet --user buyer --time - --yes
+
+Tables are CSV (any separator, gzipped or not) or Parquet. What each column is taken for is shown
+and asked for before anything is written. Photos are files <item id>.jpg (.png, ...), or files
+that a column of the items names. Writes <output>/<name>/<name>.inter, .item and .stats.json, and
+properties/dataset/<name>.yaml, a recipe for features of the texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
+from recbole_m3rec.cli.commands import confirm, dataset_name, positive, run_script
+from recbole_m3rec.datasets.tables.column_roles import (
+    ITEM_ROLES,
+    LOG_ROLES,
+    ColumnError,
+    guess_columns,
+)
+from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
+from recbole_m3rec.datasets.tables.read_table import Table, open_table, sample
+from recbole_m3rec.datasets.tables.time_formats import (
+    describe_format,
+    guess_time_formats,
+)
+
+ITEM_OPTIONS = {"item": "item_column", "categories": "category"}
+
+
+def generic(arguments: Sequence[str] | None) -> None:
+    options = parser().parse_args(arguments)
+    log = open_table(
+        options.log,
+        separator=options.separator,
+        encoding=options.encoding,
+        header=not options.no_header,
+    )
+    named = {role: getattr(options, role) for role in LOG_ROLES}
+    columns = columns_of(log, LOG_ROLES, named, {"user": "--user", "item": "--item"})
+    examples = sample(log)
+    print(f"purchases: {options.log}, {log}")
+    time_format = None
+    if "time" in columns:
+        time_format = format_of(options, columns["time"], examples[columns["time"]])
+    elif options.time != "-":
+        raise ColumnError(
+            f"{options.log}: which column is the time? There are {', '.join(log.names)}. Name it by"
+            " --time, or say --time - if the rows stand in the order of time"
+        )
+    show_columns(log, columns, examples)
+    said = describe_format(time_format, examples[columns["time"]]) if time_format else ""
+    print(f"  times are {said}" if said else "  no time: the rows are taken to be in its order")
+    items = item_source(options)
+    if options.images:
+        print(f"images: {options.images}")
+    folder, recipe = options.output / options.name, Path("properties/dataset")
+    print(f"to write: {folder / options.name}.inter and what belongs to it")
+    if options.dry_run:
+        return
+    confirm(options.yes)
+    shop = Shop(TableSource(log, columns), time_format, items, options.images)
+    filters = Filters(duplicates=options.duplicates, k_core=options.k_core)
+    recipe_file = recipe / f"{options.name}.yaml"
+    result = prepare_shop(shop, folder, options.name, filters, recipe_file)
+    show(result)
+    say_next(options, result, recipe_file)
+
+
+def item_source(options: argparse.Namespace) -> TableSource | None:
+    if not options.items:
+        return None
+    table = open_table(options.items, separator=options.separator, encoding=options.encoding)
+    given = {role: getattr(options, ITEM_OPTIONS.get(role, role)) for role in ITEM_ROLES}
+    columns = columns_of(table, ITEM_ROLES, given, {"item": "--item-column"})
+    print(f"items: {options.items}, {table}")
+    show_columns(table, columns, sample(table))
+    return TableSource(table, columns)
+
+
+def columns_of(
+    table: Table,
+    roles: Mapping[str, str],
+    given: Mapping[str, str | None],
+    needed: Mapping[str, str],
+) -> dict[str, str]:
+    try:
+        columns = guess_columns(table.names, roles, given)
+    except ColumnError as error:
+        raise ColumnError(f"{table.path}: {error}") from error
+    for role, option in needed.items():
+        if role not in columns:
+            raise ColumnError(
+                f"{table.path}: which column is the {role}? There are {', '.join(table.names)}."
+                f" Name it by {option}; a file without names of columns needs --no-header"
+            )
+    return columns
+
+
+def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -> str:
+    formats = [options.time_format] if options.time_format else guess_time_formats(values)
+    if len(formats) == 1:
+        return formats[0]
+    found = [value for value in values if value][:3]
+    if not formats:
+        raise ColumnError(
+            f"{options.log}: how are the times in {column!r} written? They look like {found}. Say"
+            " so by --time-format, as in --time-format '%d.%m.%Y %H:%M', or name another --time"
+        )
+    raise ColumnError(
+        f"{options.log}: the times in {column!r}, such as {found}, can be read as"
+        f" {' and as '.join(formats)}. Say which by --time-format"
+    )
+
+
+def show_columns(
+    table: Table, columns: Mapping[str, str], examples: Mapping[str, list[str]]
+) -> None:
+    for role, column in columns.items():
+        found = list(dict.fromkeys(filter(None, examples[column])))[:3]
+        shown = ", ".join(repr(value if len(value) <= 40 else value[:39] + "…") for value in found)
+        print(f"  {role:<11} <- {column}: {shown or 'nothing in the first rows'}")
+    unused = [name for name in table.names if name not in columns.values()]
+    if unused:
+        print(f"  not used: {', '.join(unused)}")
+
+
+def show(result: Mapping[str, Any]) -> None:
+    shown = ("users", "items", "interactions", "repeated_interactions", "of_these_at_the_same_time",
+             "dropped_as_duplicates", "dropped_by_k_core", "items_in_the_table",
+             "items_not_in_the_table", "items_of_the_table_never_bought", "image_addresses",
+             "images", "items_with_image", "items_without_image", "images_of_other_items",
+             "images_missing_or_empty", "image_names_without_file")  # fmt: skip
+    for key in shown:
+        if result.get(key) or key in ("users", "items", "interactions"):
+            print(f"{key.replace('_', ' ')}: {result[key]:,}")
+    for kind in ("log", "items"):
+        for problem, count in result[f"problems_of_the_{kind}"].items():
+            print(f"problem of the {kind}: {problem.replace('_', ' ')}: {count:,}")
+    left = result["five_core"]
+    print(
+        f"after five-core, which run_recbole.py applies: {left['users']:,} users,"
+        f" {left['items']:,} items, {left['interactions']:,} interactions"
+    )
+
+
+def say_next(options: argparse.Namespace, result: Mapping[str, Any], recipe: Path) -> None:
+    for path in result["written"]:
+        print(f"wrote {path}")
+    if str(recipe) not in result["written"] and recipe.exists():
+        print(f"{recipe} was there and is unchanged")
+    name, data_path, filters = options.name, "", ""
+    if options.output != Path("dataset"):
+        data_path = f" --data-path {options.output}"
+    if result.get("items_with_image"):
+        mapping = options.output / name / f"{name}.images.csv"
+        source = (
+            f"--mapping {mapping}"
+            if str(mapping) in result["written"]
+            else (f"--images {options.images}")
+        )
+        print("next, features of the images, by an encoder of your choice:")
+        print(
+            f"  python dataset_scripts/encode_images.py encode --dataset {name}{data_path} {source}"
+        )
+    elif result.get("image_addresses"):
+        print("next, fetch the images:")
+        print(f"  python dataset_scripts/encode_images.py download --dataset {name}{data_path}")
+    if not result["five_core"]["interactions"]:
+        filters = ' --user_inter_num_interval="[0,inf)" --item_inter_num_interval="[0,inf)"'
+        print("five-core leaves nothing of this dataset, hence the filters here:")
+    print("then:")
+    if data_path:
+        data_path = f" --data_path={options.output} --feature_path={options.output / name}"
+    print(f"  python run_recbole.py --model=M3Rec --dataset={name}{data_path}{filters}")
+
+
+def parser() -> argparse.ArgumentParser:
+    head, _, tail = (__doc__ or "").partition("\n")
+    made = argparse.ArgumentParser(
+        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("--name", type=dataset_name, required=True, help="of the dataset")
+    add("--log", type=Path, required=True, help="table of purchases, one a row")
+    add("--items", type=Path, help="table of items, one a row; may be the log itself")
+    add("--images", type=Path, help="folder of the items' photos")
+    add("--output", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
+    add("--yes", action="store_true", help="the columns are right, do not ask")
+    add("--dry-run", action="store_true", help="show what the columns are taken for, and stop")
+    log = made.add_argument_group("columns of the log, - for none").add_argument
+    log("--user", metavar="COLUMN", help="who bought")
+    log("--item", metavar="COLUMN", help="what was bought")
+    log("--time", metavar="COLUMN", help="when; - if the rows stand in the order of time")
+    log("--rating", metavar="COLUMN", help="how good")
+    log("--time-format", metavar="FORMAT", help="epoch, iso, or as in %%d.%%m.%%Y %%H:%%M")
+    items = made.add_argument_group("columns of the items, - for none").add_argument
+    items("--item-column", metavar="COLUMN", help="the item's id, as in the log")
+    for name, what in (
+        ("title", "name of the item"),
+        ("brand", "brand or maker"),
+        ("category", "category or categories"),
+        ("price", "number, with or without currency"),
+        ("description", "text"),
+        ("image", "web address of a photo, or its file in --images"),
+    ):
+        items(f"--{name}", metavar="COLUMN", help=what)
+    add("--separator", help="between values of both tables (default: guessed)")
+    add("--encoding", help="of both tables (default: guessed, UTF-8 or Windows-1252)")
+    add("--no-header", action="store_true", help="the log has no names; columns are 1, 2, ...")
+    add(
+        "--duplicates",
+        choices=DUPLICATES,
+        default="keep",
+        help="which of several purchases of an item by one user are kept, in time (default all)",
+    )
+    add(
+        "--k-core",
+        type=positive,
+        default=1,
+        help="drop users and items with fewer purchases, repeatedly (default none: run_recbole.py"
+        " filters at five, see properties/overall.yaml)",
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, see ``run_script``."""
+    return run_script(generic, arguments)

@@ -1,0 +1,125 @@
+"""Bring vectors made elsewhere into a dataset as feature files, <dataset>.<modality>.parquet.
+
+    python dataset_scripts/import_features.py --dataset shop --modality image --source photos.npz
+    python dataset_scripts/import_features.py --dataset baby --source raw/baby
+    python dataset_scripts/import_features.py --dataset beauty --modality image \\
+        --source img_feat.pt --ids i_id_mapping.csv
+
+The second line takes a folder of image_feat.npy and text_feat.npy (or .pt) with i_id_mapping.csv,
+as other toolkits have them. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recbole_m3rec.atomic.item_tokens import dataset_items
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
+from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
+from recbole_m3rec.features.vector_files import READERS, read_vectors
+
+
+def import_features(arguments: Sequence[str] | None) -> None:
+    options = parser().parse_args(arguments)
+    folder = options.data_path / options.dataset
+    ids = options.ids
+    if options.source.is_dir():
+        sources, beside = find_layout(options.source)
+        if options.modality:
+            sources = {name: path for name, path in sources.items() if name == options.modality}
+        ids = ids or (None if options.rows_are_ids else beside)
+        if not sources:
+            raise FeatureFileError(f"{options.source}: holds nothing of {options.modality}")
+    elif options.modality:
+        sources = {options.modality: options.source}
+    else:
+        raise FeatureFileError(f"name the --modality that {options.source} is of, such as image")
+    if options.rows_are_ids and ids:
+        raise FeatureFileError("--rows-are-ids and --ids exclude each other")
+    items = dataset_items(folder, options.dataset, item_id_field=options.item_id_field)
+    for modality, source in sources.items():
+        table, notes = imported(options, source, ids)
+        output = folder / f"{options.dataset}.{modality}.parquet"
+        print(f"{source}: {len(table.item_ids):,} items, {table.values.shape[1]}-d")
+        for note in notes:
+            print(f"  {note}")
+        if items is not None:
+            compare(source, table, *items)
+        write(output, table, options.overwrite, options.dry_run)
+
+
+def imported(
+    options: argparse.Namespace, source: Path, ids: Path | None
+) -> tuple[FeatureTable, list[str]]:
+    vectors = read_vectors(source, options.id_column if ids is None else None)
+    places = None
+    if options.rows_are_ids:
+        places = {str(row): row for row in range(len(vectors.values))}
+    elif ids is not None:
+        places = read_places(ids, id_column=options.id_column, row_column=options.row_column)
+    return with_ids(source, vectors, places, drop_unnamed=options.drop_unnamed_rows)
+
+
+def compare(source: Path, table: FeatureTable, path: Path, items: list[str]) -> None:
+    """Say how many of the dataset's items have a vector; none is an error."""
+    known = set(items)
+    n_both = len(known.intersection(table.item_ids))
+    if not n_both:
+        raise FeatureFileError(
+            f"{source}: none of its items is in {path}; it has {list(table.item_ids[:3])}, the"
+            f" dataset {items[:3]}. The ids must be written alike"
+        )
+    share = n_both / len(known)
+    print(f"  {n_both:,} of the {len(known):,} items in {path} have a vector ({share:.1%})")
+    if n_both < len(table.item_ids):
+        print(f"  {len(table.item_ids) - n_both:,} vectors are of other items, and are not used")
+
+
+def write(output: Path, table: FeatureTable, overwrite: bool, dry_run: bool) -> None:
+    if output.is_file():
+        there = read_features(output)
+        same = there.item_ids.tolist() == table.item_ids.tolist()
+        if same and np.array_equal(there.values, table.values):
+            print(f"  {output} is up to date")
+            return
+        if not overwrite:
+            raise FeatureFileError(
+                f"{output} is there already and holds something else. Add --overwrite to replace it"
+            )
+    if dry_run:
+        print(f"  would write {output}")
+        return
+    write_features(output, table)
+    print(f"  wrote {output}")
+
+
+def parser() -> argparse.ArgumentParser:
+    head, _, tail = (__doc__ or "").partition("\n")
+    made = argparse.ArgumentParser(
+        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
+    add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
+    add("--modality", help="its name, such as image; of a folder, all that are found")
+    add("--source", type=Path, required=True, help=f"folder, or file ({', '.join(READERS)})")
+    add("--ids", type=Path, help="which row is of which item: .csv, .tsv, .json, .txt or .npy")
+    add("--id-column", help="column of ids in --ids, or else in the source")
+    add("--row-column", help="column of row numbers in --ids")
+    add("--rows-are-ids", action="store_true", help="row k is of the item whose id is k")
+    add("--drop-unnamed-rows", action="store_true", help="leave out rows that no id names")
+    add("--overwrite", action="store_true", help="replace a feature file that is there")
+    add("--dry-run", action="store_true", help="check and show, and write nothing")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, see ``run_script``."""
+    return run_script(import_features, arguments)

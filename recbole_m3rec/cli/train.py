@@ -1,0 +1,217 @@
+"""The command line: RecBole's own, and three things to do with a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import linecache
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.cli.arguments import UsageError, parse
+from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.quick_start import checkpoints as saved_runs
+from recbole_m3rec.quick_start.recommend import write_recommendations
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for a user's error, 130 if interrupted.
+
+    Args:
+        arguments: the arguments after the program's name; None takes the process's own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    process_arguments = sys.argv
+    try:
+        options, settings = parse(given)
+        # RecBole reads settings from here, and warns about whatever else it finds.
+        sys.argv = [process_arguments[0], *settings]
+        dispatch(options)
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. The best epoch so far, if any, is in its checkpoint; go on with "
+            "--resume CHECKPOINT.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except Exception as error:
+        message = users_error(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return USER_ERROR
+    finally:
+        sys.argv = process_arguments
+    return 0
+
+
+def dispatch(options: argparse.Namespace) -> None:
+    """Do what the options ask for, then say what came of it."""
+    if options.evaluate is not None:
+        evaluate(options)
+    elif options.topk is not None:
+        recommend(options)
+    else:
+        train(options)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train and test by ``recbole.quick_start.run``, from the start or from a checkpoint."""
+    from recbole.quick_start import run
+
+    settings = None
+    model, dataset = options.model, options.dataset
+    if options.resume is not None:
+        saved = open_checkpoint(options.resume, options)
+        model, dataset = saved.model, saved.dataset
+        settings = saved_runs.settings_to_resume(saved)
+        given = [argument[len("--epochs=") :] for argument in sys.argv if "--epochs=" in argument]
+        epochs = given[0] if given else str(saved.epochs)
+        if not epochs.isdecimal():
+            raise UsageError(f"--epochs={epochs} is no number of epochs.")
+        if saved.epoch + 1 >= int(epochs):
+            raise UsageError(
+                f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
+                f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."
+            )
+    else:
+        named: dict[str, Any] = {}
+        for file in options.config_files:
+            named.update(read_yaml(Path(file)))
+        for key, value in (("model", model), ("dataset", dataset)):
+            if value is None and key not in named:
+                raise UsageError(
+                    f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; "
+                    "--help shows more."
+                )
+    saved_runs.install_resuming()
+    with saved_runs.noting_checkpoint() as checkpoints:
+        result = run(
+            model,
+            dataset,
+            config_file_list=options.config_files or None,
+            config_dict=settings,
+            nproc=options.nproc,
+            world_size=options.world_size,
+            ip=options.ip,
+            port=options.port,
+            group_offset=options.group_offset,
+        )
+    if result is None:  # several machines, and the first one has the result
+        return
+    valid = result["best_valid_result"]
+    print_metrics({"valid": valid or {}, "test": result["test_result"] or {}})
+    # A resumed training that did not get better leaves its checkpoint as it was.
+    saved_files = [*checkpoints, *result.get("checkpoint", ())] or [options.resume]
+    print_places(saved_files[-1], result.get("log"))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Compute a checkpoint's metrics on validation and test data again."""
+    from recbole.utils import get_trainer
+
+    run = open_checkpoint(options.evaluate, options)
+    config, model, _, loaders, _ = saved_runs.load_saved_run(run)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer.eval_collector.data_collect(loaders[0])
+    results = {
+        name: trainer.evaluate(loader, load_best_model=False, show_progress=config["show_progress"])
+        for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
+    }
+    for name, result in results.items():
+        logging.getLogger().info(f"{name} result : {result}")
+    print_metrics(results)
+    print_places(run.path)
+
+
+def recommend(options: argparse.Namespace) -> None:
+    """Write the best items of every user into a CSV file."""
+    run = open_checkpoint(options.topk, options)
+    config, model, dataset, _, interactions = saved_runs.load_saved_run(run)
+    users = write_recommendations(
+        options.output,
+        config=config,
+        model=model,
+        dataset=dataset,
+        interactions=interactions,
+        k=options.k,
+        keep_seen=options.keep_seen,
+    )
+    print(f"recommendations: {options.output}, up to {options.k} items for each of {users:,} users")
+    print_places(run.path)
+
+
+def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
+    """Read a checkpoint that may be named together with its own model and dataset only.
+
+    Raises:
+        UsageError: another model or dataset is named.
+    """
+    run = saved_runs.read_saved_run(path)
+    for key, saved, given in (
+        ("model", run.model, options.model),
+        ("dataset", run.dataset, options.dataset),
+    ):
+        if given is not None and given != saved:
+            raise UsageError(f"{path} is of {key} {saved}, not {given}. Leave out --{key}.")
+    return run
+
+
+def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a table with a row per metric and a column per result, missing values as a dash."""
+    rows = [["metric", *results]]
+    for metric in next(iter(sorted(results.values(), key=len, reverse=True)), {}):
+        values = (result.get(metric) for result in results.values())
+        rows.append([metric, *("-" if value is None else f"{value:.4f}" for value in values)])
+    width = max(len(row[0]) for row in rows)
+    print()
+    for name, *cells in rows:
+        print(name.ljust(width) + "".join(cell.rjust(10) for cell in cells))
+    print()
+
+
+def print_places(checkpoint: Path | None, log: Path | None = None) -> None:
+    """Print where the checkpoint is and where RecBole logged to, a worker's log if one is given."""
+    print(f"checkpoint: {checkpoint or 'none was saved'}")
+    print(f"log: {log or saved_runs.log_file() or 'none'}")
+
+
+def users_error(error: Exception) -> str | None:
+    """Return one line for an error that the user can mend, None for a fault of the program.
+
+    Ours are the errors whose class this package defines, and those of a value or a file that it
+    raises itself; RecBole's are those that its configuration raises itself. What a worker process
+    raised arrives as the text of its traceback.
+    """
+    text = str(error)
+    if type(error).__name__ == "ProcessRaisedException":
+        found = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
+        return one_line(found[-1]) if found else None
+    if type(error).__module__.partition(".")[0] == "recbole_m3rec":
+        return one_line(text)
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"{error.filename}: {error.strerror}")
+    frame = list(traceback.walk_tb(error.__traceback__))[-1]
+    raised_in = str(frame[0].f_globals.get("__name__"))
+    line = linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()
+    if (
+        isinstance(error, (ValueError, OSError))
+        and raised_in.startswith("recbole_m3rec.")
+        and line.startswith("raise ")  # our own words, not those of what we called
+    ):
+        return one_line(getattr(error, "strerror", None) or text)
+    if raised_in == "recbole.config.configurator":
+        return one_line(f"RecBole refuses the configuration: {text or line}")
+    return None
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())

@@ -1,0 +1,300 @@
+"""What a run of RecBole's measures, written down while it runs: epochs, and values of each user."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_m3rec.evaluator import block_evaluation
+from recbole_m3rec.quick_start.checkpoints import around
+
+
+@dataclass(frozen=True)
+class UserValues:
+    """The test of ``n`` users, a row each (several where several of a user's items are tested).
+
+    Attributes:
+        users: tokens, ``[n]`` str.
+        targets: tokens of the tested items, of several the one that ranks best, ``[n]`` str.
+        history: interactions of the user before the test, ``[n]`` int64.
+        popularity: interactions of the target in the training data, ``[n]`` int64.
+        rank: the target's place among all candidates, from 1, ``[n]`` int64; the number of items,
+            padding included, where ``mask_seen`` puts it out of reach.
+        metrics: names of the columns of ``values``, such as ``ndcg@10``.
+        values: ``[n, n_metrics]`` float64.
+    """
+
+    users: np.ndarray
+    targets: np.ndarray
+    history: np.ndarray
+    popularity: np.ndarray
+    rank: np.ndarray
+    metrics: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclass
+class Recorder:
+    """Listens to a run through RecBole's own seams; the run's numbers stay as they are.
+
+    Attributes:
+        tests: False keeps the test data from the run.
+        on_epoch: called after each epoch that is validated, or trained where none is.
+        epochs: an entry an epoch: ``epoch`` (from 0), ``loss``, ``seconds`` of training, and where
+            it was validated ``score`` and ``valid``.
+    """
+
+    tests: bool = True
+    on_epoch: Callable[[dict[str, Any]], None] = lambda epoch: None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    parameters: int | None = None
+    seconds: float = 0.0
+    _log: Any = None  # all interactions, (users, items) as internal ids
+    _data: tuple[Any, Any, Any] | None = None  # dataset, validation and test loader
+    _columns: dict[str, np.ndarray] = field(default_factory=dict)
+    _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = field(default_factory=list)
+    _before: torch.Tensor | None = None
+    _targets: torch.Tensor | None = None  # of a batch, those out of reach included, see target_keys
+
+    @contextlib.contextmanager
+    def listening(self, folder: Path) -> Iterator[None]:
+        """Listen to the run inside; what it would log beside the data goes into the folder."""
+        from recbole.evaluator.base_metric import TopkMetric
+        from recbole.evaluator.collector import Collector
+        from recbole.quick_start import quick_start
+        from recbole.trainer import trainer as trainers
+
+        with contextlib.ExitStack() as stack:
+            for owner, name, listener in (
+                (quick_start, "init_logger", log_to_stderr),
+                (quick_start, "create_dataset", self._created),
+                (quick_start, "data_preparation", self._split),
+                (trainers, "get_tensorboard", tensorboard_in(folder)),
+                (trainers.Trainer, "_generate_train_loss_output", self._trained),
+                (trainers.Trainer, "_valid_epoch", self._validated),
+                (trainers.Trainer, "evaluate", self._evaluated),
+                (TopkMetric, "topk_result", self._averaged),
+                (trainers.Trainer, "_full_sort_batch_eval", self._scored),
+                (Collector, "eval_batch_collect", self._collected),
+                (block_evaluation, "rank_targets", self._ranked),
+            ):
+                stack.enter_context(around(owner, name, listener))
+            started = perf_counter()
+            yield
+            self.seconds = perf_counter() - started
+
+    def _created(self, original: Callable[..., Any], config: Any) -> Any:
+        dataset = original(config)
+        fields = (dataset.uid_field, dataset.iid_field)
+        self._log = tuple(np.array(dataset.inter_feat[name], dtype=np.int64) for name in fields)
+        return dataset
+
+    def _split(self, original: Callable[..., Any], config: Any, dataset: Any) -> Any:
+        train, valid, test = original(config, dataset)
+        self._data = (dataset, valid, test)
+        return train, valid, test if self.tests else None
+
+    def _trained(
+        self, original: Callable[..., Any], trainer: Any, epoch: int, start: float, end: float,
+        losses: Any,
+    ) -> Any:  # fmt: skip
+        loss = sum(losses) if isinstance(losses, tuple) else losses
+        entry = {"epoch": epoch, "loss": None if loss is None else float(loss)}
+        self.epochs.append({**entry, "seconds": end - start})
+        if trainer.config["eval_step"] <= 0:
+            self.on_epoch(self.epochs[-1])
+        return original(trainer, epoch, start, end, losses)
+
+    def _validated(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        score, result = original(*args, **kwargs)
+        if self.epochs:
+            numbers = {name: float(value) for name, value in result.items()}
+            self.epochs[-1].update(score=float(score), valid=numbers)
+            self.on_epoch(self.epochs[-1])
+        return score, result
+
+    def _evaluated(
+        self, original: Callable[..., Any], trainer: Any, data: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        self._columns, self._rows = {}, []
+        return original(trainer, data, *args, **kwargs)
+
+    def _averaged(
+        self, original: Callable[..., Any], metric: Any, name: str, value: np.ndarray
+    ) -> Any:
+        for k in metric.topk:
+            self._columns[f"{name}@{k}"] = np.asarray(value[:, k - 1], dtype=np.float64)
+        return original(metric, name, value)
+
+    def _scored(self, original: Callable[..., Any], trainer: Any, batch: Any) -> Any:
+        _, _, positive_u, positive_i = batch  # mask_seen takes some out further in
+        self._targets = target_keys(positive_u, positive_i, trainer.tot_item_num)
+        return original(trainer, batch)
+
+    def _ranked(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        ranking = original(*args, **kwargs)
+        self._before = ranking.before
+        return ranking
+
+    def _collected(
+        self,
+        original: Callable[..., None],
+        collector: Any,
+        scores: Any,
+        interaction: Any,
+        positive_u: Any,
+        positive_i: Any,
+    ) -> None:
+        self._before = None
+        original(collector, scores, interaction, positive_u, positive_i)
+        asked, self._targets = self._targets, None
+        if positive_u is None or positive_i is None or self._data is None:
+            return
+        n_items = self._data[0].item_num
+        ranked = target_keys(positive_u, positive_i, n_items)
+        if self._before is None:
+            if scores.dim() != 2:
+                return
+            here = ranked.to(scores.device)
+            self._before = listed_before(scores, here // n_items, here % n_items)
+        asked = ranked if asked is None else asked
+        all_before = torch.full_like(asked, n_items - 1)  # out of reach: behind every candidate
+        all_before[torch.searchsorted(asked, ranked)] = self._before.cpu()
+        before, rows, targets = (t.numpy() for t in (all_before, asked // n_items, asked % n_items))
+        # Of a row's targets the best one, which comes first in this order.
+        order = np.lexsort((before, rows))
+        first = order[np.unique(rows[order], return_index=True)[1]]
+        users = interaction[self._data[0].uid_field].cpu()
+        if len(users) != len(first):  # candidates were sampled, and each has a row
+            users = torch.unique_consecutive(users)
+        whole = len(users) == len(first)
+        self._rows.append((users.numpy(), targets[first], before[first] + 1) if whole else None)
+
+    def unrounded(self, result: dict[str, Any]) -> dict[str, float]:
+        """Return RecBole's last result as it was before it was rounded, where that is known."""
+        means = {}
+        if self._columns:
+            table = np.stack(list(self._columns.values()), axis=1)
+            means = dict(zip(self._columns, table.mean(axis=0).tolist(), strict=True))
+        return {name: float(means.get(name, value)) for name, value in result.items()}
+
+    def user_values(self) -> UserValues | None:
+        """Return the last evaluation by users; None where it has no such values."""
+        rows = [row for row in self._rows if row is not None]
+        if self._data is None or not self._columns or not rows or len(rows) < len(self._rows):
+            return None
+        users, targets, rank = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        values = np.stack(list(self._columns.values()), axis=1)
+        if len(values) != len(users):
+            return None
+        dataset, valid, test = self._data
+        history, popularity = counts(dataset, self._log, valid, test)
+        return UserValues(
+            users=dataset.id2token(dataset.uid_field, users).astype(str),
+            targets=dataset.id2token(dataset.iid_field, targets).astype(str),
+            history=history[users],
+            popularity=popularity[targets],
+            rank=agreeing(rank, self._columns),
+            metrics=tuple(self._columns),
+            values=values,
+        )
+
+
+def target_keys(rows: torch.Tensor, items: torch.Tensor, n_items: int) -> torch.Tensor:
+    """Return each pair of a batch's row and its target once, ``row * n_items + item``, ascending.
+
+    Args:
+        rows: ``[P]`` int64.
+        items: ``[P]`` int64.
+        n_items: how many items there are, padding included.
+    """
+    return torch.unique(rows.cpu() * n_items + items.cpu())
+
+
+def listed_before(scores: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Count the items before each target: of a higher score, or of the same and a lower id.
+
+    Args:
+        scores: ``[B, n_items]``.
+        rows: the row of each target, ``[P]`` int64.
+        targets: item ids, ``[P]`` int64.
+
+    Returns:
+        ``[P]`` int64.
+    """
+    counted = []
+    for some_rows, some in zip(rows.split(256), targets.split(256), strict=True):
+        all_scores = scores[some_rows]
+        own = all_scores.gather(1, some[:, None])
+        lower = torch.arange(scores.shape[1], device=scores.device) < some[:, None]
+        counted.append(((all_scores > own) | ((all_scores == own) & lower)).sum(dim=1))
+    return torch.cat(counted)
+
+
+def agreeing(rank: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return ranks that say "in the list" exactly where RecBole's lists had a hit.
+
+    RecBole leaves the order of equal scores to chance, so that a target may be in its list or not
+    whatever its rank by item ids.
+
+    Args:
+        rank: from 1, ``[n]`` int64.
+        columns: values of each user by ``metric@k``; ``hit``, ``recall`` or any other is above 0
+            where a target was in the first k.
+    """
+    lengths = sorted({int(name.rpartition("@")[2]) for name in columns})
+    for k in reversed(lengths):
+        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
+        rank = np.where(hit, np.minimum(rank, k), rank)
+    for k in lengths:
+        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
+        rank = np.where(hit, rank, np.maximum(rank, k + 1))
+    return rank
+
+
+def counts(dataset: Any, log: Any, valid: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Count each user's interactions before the test and each item's in the training data.
+
+    Returns:
+        Two arrays over internal ids, int64.
+    """
+    users, items = log
+    history = np.bincount(users, minlength=dataset.user_num)
+    popularity = np.bincount(items, minlength=dataset.item_num)
+    for loader in (valid, test):
+        held_out = loader._dataset.inter_feat
+        tested = np.asarray(held_out[dataset.iid_field], dtype=np.int64)
+        popularity = popularity - np.bincount(tested, minlength=dataset.item_num)
+    of_users = np.asarray(test._dataset.inter_feat[dataset.uid_field], dtype=np.int64)
+    history = history - np.bincount(of_users, minlength=dataset.user_num)
+    return np.maximum(history, 0), np.maximum(popularity, 0)
+
+
+def log_to_stderr(original: Callable[..., Any], config: Any) -> None:
+    """Log what RecBole logs to this process's stderr alone."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        handlers=[logging.StreamHandler(sys.stderr)],
+    )
+
+
+def tensorboard_in(folder: Path) -> Callable[..., Any]:
+    """Return a ``get_tensorboard`` that writes below a folder instead of the working directory."""
+
+    def open_writer(original: Callable[..., Any], logger: Any) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder / "tensorboard"))
+
+    return open_writer

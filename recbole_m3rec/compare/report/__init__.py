@@ -1,0 +1,1 @@
+"""A comparison as HTML, Markdown, LaTeX, CSV and figures."""

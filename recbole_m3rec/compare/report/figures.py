@@ -1,0 +1,257 @@
+"""The pictures of a report, as PNG files."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_m3rec.compare.report.aggregate import Table
+from recbole_m3rec.compare.report.document import Picture
+from recbole_m3rec.compare.report.tables import metric_title
+from recbole_m3rec.compare.results import Outcome, write_bytes
+
+FOLDER = "pictures"
+LONGEST_LIST = 100
+GROUPS = 5
+
+# Okabe and Ito's colours, which the colour-blind tell apart, the darker ones first.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"]
+MARKERS = "osD^vPX*<>"
+LINES = ["-", "--", ":", "-."]
+
+
+def missing_library() -> str | None:
+    """Return why there can be no pictures, None where there can."""
+    if importlib.util.find_spec("matplotlib") is not None:
+        return None
+    return "There are no pictures, for matplotlib is missing: pip install 'recbole_m3rec[plots]'."
+
+
+def draw(table: Table, output: Path, name: str) -> list[Picture]:
+    """Draw what a table's results allow into ``output/pictures``; files begin with ``name``."""
+    names = list(table.cells)
+    metric = table.main_metric
+    if not names or metric is None:
+        return []
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+    drawn = []
+    for kind, drawing in (
+        ("time", draw_time),
+        ("learning", draw_learning),
+        ("history", draw_history),
+        ("popularity", draw_popularity),
+        ("recall", draw_recall),
+    ):
+        with figure() as (canvas, axes):
+            caption = drawing(axes, table, names, metric)
+            if caption is None:
+                continue
+            file = Path(FOLDER) / f"{stem}-{kind}.png"
+            legend(canvas, axes)
+            image = io.BytesIO()
+            canvas.savefig(image, format="png", dpi=160)
+            write_bytes(output / file, image.getvalue())
+            drawn.append(Picture(file, f"{table.dataset}: {caption}"))
+    return drawn
+
+
+@contextmanager
+def figure() -> Iterator[tuple[Any, Any]]:
+    """Yield a figure and its axes; neither a display nor anybody's settings are touched."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(6.6, 4.1), layout="constrained")
+    axes = canvas.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e3e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    yield canvas, axes
+
+
+def legend(canvas: Any, axes: Any) -> None:
+    """Name the lines, beside the axes, names as they are."""
+    handles, labels = axes.get_legend_handles_labels()
+    plain = [label.replace("$", r"\$") for label in labels]
+    if handles:
+        canvas.legend(handles, plain, loc="outside right upper", frameon=False, fontsize=9)
+
+
+def style(place: int) -> dict[str, Any]:
+    """Return the look of the line of a name, by its place in the table."""
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": LINES[place // len(COLOURS) % len(LINES)],
+    }
+
+
+def marker(place: int) -> str:
+    """Return the marker of a name, by its place in the table."""
+    return MARKERS[place % len(MARKERS)]
+
+
+def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw a metric against the time of training, a point for each name."""
+    times = {}
+    for place, name in enumerate(names):
+        cell = table.cells[name].get(metric)
+        if cell is None:
+            continue
+        seconds = np.mean([o.measured["training_seconds"] for o in table.done(name)])
+        times[name] = max(float(seconds), 1e-3)
+        axes.errorbar(
+            times[name],
+            cell.mean,
+            yerr=cell.deviation,
+            color=style(place)["color"],
+            marker=marker(place),
+            markersize=8,
+            capsize=3,
+            linestyle="none",
+            label=name,
+        )
+    if not times:
+        return None
+    if max(times.values()) > 5 * min(times.values()):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("training, seconds")
+    axes.set_ylabel(f"test {metric_title(metric)}")
+    return f"test {metric_title(metric)} against the time of training; bars are one deviation."
+
+
+def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw the validation score after each epoch, a line for each run."""
+    longest = 0
+    for place, name in enumerate(names):
+        label: str | None = name
+        for outcome in table.done(name):
+            scored = [epoch for epoch in outcome.measured["epochs"] if "score" in epoch]
+            if not scored:
+                continue
+            x = [epoch["epoch"] + 1 for epoch in scored]
+            y = [epoch["score"] for epoch in scored]
+            dots = {"marker": marker(place), "markersize": 4} if len(x) < 20 else {}
+            axes.plot(x, y, label=label, linewidth=1.6, alpha=0.85, **dots, **style(place))
+            label = None
+            longest = max(longest, len(x))
+    if longest < 2:
+        return None
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    watched = metric_title(str(table.config.get("valid_metric", "")).lower())
+    axes.set_ylabel(f"valid {watched}")
+    return f"valid {watched} after each epoch, a line for each seed."
+
+
+def draw_history(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw a metric over groups of users with histories of like length."""
+    axes.set_xlabel("interactions of the user before the test")
+    if not draw_groups(axes, table, names, metric, lambda users: users.history):
+        return None
+    return (
+        f"test {metric_title(metric)} by the length of the user's history, in groups of about as "
+        "many users; bars are 95 % intervals of the mean over users."
+    )
+
+
+def draw_popularity(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw a metric over groups of tests whose targets are of like popularity."""
+    axes.set_xlabel("interactions of the tested item in the training data")
+    if not draw_groups(axes, table, names, metric, lambda users: users.popularity):
+        return None
+    return (
+        f"test {metric_title(metric)} by the popularity of the tested item, in groups of about as "
+        "many tests; bars are 95 % intervals of the mean over tests."
+    )
+
+
+def draw_groups(
+    axes: Any, table: Table, names: Sequence[str], metric: str, key: Callable[[Any], np.ndarray]
+) -> bool:
+    """Draw a metric's means over groups of tests; False where there is nothing to draw."""
+    edges: np.ndarray | None = None
+    drawn = 0
+    for place, name in enumerate(names):
+        rows = rows_of(table.done(name), metric, key)
+        if rows is None:
+            continue
+        by, values, seeds = rows
+        if edges is None:
+            edges = group_edges(by)
+            label_groups(axes, by, edges, seeds)
+        group = np.searchsorted(edges, by, side="right")
+        n = np.maximum(np.bincount(group, minlength=len(edges) + 1), 1)
+        mean = np.bincount(group, weights=values, minlength=len(edges) + 1) / n
+        square = np.bincount(group, weights=values**2, minlength=len(edges) + 1) / n
+        # Values of one test under several seeds are no new tests.
+        error = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(n / seeds, 1))
+        x = np.arange(len(n)) + (place - (len(names) - 1) / 2) * min(0.08, 0.6 / len(names))
+        axes.errorbar(
+            x, mean, yerr=error, label=name, marker=marker(place), capsize=2, linewidth=1.4,
+            elinewidth=0.8, **style(place),
+        )  # fmt: skip
+        drawn += 1
+    axes.set_ylabel(f"test {metric_title(metric)}")
+    axes.set_ylim(bottom=0)
+    return drawn > 0
+
+
+def rows_of(
+    outcomes: Sequence[Outcome], metric: str, key: Callable[[Any], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Return what to group by and a metric's value for each test of each run, and the runs."""
+    users = [outcome.users for outcome in outcomes]
+    known = [u for u in users if u is not None and metric in u.metrics]
+    if not known:
+        return None
+    by = np.concatenate([key(u) for u in known])
+    values = np.concatenate([u.values[:, u.metrics.index(metric)] for u in known])
+    return by, values, len(known)
+
+
+def group_edges(values: np.ndarray) -> np.ndarray:
+    """Return where groups of about equal size begin, but for the first; at most four."""
+    quantiles = np.quantile(values, np.arange(1, GROUPS) / GROUPS, method="lower")
+    edges = np.unique(quantiles)
+    return edges[edges > values.min()]
+
+
+def label_groups(axes: Any, by: np.ndarray, edges: np.ndarray, seeds: int) -> None:
+    """Write the range of each group and how many tests it has."""
+    starts = [int(by.min()), *map(int, edges)]
+    ends = [*(int(edge) - 1 for edge in edges), int(by.max())]
+    sizes = np.bincount(np.searchsorted(edges, by, side="right"), minlength=len(starts)) // seeds
+    axes.set_xticks(range(len(starts)))
+    axes.set_xticklabels(
+        f"{a}\nn = {n:,}" if a == b else f"{a} to {b}\nn = {n:,}"
+        for a, b, n in zip(starts, ends, sizes, strict=True)
+    )
+
+
+def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw the share of tests whose target is among the first K, for K up to 100."""
+    lengths = np.arange(1, LONGEST_LIST + 1)
+    drawn = False
+    for place, name in enumerate(names):
+        users = [outcome.users for outcome in table.done(name)]
+        ranks = [u.rank for u in users if u is not None]
+        if not ranks:
+            continue
+        ordered = np.sort(np.concatenate(ranks))
+        share = np.searchsorted(ordered, lengths, side="right") / len(ordered)
+        axes.plot(lengths, share, label=name, linewidth=1.8, **style(place))
+        drawn = True
+    if not drawn:
+        return None
+    axes.set_xlabel("K, length of the list")
+    axes.set_ylabel("Recall@K")
+    axes.set_xlim(0, LONGEST_LIST)
+    axes.set_ylim(bottom=0)
+    return f"share of tests whose item is among the first K (Recall@K), K from 1 to {LONGEST_LIST}."

@@ -1,0 +1,201 @@
+"""Unknown names and unusable interaction files: one error each that says what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
+from recbole_m3rec.datasets.amazon.releases import command_for
+from recbole_m3rec.support.suggestions import did_you_mean
+
+
+class UnknownNameError(ValueError):
+    """No model or dataset has this name."""
+
+
+class InteractionFileError(ValueError):
+    """An ``.inter`` file from which nothing can be learned."""
+
+
+MODEL_FAMILIES = (
+    "general_recommender",
+    "context_aware_recommender",
+    "sequential_recommender",
+    "knowledge_aware_recommender",
+    "exlib_recommender",
+)
+
+# Words of the names under which Amazon's review data is published, by category.
+AMAZON_WORDS = frozenset(
+    ("amazon", "beauty", "toys", "games", "sports", "outdoors", "clothing", "shoes", "jewelry")
+    + ("books", "electronics", "home", "kitchen", "office", "baby", "grocery", "automotive")
+    + ("cds", "vinyl", "movies", "tools", "pet", "instruments", "garden", "health", "music")
+)
+
+
+def install() -> None:
+    """Put the checks where RecBole looks names up and reads interactions."""
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(Config, "_get_model_and_dataset")
+    def find(original: Callable[..., Any], self: Any, model: Any, dataset: Any) -> Any:
+        name = model if model is not None else self.external_config_dict.get("model")
+        if isinstance(name, str):
+            refuse_unknown_model(name)
+        return original(self, model, dataset)
+
+    @wrap(Dataset, "_download")
+    def download(original: Callable[..., None], self: Any) -> None:
+        refuse_unknown_dataset(self.dataset_name, Path(self.dataset_path))
+        original(self)
+
+    @wrap(Dataset, "_load_inter_feat")
+    def load(original: Callable[..., None], self: Any, token: str, dataset_path: str) -> None:
+        parts = [f".{name}" for name in self.benchmark_filename_list or ()] or [""]
+        for part in parts:
+            check_interaction_file(Path(dataset_path) / f"{token}{part}.inter", self.config)
+        original(self, token, dataset_path)
+
+    @wrap(Dataset, "_data_filtering")
+    def keep_some(original: Callable[..., None], self: Any) -> None:
+        before = len(self.inter_feat)
+        try:
+            original(self)
+        except ValueError as error:
+            if len(self.inter_feat):
+                raise
+            raise InteractionFileError(
+                f"None of the {before:,} interactions of `{self.dataset_name}` is left after "
+                f"filtering: user_inter_num_interval {self.config['user_inter_num_interval']}, "
+                f"item_inter_num_interval {self.config['item_inter_num_interval']}, val_interval "
+                f"{self.config['val_interval']}. Loosen them, e.g. "
+                '--user_inter_num_interval="[0,inf)" --item_inter_num_interval="[0,inf)".'
+            ) from error
+
+
+def model_names() -> dict[str, set[str]]:
+    """Return by module name in small letters what each of RecBole's model modules may be called."""
+    names: dict[str, set[str]] = {name.lower(): {name} for name in OWN_MODELS}
+    for family in MODEL_FAMILIES:
+        spec = importlib.util.find_spec(f"recbole.model.{family}")
+        classes = vars(sys.modules.get(f"recbole.model.{family}", object))
+        folders = (spec.submodule_search_locations if spec else None) or []
+        for module in pkgutil.iter_modules(folders):
+            exported = {name for name in classes if name.lower() == module.name}
+            exported -= {module.name} if len(exported) > 1 else set()
+            names.setdefault(module.name, set()).update(exported or {module.name})
+    return names
+
+
+def refuse_unknown_model(name: str) -> None:
+    """Raise where RecBole would not find a model of this name, capitals included.
+
+    Raises:
+        UnknownNameError: names the nearest models.
+    """
+    try:
+        from recbole.utils import get_model
+
+        get_model(name)
+    except (ValueError, AttributeError, ModuleNotFoundError) as error:
+        known = model_names()
+        if isinstance(error, ModuleNotFoundError) and name in known.get(name.lower(), ()):
+            raise  # a model that needs a library which is not installed
+        candidates = known.get(name.lower()) or {each for names in known.values() for each in names}
+        raise UnknownNameError(
+            f"There is no model `{name}`.{did_you_mean(name, candidates)} Models are named as "
+            "their classes, capitals included; all of RecBole's are available, and "
+            f"{', '.join(OWN_MODELS)}."
+        ) from error
+
+
+def refuse_unknown_dataset(name: str, path: Path) -> None:
+    """Raise for a dataset that lies nowhere and that RecBole cannot download.
+
+    Args:
+        name: the dataset's name.
+        path: the folder where RecBole expects its files.
+
+    Raises:
+        UnknownNameError: names the nearest datasets and, for Amazon's, how to prepare one.
+    """
+    downloadable = known_downloads()
+    if name in downloadable:
+        return
+    folder = path.parent
+    present = [file.parent.name for file in folder.glob("*/*.inter")]
+    prepared = [file.stem for file in (properties_folder() / "dataset").glob("*.yaml")]
+    expected = path / f"{name}.inter"
+    message = f"There is no dataset `{name}`: {expected} does not exist."
+    command = command_for(name)
+    if command is not None:
+        message += f" If it is one of Amazon's, prepare it once: `{command}`."
+    elif AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
+        message += (
+            " If it is one of Amazon's, `python dataset_scripts/amazon.py --help` shows the names"
+            " of its categories."
+        )
+    message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
+    raise UnknownNameError(
+        f"{message} For data of your own, write {expected} with the columns `user_id:token`, "
+        "`item_id:token` and `timestamp:float`, separated by tabs, or name another place for the "
+        "folders of datasets by --data_path."
+    )
+
+
+def known_downloads() -> set[str]:
+    """Return the names of the datasets that RecBole downloads, the shipped ``ml-100k`` included."""
+    import recbole
+    import yaml
+
+    file = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
+    return {*yaml.safe_load(file.read_text(encoding="utf-8")), "ml-100k"}
+
+
+def check_interaction_file(path: Path, config: Any) -> None:
+    """Read the first two lines of an ``.inter`` file.
+
+    Raises:
+        InteractionFileError: no file, an empty one, one without header, columns or rows.
+    """
+    separator = config["field_separator"]
+    fields = [config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]]
+    wanted = separator.join(
+        [*(f"{field}:token" for field in fields if field), f"{config['TIME_FIELD']}:float"]
+    )
+    if not path.is_file():
+        raise InteractionFileError(
+            f"{path} does not exist. The folder of a dataset holds a file of that name, whose "
+            f"first line is {wanted!r}."
+        )
+    with open(path, encoding=config["encoding"] or "utf-8") as file:
+        header, first = file.readline().rstrip("\r\n"), file.readline()
+    if not header.strip():
+        what = "is empty" if os.path.getsize(path) == 0 else "begins with an empty line"
+        raise InteractionFileError(f"{path} {what}. Its first line must be {wanted!r}.")
+    columns = [column.strip() for column in header.split(separator)]
+    named = re.compile(r"[^:]+:(token|float|token_seq|float_seq)")
+    if not all(named.fullmatch(column) for column in columns):
+        raise InteractionFileError(
+            f"{path}, line 1, is no header: {header[:80]!r}. Expected names with types, separated "
+            f"by {separator!r}, such as {wanted!r}; types are token, float, token_seq, float_seq."
+        )
+    present = [column.split(":")[0] for column in columns]
+    missing = [field for field in fields if field and field not in present]
+    if missing:
+        raise InteractionFileError(
+            f"{path} has no column {' and no column '.join(missing)}; it has {', '.join(present)}. "
+            "Rename a column, or name yours by USER_ID_FIELD and ITEM_ID_FIELD."
+        )
+    if not first.strip():
+        raise InteractionFileError(f"{path} holds a header and no interaction.")

@@ -1,0 +1,203 @@
+"""The plugin's configuration layers, after all of RecBole's own and before the user's.
+
+RecBole's internal layers < ``overall.yaml`` < ``model/<Model>.yaml`` < ``dataset/<dataset>.yaml`` <
+the same three in ``properties/`` of the working directory < config files < dict < command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
+from recbole_m3rec.support.suggestions import nearest
+
+OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
+
+# RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
+DATASET_KEYS = (
+    *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
+)
+
+FILES_KEY = "configuration_files"
+
+# Keys that say what to do and where, and are no settings of a model.
+LAUNCHER_KEYS = frozenset(
+    ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
+    + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
+    + ("resume", "evaluate", "output", "feature_digests")
+)
+
+# Settings that RecBole reads and that stand in none of its YAML files.
+KEYS_WITHOUT_FILE = frozenset(["encoding", "reg_weight", "neg_sampling", "training_neg_sample_num"])
+
+# A user's key at least this alike to a known one is taken for a slip (0 to 1).
+SLIP = 0.75
+
+
+def properties_folder() -> Path:
+    """Return the plugin's ``properties/``: inside an installed package, beside it in a clone."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"recbole_m3rec has lost its configuration: no properties/overall.yaml in {package} or "
+        "beside it. Install the package again."
+    )
+
+
+def layer_files(folder: Path, model: str, dataset: str) -> Iterator[Path]:
+    """Yield the files of one ``properties/`` folder that exist, in rising order of precedence."""
+    for name in ("overall.yaml", f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
+        if (folder / name).is_file():
+            yield folder / name
+
+
+def install() -> None:
+    """Put the layers into RecBole's ``Config``."""
+    from recbole.config import Config
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(Config, "_load_config_files")
+    def remember_config_files(original: Callable[..., Any], self: Any, file_list: Any) -> Any:
+        self._config_files = [str(file) for file in file_list or ()]
+        return original(self, file_list)
+
+    @wrap(Config, "_update_internal_config_dict")
+    def remember_internal_files(original: Callable[..., Any], self: Any, file: str) -> Any:
+        self._internal_files.append(os.path.normpath(file))
+        return original(self, file)
+
+    @wrap(Config, "_load_internal_config_dict")
+    def load(
+        original: Callable[..., None], self: Any, model: str, model_class: type, dataset: str
+    ) -> None:
+        # RecBole extends this list in place, and the list is the module's own.
+        self.parameters["Dataset"] = [*self.parameters["Dataset"], *DATASET_KEYS]
+        self._internal_files = []
+        original(self, model, model_class, dataset)
+        add_layers(self, model, dataset)
+
+
+def add_layers(config: Any, model: str, dataset: str) -> None:
+    """Lay the plugin's and the working directory's files over RecBole's internal configuration."""
+    values = config.internal_config_dict
+    recboles = copy.deepcopy(values)
+    own = properties_folder()
+    files = list(layer_files(own, model, dataset))
+    for file in files:
+        values.update(read_yaml(file))
+    keep_what_the_model_needs(values, recboles, files[0])
+
+    local = Path.cwd() / "properties"
+    users_files: list[Path] = []
+    if local.is_dir() and not local.samefile(own):
+        users_files = list(layer_files(local, model, dataset))
+    users_layers = {str(file): read_yaml(file) for file in users_files}
+    config._unread_keys = []
+    if model in OWN_MODELS:
+        known = known_keys(config)
+        for where, layer in {
+            **users_layers,
+            ", ".join(config._config_files): config.file_config_dict,
+            "the configuration given as a dict": config.variable_config_dict,
+            "the command line": config.cmd_config_dict,
+        }.items():
+            config._unread_keys += refuse_slips(layer, known, where)
+
+    chosen: dict[str, Any] = {}
+    for layer in (*users_layers.values(), config.external_config_dict):
+        chosen.update(layer)
+    config._named_keys = frozenset(chosen)
+    for layer in users_layers.values():
+        values.update(layer)
+    if "train_neg_sample_args" not in chosen:
+        values["train_neg_sample_args"] = negative_sampling(recboles, {**values, **chosen})
+    values[FILES_KEY] = [
+        *config._internal_files,
+        *map(str, [*files, *users_files]),
+        *config._config_files,
+    ]
+
+
+def keep_what_the_model_needs(
+    values: dict[str, Any], recboles: dict[str, Any], overall: Path
+) -> None:
+    """Give back what ``overall.yaml`` took from models that cannot run without.
+
+    Context-aware and decision-tree models classify labelled interactions and rank nothing: their
+    evaluation stays RecBole's. A model that reads user, item or graph columns keeps them, and
+    those of the interactions, beside the protocol's.
+    """
+    from recbole.utils import ModelType
+
+    protocol = read_yaml(overall)
+    labelled = values["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE)
+    if labelled:
+        for key in ("eval_args", "metrics", "valid_metric"):
+            if values.get(key) == protocol.get(key):
+                values[key] = recboles[key]
+    needed = recboles.get("load_col") or {}
+    columns = values.get("load_col")
+    reads_more = labelled or bool(set(needed) - {"inter"})
+    if reads_more and isinstance(columns, dict) and columns == protocol.get("load_col"):
+        values["load_col"] = {
+            suffix: list(dict.fromkeys([*columns.get(suffix, ()), *needed.get(suffix, ())]))
+            for suffix in {**columns, **needed}
+        }
+
+
+def negative_sampling(
+    recboles: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the ``train_neg_sample_args`` that the model's loss needs.
+
+    A sequential model with a softmax over all items takes none and fails with any. Every other gets
+    RecBole's: one uniform negative, or none for models that learn from labels.
+    """
+    from recbole.utils import ModelType
+
+    if values["MODEL_TYPE"] == ModelType.SEQUENTIAL and values.get("loss_type") == "CE":
+        return None
+    return copy.deepcopy(recboles.get("train_neg_sample_args"))
+
+
+def known_keys(config: Any) -> set[str]:
+    """Return every key that some part of RecBole or of the plugin reads for this model."""
+    known = {key for keys in config.parameters.values() for key in keys}
+    known |= set(config.internal_config_dict) | LAUNCHER_KEYS | KEYS_WITHOUT_FILE
+    # Mamba4Rec refuses modalities with a reason of its own, better than "unknown key".
+    return known | set(read_yaml(properties_folder() / "model" / "M3Rec.yaml"))
+
+
+def refuse_slips(values: Mapping[str, Any], known: set[str], where: str) -> list[str]:
+    """Return the unknown keys, none of which may look like a known one.
+
+    Raises:
+        ConfigurationError: a key that nothing reads is nearly one that M3Rec knows.
+    """
+    unknown = [key for key in values if key not in known]
+    for key in unknown:
+        meant = nearest(key, known, likeness=SLIP)
+        if meant:
+            raise ConfigurationError(
+                f"Unknown configuration key `{key}` in {where}. Did you mean "
+                f"{' or '.join(f'`{name}`' for name in meant)}?"
+            )
+    return unknown
+
+
+def announce(config: Any) -> None:
+    """Log which files made this configuration, and which keys of the user nothing reads."""
+    logger = getLogger()
+    files = config[FILES_KEY] or []
+    logger.info("Configuration files, each over those before it:\n  " + "\n  ".join(files))
+    unread = getattr(config, "_unread_keys", [])
+    if unread:
+        logger.warning(f"Configuration keys that nothing reads: {', '.join(unread)}")

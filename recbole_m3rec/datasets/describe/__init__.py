@@ -1,0 +1,1 @@
+"""Describe a dataset: its log, its features, one figure."""

@@ -1,0 +1,1 @@
+"""Download item images and report what came."""

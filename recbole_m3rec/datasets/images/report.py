@@ -1,0 +1,90 @@
+"""The report on fetched images: what became of each item, read again by the next run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from recbole_m3rec.support.safe_write import CannotWriteError, new_files
+
+REPORT_NAME = "download.csv"
+
+STORED, REFUSED, FAILED = "stored", "refused", "failed"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one item's image: a line of the report.
+
+    ``status`` is ``stored``; ``refused``, which another run would not change (404, no image, a
+    placeholder); or ``failed``, which the next run tries again (a time-out, 503).
+    """
+
+    item_id: str
+    status: str
+    reason: str
+    url: str
+    file: str = ""
+    bytes: str = ""
+    sha256: str = ""
+
+
+def read_report(folder: Path) -> dict[str, Entry]:
+    """Read the report of an earlier run, by item; of a line that was cut off nothing."""
+    names = [field.name for field in fields(Entry)]
+    found: dict[str, Entry] = {}
+    path = folder / REPORT_NAME
+    if path.is_file():
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.reader(file):
+                if len(row) == len(names) and row[1] in (STORED, REFUSED, FAILED):
+                    found[row[0]] = Entry(*row)
+    return found
+
+
+def count_reasons(entries: Iterable[Entry]) -> dict[str, int]:
+    """Count the items without an image by reason, the most frequent first."""
+    counts: dict[str, int] = defaultdict(int)
+    for entry in entries:
+        if entry.status != STORED:
+            counts[entry.reason.partition(",")[0].partition(" (")[0]] += 1
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def write_report(folder: Path, entries: Iterable[Entry]) -> None:
+    """Write the report anew, sorted by item, all or nothing."""
+    names = [field.name for field in fields(Entry)]
+    with new_files(folder / REPORT_NAME) as [new]:
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(names)
+        table.writerows(
+            asdict(entry).values() for entry in sorted(entries, key=lambda entry: entry.item_id)
+        )
+        with new.writing():
+            new.file.write(text.getvalue().encode())
+
+
+class GrowingReport:
+    """The report while it grows: each line is with the system before the next fetch is awaited."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> GrowingReport:
+        self._file = open(self._path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        return self
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        try:
+            csv.writer(self._file).writerows(asdict(entry).values() for entry in entries)
+            self._file.flush()
+        except OSError as error:
+            raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""Reading and fetching raw files: lines, ids, problems, downloads."""

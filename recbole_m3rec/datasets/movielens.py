@@ -1,0 +1,269 @@
+"""MovieLens releases, with overviews and posters that the user brings, to RecBole datasets."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recbole_m3rec.atomic.inter_file import (
+    Filters,
+    NothingLeftError,
+    counts,
+    filtered,
+    write_interactions,
+)
+from recbole_m3rec.atomic.item_file import write_row
+from recbole_m3rec.datasets.amazon.item_fields import clean
+from recbole_m3rec.datasets.io.problems import Problems
+from recbole_m3rec.datasets.io.raw_lines import RawFileError, reading
+from recbole_m3rec.datasets.tables import csv_rows, interactions
+from recbole_m3rec.datasets.tables.images import check_images
+from recbole_m3rec.datasets.tables.interactions import read_purchases
+from recbole_m3rec.datasets.tables.prepare import recipe
+from recbole_m3rec.datasets.tables.read_table import TextTable, as_strings, open_table
+from recbole_m3rec.datasets.tables.time_formats import EPOCH
+from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
+from recbole_m3rec.support.safe_write import new_files
+
+SHIPPED = "ml-100k"  # RecBole reads this dataset from its own package, whatever lies elsewhere
+FIELDS = {"movie_title": "token_seq", "release_year": "token", "class": "token_seq"}
+OVERVIEW = "overview"
+PROBLEMS = {
+    "movies_repeated": "a movie that an earlier line describes too, the first one wins",
+    "overviews_repeated": "a movie with an overview on an earlier line, the first one wins",
+    "overviews_of_other_movies": "an overview of a movie that nobody has rated, not used",
+    "overviews_of_another_title": "an overview of a movie that has another title here, used",
+}
+_LOG = ("user", "item", "rating", "time")
+_MOVIE = ("item", "title", "genres")
+_GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
+           "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery",
+           "Romance", "Sci-Fi", "Thriller", "War", "Western")  # fmt: skip
+_TITLE = re.compile(r"(?P<title>.*?)\s*\((?P<year>\d{4})\)\s*(?:\([A-Z]+\))?\s*$")
+
+
+@dataclass(frozen=True)
+class Release:
+    """The two tables of a release that are used, whatever else lies beside them."""
+
+    name: str
+    ratings: TextTable
+    movies: TextTable
+
+
+def find_release(source: Path) -> Release:
+    """Find a release in its folder or zip file, or RecBole's ``ml-100k`` in its folder.
+
+    Raises:
+        RawFileError: no such folder or file, or none of the known releases in it.
+    """
+    if not source.exists():
+        raise RawFileError(f"{source}: there is no such folder or zip file")
+    if source.is_dir():
+        places: list[Any] = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
+    elif zipfile.is_zipfile(source):
+        root = zipfile.Path(source)
+        places = [root, *(path for path in root.iterdir() if path.is_dir())]
+    else:
+        raise RawFileError(f"{source}: neither a folder nor a zip file, or a damaged one")
+    for place in places:
+        for ratings, tables in _FORMS.items():
+            if (place / ratings).is_file():
+                log, movies = tables(place)
+                if not movies.path.is_file():
+                    raise RawFileError(f"{place}: has {ratings}, but no {movies.path.name}")
+                return Release(_name(source, place, ratings), log, movies)
+    raise RawFileError(
+        f"{source}: holds none of {', '.join(_FORMS)}. Expected the folder or zip file of ml-100k,"
+        " ml-1m or ml-latest-small, as published"
+    )
+
+
+def prepare_movielens(
+    release: Release,
+    folder: Path,
+    name: str,
+    *,
+    overviews: Path | None = None,
+    posters: Path | None = None,
+    recipe_file: Path | None = None,
+    show_progress: bool | None = None,
+) -> dict[str, Any]:
+    """Write ``<name>.inter``, ``.item`` and ``.stats.json``, and return what the last one says.
+
+    Args:
+        release: what to read.
+        folder: where the files go, made if need be.
+        name: of the dataset.
+        overviews: a table with the columns ``movie_id`` and ``overview``, and ``title`` to check.
+        posters: a folder of ``<movie id>.jpg``, or a table of ``item_id`` and ``path``; checked.
+        recipe_file: YAML for texts; left as it is where it is there.
+        show_progress: None shows progress bars on terminals alone.
+
+    Raises:
+        RawFileError: a file is damaged or something else.
+        ImageSourceError: posters that belong to no movie.
+        NothingLeftError: no rating.
+        CannotWriteError: e.g. the disk is full; files that were there are unchanged.
+    """
+    problems = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS | PROBLEMS)
+    path = release.ratings.path
+    with reading(path, "ratings", show_progress) as progress:
+        columns = {role: role for role in _LOG}
+        log, n_rows = read_purchases(release.ratings, columns, EPOCH, problems, progress)
+    if not len(log):
+        raise NothingLeftError(f"{path}: none of its {n_rows:,} lines is a rating")
+    log, _ = filtered(log, Filters(k_core=1), str(path))
+    wanted = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
+    movies, n_unrated = _movies(release.movies, wanted, problems)
+    fields = dict(FIELDS)
+    result = {
+        "release": release.name,
+        **counts(log),
+        "lines_of_ratings": n_rows,
+        "items_with_metadata": len(movies),
+        "items_without_metadata": len(wanted) - len(movies),
+        "movies_never_rated": n_unrated,
+    }
+    if overviews is not None:
+        fields[OVERVIEW] = "token_seq"
+        result["items_with_overview"] = _add_overviews(overviews, movies, problems)
+    if posters is not None:
+        found = images_in_folder(posters) if posters.is_dir() else images_by_mapping(posters)
+        result |= check_images(found, wanted, posters)[1]
+    result["problems"] = problems.found()
+    inter, item, stats = (folder / f"{name}.{kind}" for kind in ("inter", "item", "stats.json"))
+    recipes = [recipe_file] if recipe_file is not None and not recipe_file.exists() else []
+    with new_files(inter, item, *recipes, stats) as files:
+        with files[0].writing():
+            write_interactions(log, files[0].file)
+        with files[1].writing():
+            heads = [f"{field}:{kind}" for field, kind in fields.items()]
+            write_row(files[1].file, ["item_id:token", *heads])
+            for movie, row in movies.items():
+                write_row(files[1].file, [movie, *(row.get(field, "") for field in fields)])
+        if recipes:
+            with files[2].writing():
+                files[2].file.write(recipe(name, list(fields)).encode())
+        with files[-1].writing():
+            files[-1].file.write((json.dumps(result, indent=2) + "\n").encode())
+    return result | {"written": [str(path) for path in (inter, item, *recipes, stats)]}
+
+
+def _movies(
+    table: TextTable, wanted: list[str], problems: Problems
+) -> tuple[dict[str, dict[str, str]], int]:
+    """Return the fields of the rated movies by id, and how many others there are."""
+    rated, movies, n_others = set(wanted), {}, 0
+    for arrays, lines in table.chunks(table.names, problems):
+        texts = {name: as_strings(array).to_pylist() for name, array in arrays.items()}
+        for row, line in enumerate(lines.tolist()):
+            movie = {name: column[row] for name, column in texts.items()}
+            if movie["item"] not in rated:
+                n_others += 1
+            elif movie["item"] in movies:
+                problems.add("movies_repeated", table.path, [line])
+            else:
+                movies[movie["item"]] = _fields(movie)
+    return movies, n_others
+
+
+def _fields(movie: Mapping[str, str]) -> dict[str, str]:
+    if "movie_title" in movie:  # of RecBole's own file
+        return {field: clean(movie[field]) for field in FIELDS}
+    found = _TITLE.match(movie["title"])
+    genres = movie.get("genres", "").replace("(no genres listed)", "").split("|")
+    if "genres" not in movie:
+        genres = [genre for genre in _GENRES if movie[genre] == "1"]
+    return {
+        "movie_title": clean(found["title"] if found else movie["title"]),
+        "release_year": found["year"] if found else "",
+        "class": clean(" ".join(genres)),
+    }
+
+
+def _add_overviews(path: Path, movies: Mapping[str, dict[str, str]], problems: Problems) -> int:
+    """Add the overviews of a table to their movies, and return how many have one."""
+    table = open_table(path)
+    ids = [name for name in ("movie_id", "movieId", "item_id", "id") if name in table.names]
+    if not ids or OVERVIEW not in table.names:
+        raise RawFileError(
+            f"{path}, line 1: expected the columns movie_id, overview and, if you like, title;"
+            f" found {', '.join(table.names)}"
+        )
+    names = [ids[0], OVERVIEW, *(["title"] if "title" in table.names else [])]
+    for arrays, lines in table.chunks(names, problems):
+        rows = zip(*(as_strings(arrays[name]).to_pylist() for name in names), strict=True)
+        for line, (movie, overview, *title) in zip(lines.tolist(), rows, strict=True):
+            if not overview:
+                continue
+            if movie not in movies:
+                problems.add("overviews_of_other_movies", path, [line])
+                continue
+            row = movies[movie]
+            if OVERVIEW in row:
+                problems.add("overviews_repeated", path, [line])
+                continue
+            if title and title[0] and _plain(title[0]) != _plain(row["movie_title"]):
+                problems.add("overviews_of_another_title", path, [line])
+            row[OVERVIEW] = clean(overview)
+    return sum(OVERVIEW in row for row in movies.values())
+
+
+def _plain(title: str) -> str:
+    """Return what is left of a title without year, capitals and signs."""
+    found = _TITLE.match(title)
+    return re.sub(r"\W+", "", found["title"] if found else title).lower()
+
+
+def _name(source: Path, place: Any, ratings: str) -> str:
+    known = {"u.data": "ml-100k", "ml-100k.inter": "ml-100k", "ratings.dat": "ml-1m"}
+    here = [place.name, source.stem]
+    return next((name for name in here if name.startswith("ml-")), known.get(ratings, "movielens"))
+
+
+def _ml_100k(place: Any) -> tuple[TextTable, TextTable]:
+    item = ("item", "title", "day", "video_day", "url", *_GENRES)
+    return (
+        TextTable(place / "u.data", _LOG, "\t", "latin-1", header=False, quoted=False),
+        TextTable(place / "u.item", item, "|", "latin-1", header=False, quoted=False),
+    )
+
+
+def _ml_1m(place: Any) -> tuple[TextTable, TextTable]:
+    return (
+        TextTable(place / "ratings.dat", _LOG, "::", "latin-1", header=False, quoted=False),
+        TextTable(place / "movies.dat", _MOVIE, "::", "latin-1", header=False, quoted=False),
+    )
+
+
+def _ml_latest(place: Any) -> tuple[TextTable, TextTable]:
+    return (
+        TextTable(place / "ratings.csv", _LOG, ",", "utf-8"),
+        TextTable(place / "movies.csv", _MOVIE, ",", "utf-8"),
+    )
+
+
+def _recboles(place: Any) -> tuple[TextTable, TextTable]:
+    names = ("item", *FIELDS)
+    return (
+        TextTable(place / "ml-100k.inter", _LOG, "\t", "utf-8"),
+        TextTable(place / "ml-100k.item", names, "\t", "utf-8"),
+    )
+
+
+# By the file that tells a release.
+_FORMS = {
+    "u.data": _ml_100k,
+    "ratings.dat": _ml_1m,
+    "ratings.csv": _ml_latest,
+    "ml-100k.inter": _recboles,
+}

@@ -1,0 +1,1 @@
+"""Your own tables: a purchase log, an item table and images."""

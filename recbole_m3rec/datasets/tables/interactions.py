@@ -1,0 +1,110 @@
+"""Somebody's purchase log, as a table of any kind, to interactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recbole_m3rec.atomic.inter_file import READ_AS_MISSING, Interactions
+from recbole_m3rec.datasets.io.id_codes import IdCodes
+from recbole_m3rec.datasets.io.problems import Problems
+from recbole_m3rec.datasets.tables.read_table import Table, as_strings
+from recbole_m3rec.datasets.tables.time_formats import to_milliseconds
+
+PROBLEMS = {
+    "without_user": "no user id, or one that a dataset cannot hold; the row is left out",
+    "without_item": "no item id, or one that a dataset cannot hold; the row is left out",
+    "without_time": "no time between 1990 and 2100, the row is left out",
+    "ratings_not_understood": "a rating that is no number, left empty",
+}
+PADDING = "[PAD]"  # RecBole's name for no item
+
+
+def read_purchases(
+    table: Table,
+    columns: Mapping[str, str],
+    time_format: str | None,
+    problems: Problems,
+    progress: Callable[[int], object] = lambda n_bytes: None,
+) -> tuple[Interactions, int]:
+    """Read the interactions of a log; only these stay in memory.
+
+    Ids are text as it stands there, zeros in front included, without white space around it.
+
+    Args:
+        table: the log.
+        columns: names by role: ``user``, ``item``, and where there are any ``time``, ``rating``.
+        time_format: of ``time``; None if the rows stand in the order of time: row ``k`` gets
+            second ``k``.
+        problems: of kinds ``PROBLEMS`` and those of ``table_rows``, counted here.
+        progress: told how many bytes were read since the last call.
+
+    Returns:
+        The interactions that have user, item and time, and how many rows there are.
+
+    Raises:
+        RawFileError: the file is damaged.
+    """
+    codes = {"user": IdCodes(), "item": IdCodes()}
+    times: list[np.ndarray] = []
+    ratings: list[np.ndarray] = []
+    n_rows = 0
+    for arrays, lines in table.chunks(list(dict.fromkeys(columns.values())), problems, progress):
+        ids = {role: as_strings(arrays[columns[role]]).dictionary_encode() for role in codes}
+        kept = np.ones(len(lines), bool)
+        for role in codes:
+            kept &= _counted(f"without_{role}", kept & unusable(ids[role]), lines, table, problems)
+        if time_format is None:
+            moments = np.arange(n_rows, n_rows + len(lines)) * 1000
+        else:
+            moments, good = to_milliseconds(arrays[columns["time"]], time_format)
+            kept &= _counted("without_time", kept & ~good, lines, table, problems)
+        n_rows += len(lines)
+        times.append(moments[kept])
+        if "rating" in columns:
+            texts = pd.Series(as_strings(arrays[columns["rating"]]).to_pylist(), dtype=object)
+            numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float32)
+            numbers[~np.isfinite(numbers)] = np.nan
+            odd = kept & np.isnan(numbers) & (texts != "").to_numpy()
+            _counted("ratings_not_understood", odd, lines, table, problems)
+            ratings.append(numbers[kept])
+        mask = pa.array(kept)
+        for role, found in codes.items():
+            found.add(ids[role].filter(mask).dictionary_decode().dictionary_encode())
+    users, user_ids = codes["user"].finish()
+    items, item_ids = codes["item"].finish()
+    rated = any(not np.isnan(part).all() for part in ratings)
+    log = Interactions(
+        users,
+        items,
+        np.concatenate(ratings) if rated else None,
+        np.concatenate(times) if times else np.zeros(0, np.int64),
+        user_ids,
+        item_ids,
+    )
+    return log, n_rows
+
+
+def unusable(ids: pa.DictionaryArray) -> np.ndarray:
+    """Say of each id whether it is missing or would not come out of a table as it went in."""
+    words = ids.dictionary
+    bad = pc.or_(
+        pc.is_in(words, value_set=pa.concat_arrays([READ_AS_MISSING, pa.array([PADDING])])),
+        pc.match_substring_regex(words, '[\\x00-\\x1f"\\x7f\ufffd]'),
+    )
+    return bad.to_numpy(zero_copy_only=False)[ids.indices.to_numpy()]
+
+
+def _counted(
+    kind: str, rows: np.ndarray, lines: np.ndarray, table: Table, problems: Problems
+) -> np.ndarray:
+    """Count rows of a mask, and return the mask of the others."""
+    if rows.any():
+        where: Any = lines[rows]
+        problems.add(kind, table.path, where[:10].tolist(), n=len(where))
+    return ~rows

@@ -1,0 +1,210 @@
+"""Somebody's purchase log, item table and photos to a RecBole dataset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recbole_m3rec.atomic.inter_file import (
+    Filters,
+    Interactions,
+    NothingLeftError,
+    counts,
+    filtered,
+    write_interactions,
+)
+from recbole_m3rec.atomic.k_core import k_core, n_identical
+from recbole_m3rec.datasets.io.problems import Problems
+from recbole_m3rec.datasets.io.raw_lines import reading
+from recbole_m3rec.datasets.tables import csv_rows, interactions
+from recbole_m3rec.datasets.tables import items as item_table
+from recbole_m3rec.datasets.tables.images import (
+    check_images,
+    images_by_column,
+    mapping_text,
+)
+from recbole_m3rec.datasets.tables.interactions import read_purchases
+from recbole_m3rec.datasets.tables.items import Items, addresses, read_items, write_items
+from recbole_m3rec.datasets.tables.read_table import Table
+from recbole_m3rec.features.image_sources import images_in_folder
+from recbole_m3rec.support.safe_write import new_files
+
+RECBOLES_CORE = 5  # that of properties/overall.yaml
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table and the columns of it that are used, by role."""
+
+    table: Table
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What there is of a shop; ``time_format`` None says that the log is in the order of time."""
+
+    log: TableSource
+    time_format: str | None
+    items: TableSource | None = None
+    images: Path | None = None
+
+
+def prepare_shop(
+    shop: Shop,
+    folder: Path,
+    name: str,
+    filters: Filters,
+    recipe_file: Path | None = None,
+    show_progress: bool | None = None,
+) -> dict[str, Any]:
+    """Write the files of a dataset, all or none, and return what ``.stats.json`` says.
+
+    These are ``<name>.inter``, ``<name>.item`` where there is a table of items,
+    ``<name>.images.csv`` where a column names the files of images, ``<name>.stats.json`` and the
+    recipe file.
+
+    Args:
+        shop: what to read.
+        folder: where the files go, made if need be.
+        name: of the dataset.
+        filters: which interactions are kept.
+        recipe_file: YAML for texts, if the items have any; left as it is where it is there.
+        show_progress: None shows progress bars on terminals alone.
+
+    Raises:
+        RawFileError: a table is damaged.
+        ImageSourceError: images that belong to no item.
+        NothingLeftError: no interaction is left.
+        CannotWriteError: e.g. the disk is full; files that were there are unchanged.
+        FileInUseError: another run writes the same dataset.
+    """
+    in_log = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS)
+    in_items = Problems(csv_rows.PROBLEMS | item_table.PROBLEMS)
+    log, read = _log(shop, in_log, filters, show_progress)
+    wanted = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
+    items = None
+    if shop.items is not None:
+        with reading(shop.items.table.path, "items", show_progress) as progress:
+            table, columns = shop.items.table, shop.items.columns
+            items = read_items(table, columns, wanted, in_items, progress)
+    images, mapping, found_images = _images(shop.images, items, wanted)
+    result = {
+        "log": _told(shop.log),
+        "items_table": _told(shop.items),
+        "time_format": shop.time_format or "none, in the order of the rows",
+        "filters": asdict(filters),
+        **_counts(log, in_order=shop.time_format is None),
+        **read,
+        **(_item_counts(items, wanted) if items else {}),
+        **found_images,
+        "problems_of_the_log": in_log.found(),
+        "problems_of_the_items": in_items.found(),
+    }
+    filled = items.filled() if items else {}
+    fields = [item_table.FIELDS[role][0] for role in item_table.TEXT_ROLES if role in filled]
+    makes_recipe = recipe_file is not None and bool(fields) and not recipe_file.exists()
+    parts = {
+        "inter": folder / f"{name}.inter",
+        **({"item": folder / f"{name}.item"} if items else {}),
+        **({"images": folder / f"{name}.images.csv"} if mapping else {}),
+        **({"recipe": recipe_file} if makes_recipe and recipe_file else {}),
+        "stats": folder / f"{name}.stats.json",  # comes last: where it is, all is
+    }
+    with new_files(*parts.values()) as opened:
+        files = dict(zip(parts, opened, strict=True))
+        with files["inter"].writing():
+            write_interactions(log, files["inter"].file)
+        if items:
+            with files["item"].writing():
+                write_items(items, files["item"].file)
+        contents = {
+            "images": mapping_text(images, folder) if mapping else b"",
+            "recipe": recipe(name, fields).encode(),
+            "stats": (json.dumps(result, indent=2) + "\n").encode(),
+        }
+        for part, content in contents.items():
+            if part in files:
+                with files[part].writing():
+                    files[part].file.write(content)
+    return result | {"written": [str(path) for path in parts.values()]}
+
+
+def recipe(name: str, fields: list[str]) -> str:
+    """Return the YAML by which ``run_recbole.py`` makes features of an item's texts."""
+    return (
+        f"# How dataset/{name}/{name}.text.parquet is made where it is not there.\n"
+        "features:\n"
+        "  text:\n"
+        "    encoder: tfidf-svd\n"
+        f"    fields: [{', '.join(fields)}]\n"
+    )
+
+
+def _log(
+    shop: Shop, problems: Problems, filters: Filters, show_progress: bool | None
+) -> tuple[Interactions, dict[str, int]]:
+    path = shop.log.table.path
+    with reading(path, "log", show_progress) as progress:
+        log, n_rows = read_purchases(
+            shop.log.table, shop.log.columns, shop.time_format, problems, progress
+        )
+    if not len(log):
+        raise NothingLeftError(
+            f"{path}: none of its {n_rows:,} rows has user, item and time. Found were:"
+            f" {problems.found() or 'no problems'}"
+        )
+    n_usable = len(log)
+    log, dropped = filtered(log, filters, str(path))
+    return log, {"rows": n_rows, "rows_usable": n_usable, **dropped}
+
+
+def _counts(log: Interactions, in_order: bool) -> dict[str, Any]:
+    """Count what is there, and what RecBole's filter would leave of it."""
+    found = counts(log)
+    if in_order:
+        del found["first_interaction"], found["last_interaction"]
+    core = log.rows(k_core(log.users, log.items, RECBOLES_CORE))
+    left = counts(core) if len(core) else {}
+    return found | {
+        "of_these_at_the_same_time": n_identical(log.users, log.items, log.times),
+        "five_core": {key: left.get(key, 0) for key in ("users", "items", "interactions")},
+    }
+
+
+def _item_counts(items: Items, wanted: list[str]) -> dict[str, Any]:
+    return {
+        "items_in_the_table": len(items.rows),
+        "items_not_in_the_table": len(wanted) - len(items.rows),
+        "items_of_the_table_never_bought": items.n_others,
+        "items_with": items.filled(),
+        "image_addresses": addresses(items),
+    }
+
+
+def _images(
+    folder: Path | None, items: Items | None, wanted: list[str]
+) -> tuple[dict[str, Path], bool, dict[str, int]]:
+    """Return images by item, whether it takes a mapping to know them, and counts."""
+    if folder is None:
+        return {}, False, {}
+    rows = items.rows if items else {}
+    names = {item: row["image"] for item, row in rows.items() if row.get("image")}
+    if names and items and not addresses(items):
+        named, n_missing = images_by_column(names, folder)
+        if named:
+            images, found = check_images(named, wanted, folder)
+            return images, True, found | {"image_names_without_file": n_missing}
+    images, found = check_images(images_in_folder(folder), wanted, folder)
+    return images, False, found
+
+
+def _told(source: TableSource | None) -> dict[str, Any] | None:
+    if source is None:
+        return None
+    return {"name": source.table.path.name, "table": str(source.table), "columns": source.columns}

@@ -1,0 +1,247 @@
+"""Tables that people have: CSV in its dialects and Parquet, read some rows at a time."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recbole_m3rec.datasets.io.problems import Problems
+from recbole_m3rec.datasets.io.raw_lines import RawFileError
+from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
+
+_ROWS_AT_ONCE = 65_536
+_HEAD = 1 << 20
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+Chunk = tuple[dict[str, Any], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text; ``names`` are those of its columns, ``header`` says if they stand in it.
+
+    ``quoted`` says whether values may stand in quotes.
+    """
+
+    path: Path | zipfile.Path
+    names: tuple[str, ...]
+    separator: str
+    encoding: str
+    header: bool = True
+    quoted: bool = True
+
+    def __str__(self) -> str:
+        between = _SEPARATORS.get(self.separator, repr(self.separator))
+        encoding = {"utf-8-sig": "utf-8"}.get(self.encoding, self.encoding)
+        return f"text separated by {between}, {encoding}"
+
+    def chunks(
+        self,
+        columns: Sequence[str],
+        problems: Problems,
+        progress: Callable[[int], object] = lambda n_bytes: None,
+    ) -> Iterator[Chunk]:
+        """Yield Arrow arrays by column name, and the numbers of their lines, int64.
+
+        Args:
+            columns: names, of ``names``.
+            problems: counts what is wrong, of kinds ``table_rows.PROBLEMS``.
+            progress: told how many bytes were read since the last call.
+
+        Raises:
+            RawFileError: the file is cut off, or in another encoding.
+        """
+        places = [self.names.index(name) for name in columns]
+        with _explained(self.path), self.path.open("rb") as raw:
+            lines = io.TextIOWrapper(
+                _unpacked(raw), encoding=self.encoding, errors="surrogateescape", newline=""
+            )
+            rows = table_rows(
+                lines,
+                len(self.names),
+                problems,
+                self.path,
+                separator=self.separator,
+                quoted=self.quoted,
+            )
+            read = 0
+            for chunk in _chunks(islice(rows, int(self.header), None)):
+                numbers, values = zip(*chunk, strict=True)
+                arrays = {
+                    name: pa.array([row[place] for row in values], pa.string())
+                    for name, place in zip(columns, places, strict=True)
+                }
+                progress(raw.tell() - read)
+                read = raw.tell()
+                yield arrays, np.array(numbers, np.int64)
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """A table in a Parquet file; its "lines" are rows, counted from 1."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "Parquet"
+
+    def chunks(
+        self,
+        columns: Sequence[str],
+        problems: Problems,
+        progress: Callable[[int], object] = lambda n_bytes: None,
+    ) -> Iterator[Chunk]:
+        """Yield Arrow arrays by column name, and the numbers of their rows; see ``TextTable``."""
+        with _explained(self.path), pq.ParquetFile(self.path) as file:
+            size, n_rows = self.path.stat().st_size, max(file.metadata.num_rows, 1)
+            row = 1
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                arrays = {name: batch.column(name) for name in columns}
+                yield arrays, np.arange(row, row + len(batch))
+                progress(size * len(batch) // n_rows)
+                row += len(batch)
+
+
+Table = TextTable | ParquetTable
+
+
+def open_table(
+    path: Path, *, separator: str | None = None, encoding: str | None = None, header: bool = True
+) -> Table:
+    """Find out how a table is written; gzipped text is unpacked.
+
+    Args:
+        path: the first bytes decide, not the name.
+        separator: of text; None guesses.
+        encoding: of text; None guesses UTF-8, or else Windows-1252.
+        header: whether text begins with names; otherwise columns are called 1, 2, …
+
+    Raises:
+        RawFileError: no such file, an empty one, a spreadsheet, or no table.
+    """
+    if not path.is_file():
+        raise RawFileError(f"{path}: there is no such file")
+    with _explained(path), open(path, "rb") as raw:
+        head = raw.read(4)
+        raw.seek(0)
+        if head == b"PAR1":
+            return ParquetTable(path, tuple(pq.read_schema(path).names))
+        if head[:2] == b"PK":
+            raise RawFileError(f"{path} is a zip file or a spreadsheet. Save the table as CSV")
+        start = _unpacked(raw).read(_HEAD)
+    encoding = encoding or _guessed_encoding(start)
+    text = start.decode(encoding, "replace").lstrip("\ufeff")
+    lines = text.splitlines(keepends=True)
+    first = next((line for line in lines if line.strip()), "")
+    if not first:
+        raise RawFileError(f"{path} holds nothing")
+    if "\0" in first:
+        raise RawFileError(f"{path}: neither text nor Parquet, it begins with {start[:20]!r}")
+    if separator is None:
+        separator = max(_SEPARATORS, key=lambda each: len(_values(first, each)))
+    names = _values(first, separator)
+    if not header:
+        return TextTable(
+            path, tuple(map(str, range(1, len(names) + 1))), separator, encoding, False
+        )
+    return TextTable(path, _distinct(names), separator, encoding)
+
+
+def sample(table: Table, n: int = 1000) -> dict[str, list[str]]:
+    """Return the first ``n`` values of every column as text."""
+    for arrays, _ in table.chunks(table.names, Problems(PROBLEMS, shown=0)):
+        return {name: as_strings(array[:n]).to_pylist() for name, array in arrays.items()}
+    return {name: [] for name in table.names}
+
+
+def as_strings(array: Any) -> pa.StringArray:
+    """Return an Arrow array as text without white space around it, ``""`` where null.
+
+    Whole numbers have no decimals, also where nulls made them floats; lists are joined by ``|``.
+    """
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return as_strings(array.dictionary_decode())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        joined = ["|".join(map(str, filter(None, row or ()))) for row in array.to_pylist()]
+        return as_strings(pa.array(joined, pa.string()))
+    if pa.types.is_floating(kind):
+        numbers = pc.cast(array, pa.float64())
+        if pc.all(pc.equal(pc.floor(numbers), numbers), min_count=0).as_py() is not False and (
+            (pc.max(pc.abs(numbers)).as_py() or 0) < 2**53
+        ):
+            array = numbers.cast(pa.int64())
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        values = [
+            None if value is None else value.decode("utf-8", "replace")
+            for value in array.to_pylist()
+        ]
+        array = pa.array(values, pa.string())
+    elif pa.types.is_struct(kind) or pa.types.is_map(kind):
+        array = pa.array([None if value is None else str(value) for value in array.to_pylist()])
+    return pc.utf8_trim_whitespace(pc.fill_null(pc.cast(array, pa.string()), ""))
+
+
+def _unpacked(raw: Any) -> Any:
+    is_packed = raw.peek(2)[:2] == b"\x1f\x8b"
+    return gzip.GzipFile(fileobj=raw) if is_packed else raw
+
+
+def _guessed_encoding(start: bytes) -> str:
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # a letter cut in two is no error
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+def _values(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, an empty one and one that stands there before with its number."""
+    found: list[str] = []
+    for number, name in enumerate(names, start=1):
+        name = name.strip() or f"column {number}"
+        found.append(f"{name} ({number})" if name in found else name)
+    return tuple(found)
+
+
+def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+        yield chunk
+
+
+@contextmanager
+def _explained(path: Path | zipfile.Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
+        raise RawFileError(f"{path}: damaged or cut off ({error}). Get it again") from error
+    except (UnicodeDecodeError, LookupError) as error:
+        raise RawFileError(f"{path}: cannot be read ({error}). Name its --encoding") from error

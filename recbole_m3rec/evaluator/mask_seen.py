@@ -1,0 +1,242 @@
+"""One protocol for every model: whether items of a user's history are candidates of its ranking.
+
+RecBole leaves them among the candidates for sequential models and takes them out for general ones.
+Here `mask_seen` decides, for every kind of model: False leaves them in, True takes them out. The
+history of a validation target is what its user has in training and, for a sequential model, in the
+row's own list; a test target's is that and what validates.
+
+A target that is in the history itself is out of reach with True. It stays a target, and counts as
+one that is ranked behind every candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from logging import getLogger
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.evaluator.seen_items import SeenItems
+
+KEY = "mask_seen"
+
+# Rows of a loader that are compared with their histories at once.
+ROWS_AT_ONCE = 65_536
+
+
+def install() -> None:
+    """Put the protocol under RecBole's configuration, loaders, trainer and collector.
+
+    It has to be put around evaluation in blocks.
+    """
+    from recbole.config import Config
+    from recbole.data import utils
+    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+    from recbole.evaluator.collector import Collector
+    from recbole.trainer import Trainer
+
+    from recbole_m3rec.hooks import wrap, wrap_everywhere
+
+    @wrap(Config, "_get_final_config_dict")
+    def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
+        values = original(self)
+        refuse_what_is_no_switch(values.get(KEY, False))
+        return values
+
+    @wrap_everywhere(utils, "data_preparation")
+    def prepare(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
+        loaders = original(config, dataset)
+        give_histories(config, *loaders)
+        return loaders
+
+    @wrap(FullSortEvalDataLoader, "collate_fn")
+    def collate(original: Callable[..., Any], self: Any, index: Any) -> Any:
+        interaction, _, positive_u, positive_i = original(self, index)
+        return interaction, history_of(self, index), positive_u, positive_i
+
+    @wrap(Trainer, "_full_sort_batch_eval")
+    def score_batch(original: Callable[..., Any], self: Any, batch: Any) -> Any:
+        interaction, history, positive_u, positive_i = batch
+        self.eval_collector.out_of_reach = None
+        if history is not None:
+            out = is_among(history, positive_u, positive_i, self.tot_item_num)
+            counts = torch.bincount(positive_u[out], minlength=len(interaction))
+            self.eval_collector.out_of_reach = counts
+            positive_u, positive_i = positive_u[~out], positive_i[~out]
+        return original(self, (interaction, history, positive_u, positive_i))
+
+    @wrap(Collector, "eval_batch_collect")
+    def collect(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        counts = getattr(self, "out_of_reach", None)
+        if counts is not None and counts.any():
+            count_as_last(self, counts)
+        self.out_of_reach = None
+
+
+def refuse_what_is_no_switch(value: Any) -> None:
+    """Raise for a value of ``mask_seen`` that is neither true nor false.
+
+    Raises:
+        ConfigurationError: says what the values mean.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(
+            f"{KEY}: {value!r}, expected False (items of a user's history stay among the "
+            "candidates) or True (they are taken out)."
+        )
+
+
+def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
+    """Give each evaluation loader the histories of its users, and log which protocol holds.
+
+    Args:
+        config: RecBole's configuration.
+        train: the loader of the training split.
+        valid: the loader of the validation split.
+        test: the loader of the test split.
+
+    Raises:
+        ConfigurationError: ``mask_seen: True`` where candidates are not all items.
+    """
+    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+
+    loaders = {"valid": valid, "test": test}
+    if not all(isinstance(loader, FullSortEvalDataLoader) for loader in loaders.values()):
+        refuse_sampled_candidates(config)
+        return
+    earlier = [used_in(train._dataset)]
+    repeats = {}
+    for name, loader in loaders.items():
+        dataset = loader._dataset
+        users, items = (torch.cat(of_all) for of_all in zip(*earlier, strict=True))
+        seen = SeenItems(users, items, dataset.user_num, dataset.item_num)
+        repeats[name] = count_repeats(loader, seen)
+        loader.seen_items = seen if config[KEY] else None
+        earlier.append(used_in(dataset))
+    announce(bool(config[KEY]), repeats)
+
+
+def refuse_sampled_candidates(config: Any) -> None:
+    """Raise for ``mask_seen: True`` where RecBole draws candidates, or ranks labelled rows.
+
+    Raises:
+        ConfigurationError: says what to set.
+    """
+    mode = config["eval_args"]["mode"]
+    if config[KEY]:
+        raise ConfigurationError(
+            f"{KEY}: True takes the history out of a ranking of all items, but eval_args.mode is "
+            f"{mode}: set mode: full, or {KEY}: False."
+        )
+    getLogger().info(
+        f"Protocol: eval_args.mode is {mode}, so that RecBole chooses the candidates and {KEY} has "
+        "no say."
+    )
+
+
+def used_in(dataset: Any) -> tuple[Tensor, Tensor]:
+    """Return the user and the item of every interaction that a split tells of, two ``[N]`` int64.
+
+    A row of a sequential dataset is a target after a list. Of lists that RecBole makes, the last
+    items are enough: together with the targets they are all interactions of the split's rows, first
+    ones included. Lists that were given as files are read whole.
+    """
+    rows = dataset.inter_feat
+    users, items = rows[dataset.uid_field], rows[dataset.iid_field]
+    lists = list_field(dataset)
+    if lists is None:
+        return users, items
+    if dataset.config["benchmark_filename"] is None:
+        length = rows[dataset.item_list_length_field]
+        before = rows[lists].gather(1, (length - 1).clamp(min=0)[:, None]).squeeze(1)
+        return torch.cat([users, users]), torch.cat([items, before])
+    row, column = rows[lists].nonzero(as_tuple=True)
+    return torch.cat([users, users[row]]), torch.cat([items, rows[lists][row, column]])
+
+
+def list_field(dataset: Any) -> str | None:
+    """Return the name of the field with the lists of a sequential dataset, None for another."""
+    field = getattr(dataset, "item_id_list_field", None)
+    return field if field in dataset.inter_feat.columns else None
+
+
+def history_of(loader: Any, index: Any) -> tuple[Tensor, Tensor] | None:
+    """Return the items that are no candidates in a batch of RecBole's full-ranking loader.
+
+    Args:
+        loader: the loader.
+        index: numbers of the batch's rows, or users of a general model.
+
+    Returns:
+        Rows of the batch, ascending, and items, two ``[S]`` int64; None where all are candidates.
+    """
+    if not loader.config[KEY]:
+        return None
+    if getattr(loader, "seen_items", None) is None:
+        raise RuntimeError(
+            f"{KEY} is True, but this loader knows no histories: make it by RecBole's "
+            "data_preparation, under the configuration it is used with."
+        )
+    if not loader.is_sequential:
+        return loader.seen_items.of(loader.uid_list[torch.as_tensor(index)])
+    rows = loader._dataset.inter_feat[torch.as_tensor(index)]
+    return loader.seen_items.of(rows[loader.uid_field], rows[list_field(loader._dataset)])
+
+
+def count_repeats(loader: Any, seen: SeenItems) -> tuple[int, int]:
+    """Return how many targets of a loader are in their user's history, and how many there are."""
+    dataset = loader._dataset
+    lists = list_field(dataset)
+    users = dataset.inter_feat[dataset.uid_field]
+    items = dataset.inter_feat[dataset.iid_field]
+    if lists is None:  # a user's targets are ranked together, each once
+        pairs = torch.unique(users * dataset.item_num + items)
+        users, items = pairs // dataset.item_num, pairs % dataset.item_num
+    is_repeat = seen.contains(users, items)
+    if lists is not None:
+        for start in range(0, len(items), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            listed = dataset.inter_feat[lists][some] == items[some, None]
+            is_repeat[some] |= listed.any(1)
+    return int(is_repeat.sum()), len(items)
+
+
+def is_among(history: tuple[Tensor, Tensor], rows: Tensor, items: Tensor, n_items: int) -> Tensor:
+    """Tell of each pair of row and item whether it is in a batch's history, ``[P]`` bool."""
+    return torch.isin(rows * n_items + items, history[0] * n_items + history[1])
+
+
+def count_as_last(collector: Any, counts: Tensor) -> None:
+    """Add targets that are no candidates to the newest batch, ranked behind every candidate.
+
+    Args:
+        collector: RecBole's collector, with the batch in it.
+        counts: such targets of each row, ``[B]`` int64.
+    """
+    struct, need = collector.data_struct, collector.register.need
+    if need("rec.topk"):
+        found = struct.get("rec.topk")  # 1 where a list has a target, then how many there are
+        found[-len(counts) :, -1] += counts.to(found)
+    if need("rec.meanrank"):
+        ranks = struct.get("rec.meanrank")[-len(counts) :]  # sum of ranks, listed, targets
+        more = counts.to(ranks)
+        ranks[:, 0] += more * ranks[:, 1] + more * (more + 1) / 2
+        ranks[:, 1] += more
+        ranks[:, 2] += more
+
+
+def announce(mask_seen: bool, repeats: dict[str, tuple[int, int]]) -> None:
+    """Log which protocol holds and, where targets repeat an item of the history, how many do."""
+    what = "are no candidates" if mask_seen else "stay among the candidates"
+    message = f"Protocol: all items are ranked, history items {what} ({KEY}: {mask_seen})."
+    if any(count for count, _ in repeats.values()):
+        how_many = " and ".join(
+            f"{count:,} of {total:,} {name} targets" for name, (count, total) in repeats.items()
+        )
+        becomes = "which is out of reach" if mask_seen else f"which {KEY}: True puts out of reach"
+        message += f" In the history already, {becomes}: {how_many}."
+    getLogger().info(message)

@@ -1,0 +1,1 @@
+"""Item features, keyed by item token: made, stored, read and aligned."""

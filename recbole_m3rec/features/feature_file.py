@@ -1,0 +1,273 @@
+"""Feature files: one vector per item, each row saying which item it belongs to.
+
+Written as Parquet; read from Parquet, ``.npz``, ``.npy`` with an id file, and ``.pt``. Nothing here
+unpickles: a feature file from elsewhere can be wrong, but cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from recbole_m3rec.features.feature_table import (
+    FeatureFileError,
+    FeatureTable,
+    checked_table,
+    row_name,
+)
+
+__all__ = [
+    "FORMATS",
+    "FeatureFileError",
+    "FeatureTable",
+    "read_features",
+    "read_metadata",
+    "write_features",
+]
+
+_METADATA_KEY = b"recbole_m3rec"
+_VALUE_KEYS = ("embedding", "features")
+
+
+def read_features(path: Path) -> FeatureTable:
+    """Read a feature file of any known format and check it whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FeatureFileError: it cannot be read as what its name says, has no item ids, or has duplicate
+            ids, rows of unequal length, no rows, or numbers that are not finite floats.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise FeatureFileError(
+            f"{path}: unknown format {path.suffix!r}; a feature file ends in {', '.join(FORMATS)}"
+        )
+    with _decoding(path):
+        ids, values, metadata = FORMATS[path.suffix](path)
+    return checked_table(path, ids, values, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what a feature file says about its making; ``{}`` for one from elsewhere."""
+    path = Path(path)
+    if path.suffix != ".parquet":
+        return {}
+    with _decoding(path):
+        return _metadata_of(path, pq.read_schema(path))
+
+
+def write_features(path: Path, table: FeatureTable) -> None:
+    """Write a Parquet feature file all or nothing: on any failure the old file stays as it was.
+
+    Missing folders are made. Several processes may write the same file; the last one wins whole.
+
+    Raises:
+        FeatureFileError: the table would not pass ``read_features``.
+        OSError: it cannot be written, e.g. the disk is full.
+    """
+    path = Path(path)
+    if path.suffix != ".parquet":
+        raise FeatureFileError(f"{path}: feature files are written as .parquet")
+    table = checked_table(path, table.item_ids, table.values, table.metadata)
+    number = pa.from_numpy_dtype(table.values.dtype)
+    # Without nulls the format keeps no definition levels, and reads three times faster.
+    vector = pa.list_(pa.field("element", number, nullable=False), table.values.shape[1])
+    schema = pa.schema(
+        [
+            pa.field("item_id", pa.string(), nullable=False),
+            pa.field("embedding", vector, nullable=False),
+        ],
+        metadata={_METADATA_KEY: json.dumps(table.metadata, sort_keys=True)},
+    )
+    numbers = pa.array(np.ascontiguousarray(table.values).reshape(-1))
+    columns = [
+        pa.array(table.item_ids, pa.string()),
+        pa.FixedSizeListArray.from_arrays(numbers, type=vector),
+    ]
+    with _replacing(path) as file:
+        pq.write_table(
+            pa.table(columns, schema=schema),
+            file,
+            compression="none",  # floats do not compress
+            use_dictionary=False,
+            write_statistics=False,
+            row_group_size=65_536,
+        )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once it is complete and on the disk."""
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        kept = "the file that was there is unchanged" if path.exists() else "nothing was left there"
+        raise OSError(
+            error.errno,
+            f"cannot write {path}: {error.strerror or error}; {kept}. Make room or set feature_path"
+            " to a folder that can be written",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged or foreign file into one error that names it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such feature file")
+    try:
+        yield
+    except (FeatureFileError, MemoryError):
+        raise
+    except Exception as error:
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # the system's, e.g. no permission
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise FeatureFileError(
+            f"{path}: cannot be read as {path.suffix}, the file is truncated or something else"
+            f" ({reason}). Make it again"
+        ) from error
+
+
+# Reading: each returns ids, values and metadata as found; checked_table judges them.
+
+
+def _read_parquet(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        schema = file.schema_arrow
+        missing = [name for name in ("item_id", "embedding") if name not in schema.names]
+        if missing:
+            raise FeatureFileError(
+                f"{path}: no column {' and no column '.join(missing)}; it has {schema.names}."
+                " A feature file has item_id (string) and embedding (fixed-size list of float)"
+            )
+        metadata = _metadata_of(path, schema)
+        ids = file.read(columns=["item_id"])["item_id"]
+        values = np.empty((0, 0), dtype=np.float32)
+        start = 0
+        for group in range(file.num_row_groups):  # one at a time: the whole is held only once
+            column = file.read_row_group(group, columns=["embedding"])["embedding"]
+            width = values.shape[1] if start else None
+            rows = _rows_of_lists(path, ids, start, column.combine_chunks(), width)
+            if not start:
+                values = np.empty((len(ids), rows.shape[1]), dtype=rows.dtype)
+            values[start : start + len(rows)] = rows
+            start += len(rows)
+    return ids, values, metadata
+
+
+def _rows_of_lists(
+    path: Path, ids: pa.ChunkedArray, start: int, column: pa.Array, width: int | None
+) -> np.ndarray:
+    """Return ``[n, width]`` numbers of the ``n`` rows from ``start`` on; None takes any width."""
+    kind = column.type
+    fixed = pa.types.is_fixed_size_list(kind)
+    is_list = fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (is_list and pa.types.is_floating(kind.value_type)):
+        raise FeatureFileError(
+            f"{path}: embedding is of type {kind}, expected a list of float16 or float32"
+        )
+    if column.null_count:
+        row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise FeatureFileError(
+            f"{path}: {row_name(ids, row)} has no embedding; leave an item without one out"
+        )
+    if len(column):
+        lengths = pc.list_value_length(column).to_numpy()
+        width = int(lengths[0]) if width is None else width
+        if (lengths != width).any():
+            row = int(np.argmax(lengths != width))
+            raise FeatureFileError(
+                f"{path}: rows of unequal length: {row_name(ids, start + row)} has {lengths[row]}"
+                f" numbers, {row_name(ids, 0)} has {width}. Every item needs as many"
+            )
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width or 0)
+
+
+def _metadata_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
+    found = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    if not isinstance(found, dict):
+        raise FeatureFileError(f"{path}: its metadata is not a JSON object")
+    return found
+
+
+def _read_npz(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise FeatureFileError(f"{path}: not an .npz archive, rename it to what it is")
+        key = _value_key(path, archive.files)
+        return archive["item_id"], archive[key], {}
+
+
+def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    beside = [path.with_suffix(".ids.txt"), path.with_suffix(".item_id.npy")]
+    found = [candidate for candidate in beside if candidate.is_file()]
+    if len(found) != 1:
+        both = "it has both" if found else "an array alone does not say which item a row belongs to"
+        raise FeatureFileError(
+            f"{path}: {both}. Put either {beside[0].name} (one item id a line) or {beside[1].name}"
+            " beside it"
+        )
+    values = np.load(path, allow_pickle=False)
+    if found[0].suffix == ".npy":
+        with _decoding(found[0]):
+            return np.load(found[0], allow_pickle=False), values, {}
+    with _decoding(found[0]):
+        lines = found[0].read_text(encoding="utf-8").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines, values, {}
+
+
+def _read_pt(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise FeatureFileError(
+            f"{path}: holds a {type(content).__name__}, which does not say which item a row belongs"
+            " to. Save a dict with item_id and embedding"
+        )
+    ids, values = content.get("item_id"), content[_value_key(path, list(content))]
+    if not isinstance(values, torch.Tensor):
+        raise FeatureFileError(f"{path}: expected a tensor, found a {type(values).__name__}")
+    if values.dtype == torch.bfloat16:  # NumPy has none; float32 holds every bfloat16
+        values = values.float()
+    return ids.numpy() if isinstance(ids, torch.Tensor) else ids, values.detach().numpy(), {}
+
+
+def _value_key(path: Path, keys: list[str]) -> str:
+    if "item_id" not in keys:
+        raise FeatureFileError(
+            f"{path}: no item_id (it has {keys}), and an array alone does not say which item a row"
+            " belongs to. Add item_id, one token per row"
+        )
+    found = [key for key in _VALUE_KEYS if key in keys]
+    if len(found) != 1:
+        raise FeatureFileError(f"{path}: expected either embedding or features, it has {keys}")
+    return found[0]
+
+
+FORMATS: dict[str, Callable[[Path], tuple[Any, np.ndarray, dict[str, Any]]]] = {
+    ".parquet": _read_parquet,
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".pt": _read_pt,
+}

@@ -1,0 +1,169 @@
+"""Features made of image files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
+from recbole_m3rec.features.encoders.image_files import ImageFileError, read_image
+from recbole_m3rec.features.encoders.image_models import ImageEncoder
+from recbole_m3rec.features.feature_table import FeatureTable
+from recbole_m3rec.features.image_sources import ImageSourceError
+
+MISSING = ("leave", "mean")
+
+_BATCHES_AHEAD = 2
+
+
+def make_image_features(
+    modality: str,
+    encoder: ImageEncoder,
+    images: Mapping[str, Path],
+    *,
+    items: Collection[str] = (),
+    missing: str = "leave",
+    batch_size: int = 32,
+    show_progress: bool = True,
+    work: Path | None = None,
+) -> tuple[FeatureTable, dict[str, str]]:
+    """Decode and encode the images of items.
+
+    Args:
+        modality: named by the progress bar.
+        encoder: from ``image_encoder``.
+        images: file by item id.
+        items: ids of all items, those without an image among them.
+        missing: ``leave`` makes no row for an item without a usable image, ``mean`` the mean of the
+            others' rows.
+        batch_size: images at once.
+        show_progress: whether a progress bar is shown.
+        work: a folder for finished batches, from which a killed run goes on.
+
+    Returns:
+        The features, rows in the order of the ids; and by item id why an item has no usable image.
+
+    Raises:
+        EncoderError: the encoder gives something else than a row of numbers for each image.
+        ImageSourceError: none of the images can be used.
+        OSError: a finished batch cannot be written.
+    """
+    ids = sorted(images)
+    batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    width = _width(encoder)
+
+    def encode(left: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+        for inputs in _prepared(encoder, images, left):
+            usable = [place for place, found in enumerate(inputs) if found is not None]
+            rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
+            if usable:
+                rows[usable] = _rows(encoder, [inputs[place] for place in usable])
+            yield rows
+
+    key = {**encoder.key, "files": _digest(images, dated=True), "batch_size": batch_size}
+    with tqdm(total=len(ids), desc=modality, unit="image", disable=not show_progress) as bar:
+        values = encode_batches(batches, encode, key=key, work=work, progress=bar.update)
+    finite = np.isfinite(values).all(axis=1)
+    reasons = {
+        item: _reason(encoder, images[item])
+        for item, is_finite in zip(ids, finite, strict=True)
+        if not is_finite
+    }
+    if not finite.any():
+        first = next(iter(reasons), None)
+        raise ImageSourceError(
+            f"none of the {len(ids):,} images can be used"
+            + (f", for one {images[first]}: {reasons[first]}" if first is not None else "")
+        )
+    reasons |= {item: "no image" for item in items if item not in images}
+    tokens, rows = np.array(ids, dtype=object)[finite], values[finite]
+    if missing == "mean" and reasons:
+        rows = np.concatenate([rows, np.tile(_mean(rows), (len(reasons), 1))])
+        tokens = np.concatenate([tokens, np.array(list(reasons), dtype=object)])
+        order = np.argsort(tokens.astype(str), kind="stable")
+        tokens, rows = tokens[order], rows[order]
+    return FeatureTable(tokens, rows, {}), dict(sorted(reasons.items()))
+
+
+def images_digest(images: Mapping[str, Path]) -> str:
+    """Identify images by the items' ids and the sizes of their files, wherever these lie."""
+    return _digest(images, dated=False)
+
+
+def _prepared(
+    encoder: ImageEncoder, images: Mapping[str, Path], left: Iterable[Sequence[str]]
+) -> Iterator[list[Any]]:
+    """Yield the model's inputs batch by batch, None for an unusable image; threads read ahead."""
+    waiting: deque[list[Future[Any]]] = deque()
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+    def prepare(path: Path) -> Any:
+        try:
+            return encoder.prepare(read_image(path))
+        except (ImageFileError, OSError, ValueError):
+            return None  # _reason finds out why
+
+    try:
+        for batch in left:
+            waiting.append([pool.submit(prepare, images[item]) for item in batch])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows(encoder: ImageEncoder, inputs: list[Any]) -> np.ndarray:
+    rows = np.asarray(encoder.encode(inputs))
+    if rows.ndim != 2 or len(rows) != len(inputs):
+        raise EncoderError(
+            f"the encoder gave numbers of shape {list(rows.shape)} for {len(inputs)} images,"
+            f" expected [{len(inputs)}, dimensions]"
+        )
+    return rows
+
+
+def _width(encoder: ImageEncoder) -> int:
+    """Return the length of the encoder's rows, of which a batch of bad images tells nothing."""
+    from PIL import Image
+
+    return _rows(encoder, [encoder.prepare(Image.new("RGB", (64, 64), "white"))]).shape[1]
+
+
+def _reason(encoder: ImageEncoder, path: Path) -> str:
+    """Say why an image could not be used."""
+    try:
+        encoder.prepare(read_image(path))
+    except FileNotFoundError:
+        return "there is no such file"
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})"
+    except ValueError as error:
+        return str(error).split("\n")[0]
+    return "the encoder gave numbers that are not finite"
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def _digest(images: Mapping[str, Path], dated: bool) -> str:
+    digest = hashlib.sha256()
+    for item in sorted(images):
+        try:
+            found = images[item].stat()
+            told = f"{found.st_size} {found.st_mtime_ns if dated else ''}"
+        except OSError:
+            told = "-"
+        digest.update(f"{item}\0{told}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,256 @@
+"""Vectors made elsewhere to features: which row belongs to which item, and the checks on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recbole_m3rec.features.feature_table import (
+    FeatureFileError,
+    FeatureTable,
+    checked_table,
+)
+from recbole_m3rec.features.vector_files import Vectors, as_ids
+
+# Columns of mapping files in use: the row of an item, and its id.
+_ROW_NAMES = (
+    "itemid",
+    "item_idx",
+    "item_index",
+    "iid",
+    "idx",
+    "index",
+    "row",
+    "remap_id",
+    "new_id",
+)
+
+_ARRAYS = {
+    "image": ("image_feat.npy", "img_feat.npy", "image_feat.pt", "img_feat.pt"),
+    "text": ("text_feat.npy", "txt_feat.npy", "text_feat.pt", "txt_feat.pt"),
+    "audio": ("audio_feat.npy", "audio_feat.pt"),
+    "video": ("video_feat.npy", "video_feat.pt"),
+}
+_MAPPINGS = ("i_id_mapping.csv", "i_id_mapping.tsv", "item_id_mapping.csv", "item_mapping.csv")
+
+
+def find_layout(folder: Path) -> tuple[dict[str, Path], Path | None]:
+    """Find the arrays of other toolkits in a folder, by modality, and the id mapping beside them.
+
+    Raises:
+        FeatureFileError: there is no known array, or two of one modality.
+    """
+    arrays: dict[str, Path] = {}
+    for modality, names in _ARRAYS.items():
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if len(found) > 1:
+            raise FeatureFileError(
+                f"{folder}: {found[0].name} and {found[1].name} are both of modality {modality}."
+                " Name the file to import"
+            )
+        if found:
+            arrays[modality] = found[0]
+    if not arrays:
+        known = ", ".join(name for names in _ARRAYS.values() for name in names)
+        raise FeatureFileError(f"{folder}: none of {known} is there. Name the file to import")
+    mappings = [folder / name for name in _MAPPINGS if (folder / name).is_file()]
+    return arrays, mappings[0] if mappings else None
+
+
+def with_ids(
+    source: Path, vectors: Vectors, places: dict[str, int] | None, *, drop_unnamed: bool = False
+) -> tuple[FeatureTable, list[str]]:
+    """Give each row the id of its item, and check that nothing is left over.
+
+    Rows may be counted from 0 or from 1, the latter with or without a padding row 0: whichever
+    fits exactly. Rows of zeros are left out, for an item without a vector is *missing*.
+
+    Args:
+        source: named in errors.
+        vectors: as read.
+        places: row by item id; None where the vectors bring their ids.
+        drop_unnamed: leave out rows that belong to no item, instead of refusing them.
+
+    Returns:
+        The features, and what a person should know about how they were matched.
+
+    Raises:
+        FeatureFileError: ids and rows do not match, or ``checked_table`` finds a fault.
+    """
+    notes: list[str] = []
+    n_rows = len(vectors.values)
+    if places is None:
+        if vectors.ids is None:
+            raise FeatureFileError(
+                f"{source}: an array alone does not say which item a row belongs to. Give the ids"
+                " by --ids FILE, or say --rows-are-ids if row k belongs to the item of id k"
+            )
+        ids, rows = vectors.ids, list(range(n_rows))
+    else:
+        if vectors.ids is not None:
+            raise FeatureFileError(f"{source}: brings its own ids, so that --ids is one too many")
+        ids = list(places)
+        rows = _checked_rows(source, list(places.values()), n_rows, drop_unnamed, notes)
+    values = vectors.values[np.array(rows, dtype=np.int64)]
+    says_something: np.ndarray = np.asarray(values.any(axis=1))
+    n_zero = len(values) - int(says_something.sum())
+    if n_zero:
+        notes.append(f"{n_zero:,} rows of zeros are left out: their items are missing")
+        values = values[says_something]
+        ids = [item for item, said in zip(ids, says_something, strict=True) if said]
+    table = checked_table(source, ids, values, {"encoder": "imported", "source": source.name})
+    order = np.argsort(table.item_ids.astype(str), kind="stable")
+    return FeatureTable(table.item_ids[order], table.values[order], table.metadata), notes
+
+
+def _checked_rows(
+    source: Path, rows: list[int], n_rows: int, drop_unnamed: bool, notes: list[str]
+) -> list[int]:
+    named = sorted(rows)
+    n_ids = len(rows)
+    if named == list(range(n_rows)):
+        return rows
+    if n_ids == n_rows and named == list(range(1, n_rows + 1)):
+        notes.append("rows are counted from 1")
+        return [row - 1 for row in rows]
+    if n_ids == n_rows - 1 and named == list(range(1, n_rows)):
+        notes.append("rows are counted from 1, after a row 0 for padding, which is left out")
+        return rows
+    outside = [row for row in rows if not 0 <= row < n_rows]
+    unnamed = sorted(set(range(n_rows)) - set(rows))
+    if drop_unnamed and not outside:
+        notes.append(f"{len(unnamed):,} rows belong to no item and are left out")
+        return rows
+    raise FeatureFileError(
+        f"{source}: {n_rows:,} rows, but the mapping names {n_ids:,} ids on rows"
+        f" {named[0]:,} to {named[-1]:,}: "
+        + (f"{len(outside):,} of them are not there" if outside else "")
+        + (" and " if outside and unnamed else "")
+        + (f"{len(unnamed):,} rows (first: {unnamed[:3]}) belong to no item" if unnamed else "")
+        + ". Give the mapping that was made with this file"
+        + ("" if outside else ", or add --drop-unnamed-rows")
+    )
+
+
+def read_places(
+    path: Path, *, id_column: str | None = None, row_column: str | None = None
+) -> dict[str, int]:
+    """Read which row belongs to which item.
+
+    Args:
+        path: a table with a header (``.csv``, ``.tsv``: commas or tabs) of ids and rows, ``.json``
+            (a list of ids, or an object with the row of each id), ``.txt`` (an id a line) or
+            ``.npy`` (ids).
+        id_column: of a table; None guesses.
+        row_column: of a table; None guesses.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FeatureFileError: it cannot be read so, or an id or a row stands there twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of ids")
+    try:
+        pairs = _pairs(path, id_column, row_column)
+    except UnicodeDecodeError as error:
+        raise FeatureFileError(f"{path}: not UTF-8 ({error.reason})") from error
+    except (json.JSONDecodeError, csv.Error) as error:
+        raise FeatureFileError(f"{path}: cannot be read ({error})") from error
+    if not pairs:
+        raise FeatureFileError(f"{path}: holds no ids")
+    places: dict[str, int] = {}
+    item_on: dict[int, str] = {}
+    for item, row in pairs:
+        if not item:
+            raise FeatureFileError(f"{path}: the id of row {row} is empty")
+        if item in places:
+            raise FeatureFileError(
+                f"{path}: item {item!r} stands there twice, for rows {places[item]} and {row}"
+            )
+        if row in item_on:
+            raise FeatureFileError(
+                f"{path}: row {row} is given to two items, {item_on[row]!r} and {item!r}"
+            )
+        places[item], item_on[row] = row, item
+    return places
+
+
+def _pairs(path: Path, id_column: str | None, row_column: str | None) -> list[tuple[str, int]]:
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        try:
+            ids = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise FeatureFileError(f"{path}: no array of strings or numbers ({error})") from error
+        return [(item, row) for row, item in enumerate(as_ids(path, ids))]
+    if kind == ".json":
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(found, dict):
+            return [(str(item), _whole(path, row)) for item, row in found.items()]
+        return [(item, row) for row, item in enumerate(as_ids(path, found))]
+    if kind == ".txt":
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [(line.strip(), row) for row, line in enumerate(lines)]
+    return _pairs_of_table(path, id_column, row_column)
+
+
+def _pairs_of_table(
+    path: Path, id_column: str | None, row_column: str | None
+) -> list[tuple[str, int]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        separator = "\t" if "\t" in file.readline() else ","
+        file.seek(0)
+        header, *lines = csv.reader(file, delimiter=separator)
+    for column in (id_column, row_column):
+        if column is not None and column not in header:
+            raise FeatureFileError(f"{path}, line 1: no column {column!r}; it has {header}")
+    for number, line in enumerate(lines, start=2):
+        if line and len(line) != len(header):
+            raise FeatureFileError(
+                f"{path}, line {number}: {len(line)} fields, expected {len(header)} ({header})"
+            )
+    lines = [line for line in lines if line]
+    if row_column is None:
+        row_column = _row_column(path, header, lines, id_column)
+    if id_column is None:
+        others = [name for name in header if name != row_column]
+        if len(others) != 1:
+            raise FeatureFileError(
+                f"{path}, line 1: which of {header} is the id? Name it by --id-column"
+            )
+        id_column = others[0]
+    id_place, row_place = header.index(id_column), header.index(row_column)
+    return [(line[id_place], _whole(path, line[row_place])) for line in lines]
+
+
+def _row_column(
+    path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], id_column: str | None
+) -> str:
+    """Guess which column holds rows: the one that counts, or of several that do the usual name."""
+    counting = []
+    for place, name in enumerate(header):
+        values = [line[place] for line in lines]
+        if name != id_column and values and all(value.isdecimal() for value in values):
+            numbers = sorted(map(int, values))
+            if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+                counting.append(name)
+    usual = [name for name in counting if name.lower() in _ROW_NAMES]
+    guesses = usual if len(counting) > 1 else counting
+    if len(guesses) != 1:
+        raise FeatureFileError(
+            f"{path}, line 1: which of {list(header)} is the row? Name it by --row-column"
+            + ("" if counting else " (none counts from 0 or 1 without a gap)")
+        )
+    return guesses[0]
+
+
+def _whole(path: Path, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    raise FeatureFileError(f"{path}: {value!r} is no row, a whole number from 0 on")

@@ -1,0 +1,272 @@
+"""Vectors as other programs save them: arrays with or without the ids of their items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import torch
+
+from recbole_m3rec.features.feature_table import FeatureFileError
+
+_ID_KEYS = ("item_id", "item_ids", "ids", "id", "asin")
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """``values [n, d]`` floats, and the ids of their items where the file tells them."""
+
+    values: np.ndarray
+    ids: list[str] | None
+
+
+def read_vectors(path: Path, id_column: str | None = None) -> Vectors:
+    """Read vectors of any known format. Nothing is unpickled.
+
+    Args:
+        path: ``.npy``, ``.npz``, ``.pt``/``.pth``, ``.csv``/``.tsv`` or ``.parquet``.
+        id_column: the entry or column of the items' ids; None looks for one of a usual name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FeatureFileError: it cannot be read, or holds no array of two dimensions.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of vectors")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise FeatureFileError(
+            f"{path}: unknown format {path.suffix!r}; vectors come in {', '.join(READERS)}"
+        )
+    try:
+        found = reader(path, id_column)
+    except (FeatureFileError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        pickled = ""
+        if "allow_pickle" in reason or "eights only" in reason or "WeightsUnpickler" in reason:
+            pickled = (
+                ". It holds Python objects, which are not read because unpickling can run code:"
+                " save the array itself, by numpy.save or torch.save of a tensor"
+            )
+        raise FeatureFileError(
+            f"{path}: cannot be read as {path.suffix} ({reason}){pickled}"
+        ) from error
+    if found.values.ndim != 2:
+        raise FeatureFileError(
+            f"{path}: holds numbers of shape {list(found.values.shape)}, expected [items,"
+            " dimensions]"
+        )
+    if found.ids is not None and len(found.ids) != len(found.values):
+        raise FeatureFileError(
+            f"{path}: {len(found.ids):,} ids for {len(found.values):,} rows. Each row needs one id"
+        )
+    return Vectors(_as_floats(path, found.values), found.ids)
+
+
+def as_ids(path: Path, ids: Any) -> list[str]:
+    """Return ids as strings.
+
+    Raises:
+        FeatureFileError: they are neither strings nor whole numbers.
+    """
+    if isinstance(ids, torch.Tensor):
+        ids = ids.numpy()
+    array = np.asarray(ids)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    whole_or_text = array.dtype.kind in "iuU" or (
+        array.dtype == object and all(isinstance(value, str) for value in array.flat)
+    )
+    if array.ndim != 1 or not whole_or_text:
+        raise FeatureFileError(
+            f"{path}: ids of type {array.dtype} and shape {list(array.shape)}, expected a list of"
+            " strings or whole numbers"
+        )
+    return [str(value) for value in array.tolist()]
+
+
+def _as_floats(path: Path, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "iub":
+        return values.astype(np.float32)
+    if values.dtype.kind != "f":
+        raise FeatureFileError(f"{path}: the values are {values.dtype}, expected numbers")
+    return values if values.dtype.itemsize <= 4 else values.astype(np.float32)
+
+
+def _read_npy(path: Path, id_column: str | None) -> Vectors:
+    return Vectors(np.load(path, allow_pickle=False), None)
+
+
+def _read_npz(path: Path, id_column: str | None) -> Vectors:
+    with np.load(path, allow_pickle=False) as archive:
+        return _of_entries(path, {name: archive[name] for name in archive.files}, id_column)
+
+
+def _read_pt(path: Path, id_column: str | None) -> Vectors:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, torch.Tensor):
+        return Vectors(_numbers(content), None)
+    if isinstance(content, list) and content and isinstance(content[0], torch.Tensor):
+        return Vectors(_numbers(torch.stack(content)), None)
+    if not isinstance(content, dict):
+        raise FeatureFileError(f"{path}: holds a {type(content).__name__}, expected a tensor")
+    tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
+    if len(tensors) == len(content) > 0 and all(tensor.dim() == 1 for tensor in tensors):
+        widths = {len(tensor) for tensor in tensors}
+        if len(widths) == 1 and id_column is None:  # a vector by id
+            return Vectors(_numbers(torch.stack(tensors)), [str(key) for key in content])
+    entries = {
+        str(key): _numbers(value) if isinstance(value, torch.Tensor) else value
+        for key, value in content.items()
+    }
+    return _of_entries(path, entries, id_column)
+
+
+def _numbers(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:  # NumPy has none; float32 holds every bfloat16
+        tensor = tensor.float()
+    numbers: np.ndarray = tensor.detach().numpy()
+    return numbers
+
+
+def _of_entries(path: Path, entries: dict[str, Any], id_column: str | None) -> Vectors:
+    """Find the one array of vectors among named entries, and the ids beside it."""
+    id_name = _id_name(path, list(entries), id_column)
+    arrays = {
+        name: value
+        for name, value in entries.items()
+        if name != id_name and isinstance(value, np.ndarray) and value.ndim == 2
+    }
+    if len(arrays) != 1:
+        raise FeatureFileError(
+            f"{path}: expected one array [items, dimensions], found {len(arrays)} among"
+            f" {list(entries)}"
+        )
+    ids = None if id_name is None else as_ids(path, entries[id_name])
+    return Vectors(next(iter(arrays.values())), ids)
+
+
+def _id_name(path: Path, names: list[str], id_column: str | None) -> str | None:
+    if id_column is not None:
+        if id_column not in names:
+            raise FeatureFileError(f"{path}: no {id_column!r}; it has {names}")
+        return id_column
+    return next((name for name in _ID_KEYS if name in names), None)
+
+
+def _read_csv(path: Path, id_column: str | None) -> Vectors:
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    with open(path, encoding="utf-8-sig") as file:
+        names = file.readline().rstrip("\r\n").split(separator)
+    names = [name.strip('"') for name in names]
+    if all(_is_number(name) for name in names):
+        raise FeatureFileError(
+            f"{path}, line 1: expected the columns' names, found numbers. Add a header"
+        )
+    id_name = _id_name(path, names, id_column) or names[0]
+    table = pa_csv.read_csv(
+        path,
+        parse_options=pa_csv.ParseOptions(delimiter=separator),
+        convert_options=pa_csv.ConvertOptions(column_types={id_name: pa.string()}),
+    )
+    return _of_table(path, table, id_name)
+
+
+def _read_parquet(path: Path, id_column: str | None) -> Vectors:
+    table = pq.read_table(path)
+    id_name = _id_name(path, table.column_names, id_column)
+    if id_name is None:
+        raise FeatureFileError(
+            f"{path}: no column of ids, such as item_id; it has {table.column_names}. Name it"
+        )
+    return _of_table(path, table, id_name)
+
+
+def _of_table(path: Path, table: pa.Table, id_name: str) -> Vectors:
+    """Take vectors from one column of lists or texts, or from many columns of numbers."""
+    names = [name for name in table.column_names if name != id_name]
+    ids = as_ids(path, table[id_name].to_pylist())
+    kinds = [table[name].type for name in names]
+    if len(names) == 1 and not _is_numeric(kinds[0]):
+        is_text = pa.types.is_string(kinds[0]) or pa.types.is_large_string(kinds[0])
+        column = table[names[0]].combine_chunks()
+        return Vectors(
+            _of_texts(path, ids, column) if is_text else _of_lists(path, ids, column), ids
+        )
+    for name, kind in zip(names, kinds, strict=True):
+        if not _is_numeric(kind):
+            raise FeatureFileError(
+                f"{path}: column {name!r} is of type {kind}, expected numbers. Leave out columns"
+                " that are no part of the vectors"
+            )
+    columns = [table[name].to_numpy() for name in names]
+    return Vectors(np.stack(columns, axis=1).astype(np.float32), ids)
+
+
+def _of_lists(path: Path, ids: list[str], column: pa.Array) -> np.ndarray:
+    kind = column.type
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
+    is_list = is_list or pa.types.is_large_list(kind)
+    if not (is_list and _is_numeric(kind.value_type)):
+        raise FeatureFileError(f"{path}: the vectors are of type {kind}, expected lists of numbers")
+    _check_lengths(path, ids, pc.fill_null(pc.list_value_length(column), 0).to_numpy())
+    numbers: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(ids), -1)
+
+
+def _of_texts(path: Path, ids: list[str], column: pa.Array) -> np.ndarray:
+    """Read vectors such as ``[0.1, 0.2]`` or ``0.1 0.2``, one text each."""
+    rows = []
+    for item, text in zip(ids, column, strict=True):
+        numbers = (text.as_py() or "").strip().strip("[]()").replace(",", " ").split()
+        try:
+            rows.append(np.array(numbers, dtype=np.float32))
+        except ValueError as error:
+            raise FeatureFileError(
+                f"{path}: item {item!r} has {text.as_py()[:40]!r}, expected numbers"
+            ) from error
+    _check_lengths(path, ids, np.array([len(row) for row in rows]))
+    return np.stack(rows)
+
+
+def _check_lengths(path: Path, ids: list[str], lengths: np.ndarray) -> None:
+    if len(lengths) and (lengths != lengths[0]).any():
+        row = int(np.argmax(lengths != lengths[0]))
+        raise FeatureFileError(
+            f"{path}: rows of unequal length: item {ids[row]!r} has {lengths[row]} numbers,"
+            f" {ids[0]!r} has {lengths[0]}"
+        )
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+READERS: dict[str, Callable[[Path, str | None], Vectors]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".pt": _read_pt,
+    ".pth": _read_pt,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,1 @@
+"""The M3Rec network in plain PyTorch; knows neither RecBole nor the plugin."""

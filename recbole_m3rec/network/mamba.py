@@ -1,0 +1,217 @@
+"""The Mamba block on packed sequences (Gu & Dao 2023, arXiv 2312.00752, Algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_m3rec.ops.causal_conv1d import causal_conv1d_silu
+from recbole_m3rec.ops.cpu.block_step import block_step_cpu, step_suits
+from recbole_m3rec.ops.matmul import Linear, product
+from recbole_m3rec.ops.selective_scan import (
+    selective_scan,
+    selective_scan_states,
+    selective_step,
+)
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
+
+
+class MambaState(NamedTuple):
+    """What a Mamba block remembers of each sequence.
+
+    Attributes:
+        window: the newest ``d_conv - 1`` inputs of the convolution, oldest first,
+            ``[n_sequences, d_inner, d_conv - 1]``.
+        ssm: the state of the scan, ``[n_sequences, d_inner, d_state]``.
+    """
+
+    window: Tensor
+    ssm: Tensor
+
+
+class MambaBlock(nn.Module):
+    """A Mamba block; ``d_inner = expand · hidden_size``, ``dt_rank = ceil(hidden_size / 16)``.
+
+    Parameters carry the names and shapes of the ``mamba-ssm`` package.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        *,
+        init: str = "mamba",
+        scan_backend: str = "auto",
+    ) -> None:
+        """Create the block.
+
+        Args:
+            hidden_size: width of input and output.
+            d_state: state size of the scan per channel.
+            d_conv: width of the causal convolution, in tokens.
+            expand: inner width in multiples of ``hidden_size``.
+            init: ``mamba`` (Mamba's own) or ``normal`` (projections from N(0, 0.02), zero biases).
+            scan_backend: one of :data:`recbole_m3rec.ops.BACKENDS`.
+        """
+        super().__init__()
+        d_inner, dt_rank = expand * hidden_size, math.ceil(hidden_size / 16)
+        self.d_state, self.dt_rank, self.scan_backend = d_state, dt_rank, scan_backend
+        self.in_proj = Linear(hidden_size, 2 * d_inner, bias=False)
+        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
+        self.x_proj = Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1).repeat(d_inner, 1)))
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self.out_proj = Linear(d_inner, hidden_size, bias=False)
+        self._init_step_sizes()
+        if init == "normal":
+            self._init_normal()
+
+    @torch.no_grad()
+    def _init_step_sizes(self) -> None:
+        """Make softplus(bias) log-uniform in [DT_MIN, DT_MAX], as Mamba does."""
+        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+        low, high = math.log(DT_MIN), math.log(DT_MAX)
+        dt = torch.exp(torch.empty_like(self.dt_proj.bias).uniform_(low, high)).clamp(min=DT_FLOOR)
+        self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    @torch.no_grad()
+    def _init_normal(self) -> None:
+        """Start the projections as the authors' released program does, step-size bias included."""
+        for projection in (self.in_proj, self.x_proj, self.dt_proj, self.out_proj):
+            projection.weight.normal_(0.0, 0.02)
+        self.dt_proj.bias.zero_()
+
+    def forward(self, h: Tensor, cu_seqlens: Tensor, read_last: bool = False) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            h: ``[n_tokens, hidden_size]``.
+            cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32.
+            read_last: compute gate and output at the last token of each sequence alone.
+
+        Returns:
+            ``[n_tokens, hidden_size]``, or ``[n_sequences, hidden_size]`` with ``read_last``.
+        """
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        if read_last:
+            x = product(h, weight_x)
+            z = product(h[cu_seqlens[1:].long() - 1], weight_z)
+        else:
+            x, z = self.in_proj(h).chunk(2, dim=-1)
+        x = self._convolve(x, cu_seqlens)
+        dt, B, C = self._scan_inputs(x)
+        y = selective_scan(
+            *(x, dt, self._A(), B, C, self.D, cu_seqlens),
+            read_last=read_last,
+            dt_bias=self.dt_proj.bias,
+            z=z,
+            backend=self.scan_backend,
+        )
+        out: Tensor = self.out_proj(y)
+        return out
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        """All weights, in the order of :func:`block_step_cpu`."""
+        # Looked up past nn.Module's attributes, which take twice as long as the kernel.
+        own = self._parameters
+        of = {name: module._parameters for name, module in self._modules.items() if module}
+        found = (
+            of["in_proj"]["weight"],
+            *(of["conv1d"]["weight"], of["conv1d"]["bias"]),
+            of["x_proj"]["weight"],
+            *(of["dt_proj"]["weight"], of["dt_proj"]["bias"]),
+            *(own["A_log"], own["D"]),
+            of["out_proj"]["weight"],
+        )
+        return cast("tuple[Tensor, ...]", found)
+
+    def _A(self) -> Tensor:
+        return -torch.exp(self.A_log)
+
+    def _convolve(self, x: Tensor, cu_seqlens: Tensor) -> Tensor:
+        weight, bias = self._taps()
+        return causal_conv1d_silu(x, weight, bias, cu_seqlens, backend=self.scan_backend)
+
+    def _taps(self) -> tuple[Tensor, Tensor]:
+        """Weight ``[d_inner, d_conv]`` and bias of the convolution."""
+        bias = self.conv1d.bias
+        assert bias is not None  # nn.Conv1d was made with one
+        return self.conv1d.weight.squeeze(1), bias
+
+    def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step sizes before bias and softplus, B and C of every token."""
+        projected = product(x, self.x_proj.weight)
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        return product(dt, self.dt_proj.weight), B, C
+
+    def initial_state(self, n_sequences: int) -> MambaState:
+        """Return the state of sequences without a token yet: zeros."""
+        d_inner, _, d_conv = self.conv1d.weight.shape
+        new = self.D.new_zeros
+        return MambaState(
+            new(n_sequences, d_inner, d_conv - 1), new(n_sequences, d_inner, self.d_state)
+        )
+
+    @torch.no_grad()
+    def last_state(self, h: Tensor, cu_seqlens: Tensor) -> MambaState:
+        """Return the state after each sequence's last token, from where :meth:`step` goes on.
+
+        Args:
+            h: ``[n_tokens, hidden_size]``.
+            cu_seqlens: ``[n_sequences + 1]`` int32.
+        """
+        state = self.initial_state(cu_seqlens.numel() - 1)
+        x = product(h, self.in_proj.weight.chunk(2)[0])
+        starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+        n_kept = state.window.shape[2]
+        for age in range(1, n_kept + 1):  # the newest input has age 1
+            known = ends - age >= starts
+            state.window[known, :, n_kept - age] = x[(ends - age)[known]]
+        x = self._convolve(x, cu_seqlens)
+        dt, B, C = self._scan_inputs(x)
+        _, ssm = selective_scan_states(
+            *(x, dt, self._A(), B, C, self.D, cu_seqlens),
+            read_last=True,
+            dt_bias=self.dt_proj.bias,
+            backend=self.scan_backend,
+        )
+        return MambaState(state.window, ssm)
+
+    @torch.no_grad()
+    def step(self, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Take one new token of every sequence.
+
+        Args:
+            h: the new tokens, ``[n_sequences, hidden_size]``.
+            state: from :meth:`initial_state`, :meth:`last_state` or an earlier step.
+
+        Returns:
+            The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
+            pass, and the new state.
+        """
+        if self.scan_backend in ("auto", "cpu"):
+            weights = self._weights()
+            if step_suits(h, weights):
+                out, *new_state = block_step_cpu(h, *state, weights)
+                return out, MambaState(*new_state)
+        # At batch 1 the calls cost more than what they compute, so there are few of them.
+        x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
+        window = torch.cat([state.window, x[:, :, None]], dim=2)
+        weight, bias = self._taps()
+        x = F.silu((window * weight).sum(2).add_(bias))
+        dt, B, C = self._scan_inputs(x)
+        y, ssm = selective_step(
+            *(state.ssm, x, dt, self._A(), B, C, self.D),
+            dt_bias=self.dt_proj.bias,
+            z=z,
+            backend=self.scan_backend,
+        )
+        return F.linear(y, self.out_proj.weight), MambaState(window[:, :, 1:], ssm)

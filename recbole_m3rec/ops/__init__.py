@@ -1,0 +1,1 @@
+"""Operations on packed sequences, each with a PyTorch fallback; knows PyTorch alone."""

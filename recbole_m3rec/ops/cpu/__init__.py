@@ -1,0 +1,1 @@
+"""Compiled CPU kernels as PyTorch operators."""

@@ -1,0 +1,111 @@
+"""The causal convolution with SiLU on the CPU: a compiled kernel as a differentiable operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_m3rec.ops.checks import check_convolution, check_sequences, rows
+from recbole_m3rec.ops.cpu import library
+
+
+def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> list[int]:
+    n_tokens, d_inner = x.shape
+    return [
+        *(x.data_ptr(), x.stride(0), weight.data_ptr(), bias.data_ptr(), cu_seqlens.data_ptr()),
+        *(cu_seqlens.numel() - 1, n_tokens, d_inner, weight.shape[1]),
+    ]
+
+
+@torch.library.custom_op(
+    "recbole_m3rec::causal_conv1d_silu",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor",
+)
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
+    x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()
+    y = x.new_empty(x.shape)
+    library.call(
+        "m3rec_convolve",
+        *_arguments(x, weight, bias, ends),
+        y.data_ptr(),
+        torch.get_num_threads(),
+        library.instruction_set(),
+    )
+    return y
+
+
+@_convolve.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    "recbole_m3rec::causal_conv1d_silu_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+def _convolve_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()
+    grad_y = rows(grad_y)
+    gradients = x.new_empty(x.shape), x.new_empty(weight.shape), x.new_empty(bias.shape)
+    library.call(
+        "m3rec_convolve_backward",
+        grad_y.data_ptr(),
+        grad_y.stride(0),
+        *_arguments(x, weight, bias, ends),
+        *(gradient.data_ptr() for gradient in gradients),
+        torch.get_num_threads(),
+        library.instruction_set(),
+    )
+    return gradients
+
+
+@_convolve_backward.register_fake
+def _(
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(weight.shape), x.new_empty(bias.shape)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    return *_convolve_backward(grad_y, *ctx.saved_tensors), None
+
+
+_convolve.register_autograd(_gradients, setup_context=_save_inputs)
+
+
+def causal_conv1d_silu_cpu(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Convolve every channel of every sequence with its own causal filter, then apply SiLU.
+
+    float32 throughout; bfloat16 and float16 inputs are converted, and the result is converted back.
+
+    Args:
+        x: ``[n_tokens, d_inner]``; may be a slice of the columns of a wider matrix.
+        weight: ``[d_inner, d_conv]``, the last column weighs the current token.
+        bias: ``[d_inner]``.
+        cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32; before
+            its first token every sequence is zero.
+
+    Returns:
+        ``[n_tokens, d_inner]`` in the dtype of ``x``.
+
+    Raises:
+        ValueError: shapes, dtypes or ``cu_seqlens`` do not fit.
+        RuntimeError: the kernels were not built; the message says why.
+    """
+    check_sequences(cu_seqlens, torch.device("cpu"))
+    check_convolution(torch.device("cpu"), x, weight, bias)
+    y: Tensor = _convolve(x.float(), weight.float(), bias.float(), cu_seqlens)
+    return y.to(x.dtype)

@@ -1,0 +1,155 @@
+"""The compiled CPU kernels: where they are, whether they can be used, how they are called.
+
+The library is plain C (``csrc/``), called through ctypes, which gives up the interpreter's lock
+meanwhile. ``RECBOLE_M3REC_VECTORS`` set to ``generic``, ``avx2`` or ``avx512`` makes it use these
+kernels, not the best the processor has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+
+INTERFACE = 8  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
+
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+_MASK = [_SIZE, ctypes.c_uint64, _INT]  # elements (or rows' length), seed, steps of keeping
+_LAST = [_POINTER, _INT, _INT]  # a result, threads, instruction set
+_CONVOLUTION = [_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE]
+
+
+class ScanArguments(ctypes.Structure):
+    """``ScanArguments`` of csrc/scan.cpp."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("x", "dt", "A", "B", "C", "D", "dt_bias", "z")),
+        *((name, _POINTER) for name in ("initial_state", "cu_seqlens")),
+        *((name, _SIZE) for name in ("x_stride", "dt_stride", "B_stride", "C_stride", "z_stride")),
+        *((name, _SIZE) for name in ("sequences", "tokens", "channels", "states")),
+        *((name, _INT) for name in ("read_last", "threads", "instruction_set")),
+    ]
+
+
+class BlockStepArguments(ctypes.Structure):
+    """``BlockStepArguments`` of csrc/block_step.cpp."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("h", "in_proj", "tap", "tap_bias", "x_proj", "dt_proj")),
+        *((name, _POINTER) for name in ("dt_bias", "A_log", "D", "out_proj", "window")),
+        *((name, _SIZE) for name in ("rows", "width", "channels", "states", "rank", "taps")),
+        *((name, _INT) for name in ("threads", "instruction_set")),
+    ]
+
+
+_FUNCTIONS = {
+    "m3rec_scan_forward": [_POINTER, _POINTER, _POINTER],
+    "m3rec_scan_backward": [_POINTER, _POINTER, _SIZE, *[_POINTER] * 8],
+    "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
+    "m3rec_block_step": [_POINTER] * 4,
+    "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
+    "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],
+    "m3rec_matmul_pays": [_INT],
+    "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
+    "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
+    "m3rec_softmax_loss": [_POINTER, _INT, _POINTER, _SIZE, _SIZE, _INT, *_LAST],
+    "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_gelu_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_gelu_dropout_backward": [_POINTER, _POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_norm": [*[_POINTER] * 4, _SIZE, *_MASK, ctypes.c_float, _POINTER, _INT, _INT],
+    "m3rec_norm_backward": [
+        *[_POINTER] * 4,
+        _SIZE,
+        *_MASK,
+        ctypes.c_float,
+        *[_POINTER] * 4,
+        _INT,
+        _INT,
+    ],
+}
+
+
+@functools.cache
+def load() -> tuple[Any, str]:
+    """Load the library: it and the name of its kernels, or None and the reason why not."""
+    folder = Path(__file__).parent.parent
+    found = [folder / f"_m3rec_ops{suffix}" for suffix in EXTENSION_SUFFIXES]
+    path = next((candidate for candidate in found if candidate.exists()), None)
+    again = "install a C++17 compiler (gcc or clang) and then recbole_m3rec again"
+    if path is None:
+        return None, f"the compiled CPU kernels were not built: {again}"
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.m3rec_interface() != INTERFACE:
+            return None, f"{path} was built from another version of the source: {again}"
+        for name, arguments in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, _INT
+        library.m3rec_kernels.argtypes, library.m3rec_kernels.restype = [_INT], ctypes.c_char_p
+        library.m3rec_use_openmp.argtypes, library.m3rec_use_openmp.restype = [_POINTER], None
+    except (OSError, AttributeError) as problem:
+        return None, f"{path} cannot be loaded ({problem}): {again}"
+    name = os.environ.get("RECBOLE_M3REC_VECTORS", "auto")
+    if name not in INSTRUCTION_SETS:
+        names = ", ".join(INSTRUCTION_SETS)
+        return None, f"RECBOLE_M3REC_VECTORS is {name!r}, expected one of {names}"
+    kernels = library.m3rec_kernels(INSTRUCTION_SETS[name])
+    if kernels is None:
+        return None, f"RECBOLE_M3REC_VECTORS is {name!r}, which this processor does not have"
+    library.m3rec_use_openmp(openmp_of_torch())
+    return library, f"{kernels.decode()} kernels"
+
+
+def openmp_of_torch() -> int | None:
+    """The way into torch's own OpenMP threads, if it has some: the library shares them with it."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # Looked up among what that library has loaded, so it is torch's runtime and no other.
+        return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
+
+
+@torch.compiler.assume_constant_result  # torch.compile need not look into it
+def available() -> tuple[bool, str]:
+    """Tell whether the compiled kernels can be used here.
+
+    Returns:
+        True and which kernels they are, or False and the reason.
+    """
+    library, description = load()
+    return library is not None, description
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of the library and turn what it returns into an exception.
+
+    Raises:
+        RuntimeError: the library was not built; the message says why.
+        ValueError: ``cu_seqlens`` does not describe the tokens.
+        IndexError: a target is no column.
+    """
+    library, reason = load()
+    if library is None:
+        raise RuntimeError(reason)
+    status = getattr(library, function)(*arguments)
+    if status == 1:
+        raise ValueError(
+            "cu_seqlens: expected 0, then each sequence's end, increasing, to n_tokens"
+        )
+    if status == 2:
+        raise MemoryError(f"{function} found no memory for its work space")
+    if status == 4:
+        raise IndexError("a target is out of range: expected 0 to the number of columns - 1")
+    if status != 0:
+        raise RuntimeError("this processor does not have what RECBOLE_M3REC_VECTORS asks for")
+
+
+def instruction_set() -> int:
+    return INSTRUCTION_SETS[os.environ.get("RECBOLE_M3REC_VECTORS", "auto")]

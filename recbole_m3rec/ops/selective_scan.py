@@ -1,0 +1,244 @@
+"""``selective_scan``: one function over all the implementations there are, and which is taken."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.ops import mamba_ssm
+from recbole_m3rec.ops.cpu import selective_scan as cpu
+from recbole_m3rec.ops.reference import (
+    selective_scan_reference,
+    selective_step_reference,
+)
+from recbole_m3rec.ops.triton import device as triton_device
+from recbole_m3rec.ops.triton import selective_scan as triton_scan
+
+BACKENDS = ("auto", "reference", "cpu", "triton", "mamba_ssm")
+
+_HOW_TO_GET = {
+    "cpu": "Install a C++ compiler and reinstall the package",
+    "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and "
+    + triton_device.NEEDED,
+    "mamba_ssm": "It needs a CUDA device, a CUDA build of torch and the packages of the extra "
+    "cuda, compiled for them: pip install --no-build-isolation 'recbole_m3rec[cuda]'",
+}
+
+_logger = logging.getLogger(__name__)
+
+
+class ScanBackendError(ValueError):
+    """A scan backend that does not exist, or not here."""
+
+
+def _probes() -> dict[str, Callable[[], tuple[bool, str]]]:
+    return {
+        "reference": lambda: (True, "pure PyTorch, any device"),
+        "cpu": cpu.available,
+        "triton": triton_device.available,
+        "mamba_ssm": mamba_ssm.available,
+    }
+
+
+def backends() -> dict[str, str]:
+    """Tell of every backend what it is, or why it cannot be used here."""
+    found = {name: probe() for name, probe in _probes().items()}
+    return {
+        name: f"available: {what}" if here else f"absent: {what}"
+        for name, (here, what) in found.items()
+    }
+
+
+def check_backend(name: str) -> None:
+    """Raise ScanBackendError unless ``name`` is a backend that can be used here."""
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(str(name), BACKENDS, n=1)
+        raise ScanBackendError(
+            f"scan_backend must be one of {', '.join(BACKENDS)}, found {name!r}"
+            + (f". Did you mean {near[0]}?" if near else "")
+        )
+    here, what = (True, "") if name == "auto" else _probes()[name]()
+    if not here:
+        raise ScanBackendError(
+            f"scan_backend: {name} is not available: {what}. {_HOW_TO_GET[name]}, "
+            "or set scan_backend: auto"
+        )
+
+
+def choose_backend(name: str, x: Tensor) -> str:
+    """Resolve ``auto`` for a tensor: the kernels for its device where they work, or ``reference``.
+
+    Raises:
+        ScanBackendError: the backend is unknown or absent, or runs on another device.
+    """
+    check_backend(name)
+    device = x.device.type
+    if name == "auto":
+        return _choose(device, x.dtype == torch.float64)
+    home = {"cpu": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}.get(name, device)
+    if device != home and not (name == "triton" and triton_device.interpreted()):
+        raise ScanBackendError(
+            f"scan_backend: {name} runs on {home} tensors, found one on {device}. "
+            "Move the model, or set scan_backend: auto"
+        )
+    return name
+
+
+def _choose(device: str, is_double: bool) -> str:
+    fast = {"cpu": "cpu", "cuda": "triton"}.get(device)
+    here, what = (False, "") if fast is None or is_double else _probes()[fast]()
+    chosen = fast if here and fast is not None else "reference"
+    if not torch.compiler.is_compiling():
+        _tell_once(chosen, device, what if here or not what else f"{fast} is absent: {what}")
+    return chosen
+
+
+@functools.cache
+def _tell_once(chosen: str, device: str, why: str) -> None:
+    _logger.info(f"scan_backend auto: {chosen} for tensors on {device}" + (why and f" ({why})"))
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    read_last: bool = False,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Run Mamba's selective scan over packed sequences (Gu & Dao 2023, Algorithm 2).
+
+    ``s_t = exp(dt_t · A) ∘ s_{t-1} + (dt_t · x_t) ⊗ B_t`` from ``s_0 = 0`` in every sequence, and
+    ``y_t = s_t · C_t + D ∘ x_t``. Differentiable once, in all arguments but ``cu_seqlens``.
+    Computed in float32, whatever shorter floats come in (and in float64 where ``x`` is that).
+
+    Args:
+        x: ``[n_tokens, d_inner]``.
+        dt: step sizes, already positive (or before their softplus, see ``dt_bias``),
+            ``[n_tokens, d_inner]``.
+        A: ``[d_inner, d_state]``, negative.
+        B: ``[n_tokens, d_state]``.
+        C: ``[n_tokens, d_state]``.
+        D: ``[d_inner]``.
+        cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32; no
+            sequence is empty.
+        read_last: compute ``y`` at the last token of each sequence alone.
+        dt_bias: if given, ``[d_inner]``, the step sizes are ``softplus(dt + dt_bias)``.
+        z: if given, the gate, shaped like the result, which is multiplied by ``SiLU(z)``.
+        backend: one of ``BACKENDS``.
+
+    Returns:
+        ``y [n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``read_last``; dtype of ``x``.
+
+    Raises:
+        ScanBackendError: the backend is unknown or absent, or runs on another device.
+    """
+    kernels = {
+        "cpu": cpu.selective_scan_cpu,
+        "triton": triton_scan.selective_scan_triton,
+        "mamba_ssm": mamba_ssm.selective_scan_mamba_ssm,
+    }
+    kernel = kernels.get(choose_backend(backend, x))
+    if kernel is not None:
+        return kernel(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
+    return _scan_in_torch(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)[0]
+
+
+@torch.no_grad()
+def selective_scan_states(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    read_last: bool = False,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Like :func:`selective_scan`, without gradients, but return the last states as well.
+
+    Returns:
+        The result, and the states after the sequences' last tokens,
+        ``[n_sequences, d_inner, d_state]``, float32 (float64 where ``x`` is that).
+    """
+    kernels: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+        "cpu": cpu.selective_scan_states_cpu,
+        "triton": triton_scan.selective_scan_states_triton,
+        "mamba_ssm": mamba_ssm.selective_scan_states_mamba_ssm,
+    }
+    scan = kernels.get(choose_backend(backend, x), _scan_in_torch)
+    return scan(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
+
+
+@torch.no_grad()
+def selective_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Take one token per sequence on kept states, without gradients.
+
+    Args:
+        state: ``[n, d_inner, d_state]``, left as it is.
+        x: ``[n, d_inner]``, and so on as in :func:`selective_scan`, a row a sequence. The backend
+            mamba_ssm takes its steps in plain PyTorch.
+
+    Returns:
+        ``y [n, d_inner]`` in the dtype of ``x``, and the new states.
+    """
+    kernels = {"cpu": cpu.selective_step_cpu, "triton": triton_scan.selective_step_triton}
+    kernel = kernels.get(choose_backend(backend, x))
+    if kernel is not None:
+        new_state = state.clone(memory_format=torch.contiguous_format)  # the kernel writes into it
+        return kernel(new_state, x, dt, A, B, C, D, dt_bias, z), new_state
+    steps = dt if dt_bias is None else F.softplus(dt + dt_bias)
+    y, new_state = selective_step_reference(state, x, steps, A, B, C, D)
+    return (y if z is None else y * F.silu(z)).to(x.dtype), new_state
+
+
+def _scan_in_torch(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    read_last: bool,
+    dt_bias: Tensor | None,
+    z: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The reference scan with the options of the others, in float32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        steps = dt.to(dtype) if dt_bias is None else F.softplus(dt.to(dtype) + dt_bias.to(dtype))
+        y, states = selective_scan_reference(
+            *(x.to(dtype), steps, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype), cu_seqlens)
+        )
+        y = y[cu_seqlens[1:].long() - 1] if read_last else y
+        y = y if z is None else y * F.silu(z.to(dtype))
+    return y.to(x.dtype), states

@@ -1,0 +1,280 @@
+"""The selective scan on a GPU: Triton kernels as differentiable PyTorch operators.
+
+As on the CPU, the same pass can take the step sizes before their softplus (``dt_bias``) and
+multiply the result by the gate (``z``). Inputs may be float32, bfloat16 or float16, each its own;
+states and sums are float32. Two runs give the same bits: sums over sequences and channels are
+made in two passes, parts in the kernel and their sum in a fixed order, and never with atomics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_m3rec.ops.checks import (
+    check_scan,
+    check_sequences,
+    check_state,
+    gradients_by,
+    rows,
+    save_inputs,
+)
+from recbole_m3rec.ops.triton.device import available, groups_of, next_power_of_2, on_device
+
+__all__ = [
+    "available",
+    "selective_scan_states_triton",
+    "selective_scan_triton",
+    "selective_step_triton",
+]
+
+CHUNK = 16  # tokens between two states that the backward pass keeps
+# States of a program and its warps. More states a thread would not fit into registers; fewer
+# channels a program make more parts of the gradients of B and C.
+FORWARD_TILE, BACKWARD_TILE = (256, 1), (512, 2)
+
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens"
+_OPTIONS = "bool read_last, Tensor? dt_bias, Tensor? z"
+
+
+class _Call:
+    """The operator's inputs as the kernels take them."""
+
+    def __init__(self, inputs: tuple[Any, ...]) -> None:
+        x, dt, A, B, C, D, cu_seqlens, self.read_last, dt_bias, z = inputs
+        self.x, self.dt, self.B, self.C = rows(x), rows(dt), rows(B), rows(C)
+        self.A, self.D = A.contiguous(), D.contiguous()
+        self.dt_bias = None if dt_bias is None else dt_bias.contiguous()
+        self.z = None if z is None else rows(z)
+        self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
+        (self.n_tokens, self.d_inner), self.d_state = x.shape, A.shape[1]
+        self.n_sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        return (self.x, self.dt, self.A, self.B, self.C, self.D, self.dt_bias, self.z)
+
+    def strides(self) -> tuple[int, ...]:
+        matrices = (self.x, self.dt, self.B, self.C)
+        z_stride = 0 if self.z is None else self.z.stride(0)
+        return (*(matrix.stride(0) for matrix in matrices), z_stride)
+
+    def blocks(self, n_states: int) -> tuple[int, int]:
+        """Channels and states of a program; two at least, as Triton's blocks of one are special."""
+        block_s = max(2, next_power_of_2(self.d_state))
+        block_d = min(max(2, next_power_of_2(self.d_inner)), max(4, n_states // block_s), 64)
+        return block_d, block_s
+
+    def options(self, blocks: tuple[int, int], n_warps: int) -> dict[str, Any]:
+        return {
+            "HAS_BIAS": self.dt_bias is not None,
+            "HAS_Z": self.z is not None,
+            "READ_LAST": self.read_last,
+            "BLOCK_D": blocks[0],
+            "BLOCK_S": blocks[1],
+            "num_warps": n_warps,
+        }
+
+    def forward(self, initial: Tensor | None, y: Tensor, last: Tensor | None) -> None:
+        """Write ``y`` and ``last``; without ``cu_seqlens`` every token is a sequence."""
+        if self.n_sequences == 0 or self.d_inner == 0:
+            return
+        from recbole_m3rec.ops.triton.selective_scan_kernels import forward
+
+        n_states, n_warps = FORWARD_TILE
+        blocks = self.blocks(n_states)
+        with on_device(self.x):
+            forward[(self.n_sequences, -(-self.d_inner // blocks[0]))](
+                *(*self.inputs(), initial, self.cu_seqlens, y, last),
+                *(*self.strides(), self.d_inner, self.d_state),
+                HAS_INITIAL=initial is not None,
+                HAS_LAST=last is not None,
+                IS_STEP=self.cu_seqlens is None,
+                **self.options(blocks, n_warps),
+            )
+
+    def backward(self, grad_y: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, dt, A, B, C, D, dt_bias and z; an empty tensor for a missing one."""
+        if self.n_sequences == 0 or self.d_inner == 0:
+            return tuple(
+                self.x.new_zeros(0) if tensor is None else torch.zeros_like(tensor)
+                for tensor in self.inputs()
+            )
+        from recbole_m3rec.ops.triton.selective_scan_kernels import backward
+
+        assert self.cu_seqlens is not None  # a step has no gradient
+        groups = groups_of(self.cu_seqlens, self.n_tokens)
+        n_groups, (n_states, n_warps) = groups.shape[0] - 1, BACKWARD_TILE
+        blocks = self.blocks(n_states)
+        n_blocks = -(-self.d_inner // blocks[0])
+
+        def new(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=torch.float32, device=self.x.device)
+
+        grad_x, grad_dt = (
+            torch.empty(self.x.shape, dtype=tensor.dtype, device=self.x.device)
+            for tensor in (self.x, self.dt)
+        )
+        grad_z = self.x.new_empty(0)
+        if self.z is not None:
+            grad_z = torch.empty(self.z.shape, dtype=self.z.dtype, device=self.x.device)
+        part_A = new(n_groups, self.d_inner, self.d_state)
+        part_B, part_C = new(2, n_blocks, self.n_tokens, self.d_state)
+        part_D, part_bias = new(2, n_groups, self.d_inner)
+        with on_device(self.x):
+            backward[(n_groups, n_blocks)](
+                *(rows(grad_y), *self.inputs(), self.cu_seqlens, groups),
+                new(self.n_tokens // CHUNK + 1, self.d_inner, self.d_state),
+                new(n_groups, n_blocks, CHUNK, *blocks),
+                *(grad_x, grad_dt, grad_z, part_A, part_B, part_C, part_D, part_bias),
+                *(rows(grad_y).stride(0), *self.strides()),
+                *(self.n_tokens, self.d_inner, self.d_state),
+                CHUNK=CHUNK,
+                **self.options(blocks, n_warps),
+            )
+        sums = [(part_A, self.A), (part_B, self.B), (part_C, self.C), (part_D, self.D)]
+        of_A, of_B, of_C, of_D = (part.sum(0).to(like.dtype) for part, like in sums)
+        of_bias = self.x.new_empty(0)
+        if self.dt_bias is not None:
+            of_bias = part_bias.sum(0).to(self.dt_bias.dtype)
+        return grad_x, grad_dt, of_A, of_B, of_C, of_D, of_bias, grad_z
+
+
+def _empty_result(x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1 if read_last else x.shape[0], x.shape[1])
+
+
+@torch.library.custom_op(
+    "recbole_m3rec::selective_scan_triton",
+    mutates_args=(),
+    schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor",
+)
+def _scan(*inputs: Any) -> Tensor:
+    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
+    y = _empty_result(x, cu_seqlens, read_last)
+    _Call(inputs).forward(None, y, None)
+    return y
+
+
+@_scan.register_fake
+def _(*inputs: Any) -> Tensor:
+    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
+    return _empty_result(x, cu_seqlens, read_last)
+
+
+@torch.library.custom_op(
+    "recbole_m3rec::selective_scan_triton_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad_y, {_INPUTS}, {_OPTIONS})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _scan_backward(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return _Call(inputs).backward(grad_y)
+
+
+@_scan_backward.register_fake
+def _(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    x, dt, A, B, C, D, _, _, dt_bias, z = inputs
+    return tuple(
+        x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+        for tensor in (x, dt, A, B, C, D, dt_bias, z)
+    )
+
+
+_scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
+
+
+def selective_scan_triton(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    read_last: bool = False,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+) -> Tensor:
+    """Run the selective scan over packed sequences, differentiable in its floating-point inputs.
+
+    Args as in :func:`recbole_m3rec.ops.selective_scan`; float32, bfloat16 or float16. Matrices
+    may be slices of the columns of wider ones, which are read in place. The values of
+    ``cu_seqlens`` are not checked.
+
+    Returns:
+        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``read_last``; dtype of ``x``.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit.
+    """
+    check_sequences(cu_seqlens, x.device)
+    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
+    y: Tensor = _scan(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
+    return y
+
+
+@torch.no_grad()
+def selective_scan_states_triton(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    read_last: bool = False,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Like :func:`selective_scan_triton`, without gradients, but return the last states as well.
+
+    Args:
+        initial_state: states before the first tokens, ``[n_sequences, d_inner, d_state]`` float32;
+            None is zeros.
+
+    Returns:
+        The result, and the states after the sequences' last tokens,
+        ``[n_sequences, d_inner, d_state]`` float32.
+    """
+    check_sequences(cu_seqlens, x.device)
+    n_sequences = cu_seqlens.shape[0] - 1
+    y = _empty_result(x, cu_seqlens, read_last)
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, y.shape[0])
+    if initial_state is not None:
+        check_state("initial_state", initial_state, A, n_sequences)
+    last = torch.empty(n_sequences, *A.shape, dtype=torch.float32, device=x.device)
+    call = _Call((x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z))
+    call.forward(initial_state, y, last)
+    return y, last
+
+
+@torch.no_grad()
+def selective_step_triton(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor | None = None,
+    z: Tensor | None = None,
+) -> Tensor:
+    """Take one token per sequence on kept states, without gradients.
+
+    Args:
+        state: ``[n, d_inner, d_state]`` float32, contiguous; changed in place.
+        x: ``[n, d_inner]``, and so on as in :func:`selective_scan_triton`, a row a sequence.
+
+    Returns:
+        ``[n, d_inner]`` in the dtype of ``x``.
+    """
+    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, x.shape[0])
+    check_state("state", state, A, x.shape[0])
+    y = x.new_empty(x.shape)
+    _Call((x, dt, A, B, C, D, None, False, dt_bias, z)).forward(state, y, state)
+    return y

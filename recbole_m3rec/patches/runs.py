@@ -1,0 +1,180 @@
+"""Faults of RecBole's run itself, present with every version of every library."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import secrets
+import sys
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def download_without_process_group() -> None:
+    """Mend data/dataset/dataset.py:252, a ``dist.barrier()`` after a download, also when alone."""
+    from recbole.data.dataset import dataset as dataset_module
+
+    from recbole_m3rec.hooks import Overlay, overlay
+
+    def barrier(*args: Any, **kwargs: Any) -> Any:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.barrier(*args, **kwargs)
+        return None
+
+    distributed = Overlay(torch.distributed, barrier=barrier)
+    overlay(dataset_module, "torch", distributed=distributed)
+
+
+def collect_plain_values() -> None:
+    """Mend evaluator/collector.py:227, which calls ``.cpu()`` on counts that are no tensors.
+
+    ItemCoverage, GiniIndex, AveragePopularity and TailPercentage need such counts. They are taken
+    out while RecBole collects its tensors, and put back.
+    """
+    from recbole.evaluator.collector import Collector, DataStruct
+
+    from recbole_m3rec.hooks import wrap
+
+    if not _collector_fails_on_counts(Collector, DataStruct):
+        return
+
+    @wrap(Collector, "get_data_struct")
+    def get(original: Callable[..., Any], self: Any) -> Any:
+        kept = self.data_struct._data_dict
+        plain = {name: v for name, v in kept.items() if not isinstance(v, torch.Tensor)}
+        for name in plain:
+            del kept[name]
+        try:
+            collected = original(self)
+        finally:
+            kept.update(plain)
+        for name, value in plain.items():
+            collected.set(name, copy.deepcopy(value))
+        return collected
+
+
+def _collector_fails_on_counts(collector: Any, data_struct: Any) -> bool:
+    struct = data_struct()
+    struct.set("data.num_items", 1)
+    try:
+        collector.get_data_struct(SimpleNamespace(data_struct=struct))
+    except AttributeError:
+        return True
+    return False
+
+
+def report_plain_numbers() -> None:
+    """Mend evaluator/evaluator.py:evaluate, whose metrics numpy 2 prints as ``np.float64(0.1)``."""
+    if repr(np.float64(1.0)) == "1.0":
+        return
+    from recbole.evaluator.evaluator import Evaluator
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(Evaluator, "evaluate")
+    def evaluate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        for metric, value in result.items():
+            result[metric] = float(value)
+        return result
+
+
+def survive_uncountable_flops() -> None:
+    """Mend utils/utils.py:get_flops, called by quick_start.py before training.
+
+    It runs ``predict`` on one interaction, which GRU4RecCPR and SASRecCPR refuse by an assertion.
+    A number that is only logged must not end a run: it is reported as unknown, with the reason.
+    """
+    from recbole.quick_start import quick_start
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(quick_start, "get_flops")
+    def count(
+        original: Callable[..., Any], model: Any, dataset: Any, device: Any, logger: Any, *rest: Any
+    ) -> Any:
+        try:
+            return original(model, dataset, device, logger, *rest)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            logger.warning(f"FLOPs of {type(model).__name__} cannot be counted ({reason})")
+            return "unknown"
+
+
+def keep_quiet_of_what_nobody_can_change() -> None:
+    """Mend trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
+
+    A deprecated way to build an unused gradient scaler, and tensors made of pandas' read-only
+    columns, which RecBole never writes to.
+    """
+    warnings.filterwarnings(
+        "ignore", r"`torch\.cuda\.amp\.GradScaler", FutureWarning, r"recbole\.trainer\."
+    )
+    warnings.filterwarnings(
+        "ignore", r"The given NumPy array is not writ", UserWarning, r"recbole\.data\."
+    )
+
+
+def train_without_tracing() -> None:
+    """Mend model/sequential_recommender/sine.py:25, which turns on torch's anomaly detection.
+
+    RecBole imports every sequential model, so that line slows the training of all of them: torch
+    then keeps a stack trace of each operation and searches each gradient for NaN.
+    """
+    was_on = torch.is_anomaly_enabled()
+    sine = "recbole.model.sequential_recommender.sine"
+    imported_before = sine in sys.modules
+    importlib.import_module(sine)
+    torch.autograd.set_detect_anomaly(was_on and not imported_before)
+
+
+def name_every_checkpoint_apart() -> None:
+    """Mend trainer/trainer.py:132, 902, 906 and 910, which name checkpoints to the second.
+
+    Two runs of a model begun in the same second would write, and then test, the same file.
+    """
+    from recbole.trainer import trainer
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(trainer, "get_local_time")
+    def moment(original: Callable[..., str]) -> str:
+        return f"{original()}-{secrets.token_hex(3)}"
+
+
+def train_in_bfloat16() -> None:
+    """Mend trainer/trainer.py:244, whose ``enable_amp`` means float16 on CUDA.
+
+    bfloat16 has the range of float32, so that no loss needs scaling. Where a GPU has none, float16
+    stays. Evaluation is float32 anyway.
+    """
+    from recbole.trainer import trainer
+
+    from recbole_m3rec.hooks import overlay
+
+    def autocast(device_type: str, **options: Any) -> torch.autocast:
+        if device_type == "cpu" or torch.cuda.is_bf16_supported():
+            options.setdefault("dtype", torch.bfloat16)
+        return torch.autocast(device_type, **options)
+
+    overlay(trainer, "torch", autocast=autocast)
+
+
+def log_what_ract_loads() -> None:
+    """Mend model/general_recommender/ract.py:76 and 86, which log a path without a place for it.
+
+    Python's logging writes a traceback to the terminal instead of the line.
+    """
+
+    def give_it_a_place(record: logging.LogRecord) -> bool:
+        if record.msg == "Load pretrained model from" and record.args:
+            record.msg += " %s"
+        return True
+
+    logging.getLogger().addFilter(give_it_a_place)

@@ -1,1 +1,0 @@
-"""The only rooms that know RecBole's insides: mends, registration, configuration, guards."""

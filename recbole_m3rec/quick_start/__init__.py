@@ -1,0 +1,3 @@
+"""After training: checkpoints and recommendations."""
+
+import recbole  # noqa: F401  (importing it registers the plugin)

@@ -1,0 +1,225 @@
+"""What a checkpoint knows about the run that wrote it, and how a later run goes on from it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import FileHandler, getLogger
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.config.layers import FILES_KEY
+from recbole_m3rec.hooks import wrap
+from recbole_m3rec.patches.checkpoints import load_checkpoint
+from recbole_m3rec.trainer import distributed, pretraining
+
+# Configuration key, taken out again before training starts: the checkpoint to go on from.
+RESUME_KEY = "resume"
+
+# What described the old run's processes and files, not what it computed.
+NOT_SETTINGS = frozenset(
+    ["MODEL_TYPE", FILES_KEY, RESUME_KEY]
+    + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or used as asked; says which and what to do."""
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint on disk.
+
+    ``settings`` is everything RecBole had read, from files, dict and command line, before it
+    derived anything: given to RecBole again, it makes the same configuration.
+    ``epoch``, the one that was saved, counts from 0.
+    """
+
+    path: Path
+    model: str
+    dataset: str
+    epoch: int
+    epochs: int
+    settings: Mapping[str, Any]
+
+
+def read_saved_run(path: Path) -> SavedRun:
+    """Read what a checkpoint says about its run.
+
+    Raises:
+        CheckpointError: no file, or none that RecBole's trainer wrote.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}. Runs write theirs into saved/.")
+    try:
+        content = load_checkpoint(path, map_location="cpu")
+        config = content["config"]
+        return SavedRun(
+            path=path,
+            model=config["model"],
+            dataset=config["dataset"],
+            epoch=content["epoch"],
+            epochs=config["epochs"],
+            settings={
+                key: value
+                for key, value in {
+                    **config.internal_config_dict,
+                    **config.external_config_dict,
+                }.items()
+                if key not in NOT_SETTINGS
+            }
+            | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
+        )
+    except (
+        *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
+        *(AttributeError, ImportError),
+    ) as error:
+        raise CheckpointError(
+            f"{path} is no whole checkpoint of RecBole ({type(error).__name__}: {error})."
+        ) from error
+
+
+def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
+    """Load data and model by RecBole's ``load_data_and_model``; the command line has its say.
+
+    Returns:
+        The configuration, the model, the filtered dataset, the loaders of training, validation and
+        test, and the interactions (a data frame of internal ids) as they were before the dataset
+        turned them into prefixes.
+
+    Raises:
+        CheckpointError: the parameters do not fit the model that the data call for.
+    """
+    from recbole.config import Config
+    from recbole.quick_start import load_data_and_model, quick_start
+
+    today = Config(model=run.model, dataset=run.dataset, config_dict=dict(run.settings))
+    interactions: list[Any] = []
+
+    def create(original: Callable[..., Any], config: Any) -> Any:
+        config.__dict__.update(vars(today))
+        dataset = original(config)
+        interactions.append(dataset.inter_feat)
+        return dataset
+
+    with around(quick_start, "create_dataset", create), misfits(run.path):
+        config, model, dataset, *loaders = load_data_and_model(str(run.path))
+    return config, model, dataset, (loaders[0], loaders[1], loaders[2]), interactions[0]
+
+
+def settings_to_resume(run: SavedRun) -> dict[str, Any]:
+    """Return the ``config_dict`` with which RecBole's ``run`` goes on from a checkpoint."""
+    return {**run.settings, RESUME_KEY: run.path.resolve()}
+
+
+def install_resuming() -> None:
+    """Let a run whose configuration names a checkpoint under ``resume`` go on from it.
+
+    Spawned workers do the same. Calling this again does nothing.
+    """
+    from recbole.quick_start import quick_start
+
+    if quick_start.run_recboles is run_resuming_worker:
+        return
+    quick_start.run_recboles = run_resuming_worker
+
+    @wrap(quick_start, "get_trainer")
+    def get_trainer(original: Callable[..., Any], *names: Any) -> Callable[..., Any]:
+        trainer_class = original(*names)
+
+        def build(config: Any, model: Any) -> Any:
+            checkpoint = config.final_config_dict.pop(RESUME_KEY, None)
+            trainer = trainer_class(config, model)
+            if checkpoint is not None:
+                resume(trainer, Path(checkpoint))
+            return trainer
+
+        return build
+
+
+def run_resuming_worker(rank: int, *arguments: Any) -> None:
+    """Run one process of a training that may go on from a checkpoint.
+
+    The result that goes back to the parent says where checkpoint and log went, too.
+    """
+    install_resuming()
+    options = arguments[-1]
+    with noting_checkpoint() as checkpoints:
+        queue = _ResultQueue(options["queue"], checkpoints)
+        distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+
+
+class _ResultQueue:
+    """The parent's queue, which gets RecBole's result and the places of its files."""
+
+    def __init__(self, queue: Any, checkpoints: list[Path]) -> None:
+        self.queue = queue
+        self.checkpoints = checkpoints
+
+    def put(self, result: dict[str, Any]) -> None:
+        places = {"checkpoint": self.checkpoints[-1:], "log": log_file()}
+        self.queue.put({**result, **places})
+
+
+def log_file() -> Path | None:
+    """Return where RecBole's logger writes to in this process."""
+    files = [
+        handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)
+    ]
+    return Path(files[-1]) if files else None
+
+
+def resume(trainer: Any, checkpoint: Path) -> None:
+    """Bring a new trainer to where a checkpoint was written.
+
+    RecBole restores the optimiser whole, step size included; today's configuration decides that.
+    """
+    with misfits(checkpoint):
+        trainer.resume_checkpoint(checkpoint)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = trainer.config["learning_rate"]
+        group["weight_decay"] = trainer.config["weight_decay"]
+
+
+@contextmanager
+def noting_checkpoint() -> Iterator[list[Path]]:
+    """Note where the trainers of this process save; workers of several processes are not seen."""
+    from recbole.trainer import trainer as trainers
+
+    noted: list[Path] = []
+
+    def save(original: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
+        original(trainer, *args, **kwargs)
+        noted.append(Path(kwargs.get("saved_model_file") or trainer.saved_model_file))
+
+    with around(trainers.Trainer, "_save_checkpoint", save):
+        yield noted
+
+
+@contextmanager
+def misfits(checkpoint: Path) -> Iterator[None]:
+    """Say which checkpoint it was when parameters of other names or sizes cannot be loaded."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise CheckpointError(
+            f"{checkpoint} does not fit the model that today's settings and data make: {error}. "
+            "The data or the installed version changed since, or a setting on the command line "
+            "changes the network's sizes."
+        ) from error
+
+
+@contextmanager
+def around(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Put a function around ``owner.name`` for a while, as ``seams.wrap`` does for good."""
+    original = getattr(owner, name)
+    wrap(owner, name)(function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)

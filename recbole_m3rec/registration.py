@@ -1,0 +1,87 @@
+"""Make RecBole know M3Rec, Mamba4Rec and SASRecMM by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from recbole_m3rec.config.layers import OWN_MODELS
+from recbole_m3rec.patches import checkpoints, libraries, runs, tables
+
+# RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
+MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
+FAMILY = "recbole.model.sequential_recommender"
+
+PATCHES = (
+    runs.train_without_tracing,  # before anything else imports RecBole's models
+    libraries.stand_in_for_ray,  # RecBole's quick start cannot be imported without
+    libraries.name_numpy_scalars,
+    libraries.restore_dok_update,
+    libraries.draw_trials_as_hyperopt_does,
+    tables.fill_blanks_by_assignment,
+    tables.read_text_as_objects,
+    tables.measure_lists_one_by_one,
+    tables.keep_order_of_equal_times,
+    checkpoints.read_whole_checkpoints,
+    checkpoints.load_on_this_machine,
+    runs.download_without_process_group,
+    runs.collect_plain_values,
+    runs.report_plain_numbers,
+    runs.survive_uncountable_flops,
+    runs.name_every_checkpoint_apart,
+    runs.train_in_bfloat16,
+    runs.keep_quiet_of_what_nobody_can_change,
+    runs.log_what_ract_loads,
+)
+
+_registered = False
+
+
+def register() -> None:
+    """Mend RecBole and register models, dataset, layers, cache, processes and nan_checks.
+
+    Importing ``recbole_m3rec`` does this; a second call does nothing.
+    """
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    for patch in PATCHES:
+        patch()
+
+    from recbole_m3rec.baselines import requirements
+    from recbole_m3rec.config import checks, layers
+    from recbole_m3rec.data import cache
+    from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
+    from recbole_m3rec.trainer import distributed, pretraining
+
+    register_models()
+    register_dataset()
+    layers.install()
+    cache.install()
+    distributed.install()
+    nan_checks.install()
+    block_evaluation.install()  # after the nan_checks, which look at RecBole's scores
+    requirements.install()
+    pretraining.install()
+    mask_seen.install()  # after evaluation in blocks, which takes histories from it
+    checks.install()
+
+
+def register_models() -> None:
+    """Put each model's module, and the class, where RecBole looks for its own."""
+    family = importlib.import_module(FAMILY)
+    for name, module_name in MODELS.items():
+        module = importlib.import_module(module_name)
+        sys.modules[f"{FAMILY}.{name.lower()}"] = module
+        setattr(family, name, getattr(module, name))
+
+
+def register_dataset() -> None:
+    """Put the dataset class where RecBole looks for ``<Model>Dataset``."""
+    from recbole.data import dataset as recboles
+
+    from recbole_m3rec.data.dataset import M3RecDataset
+
+    for name in MODELS:
+        setattr(recboles, f"{name}Dataset", M3RecDataset)

@@ -1,0 +1,1 @@
+"""Small shared services: safe writes, suggestions."""

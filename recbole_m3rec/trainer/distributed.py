@@ -1,0 +1,158 @@
+"""Several processes: workers that know the plugin, CPUs, and one checkpoint for all ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+def install() -> None:
+    """Put everything that several processes need into RecBole."""
+    start_workers_here()
+    train_on_cpus()
+    share_checkpoint()
+
+
+def start_workers_here() -> None:
+    """Let ``recbole.quick_start.run`` spawn a function of the plugin's, so that workers import it.
+
+    A spawned process unpickles its function by name: RecBole's own would leave RecBole unmended,
+    without models and configuration of this package.
+    """
+    from recbole.quick_start import quick_start
+
+    if not _recboles_worker:
+        _recboles_worker.append(quick_start.run_recboles)
+        quick_start.run_recboles = run_worker
+
+
+_recboles_worker: list[Callable[..., None]] = []
+
+
+def run_worker(rank: int, *arguments: Any) -> None:
+    """Run one process of RecBole's training, in a process that has imported this package."""
+    nproc = int(arguments[-1]["config_dict"].get("nproc", 1))
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Every process would take all cores.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // nproc))
+    _recboles_worker[0](rank, *arguments)
+
+
+def train_on_cpus() -> None:
+    """Mend config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
+
+    On a machine without, processes talk through gloo, and neither the data-parallel wrapper nor
+    batch norms ask for a GPU (norms then keep statistics of their own in every process).
+    """
+    from recbole.config import Config
+    from recbole.trainer import trainer as trainers
+
+    from recbole_m3rec.hooks import Overlay, overlay, wrap
+
+    @wrap(Config, "_init_device")
+    def init_device(original: Callable[..., None], self: Any) -> None:
+        values = self.final_config_dict
+        if "local_rank" not in values:
+            return original(self)
+        # As if alone: RecBole hides the other GPUs first and chooses the device then.
+        rank = values.pop("local_rank")
+        original(self)
+        values["local_rank"] = rank
+        if values["device"].type == "cuda":
+            return original(self)
+        values["single_spec"] = False
+        dist.init_process_group(
+            backend="gloo",
+            rank=rank + values["offset"],
+            world_size=values["world_size"],
+            init_method=f"tcp://{values['ip']}:{values['port']}",
+        )
+        if rank != 0:
+            values.update(state="error", show_progress=False, verbose=False)
+        return None
+
+    class OnAnyDevice:
+        """``SyncBatchNorm`` where there is a GPU; batch norms as they are where there is none."""
+
+        @staticmethod
+        def convert_sync_batchnorm(module: torch.nn.Module, *args: Any) -> torch.nn.Module:
+            if on_cpu(module):
+                return module
+            return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module, *args)
+
+    overlay(trainers, "torch", nn=Overlay(torch.nn, SyncBatchNorm=OnAnyDevice))
+    trainers.DistributedDataParallel = data_parallel
+
+
+def on_cpu(module: torch.nn.Module) -> bool:
+    """Tell whether a module's parameters lie on the CPU."""
+    return all(parameter.device.type == "cpu" for parameter in module.parameters())
+
+
+def data_parallel(
+    module: torch.nn.Module, device_ids: list[int] | None = None, **options: Any
+) -> DistributedDataParallel:
+    """Wrap a model as RecBole asks, on any device.
+
+    Buffers that a checkpoint does not carry, such as feature tables, are the same in every process
+    and are not sent around at every step.
+    """
+    kept = module.state_dict().keys()
+    constant = [name for name, _ in module.named_buffers() if name not in kept]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, constant)
+    return DistributedDataParallel(
+        module, device_ids=None if on_cpu(module) else device_ids, **options
+    )
+
+
+def share_checkpoint() -> None:
+    """Mend trainer/trainer.py:133 and 308: every rank names, and nobody waits for, a checkpoint.
+
+    The name holds the time at which a process got there. All take rank 0's, and go on only when
+    the file is whole. A file appears under its name only when it is: a run that is killed while it
+    saves keeps its previous checkpoint.
+    """
+    from recbole.trainer import trainer as trainers
+    from recbole.utils import utils
+
+    from recbole_m3rec.hooks import overlay, wrap, wrap_everywhere
+
+    @wrap(trainers.Trainer, "__init__")
+    def name_once(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
+        original(self, config, model)
+        if not config["single_spec"]:
+            names = [self.saved_model_file]
+            dist.broadcast_object_list(names, src=0)
+            self.saved_model_file = names[0]
+
+    @wrap(trainers.Trainer, "_save_checkpoint")
+    def save_and_wait(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        if not self.config["single_spec"]:
+            dist.barrier()
+
+    overlay(trainers, "torch", save=save_whole)
+
+    @wrap_everywhere(utils, "ensure_dir")
+    def ensure_dir(original: Callable[..., None], dir_path: str) -> None:
+        # Processes that start together meet between RecBole's "is it there?" and "make it".
+        os.makedirs(dir_path, exist_ok=True)
+
+
+def save_whole(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+    """Save like ``torch.save``; a file keeps its previous content until the new one is whole."""
+    if not isinstance(target, (str, os.PathLike)):
+        torch.save(content, target, *args, **kwargs)
+        return
+    unfinished = Path(f"{os.fspath(target)}.{os.getpid()}.unfinished")
+    try:
+        torch.save(content, unfinished, *args, **kwargs)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)

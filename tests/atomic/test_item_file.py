@@ -1,0 +1,102 @@
+"""Reading raw .item files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_m3rec.atomic.item_file import ItemFileError, read_item_fields
+
+HEADER = "item_id:token\ttitle:token_seq\tprice:float\n"
+
+
+def written(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "x.item"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_named_fields_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n8\t\t2\n")
+    tokens, columns = read_item_fields(path, ["price", "title"])
+    assert tokens == ["7", "8"]
+    assert columns == [["1.5", "2"], ["Toy Story", ""]]
+
+
+@pytest.mark.parametrize("content", ["a\tb\t1", "a\tb\t1\r\n", "\na\tb\t1\n\n"])
+def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path, content: str) -> None:
+    assert read_item_fields(written(tmp_path, HEADER + content), ["title"]) == (["a"], [["b"]])
+
+
+def test_a_field_that_is_absent_is_skipped_where_another_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n")
+    with caplog.at_level("WARNING", "recbole_m3rec"):
+        assert read_item_fields(path, ["brand", "title"]) == (["7"], [[""], ["Toy Story"]])
+    assert "no field brand, left out; the file has item_id, title, price" in caplog.text
+
+
+def test_fields_that_are_all_absent_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ItemFileError, match="no field 'titel'.*Did you mean title"):
+        read_item_fields(written(tmp_path, HEADER), ["titel", "brand"])
+
+
+def test_the_item_id_field_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ItemFileError, match="no field 'asin'"):
+        read_item_fields(written(tmp_path, HEADER), ["title"], item_id_field="asin")
+
+
+def test_separator_encoding_and_id_field_are_parameters(tmp_path: Path) -> None:
+    path = written(tmp_path, "name:token,asin:token\ncafé,B1\n".encode("latin-1"))
+    found = read_item_fields(
+        path, ["name"], item_id_field="asin", field_separator=",", encoding="latin-1"
+    )
+    assert found == (["B1"], [["café"]])
+
+
+def test_quotes_are_read_as_the_host_reads_them(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = written(tmp_path, HEADER + '"7"\t"The ""Best"" hat"\t1\n8\t7" of "silk"\t2\n')
+    frame = pandas.read_csv(path, delimiter="\t", dtype=str, engine="python")
+    tokens, columns = read_item_fields(path, ["title"])
+    assert tokens == frame["item_id:token"].tolist() == ["7", "8"]
+    assert columns == [frame["title:token_seq"].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "line 1: expected a header"),
+        ("1\tToy Story\t2\n", "line 1, column 1: .* name:type .* found '1'"),
+        ("item_id:token\ttitle:text\n", "line 1, column 2: .* found 'title:text'"),
+        ("item_id:token,title:token\n", "line 1, column 1: .* set field_separator"),
+        ("item_id:token\ttitel:token\n", "line 1: no field 'title'.*Did you mean titel?"),
+        ("asin:token\ttitle:token\n", "line 1: no field 'item_id'; the file has asin, title"),
+        (HEADER + "1\ta\t2\n2\tb\n", "line 3: 2 fields, expected 3"),
+        (HEADER + "1\ta\t2\n\tb\t2\n", "line 3: item_id is empty"),
+        (HEADER + "1\ta\t2\n2\tb\t2\n1\tc\t3\n", "line 4: item '1' stands on line 2 too"),
+        (
+            HEADER + '1\t"a\t2\n2\tb"\t2\n',
+            "lines 2 to 3, taken as one: 3 .* quote that does not end",
+        ),
+        (HEADER + '1\t"a\t2\n2\tb\t2\n', "lines 2 to 3, taken as one: 2 fields"),
+        (HEADER.encode() + b"1\ta\t1\n2\tcaf\xe9\t1\n", "line 3: not utf-8 .* Set encoding"),
+    ],
+)
+def test_what_is_wrong_is_named_by_line(
+    tmp_path: Path, content: str | bytes, expected: str
+) -> None:
+    with pytest.raises(ItemFileError, match=f"x.item, {expected}"):
+        read_item_fields(written(tmp_path, content), ["title"])
+
+
+def test_a_separator_of_several_characters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ItemFileError, match="field_separator must be one character"):
+        read_item_fields(written(tmp_path, HEADER), ["title"], field_separator="::")
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x.item: .*bring a feature file"):
+        read_item_fields(tmp_path / "x.item", ["title"])

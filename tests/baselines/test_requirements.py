@@ -1,0 +1,91 @@
+"""What a model of RecBole needs is chosen, or it says in one sentence why it cannot run."""
+
+import importlib.util
+import logging
+import re
+
+import pytest
+from recbole.utils import get_model, get_trainer
+
+from recbole_m3rec.baselines.requirements import scores_pair_by_pair
+from recbole_m3rec.cli.train import main
+from recbole_m3rec.config.yaml_files import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("KSR", "KSR cannot be run"), ("GRU4RecKG", r"tiny\.ent does not exist")],
+)
+def test_a_model_that_cannot_run_says_why_in_one_sentence(write_dataset, capsys, model, reason):
+    write_dataset()
+    assert main([f"--model={model}", "--dataset=tiny", "--data_path=dataset"]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert line.count(". ") == 0
+    assert re.search(reason, line)
+
+
+def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "faiss" else find(name, *rest),
+    )
+    with pytest.raises(ConfigurationError, match="NCL needs the library faiss, which is not"):
+        prepare("NCL")
+
+
+def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, prepare):
+    folder = write_dataset()
+    items = sorted({item for _, item, _ in tiny_interactions})
+    vectors = "".join(f"{item}\t{n / 10} {1 - n / 10} 0.5\n" for n, item in enumerate(items))
+    (folder / "tiny.ent").write_text("ent_id:token\tent_emb:float_seq\n" + vectors)
+    links = "".join(f"{item}\te{n}\n" for n, item in enumerate(items))
+    (folder / "tiny.link").write_text("item_id:token\tentity_id:token\n" + links)
+    (folder / "tiny.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\ne0\tr\te1\n")
+    keys = {"embedding_size": 3, "hidden_size": 4}
+    config, dataset, train, valid, _ = prepare("GRU4RecKG", **keys)
+    model = get_model("GRU4RecKG")(config, train.dataset)
+    number = dataset.token2id("item_id", "i03")
+    assert model.entity_embedding.weight[number].tolist() == pytest.approx([0.3, 0.7, 0.5])
+    get_trainer(config["MODEL_TYPE"], "GRU4RecKG")(config, model).fit(train, valid)
+
+
+def test_fearec_refuses_a_single_layer(prepare):
+    with pytest.raises(ConfigurationError, match="n_layers: 1, but FEARec .* at least 2"):
+        prepare("FEARec", n_layers=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "said"),
+    [
+        ("SASRec", {}, "no sampled negatives"),
+        ("SASRec", {"loss_type": "BPR"}, "1 uniform negative a target"),
+        ("FPMC", {}, "1 uniform negative a target"),
+        ("DIN", {}, "1 uniform negative a target, labelled 0 and targets 1"),
+        ("BPR", {}, "1 uniform negative a target"),
+        ("MultiVAE", {}, "whole histories, no sampled negatives"),
+        ("Pop", {}, "one pass over the interactions"),
+    ],
+)
+def test_the_log_says_what_the_loss_gets(prepare, caplog, model, keys, said):
+    caplog.set_level(logging.INFO)
+    prepare(model, **keys)
+    [line] = [record.message for record in caplog.records if "Chosen for" in record.message]
+    assert line.removeprefix(f"Chosen for {model}: ").split("; ")[0] == said
+
+
+def test_modalities_for_a_model_without_are_warned_of(prepare, caplog):
+    prepare("SASRec", modalities=["text"])
+    assert "SASRec reads no vectors of items" in caplog.text
+    assert "FDSA, GRU4RecF, SASRecF" in caplog.text
+
+
+def test_models_that_score_pairs_get_as_many_users_as_fit_a_batch(prepare):
+    assert [scores_pair_by_pair(get_model(name)) for name in ("DIN", "SASRec")] == [True, False]
+    for size, users in ((40, 3), (5, 1)):  # 13 items with padding
+        _, _, _, valid, _ = prepare("DIN", eval_batch_size=size)
+        assert len(next(iter(valid))[0]) == users
+        assert sum(len(batch[0]) for batch in valid) == 12
+    _, _, _, valid, _ = prepare("SASRec", eval_batch_size=5)
+    assert len(next(iter(valid))[0]) == 5

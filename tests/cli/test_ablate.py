@@ -1,0 +1,93 @@
+"""M3Rec's own table: its rows, and that they are trained as they are named."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_m3rec.cli import ablate
+from recbole_m3rec.cli.arguments import UsageError
+from recbole_m3rec.config.yaml_files import ConfigurationError
+
+CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
+TITLES = "features: {text: {encoder: tfidf-svd, fields: [title], dim: 4}}"
+
+
+def rows(make_config: Callable[..., Any], **keys: Any) -> dict[str, ablate.Variant]:
+    own = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}, **keys}
+    return {row.name: row for row in ablate.variants(make_config("M3Rec", **own))}
+
+
+def test_every_part_of_the_model_has_its_row(make_config: Callable[..., Any]) -> None:
+    found = rows(make_config)
+    assert list(found) == [
+        *("M3Rec", "without image", "without text", "ID alone"),
+        *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
+        *("modality_gradient: detached", "modality_gradient: shared", "train_positions: all"),
+        "published preset",
+    ]
+    assert found["without image"].settings == {"modalities": ["text"]}
+    assert found["ID alone"].model == "Mamba4Rec"
+    assert found["published preset"].settings["train_positions"] == "last"
+    assert all(row.question.strip() for row in found.values())
+
+
+def test_rows_differ_from_the_whole_model_as_it_is_configured(
+    make_config: Callable[..., Any],
+) -> None:
+    found = rows(make_config, modality_gradient="shared", train_positions="all")
+    assert {"modality_gradient: frozen", "modality_gradient: detached"} <= set(found)
+    assert "train_positions: last" in found
+    assert "modality_gradient: shared" not in found
+
+
+def test_a_single_modality_is_left_out_once(make_config: Callable[..., Any]) -> None:
+    found = rows(make_config, modalities=["text"])
+    assert "ID alone" in found
+    assert not any(name.startswith("without") for name in found)
+
+
+def test_without_content_there_is_nothing_to_take_away(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="leaves M3Rec its IDs alone"):
+        rows(make_config, modalities=[])
+
+
+def test_only_names_rows_and_keeps_the_whole_model(make_config: Callable[..., Any]) -> None:
+    all_rows = list(rows(make_config).values())
+    found = ablate.chosen(all_rows, "shuffled features, ID alone")
+    assert [row.name for row in found] == ["M3Rec", "ID alone", "shuffled features"]
+    with pytest.raises(UsageError, match="'random feature' is no row.*Did you mean random feat"):
+        ablate.chosen(all_rows, "random feature")
+
+
+def test_an_unknown_dataset_is_said_to_be_one(
+    write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset("tiny")
+    assert ablate.main(["--dataset", "tinny", "--data_path=dataset"]) == 2
+    error = capsys.readouterr().err
+    assert "There is no dataset `tinny`" in error
+    assert "Did you mean tiny" in error
+
+
+@pytest.mark.slow
+def test_rows_are_trained_as_they_are_named(
+    write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset("tiny")
+    small = ["--hidden_size=8", "--d_state=4", "--epochs=1", "--topk=[3,5]", "--data_path=dataset"]
+    small += ["--valid_metric=NDCG@5", "--modalities=[text]", "--config_files", "titles.yaml"]
+    Path("titles.yaml").write_text(TITLES, encoding="utf-8")
+    wanted = "random features,ID alone"
+    assert ablate.main(["--dataset", "tiny", "--only", wanted, *small]) == 0
+    assert "report: ablation" in capsys.readouterr().out
+    with open("ablation/results.csv", encoding="utf-8", newline="") as file:
+        found = {line["name"]: line for line in csv.DictReader(file)}
+    assert list(found) == ["M3Rec", "ID alone", "random features"]
+    assert {line["model"] for line in found.values()} == {"M3Rec", "Mamba4Rec"}
+    assert len({line["hash"] for line in found.values()}) == 3
+    assert "Is it what features say?" in Path("ablation/report.md").read_text(encoding="utf-8")

@@ -1,0 +1,279 @@
+"""The script as a user runs it: from nothing to a dataset, and what it says where that fails."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from recbole_m3rec.atomic.inter_file import Filters
+from recbole_m3rec.cli import amazon as amazon_command
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.datasets.amazon.prepare import prepare
+from recbole_m3rec.datasets.amazon.raw_files import (
+    MissingRawFileError,
+    as_source,
+    raw_files,
+    require,
+)
+from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "amazon-beauty"
+START = 1_400_025_600
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return amazon_command
+
+
+def write_raw(reviews: Path, metadata: Path, users: int = 6, items: int = 5) -> None:
+    for path in (reviews, metadata):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps(
+            {"reviewerID": f"U{user}", "asin": f"B{item}", "overall": 5.0,
+             "unixReviewTime": START + 86_400 * (user + item)}
+        )
+        for user in range(users)
+        for item in range(items)
+    ]  # fmt: skip
+    reviews.write_bytes(gzip.compress("\n".join(lines).encode()))
+    titles = [repr({"asin": f"B{item}", "title": f"Item {item}"}) for item in range(items)]
+    metadata.write_bytes(gzip.compress("\n".join(titles).encode()))
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the working directory a new one with the raw files of Beauty where they are expected."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "raw/amazon-2014"
+    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    return folder
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve the raw files of Beauty like the publisher; return the address."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mirror/categoryFiles"
+    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    (folder / "reviews_Baby_5.json.gz").write_text("<html>log in first</html>")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(tmp_path / "mirror"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(script: ModuleType, *arguments: str) -> int:
+    return run_script(script.amazon, arguments)
+
+
+def test_a_short_name_is_all_it_takes(script: ModuleType, raw: Path, capsys: Any) -> None:
+    assert run(script, "--category", "beauty") == 0
+    assert sorted(path.name for path in Path("dataset/beauty").iterdir()) == [
+        "beauty.inter",
+        "beauty.item",
+        "beauty.stats.json",
+    ]
+    said = capsys.readouterr().out
+    for line in ("users: 6", "items: 5", "interactions: 30", "items without metadata: 0"):
+        assert line in said.splitlines()
+
+
+def test_a_dry_run_shows_the_plan_and_does_nothing(
+    script: ModuleType, raw: Path, capsys: Any
+) -> None:
+    assert run(script, "--category", "beauty", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "read: raw/amazon-2014/reviews_Beauty_5.json.gz" in said
+    assert "write: dataset/beauty/beauty.inter" in said
+    assert not Path("dataset").exists()
+
+
+def test_a_missing_file_is_an_error_with_address_and_command(
+    script: ModuleType, raw: Path, capsys: Any
+) -> None:
+    (raw / "meta_Beauty.json.gz").unlink()
+    url = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/meta_Beauty.json.gz"
+    assert run(script, "--category", "beauty") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: raw/amazon-2014/meta_Beauty.json.gz: no such file. Add --down")
+    assert f"curl -L --create-dirs -o raw/amazon-2014/meta_Beauty.json.gz {url}\n" in said
+    assert not Path("dataset").exists()
+
+
+def test_metadata_is_not_needed_where_no_column_comes_from_it(
+    script: ModuleType, raw: Path
+) -> None:
+    (raw / "meta_Beauty.json.gz").unlink()
+    assert run(script, "--category", "beauty", "--columns", "rating") == 0
+    assert not Path("dataset/beauty/beauty.item").exists()
+
+
+def test_download_fetches_what_is_missing_and_only_that(script: ModuleType, mirror: str) -> None:
+    fetch = ("--category", "Beauty", "--download", "--base-url", mirror, "--allow-private")
+    assert run(script, *fetch) == 0
+    whole = Path("dataset/beauty/beauty.inter").read_bytes()
+    there = Path("raw/amazon-2014/meta_Beauty.json.gz")
+    before = there.stat().st_mtime_ns
+    Path("raw/amazon-2014/reviews_Beauty_5.json.gz").unlink()
+    assert run(script, *fetch) == 0
+    assert there.stat().st_mtime_ns == before
+    assert Path("dataset/beauty/beauty.inter").read_bytes() == whole
+
+
+def test_a_mirror_on_this_machine_has_to_be_allowed(
+    script: ModuleType, mirror: str, capsys: Any
+) -> None:
+    assert run(script, "--category", "Beauty", "--download", "--base-url", mirror) == 2
+    assert "127.0.0.1, an address of this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("category", "says"), [("Baby", "log in first"), ("Books", "HTTP 404")])
+def test_a_mirror_without_the_file_is_an_error(
+    category: str, says: str, script: ModuleType, mirror: str, capsys: Any
+) -> None:
+    fetch = ("--download", "--base-url", mirror, "--allow-private")
+    assert run(script, "--category", category, *fetch) == 2
+    assert says in capsys.readouterr().err
+    assert list(Path("raw/amazon-2014").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--category", "beuaty"), "Did you mean Beauty"),
+        (("--category", "beauty", "--release", "2020"), "no release '2020'"),
+        (("--category", "beauty", "--release", "2023", "--ratings"), "Leave out --ratings"),
+        (("--category", "beauty", "--k-core", "9"), "Take --k-core 5"),
+        (("--category", "beauty", "--from", "2030-01-01"), "of the days asked for"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    arguments: tuple[str, ...], says: str, script: ModuleType, raw: Path, capsys: Any
+) -> None:
+    assert run(script, *arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--k-core", "0"), ("--from", "yesterday"), ("--columns", "title,colour"), ("--name", "a/b"),
+     ("--name", ".."), ("--duplicates", "some")],
+)  # fmt: skip
+def test_a_wrong_option_is_refused(
+    arguments: tuple[str, ...], script: ModuleType, raw: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run(script, "--category", "beauty", *arguments)
+    assert exit.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_days_include_the_last(script: ModuleType, raw: Path) -> None:
+    days = ("--from", "2014-05-15", "--to", "2014-05-16", "--k-core", "1")
+    assert run(script, "--category", "beauty", *days) == 0
+    rows = Path("dataset/beauty/beauty.inter").read_text().splitlines()[1:]
+    assert {int(row.split("\t")[-1]) for row in rows} == {START + 86_400, START + 2 * 86_400}
+
+
+def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path: Path) -> None:
+    def names(**options: Any) -> list[str]:
+        files = raw_files(RELEASES["2014"], "Beauty", tmp_path, **options)
+        return [file.path.name for file in files]
+
+    assert names() == ["reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"]
+    assert names(ratings=True, items=False) == ["ratings_Beauty.csv"]
+    (tmp_path / "ratings_Beauty.csv.gz").touch()
+    (tmp_path / "meta_Beauty.json").touch()
+    assert names() == ["ratings_Beauty.csv.gz", "meta_Beauty.json"]
+    (tmp_path / "reviews_Beauty_5.json").touch()
+    assert names() == ["reviews_Beauty_5.json", "meta_Beauty.json"]
+    require(raw_files(RELEASES["2014"], "Beauty", tmp_path))
+    with pytest.raises(MissingRawFileError):
+        require(raw_files(RELEASES["2014"], "Baby", tmp_path))
+    with pytest.raises(CategoryError):
+        raw_files(RELEASES["2023"], "Books", tmp_path, ratings=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
+def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    reviews, metadata = raw / "reviews_Beauty_5.json.gz", raw / "meta_Beauty.json.gz"
+    write_raw(reviews, metadata, users=300, items=60)
+    source = as_source(RELEASES["2014"], "Beauty", raw_files(RELEASES["2014"], "Beauty", raw))
+
+    def build(folder: Path) -> None:
+        prepare(source, folder, "b", Filters(), ("rating", "title"), False)
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    started = time.monotonic()
+    build(tmp_path / "whole")
+    duration = time.monotonic() - started
+    whole = content(tmp_path / "whole")
+    draw = random.Random(3)
+    for _ in range(8):
+        child = os.fork()
+        if child == 0:
+            try:
+                build(tmp_path / "killed")
+            finally:
+                os._exit(0)
+        time.sleep(draw.uniform(0, 1.2 * duration))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if (tmp_path / "killed").exists():
+            for name, found in content(tmp_path / "killed").items():
+                assert name.endswith(".tmp") or found == whole[name]
+    build(tmp_path / "killed")
+    assert content(tmp_path / "killed") == whole
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the raw files of Beauty are not here")
+def test_beauty_of_2014_has_its_published_numbers(
+    script: ModuleType, tmp_path: Path, capsys: Any
+) -> None:
+    given = ("--category", "Beauty", "--raw-dir", str(REAL), "--output", str(tmp_path))
+    assert run(script, *given) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == ["users: 22,363", "items: 12,101", "interactions: 198,502"]
+    histories: dict[str, list[tuple[str, str]]] = {}
+    for row in (tmp_path / "beauty/beauty.inter").read_text().splitlines()[1:]:
+        user, item, moment = row.split("\t")
+        histories.setdefault(user, []).append((item, moment))
+    expected: dict[str, list[tuple[str, str]]] = {}
+    with gzip.open(REAL / "reviews_Beauty_5.json.gz", "rt") as file:
+        for line in file:
+            review = json.loads(line)
+            row = (review["asin"], str(review["unixReviewTime"]))
+            expected.setdefault(review["reviewerID"], []).append(row)
+    for history in expected.values():
+        history.sort(key=lambda row: int(row[1]))
+    assert histories == expected

@@ -1,0 +1,61 @@
+"""The arguments of a comparison: what they mean, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recbole_m3rec.cli import compare
+from recbole_m3rec.cli.arguments import UsageError
+from recbole_m3rec.cli.compare_arguments import parse
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--models", "SASRek", "--datasets", "tiny"], "Did you mean SASRec"),
+        (["--models", "SASRec", "--datasets", "tinny"], "Did you mean tiny"),
+        (["--models", "BPR", "--datasets", "tiny", "--epoch=3"], "Did you mean epochs"),
+        (["--models", "BPR", "--datasets", "tiny", "--job", "2"], "Did you mean --jobs"),
+        (["--models", "BPR,,Pop", "--datasets", "tiny"], "nothing between two commas"),
+        (["--models", "BPR", "--datasets", "tiny", "--seeds", "0"], "from 1 on"),
+        (["--models", "BPR", "--datasets", "tiny", "--reference", "Pop"], "none of --models"),
+        (["--datasets", "tiny"], "--models"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_one_line_before_anything_is_trained(
+    write_dataset: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    said: str,
+    refuse_workers: Callable[[], None],
+) -> None:
+    write_dataset("tiny")
+    refuse_workers()
+    assert compare.main([*given, "--data_path=dataset"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("comparison").exists()
+
+
+def test_settings_of_files_come_before_those_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("epochs: 5\ntopk: [1]\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("epochs: 6\nhidden_size: 8\n", encoding="utf-8")
+    given = ["--models", "A,B", "--datasets", "x", "--config_files", "a.yaml,b.yaml"]
+    options, settings = parse([*given, "--hidden_size=16"])
+    assert options.models == ["A", "B"]
+    assert settings == {"epochs": 6, "topk": [1], "hidden_size": "16"}
+
+
+def test_a_setting_without_a_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="--epochs=3"):
+        parse(["--models", "A", "--datasets", "x", "--epochs", "3"])
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "--models M3Rec,SASRec,GRU4Rec --datasets ml-100k" in capsys.readouterr().out

@@ -1,0 +1,295 @@
+"""The command line from its arguments to its files, on the tiny dataset."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_m3rec.cli import arguments, train
+from recbole_m3rec.quick_start import checkpoints
+
+
+def metrics(output: str) -> dict[str, list[str]]:
+    """Read the printed table: metric to its values."""
+    lines = [line.split() for line in output.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:1] == ["metric"])
+    table = lines[start + 1 :]
+    return {line[0]: line[1:] for line in table[: table.index([])]}
+
+
+def test_training_prints_metrics_checkpoint_and_log(
+    call: Any, write_dataset: Any, small_arguments: list[str]
+) -> None:
+    write_dataset()
+    code, out, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
+    assert code == 0
+    assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (3, 5)]
+    assert all(len(values) == 2 for values in metrics(out).values())
+    checkpoint = next(line for line in out.splitlines() if line.startswith("checkpoint: "))
+    assert Path(checkpoint.removeprefix("checkpoint: ")).is_file()
+
+
+def test_config_files_are_read_in_order_with_spaces_and_commas(
+    call: Any, write_dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k))
+    for name in ("a.yaml", "b.yaml", "c c.yaml"):
+        Path(name).write_text("model: SASRec\ndataset: tiny\n", encoding="utf-8")
+    assert call("--config_files", "a.yaml,b.yaml", "c c.yaml")[0] == 0
+    assert seen["config_file_list"] == ["a.yaml", "b.yaml", "c c.yaml"]
+    assert call("--config_files=a.yaml b.yaml", "--epochs=2")[0] == 0
+    assert seen["config_file_list"] == ["a.yaml", "b.yaml"]
+
+
+def test_options_of_several_processes_reach_recbole(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k, names=a))
+    options = ["--nproc=2", "--ip=host", "--port=1234", "--world_size=4", "--group_offset=2"]
+    assert call("--model=M3Rec", "--dataset=tiny", *options)[0] == 0
+    assert seen["names"] == ("M3Rec", "tiny")
+    assert {key: seen[key] for key in ("nproc", "ip", "port", "world_size", "group_offset")} == {
+        "nproc": 2, "ip": "host", "port": "1234", "world_size": 4, "group_offset": 2,
+    }  # fmt: skip
+
+
+def test_recbole_sees_settings_only_and_the_command_line_is_given_back(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.append(sys.argv))
+    assert call("--model=SASRec", "--dataset=tiny", "--epochs=3", "--topk=[5, 10]")[0] == 0
+    assert seen == [["pytest", "--epochs=3", "--topk=[5, 10]"]]
+    assert sys.argv == ["pytest"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--epochs", "3"], "--epochs=3"),
+        (["--epochs"], "--epochs=VALUE"),
+        (["word"], "'word' is no setting"),
+        (["-e=3"], "'-e=3' is no setting"),
+        (["--path=a=b"], "path: a=b"),
+        (["--epochs=1", "--epochs=2"], "--epochs is given twice, as 1 and as 2"),
+        (["--evalute", "x.pth"], "--evaluate?"),
+        (["--config_file=x.yaml"], "--config_files?"),
+        (["--config_files=x.yaml"], "x.yaml, which is no file"),
+        (["--output=x.csv"], "belongs to --topk"),
+        (["--keep_seen"], "belongs to --topk"),
+        (["--topk", "[5,10]"], "--topk=[5,10]"),
+        (["--topk", "x.pth"], "needs --output"),
+        (["--topk=x.pth", "--output=x.csv", "--k=0"], "at least 1"),
+        (["--topk=x.pth", "--output=no/x.csv"], "no such folder"),
+        (["--topk=x.pth", "--output=x.csv", "--d_state=8"], "--d_state cannot be changed"),
+        (["--evaluate=x.pth", "--nproc=2"], "one process"),
+        (["--evaluate=x.pth", "--resume=x.pth"], "not allowed with"),
+        (["--resume=x.pth"], "no checkpoint x.pth"),
+        (["--nproc=two"], "--nproc"),
+        (["--model=SASRec"], "No dataset is named"),
+        (["--dataset=tiny"], "No model is named"),
+        (["--model=SASRex", "--dataset=tiny"], "SASRec"),
+        (["--model=SASRec", "--dataset=tiny", "--metrics=Hits"], "no metric named 'Hits'"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(
+    call: Any, given: list[str], expected: str
+) -> None:
+    code, out, error = call(*given)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert expected in error
+    assert out == ""
+
+
+def test_a_setting_named_k_stays_a_setting_where_nothing_is_recommended() -> None:
+    """ItemKNN's number of neighbours is called ``k``."""
+    options, settings = arguments.parse(["--model=ItemKNN", "--dataset=tiny", "--k=50"])
+    assert settings == ["--k=50"]
+    assert options.topk is None
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("recbole.quick_start.run", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        call("--model=SASRec", "--dataset=tiny")
+
+
+def test_an_interrupted_run_exits_with_130(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole.quick_start.run", interrupt)
+    assert call("--model=SASRec", "--dataset=tiny")[0] == 130
+
+
+def test_a_users_error_in_a_worker_is_one_line_too() -> None:
+    class ProcessRaisedException(Exception):
+        """Named as torch's, which carries a worker's traceback as its text."""
+
+    worker = (
+        "\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n"
+        '  File "x.py", line 1, in <module>\n'
+    )
+    ours = "recbole_m3rec.config.checks.UnknownNameError: There is no dataset `x`.\n"
+    assert train.users_error(ProcessRaisedException(worker + ours)) == ("There is no dataset `x`.")
+    assert train.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
+
+
+def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for option in ("--model", "--config_files", "--nproc", "--resume", "--topk", "--keep_seen"):
+        assert option in shown
+    assert "examples:" in shown
+
+
+def test_evaluating_gives_the_metrics_of_training(
+    call: Any, trained: Any, small_arguments: list[str]
+) -> None:
+    checkpoint = trained("SASRec")
+    _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
+    code, out, error = call("--evaluate", str(checkpoint), "--eval_batch_size=7")
+    assert code == 0, error
+    assert metrics(out) == metrics(expected)
+
+
+def test_evaluating_takes_other_metrics_and_lengths(call: Any, trained: Any) -> None:
+    checkpoint = str(trained("SASRec"))
+    code, out, error = call(
+        "--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1]", "--valid_metric=Recall@1"
+    )
+    assert code == 0, error
+    assert list(metrics(out)) == ["recall@1"]
+
+
+def test_resuming_trains_the_epochs_that_are_left(
+    call: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.trainer import Trainer
+
+    checkpoint = trained("SASRec")
+    started: list[tuple[int, float]] = []
+    original = Trainer._train_epoch
+
+    def watch(self: Any, data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        started.append((epoch_idx, self.optimizer.param_groups[0]["lr"]))
+        return original(self, data, epoch_idx, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", watch)
+    code, out, error = call("--resume", str(checkpoint), "--epochs=3", "--learning_rate=0.01")
+    assert code == 0, error
+    assert started == [(1, 0.01), (2, 0.01)]
+    assert metrics(out)["ndcg@5"][1] != "-"
+    assert checkpoints.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_resume_and_say_where_their_files_are(
+    call: Any, write_dataset: Any, small_arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_dataset()
+    settings = [option for option in small_arguments if "gpu_id" not in option]
+    code, out, error = call(
+        "--model=SASRec", "--epochs=1", "--nproc=2", f"--port={free_port()}", *settings
+    )
+    assert code == 0, error
+    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    assert Path(places["checkpoint"]).is_file()
+    code, out, error = call(
+        "--resume", places["checkpoint"], "--epochs=2", "--nproc=2", f"--port={free_port()}"
+    )
+    assert code == 0, error
+    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    log = Path(places["log"]).read_text(encoding="utf-8")
+    assert "Resume training from epoch 1" in log
+    assert "epoch 1 training" in log
+    assert "epoch 0 training" not in log
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_resuming_keeps_weights_and_optimiser(trained: Any, prepare: Any) -> None:
+    checkpoint = trained("SASRec")
+    content = torch.load(checkpoint, weights_only=False)
+    from recbole.trainer import Trainer
+    from recbole.utils import get_model
+
+    config = content["config"]
+    train_data = prepare(**checkpoints.read_saved_run(checkpoint).settings)[2]
+    trainer = Trainer(config, get_model("SASRec")(config, train_data.dataset))
+    checkpoints.resume(trainer, checkpoint)
+    assert trainer.start_epoch == 1
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, content["state_dict"][name])
+    assert trainer.optimizer.state_dict()["state"].keys() == content["optimizer"]["state"].keys()
+
+
+def test_a_finished_training_is_not_resumed(call: Any, trained: Any) -> None:
+    checkpoint = trained("SASRec")
+    before = checkpoint.read_bytes()
+    code, _, error = call("--resume", str(checkpoint))
+    assert code == 2
+    assert "--epochs=101" in error
+    assert "no number of epochs" in call("--resume", str(checkpoint), "--epochs=many")[2]
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_that_does_not_fit_is_a_users_error(call: Any, trained: Any) -> None:
+    checkpoint = str(trained("SASRec"))
+    code, _, error = call("--resume", checkpoint, "--epochs=2", "--hidden_size=16")
+    assert code == 2
+    assert "does not fit" in error
+    code, _, error = call("--evaluate", checkpoint, "--model=GRU4Rec")
+    assert code == 2
+    assert "of model SASRec, not GRU4Rec" in error
+
+
+def test_a_file_that_is_no_checkpoint_is_a_users_error(call: Any) -> None:
+    Path("x.pth").write_bytes(b"nothing")
+    code, _, error = call("--evaluate", "x.pth")
+    assert code == 2
+    assert "x.pth is no whole checkpoint" in error
+    torch.save({"state_dict": {}}, "y.pth")
+    assert "y.pth is no whole checkpoint" in call("--evaluate", "y.pth")[2]
+    torch.save({"config": {"model": "M3Rec", "dataset": "tiny"}, "epoch": 1}, "z.pth")
+    assert "z.pth is no whole checkpoint" in call("--evaluate", "z.pth")[2]
+
+
+def test_a_setting_without_meaning_is_a_users_error(call: Any, write_dataset: Any) -> None:
+    write_dataset()
+    Path("properties/dataset").mkdir(parents=True)
+    Path("properties/dataset/tiny.yaml").write_text(
+        "features: {text: {encoder: tfidf-svd, fields: [title]}}\n"
+    )
+    code, _, error = call("--model=M3Rec", "--dataset=tiny", "--feature_norm=l3")
+    assert code == 2
+    assert error == "error: feature_norm must be one of none, l2, standardize, found 'l3'."
+
+
+def test_a_fault_of_the_program_is_none_of_the_users(monkeypatch: Any, call: Any) -> None:
+    def faulty(*args: Any) -> None:
+        dict(zip([1], [], strict=True))
+
+    monkeypatch.setattr(train, "dispatch", faulty)
+    with pytest.raises(ValueError, match="zip"):
+        call("--model=M3Rec", "--dataset=tiny")

@@ -1,0 +1,172 @@
+"""Reports in three formats: every text is shown as it is, whatever signs it holds."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recbole_m3rec.compare.report import figures, latex, markdown, results_csv, write
+from recbole_m3rec.compare.report import html as web
+from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
+from recbole_m3rec.compare.results import Outcome
+
+NASTY = r"<b>&_%|$x$ #1 {y} ~^ `c` *d* \e [f](g) <script>alert('h')</script>" + '"'
+Make = Callable[..., Outcome]
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+BLOCKS = [
+    Heading(NASTY, level=1),
+    Paragraph(NASTY),
+    Grid(NASTY, [NASTY, "n"], [[Entry(NASTY, bold=True), Entry("0.1", underlined=True)]]),
+]
+
+
+def test_html_shows_every_sign_and_runs_nothing(tmp_path: Path) -> None:
+    page = web.render(BLOCKS, tmp_path)
+    read = Reader(page)
+    assert read.text.count(NASTY) == 6  # title, heading, paragraph, caption, head, cell
+    names = {tag for tag, _ in read.tags}
+    assert "script" not in names
+    assert "b" not in names
+    assert "<strong>&lt;b&gt;" in page
+    assert "<u>0.1</u>" in page
+
+
+def test_html_needs_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "p.png").write_bytes(b"\x89PNG")
+    page = web.render([Picture(Path("p.png"), NASTY)], tmp_path)
+    (image,) = [attributes for tag, attributes in Reader(page).tags if tag == "img"]
+    assert image["alt"] == NASTY
+    assert image["src"] == "data:image/png;base64,iVBORw=="
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "http" not in page
+
+
+def test_latex_escapes_every_special_sign() -> None:
+    assert latex.escape(r"<b>&_%$#{}~^\|") == (
+        r"\textless{}b\textgreater{}\&\_\%\$\#\{\}\textasciitilde{}\textasciicircum{}"
+        r"\textbackslash{}\textbar{}"
+    )
+    text = latex.render(BLOCKS)
+    body = text.split("\\begin{document}")[1]
+    assert not re.search(r"(?<!\\)[#$%]", body)
+    assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
+    assert r"\textbf{\textless{}b\textgreater{}\&\_\%" in text
+    assert r"\underline{0.1}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
+
+
+def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold() -> None:
+    row = [Entry("A ± B"), Entry("0.1 ± 0.2", bold=True), Entry("0.3", underlined=True)]
+    text = latex.render([Grid("c", ["name", "x", "y"], [row])])
+    small = r"{\tiny $\pm$ "
+    assert rf"A{small}B}} & \textbf{{0.1}}{small}0.2}} & \underline{{0.3}} \\" in text
+
+
+def test_no_cell_of_latex_is_an_argument_of_the_row_before() -> None:
+    text = latex.render([Grid("c", ["name"], [[Entry("[1, 2]")], [Entry("*")]])])
+    assert not re.search(r"\\\\\s*[\[*]", text)
+
+
+def test_markdown_escapes_what_would_be_markup_or_another_column() -> None:
+    assert markdown.escape("<b>&_%|") == r"&lt;b&gt;&amp;\_%\|"
+    text = markdown.render(BLOCKS)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 3
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+    assert "<script" not in text
+    assert rows[-1].startswith(r"| **&lt;b&gt;&amp;\_%\|")
+    assert "<ins>0.1</ins>" in rows[-1]
+
+
+def test_a_line_break_in_a_message_breaks_no_table() -> None:
+    for escape in (markdown.escape, latex.escape):
+        assert escape("first\nsecond\r\n third") == "first second third"
+
+
+def test_the_whole_report_of_a_nasty_name(outcome: Make, tmp_path: Path) -> None:
+    runs = [
+        outcome(NASTY, {"ndcg@5": [0.5, 0.1, 0.0]}, seed=s, dataset="a/b<i>") for s in (1, 2)
+    ] + [outcome("B", None, dataset="a/b<i>", failure=NASTY)]
+    files = write.write_report(runs, tmp_path, title=NASTY)
+    assert [file.name for file in files] == [
+        "results.csv",
+        "report.md",
+        "report.tex",
+        "report.html",
+    ]
+    read = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert NASTY in read.text
+    assert not {"script", "b", "i"} & {tag for tag, _ in read.tags}
+    with open(tmp_path / "results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [NASTY, NASTY, "B"]
+    assert [row["status"] for row in rows] == ["done", "done", "failed"]
+    assert rows[2]["message"] == NASTY
+    assert rows[0]["mask_seen"] == "False"
+    assert float(rows[0]["ndcg@5"]) == pytest.approx(0.2)
+
+
+def test_pictures_are_drawn_embedded_and_beside_the_report(outcome: Make, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    runs = [
+        outcome(name, {"ndcg@5": [x * 0.01 for x in range(40)], "hit@5": [1.0] * 40}, seed=s)
+        for name in ("M3Rec", "$B_1$")
+        for s in (1, 2)
+    ]
+    write.write_report(runs, tmp_path)
+    drawn = sorted(file.name for file in (tmp_path / "pictures").glob("*.png"))
+    kinds = ["history", "learning", "popularity", "recall", "time"]
+    assert drawn == [f"tiny-1-{kind}.png" for kind in kinds]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert all(f"(pictures/{name})" in text for name in drawn)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 5
+
+
+def test_without_matplotlib_there_is_a_report_that_says_why_it_has_no_pictures(
+    outcome: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
+    write.write_report([outcome("A", {"ndcg@5": [0.5, 0.1]})], tmp_path)
+    assert not (tmp_path / "pictures").exists()
+    for name in ("report.md", "report.html", "report.tex"):
+        text = (tmp_path / name).read_text(encoding="utf-8").replace("\\", "")
+        assert "pip install 'recbole_m3rec[plots]'" in text.replace("&#x27;", "'")
+
+
+def test_groups_are_about_as_large_and_none_is_empty() -> None:
+    import numpy as np
+
+    edges = figures.group_edges(np.arange(100))
+    assert edges.tolist() == [19, 39, 59, 79]
+    assert figures.group_edges(np.array([5, 5, 5, 5])).tolist() == []
+
+
+def test_csv_counts_epochs_from_one(outcome: Make) -> None:
+    text = results_csv.render([outcome("A", {"hit@5": [1.0]})])
+    (row,) = csv.DictReader(text.splitlines())
+    assert (row["epochs"], row["best_epoch"]) == ("3", "3")
+    assert len(row["hash"]) == 64

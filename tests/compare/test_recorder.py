@@ -1,0 +1,192 @@
+"""What is kept of a run equals what RecBole says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.quick_start import quick_start
+
+from recbole_m3rec.compare.recorder import Recorder, agreeing, listed_before
+
+METRICS = ["Hit", "NDCG", "MRR", "Recall", "MAP", "Precision", "ItemCoverage", "GAUC"]
+SETTINGS: dict[str, Any] = {
+    "epochs": 2,
+    "hidden_size": 8,
+    "embedding_size": 8,
+    "inner_size": 8,
+    "train_batch_size": 32,
+    "eval_batch_size": 5,
+    "MAX_ITEM_LIST_LENGTH": 5,
+    "metrics": METRICS,
+    "topk": [2, 5],
+    "valid_metric": "NDCG@5",
+    "metric_decimal_place": 12,
+    "show_progress": False,
+    "data_path": "dataset",
+    "gpu_id": "",
+}
+OWN = {"modalities": [], "d_state": 4}
+
+
+def run(recorder: Recorder, model: str, folder: Path, **keys: Any) -> dict[str, Any]:
+    settings = {**SETTINGS, **(OWN if model == "M3Rec" else {}), **keys}
+    with recorder.listening(folder):
+        result: dict[str, Any] = quick_start.run_recbole(
+            model=model, dataset="tiny", config_dict=settings
+        )
+    return result
+
+
+@pytest.mark.parametrize("mask_seen", [False, True])
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_means_over_users_are_recboles_result(
+    write_dataset: Callable[..., Path], tmp_path: Path, model: str, mask_seen: bool
+) -> None:
+    write_dataset("tiny")
+    # For M3Rec, metrics that are made of ranks alone take the evaluation in blocks.
+    metrics = METRICS[:4] if model == "M3Rec" else METRICS
+    recorder = Recorder()
+    result = run(recorder, model, tmp_path, mask_seen=mask_seen, metrics=metrics)["test_result"]
+    unrounded, users = recorder.unrounded(result), recorder.user_values()
+    assert users is not None
+    assert list(unrounded) == list(result)
+    means = dict(zip(users.metrics, users.values.mean(axis=0).tolist(), strict=True))
+    for name, value in result.items():
+        assert unrounded[name] == means.get(name, value)
+        assert round(unrounded[name], 12) == pytest.approx(value, rel=1e-11)
+    assert {name for name in result if "@" in name and "coverage" not in name} == set(means)
+    assert 0 < means["ndcg@5"] < 1
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_users_targets_histories_popularity_and_ranks(
+    write_dataset: Callable[..., Path],
+    tiny_interactions: list[tuple[str, str, float]],
+    tmp_path: Path,
+    model: str,
+) -> None:
+    write_dataset("tiny", shuffle=1)
+    recorder = Recorder()
+    run(recorder, model, tmp_path, metrics=["Hit", "MRR"], valid_metric="Hit@5")
+    users = recorder.user_values()
+    assert users is not None
+    log: dict[str, list[str]] = {}
+    for user, item, _ in sorted(tiny_interactions, key=lambda row: row[2]):
+        log.setdefault(user, []).append(item)
+    trained = [item for items in log.values() for item in items[:-2]]
+    assert sorted(users.users) == sorted(log)
+    for row, user in enumerate(users.users):
+        assert users.targets[row] == log[user][-1]
+        assert users.history[row] == len(log[user]) - 1
+        assert users.popularity[row] == trained.count(log[user][-1])
+    for k in (2, 5):
+        hit = users.values[:, users.metrics.index(f"hit@{k}")]
+        assert np.array_equal(hit > 0, users.rank <= k)
+    mrr = users.values[:, users.metrics.index("mrr@5")]
+    assert np.allclose(mrr, np.where(users.rank <= 5, 1 / users.rank, 0))
+    assert users.rank.max() <= 12
+    assert users.rank.min() >= 1
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_a_target_out_of_reach_is_a_test_that_ranks_last(
+    write_dataset: Callable[..., Path],
+    tiny_interactions: list[tuple[str, str, float]],
+    tmp_path: Path,
+    model: str,
+) -> None:
+    log: dict[str, list[tuple[str, str, float]]] = {}
+    for row in tiny_interactions:
+        log.setdefault(row[0], []).append(row)
+    repeating = sorted(log)[:7]  # more than a batch of users
+    for user in repeating:  # what is tested was used first of all
+        log[user][-1] = (user, log[user][0][1], log[user][-1][2])
+    write_dataset("tiny", [row for rows in log.values() for row in rows])
+    recorder = Recorder()
+    keys = {"metrics": ["Hit", "MRR"], "valid_metric": "Hit@5", "mask_seen": True}
+    result = run(recorder, model, tmp_path, user_inter_num_interval=None,
+                 item_inter_num_interval=None, **keys)["test_result"]  # fmt: skip
+    users = recorder.user_values()
+    assert users is not None
+    assert sorted(users.users) == sorted(log)
+    assert list(users.targets) == [log[user][-1][1] for user in users.users]
+    out = np.isin(users.users, repeating)
+    assert (users.rank[out] == 13).all()
+    assert users.rank[~out].max() <= 5  # seven of twelve items are no candidates
+    assert not users.values[out].any()
+    means = dict(zip(users.metrics, users.values.mean(axis=0), strict=True))
+    assert means == pytest.approx(dict(result))
+
+
+def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
+    write_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    from recbole.trainer import Trainer
+
+    write_dataset("tiny")
+    before = Trainer.evaluate, quick_start.create_dataset
+    listened = run(Recorder(), "SASRec", tmp_path)
+    assert (Trainer.evaluate, quick_start.create_dataset) == before
+    alone = quick_start.run_recbole(model="SASRec", dataset="tiny", config_dict=dict(SETTINGS))
+    assert listened == alone
+
+
+def test_each_epoch_is_told_as_it_ends(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    write_dataset("tiny")
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(on_epoch=told.append)
+    result = run(recorder, "SASRec", tmp_path, epochs=3)
+    assert [epoch["epoch"] for epoch in told] == [0, 1, 2]
+    assert max(epoch["score"] for epoch in told) == result["best_valid_score"]
+    assert all(epoch["seconds"] > 0 and epoch["loss"] > 0 for epoch in told)
+    assert recorder.parameters is not None
+    assert recorder.parameters > 0
+
+
+def test_a_trial_never_sees_the_test_data(
+    write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.trainer import Trainer
+
+    write_dataset("tiny")
+    seen = []
+    evaluate = Trainer.evaluate
+
+    def watch(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(data)
+        return evaluate(self, data, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "evaluate", watch)
+    recorder = Recorder(tests=False)
+    assert run(recorder, "M3Rec", tmp_path)["test_result"] is None
+    assert seen[-1] is None
+    assert all(data is recorder._data[1] for data in seen[:-1] if recorder._data)
+    assert len(seen) == 3
+
+
+def test_metrics_without_a_value_for_each_user_have_none(
+    write_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_dataset("tiny")
+    recorder = Recorder()
+    keys = {"metrics": ["GAUC"], "valid_metric": "GAUC"}
+    result = run(recorder, "SASRec", tmp_path, **keys)["test_result"]
+    assert recorder.user_values() is None
+    assert recorder.unrounded(result) == pytest.approx(dict(result))
+
+
+def test_items_before_a_target_score_more_or_have_a_lower_id() -> None:
+    scores = torch.tensor([[-torch.inf, 3.0, 5.0, 3.0, 1.0], [-torch.inf, 0.0, 0.0, 0.0, 0.0]])
+    rows, targets = torch.tensor([0, 0, 1]), torch.tensor([3, 2, 4])
+    assert listed_before(scores, rows, targets).tolist() == [2, 0, 3]
+
+
+def test_ranks_give_way_to_recboles_lists_where_scores_are_equal() -> None:
+    hits = {"hit@2": np.array([1.0, 0.0, 0.0, 0.0]), "hit@5": np.array([1.0, 1.0, 0.0, 0.0])}
+    rank = np.array([4, 1, 3, 9])
+    assert agreeing(rank, hits).tolist() == [2, 3, 6, 9]

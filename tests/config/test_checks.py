@@ -1,0 +1,110 @@
+"""Unknown names and unusable files: one message each, with what was found and what to do."""
+
+import pytest
+from recbole.config import Config
+from recbole.data import create_dataset
+
+from recbole_m3rec.config.checks import InteractionFileError, UnknownNameError
+from recbole_m3rec.support.suggestions import did_you_mean, nearest
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("SASRek", "SASRec"), ("sasrec", "SASRec"), ("m3rec", "M3Rec"), ("M3REC", "M3Rec"),
+     ("Bert4Rec", "BERT4Rec"), ("Mamba4rec", "Mamba4Rec"), ("XGBoost", "xgboost")],
+)  # fmt: skip
+def test_an_unknown_model_is_an_error_with_the_nearest_names(name, meant):
+    with pytest.raises(UnknownNameError, match=rf"no model `{name}`. Did you mean {meant}"):
+        Config(name, "ml-100k")
+    with pytest.raises(UnknownNameError, match=rf"no model `{name}`. Did you mean {meant}"):
+        Config(config_dict={"model": name, "dataset": "ml-100k"})
+
+
+def test_a_model_like_no_other_is_an_error_without_guesses():
+    with pytest.raises(UnknownNameError, match="no model `Xyzzy`. Models are named"):
+        Config("Xyzzy", "ml-100k")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "clothing",
+            "`python dataset_scripts/amazon.py --release 2014 --category Clothing_Shoes_and_Jewelry"
+            " --name clothing --download`",
+        ),
+        ("beauty", "--release 2014 --category Beauty --name beauty --download`"),
+        ("toys-18", "--release 2018 --category Toys_and_Games --name toys-18 --download`"),
+        ("Home_and_Kitchen", "--category Home_and_Kitchen --name Home_and_Kitchen --download`"),
+        ("amazon-shoes", "python dataset_scripts/amazon.py --help` shows the names"),
+        ("amazon-beuty", "Did you mean amazon-beauty"),
+        ("ml100k", "Did you mean ml-100k"),
+        ("tinyy", "Did you mean tiny"),
+        ("mine", r"write .*mine\.inter with the columns `user_id:token`"),
+    ],
+)
+def test_an_unknown_dataset_is_an_error_that_says_what_to_do(
+    name, says, make_config, write_dataset
+):
+    write_dataset("tiny")
+    with pytest.raises(UnknownNameError, match=f"no dataset `{name}`: .*{says}"):
+        create_dataset(make_config("BPR", name))
+
+
+def test_only_amazons_names_are_told_how_to_prepare_them(make_config):
+    with pytest.raises(UnknownNameError) as error:
+        create_dataset(make_config("BPR", "mine"))
+    assert "amazon" not in str(error.value)
+
+
+HEADER = "user_id:token\titem_id:token\ttimestamp:float"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", r"hand\.inter is empty\. Its first line must be"),
+        ("\nu1\ti1\t1\n", "begins with an empty line"),
+        ("u1\ti1\t1\nu2\ti2\t2\n", r"line 1, is no header: 'u1\\ti1\\t1'"),
+        ("user_id\titem_id\ttimestamp\nu1\ti1\t1\n", "is no header"),
+        (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "is no header"),
+        ("user_id:text\titem_id:token\nu1\ti1\n", "types are token, float, token_seq"),
+        ("user:token\titem_id:token\nu1\ti1\n", "no column user_id; it has user, item_id"),
+        (HEADER + "\n", "holds a header and no interaction"),
+        (HEADER, "holds a header and no interaction"),
+        (None, r"hand\.inter does not exist"),
+    ],
+)
+@pytest.mark.parametrize("model", ["BPR", "SASRec"])
+def test_an_unusable_interaction_file_is_a_clear_error(text, says, model, make_config, tmp_path):
+    folder = tmp_path / "dataset" / "hand"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "hand.inter").write_text(text)
+    with pytest.raises(InteractionFileError, match=says):
+        create_dataset(make_config(model, "hand"))
+
+
+def test_a_filter_that_leaves_nothing_is_a_clear_error(make_config, write_dataset):
+    write_dataset("few", [("u1", "a", 1.0), ("u1", "b", 2.0), ("u2", "a", 3.0)])
+    with pytest.raises(
+        InteractionFileError, match=r"None of the 3 interactions of `few`.*\[5,inf\)"
+    ):
+        create_dataset(make_config("SASRec", "few"))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("hiden_size", ["hidden_size", "num_layers"], ["hidden_size"]),
+        ("Hidden-Size", ["hidden_size"], ["hidden_size"]),
+        ("xyzzy", ["hidden_size"], []),
+    ],
+)
+def test_nearest_names(name, known, expected):
+    assert nearest(name, known) == expected
+
+
+def test_a_suggestion_is_a_sentence_or_nothing():
+    assert did_you_mean("tinyy", ["tiny", "tine"]) == " Did you mean tiny or tine?"
+    assert did_you_mean("xyzzy", ["tiny"]) == ""

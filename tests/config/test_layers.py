@@ -1,0 +1,278 @@
+"""Which file wins, which files were read, and what a model gets without being asked."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from recbole.config import Config
+from recbole.utils import argument_list
+
+from recbole_m3rec.config import layers as configuration
+from recbole_m3rec.config.yaml_files import ConfigurationError
+
+ANY_CORE = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
+
+
+@pytest.fixture
+def layers(tmp_path, monkeypatch):
+    """Return a function that writes one layer; the plugin's own folder is ``plugin/``."""
+    own = tmp_path / "plugin"
+
+    def write(place, name, text):
+        path = tmp_path / place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    write("plugin", "overall.yaml", "")
+    (own / "model").mkdir()
+    for model in configuration.OWN_MODELS:
+        text = (configuration.properties_folder() / "model" / f"{model}.yaml").read_text()
+        write("plugin", f"model/{model}.yaml", text)
+    monkeypatch.setattr(configuration, "properties_folder", lambda: own)
+    return write
+
+
+# In rising order of precedence, where a value of `stopping_step` may come from.
+ORDER = [
+    ("plugin", "overall.yaml"),
+    ("plugin", "model/SASRec.yaml"),
+    ("plugin", "dataset/ml-100k.yaml"),
+    ("properties", "overall.yaml"),
+    ("properties", "model/SASRec.yaml"),
+    ("properties", "dataset/ml-100k.yaml"),
+    ("", "mine.yaml"),
+    "dict",
+    "command line",
+]
+
+
+@pytest.mark.parametrize("highest", range(len(ORDER)))
+def test_every_layer_wins_over_those_before_it(highest, layers, monkeypatch):
+    files, values = None, {}
+    for rank, place in enumerate(ORDER[: highest + 1]):
+        if place == "dict":
+            values["stopping_step"] = rank
+        elif place == "command line":
+            monkeypatch.setattr("sys.argv", ["run", f"--stopping_step={rank}"])
+        else:
+            path = layers(*place, f"stopping_step: {rank}\n")
+            files = [str(path)] if place[0] == "" else files
+    config = Config("SASRec", "ml-100k", config_file_list=files, config_dict=values)
+    assert config["stopping_step"] == highest
+
+
+def test_users_layers_count_key_by_key(layers):
+    layers("plugin", "overall.yaml", "stopping_step: 1\nepochs: 2\n")
+    layers("properties", "overall.yaml", "epochs: 3\n")
+    config = Config("SASRec", "ml-100k")
+    assert (config["stopping_step"], config["epochs"]) == (1, 3)
+
+
+def test_the_plugins_layers_follow_all_of_recboles(layers):
+    """RecBole's own layer for sequential models and for ml-100k come after its overall.yaml."""
+    layers("plugin", "overall.yaml", "eval_args: {mode: uni7}\nload_col: {inter: [user_id]}\n")
+    config = Config("SASRec", "ml-100k")
+    assert config["eval_args"]["mode"] == {"valid": "uni7", "test": "uni7"}
+    assert config["load_col"] == {"inter": ["user_id"]}
+
+
+def test_a_clones_properties_are_not_read_twice(monkeypatch):
+    monkeypatch.chdir(configuration.properties_folder().parent)
+    files = Config("SASRec", "ml-100k")["configuration_files"]
+    assert len(files) == len(set(files))
+
+
+def test_the_configuration_names_every_file_in_order(layers):
+    mine = layers("", "mine.yaml", "epochs: 1\n")
+    users = layers("properties", "overall.yaml", "epochs: 2\n")
+    files = Config("SASRec", "ml-100k", config_file_list=[str(mine)])["configuration_files"]
+    names = [Path(file).name for file in files]
+    assert names[0] == "overall.yaml"
+    assert "recbole" in files[0]
+    assert "sequential.yaml" in names
+    assert [Path(file).resolve() for file in files[-2:]] == [users, mine]
+    assert str(files[-3]).endswith("plugin/overall.yaml")
+    assert "mine.yaml" in str(Config("SASRec", "ml-100k", config_file_list=[str(mine)]))
+
+
+def test_the_log_names_every_file(prepare, caplog):
+    caplog.set_level(logging.INFO)
+    prepare("SASRec")
+    logged = [line for line in caplog.messages if line.startswith("Configuration files")]
+    assert len(logged) == 1
+    assert str(configuration.properties_folder() / "overall.yaml") in logged[0]
+
+
+def test_recboles_lists_of_keys_are_left_alone(layers):
+    before = list(argument_list.dataset_arguments)
+    layers("properties", "dataset/ml-100k.yaml", "my_own_key: 1\n")
+    Config("SASRec", "ml-100k")
+    assert argument_list.dataset_arguments == before
+
+
+def test_properties_lie_inside_an_installed_package(tmp_path, monkeypatch):
+    module = tmp_path / "site-packages" / "recbole_m3rec" / "plugin" / "configuration.py"
+    inside = module.parent.parent / "properties"
+    inside.mkdir(parents=True)
+    (inside / "overall.yaml").touch()
+    monkeypatch.setattr(configuration, "__file__", str(module))
+    assert configuration.properties_folder() == inside
+
+
+def test_lost_properties_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration, "__file__", str(tmp_path / "a" / "b" / "configuration.py"))
+    with pytest.raises(FileNotFoundError, match=r"overall\.yaml"):
+        configuration.properties_folder()
+
+
+# The published protocol
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "BPR", "Pop", "LightGCN"])
+def test_the_published_protocol_holds(model):
+    config = Config(model, "ml-100k")
+    assert config["eval_args"] == {
+        "split": {"LS": "valid_and_test"},
+        "order": "TO",
+        "group_by": "user",
+        "mode": {"valid": "full", "test": "full"},
+    }
+    assert config["metrics"] == ["Hit", "NDCG", "MRR"]
+    assert config["topk"] == [5, 10, 20]
+    assert config["user_inter_num_interval"] == config["item_inter_num_interval"] == "[5,inf)"
+
+
+@pytest.mark.parametrize(("model", "repeatable"), [("SASRec", True), ("BPR", False)])
+def test_seen_items_stay_candidates_of_sequential_models_alone(model, repeatable):
+    """RecBole's rule: a general model's sampler and its evaluation leave seen items out."""
+    assert Config(model, "ml-100k")["repeatable"] is repeatable
+
+
+def test_all_models_share_one_split(prepare, tiny_interactions):
+    """The last item of every user tests, the one before validates, whatever the model."""
+    expected = {}
+    for user, item, _ in tiny_interactions:
+        expected.setdefault(user, []).append(item)
+    for model in ("SASRec", "BPR"):
+        _, dataset, _, valid, test = prepare(model)
+        for data, place in ((valid, -2), (test, -1)):
+            feat = data._dataset.inter_feat
+            users = dataset.id2token("user_id", feat["user_id"])
+            items = dataset.id2token("item_id", feat["item_id"])
+            got = dict(zip(users, items, strict=True))
+            assert got == {user: items[place] for user, items in expected.items()}
+
+
+@pytest.mark.parametrize("model", ["DeepFM", "FM"])
+def test_models_of_labels_keep_recboles_evaluation_and_columns(model):
+    config = Config(model, "ml-100k")
+    assert config["metrics"] == ["AUC", "LogLoss"]
+    assert config["eval_args"]["mode"] == {"valid": "labeled", "test": "labeled"}
+    assert "rating" in config["load_col"]["inter"]
+    assert "age" in config["load_col"]["user"]
+
+
+def test_models_of_item_columns_keep_them():
+    config = Config("SASRecF", "ml-100k")
+    assert config["load_col"]["item"] == ["item_id", "release_year", "class"]
+    assert config["metrics"] == ["Hit", "NDCG", "MRR"]
+
+
+# Negative sampling
+
+NONE, ONE = "none", "uniform"
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "distribution"),
+    [
+        ("SASRec", {}, NONE),
+        ("SASRec", {"loss_type": "BPR"}, ONE),
+        ("RepeatNet", {}, NONE),
+        ("SINE", {}, NONE),
+        ("FPMC", {}, ONE),
+        ("TransRec", {}, ONE),
+        ("DIN", {}, ONE),
+        ("BPR", {}, ONE),
+        ("MultiVAE", {}, ONE),
+        ("DeepFM", {}, NONE),
+        ("BPR", {"train_neg_sample_args": {"distribution": "popularity"}}, "popularity"),
+        ("DIN", {"train_neg_sample_args": None}, NONE),
+    ],
+)
+def test_a_model_gets_the_negatives_its_loss_needs(model, keys, distribution):
+    config = Config(model, "ml-100k", config_dict=keys)
+    assert config["train_neg_sample_args"]["distribution"] == distribution
+
+
+def test_negatives_set_in_the_working_directory_are_kept(layers):
+    layers("properties", "overall.yaml", "train_neg_sample_args: {distribution: popularity}\n")
+    config = Config("BPR", "ml-100k")
+    assert config["train_neg_sample_args"]["distribution"] == "popularity"
+
+
+def test_negatives_that_the_loss_cannot_use_are_recboles_error():
+    with pytest.raises(ValueError, match="should be None when the loss_type is CE"):
+        Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": {"sample_num": 1}})
+
+
+# Slips
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("hiden_size", "hidden_size"),
+        ("hidden-size", "hidden_size"),
+        ("dropout", "dropout_prob"),
+        ("num_layer", "num_layers"),
+        ("modality", "modalities"),
+        ("learning_rat", "learning_rate"),
+        ("train_position", "train_positions"),
+    ],
+)
+def test_a_misspelt_key_is_an_error_with_the_nearest(slip, meant):
+    with pytest.raises(ConfigurationError, match=rf"`{slip}`.*Did you mean `{meant}`") as error:
+        Config("M3Rec", "ml-100k", config_dict={slip: 1})
+    assert "dict" in str(error.value)
+
+
+def test_a_misspelt_key_is_found_on_the_command_line_and_in_files(layers, monkeypatch):
+    mine = layers("", "mine.yaml", "d_stat: 4\n")
+    with pytest.raises(ConfigurationError, match=r"`d_stat` in .*mine\.yaml.*`d_state`"):
+        Config("M3Rec", "ml-100k", config_file_list=[str(mine)])
+    layers("properties", "model/M3Rec.yaml", "d_conf: 4\n")
+    with pytest.raises(ConfigurationError, match=r"`d_conf` in .*M3Rec\.yaml.*`d_conv`"):
+        Config("M3Rec", "ml-100k")
+    (Path("properties") / "model" / "M3Rec.yaml").unlink()
+    monkeypatch.setattr("sys.argv", ["run", "--expandd=4"])
+    with pytest.raises(ConfigurationError, match=r"`expandd` in the command line.*`expand`"):
+        Config("M3Rec", "ml-100k")
+
+
+def test_every_key_of_the_plugins_files_is_known():
+    from recbole_m3rec.config.yaml_files import read_yaml
+
+    keys = {}
+    for file in configuration.properties_folder().glob("presets/*.yaml"):
+        keys.update(read_yaml(file))
+    config = Config("M3Rec", "ml-100k", config_dict=keys)
+    assert config._unread_keys == []
+
+
+def test_a_key_of_the_users_own_is_reported_and_kept(make_config, caplog):
+    config = make_config("M3Rec", zzz_experiment=7)
+    assert config["zzz_experiment"] == 7
+    configuration.announce(config)
+    assert "Configuration keys that nothing reads: zzz_experiment" in caplog.messages
+
+
+def test_other_models_keys_are_recboles_business():
+    assert Config("SASRec", "ml-100k", config_dict={"hiden_size": 1})["hiden_size"] == 1
+
+
+@pytest.mark.parametrize("given", ["[text]", "text,image", "[image, text]"])
+def test_lists_of_names_reach_the_data_side_as_written(given, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", f"--modalities={given}"])
+    assert Config("M3Rec", "ml-100k")["modalities"] == given

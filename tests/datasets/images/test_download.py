@@ -1,0 +1,294 @@
+"""Images of many items from a server that has some, stalls on some and lies about others."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.datasets.images.download import Politeness, fetch_images
+from recbole_m3rec.datasets.images.report import (
+    REPORT_NAME,
+    Entry,
+    GrowingReport,
+    count_reasons,
+    read_report,
+)
+from recbole_m3rec.datasets.io.download import Limits
+from recbole_m3rec.datasets.io.urls import RefusedAddressError
+from recbole_m3rec.support.safe_write import CannotWriteError
+
+pytest.importorskip("PIL")
+
+QUICK = Limits(max_bytes=50_000, stall=0.5, tries=2, first_wait=0.01)
+
+
+def picture(seed: int, image_format: str = "JPEG") -> bytes:
+    from PIL import Image
+
+    noise = np.random.RandomState(seed).randint(0, 255, (12, 12, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+PLACEHOLDER = picture(999, "GIF")
+
+
+class Shop:
+    """A server whose path says what it answers: ``/ok/7``, ``/404/1``, ``/blank/3``, …"""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.busy = self.most_busy = 0
+        self.broken = True  # whether /flaky paths fail
+        lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with lock:
+                    outer.asked[self.path] += 1
+                    outer.busy += 1
+                    outer.most_busy = max(outer.most_busy, outer.busy)
+                try:
+                    outer.answer(self)
+                finally:
+                    with lock:
+                        outer.busy -= 1
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def answer(self, handler: Any) -> None:
+        _, kind, number = handler.path.split("/")
+        body, status = picture(int(number)), 200
+        if kind == "png":
+            body = picture(int(number), "PNG")
+        elif kind == "slow":
+            time.sleep(0.05)
+        elif kind == "page":
+            body = b"<html>gone</html>"
+        elif kind == "blank":
+            body = PLACEHOLDER
+        elif kind == "large":
+            body = body + bytes(60_000)
+        elif kind == "cut":
+            body = body[:-20]
+        elif kind == "flaky" and self.broken:
+            status = 503
+        elif kind.isdecimal():
+            status = int(kind)
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    server = Shop()
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+    thread.join()
+
+
+def fetch(shop: Shop, folder: Path, paths: dict[str, str], **options: Any) -> dict[str, Entry]:
+    urls = {item: f"{shop.url}{path}" if path else "" for item, path in paths.items()}
+    settings: dict[str, Any] = {"limits": QUICK, "allow_private": True, "show_progress": False}
+    entries = fetch_images(urls, folder, **settings | options)
+    return {entry.item_id: entry for entry in entries}
+
+
+MIXED = {
+    "a/b": "/ok/1",
+    "plain": "/png/2",
+    "gone": "/404/3",
+    "page": "/page/4",
+    "large": "/large/5",
+    "cut": "/cut/6",
+    "flaky": "/flaky/7",
+    "none": "",
+    "twin": "/ok/1",
+    "x" * 300: "/ok/8",
+}
+
+
+def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop: Shop, tmp_path: Path) -> None:
+    found = fetch(shop, tmp_path, MIXED)
+    assert {item: (entry.status, entry.reason.split(" (")[0]) for item, entry in found.items()} == {
+        "a/b": ("stored", ""),
+        "plain": ("stored", ""),
+        "gone": ("refused", "HTTP 404"),
+        "page": ("refused", "an HTML or XML page, not an image"),
+        "large": ("refused", "too large"),
+        "cut": ("refused", "damaged or cut off"),
+        "flaky": ("failed", "HTTP 503"),
+        "none": ("refused", "no address"),
+        "twin": ("stored", ""),
+        "x" * 300: ("refused", f"item {'x' * 40!r}… cannot be the name of a file"),
+    }
+    assert (tmp_path / "a%2Fb.jpg").read_bytes() == picture(1)
+    assert (tmp_path / "plain.png").read_bytes() == picture(2, "PNG")
+    assert shop.asked["/ok/1"] == 1  # two items, one address
+    assert (tmp_path / "twin.jpg").read_bytes() == picture(1)
+    assert count_reasons(found.values())["HTTP 404"] == 1
+    assert list(read_report(tmp_path).values()) == sorted(
+        found.values(), key=lambda entry: entry.item_id
+    )
+
+
+def test_a_second_run_asks_only_for_what_may_come(shop: Shop, tmp_path: Path) -> None:
+    fetch(shop, tmp_path, MIXED)
+    shop.asked.clear()
+    shop.broken = False
+    found = fetch(shop, tmp_path, MIXED)
+    assert shop.asked == {"/flaky/7": 1}
+    assert found["flaky"].status == "stored"
+    shop.asked.clear()
+    (tmp_path / "plain.png").unlink()
+    fetch(shop, tmp_path, MIXED)
+    assert shop.asked == {"/png/2": 1}
+
+
+def test_what_was_refused_is_asked_again_on_demand(shop: Shop, tmp_path: Path) -> None:
+    fetch(shop, tmp_path, MIXED)
+    shop.asked.clear()
+    fetch(shop, tmp_path, MIXED, retry_refused=True)
+    assert set(shop.asked) == {"/404/3", "/page/4", "/large/5", "/cut/6", "/flaky/7"}
+
+
+def test_an_item_with_a_new_address_loses_its_old_image(shop: Shop, tmp_path: Path) -> None:
+    fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})
+    fetch(shop, tmp_path, {"a": "/png/3", "b": "/404/4"})
+    images = {path.name for path in tmp_path.iterdir() if path.name != REPORT_NAME}
+    assert images == {"a.png"}
+    assert (tmp_path / "a.png").read_bytes() == picture(3, "PNG")
+
+
+def test_a_picture_that_many_addresses_give_is_a_placeholder(shop: Shop, tmp_path: Path) -> None:
+    paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
+    paths |= {f"same{number}": "/ok/1" for number in range(9)}  # one address: no placeholder
+    found = fetch(shop, tmp_path, paths, placeholder_from=5)
+    reasons = {found[f"item{number}"].reason for number in range(5)}
+    assert reasons == {"placeholder, the same picture at 5 addresses"}
+    assert not list(tmp_path.glob("item*"))
+    assert len(list(tmp_path.glob("same*.jpg"))) == 9
+    assert count_reasons(found.values()) == {"placeholder": 5}
+    shop.asked.clear()
+    again = fetch(shop, tmp_path, paths | {"item9": "/blank/9"}, placeholder_from=5)
+    assert shop.asked == {"/blank/9": 1}
+    assert again["item9"].reason == "placeholder, the same picture at 6 addresses"
+
+
+def test_placeholders_may_be_kept(shop: Shop, tmp_path: Path) -> None:
+    paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
+    found = fetch(shop, tmp_path, paths, placeholder_from=0)
+    assert {entry.status for entry in found.values()} == {"stored"}
+
+
+def test_no_host_is_asked_more_often_at_once_than_it_may(shop: Shop, tmp_path: Path) -> None:
+    paths = {f"item{number}": f"/slow/{number}" for number in range(12)}
+    fetch(shop, tmp_path, paths, politeness=Politeness(at_once=12, per_host=3))
+    assert shop.most_busy == 3
+
+
+def test_a_slow_host_does_not_hold_up_another(shop: Shop, tmp_path: Path) -> None:
+    # Two names of this machine are two hosts; one of them has one fetch at a time.
+    other = shop.url.replace("127.0.0.1", "localhost")
+    urls = {f"item{number}": f"{shop.url}/slow/{number}" for number in range(4)}
+    urls |= {f"other{number}": f"{other}/slow/{number}" for number in range(4)}
+    fetch_images(
+        urls,
+        tmp_path,
+        limits=QUICK,
+        politeness=Politeness(at_once=4, per_host=1),
+        allow_private=True,
+        show_progress=False,
+    )
+    assert shop.most_busy == 2
+    assert len(list(tmp_path.glob("*.jpg"))) == 8
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path) -> None:
+    shop.broken = False
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    fetch(shop, whole, MIXED)
+    fetch(shop, cut, {item: path for item, path in MIXED.items() if item in ("a/b", "gone")})
+    report = (cut / REPORT_NAME).read_text()
+    # As a kill leaves it: the last line torn, a half-written picture beside.
+    (cut / REPORT_NAME).write_text(report + "plain,stored,,http://127.0")
+    (cut / "flaky.jpg").write_bytes(picture(7)[:100])
+    shop.asked.clear()
+    fetch(shop, cut, MIXED)
+    assert "/ok/1" in shop.asked  # twin has no line yet
+    assert "/404/3" not in shop.asked
+    contents = [
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (whole, cut)
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_an_interrupted_run_keeps_what_it_had(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GrowingReport.add
+    lines = 0
+
+    def add(self: Any, entries: Any) -> None:
+        nonlocal lines
+        real(self, entries)
+        lines += 1
+        if lines == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(GrowingReport, "add", add)
+    paths = {f"item{number}": f"/ok/{number}" for number in range(8)}
+    with pytest.raises(KeyboardInterrupt):
+        fetch(shop, tmp_path, paths, politeness=Politeness(1, 1))
+    monkeypatch.undo()
+    kept = read_report(tmp_path)
+    assert len(kept) == 3
+    shop.asked.clear()
+    fetch(shop, tmp_path, paths)
+    assert not {f"/ok/{item[4:]}" for item in kept} & set(shop.asked)
+    assert len(list(tmp_path.glob("*.jpg"))) == 8
+
+
+def test_private_addresses_and_other_protocols_are_refused(shop: Shop, tmp_path: Path) -> None:
+    found = fetch(shop, tmp_path, {"a": "/ok/1"}, allow_private=False)
+    assert found["a"].status == "refused"
+    assert "--allow-private" in found["a"].reason
+    assert not shop.asked
+    urls = {"b": "file:///etc/passwd"}
+    [entry] = fetch_images(urls, tmp_path, limits=QUICK, show_progress=False)
+    assert entry.reason == "file:///etc/passwd: only http and https are fetched"
+    assert issubclass(RefusedAddressError, Exception)
+
+
+def test_a_full_disk_ends_the_run(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole_m3rec.datasets.images import download
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download.shutil, "copyfile", full)
+    with pytest.raises(CannotWriteError, match="No space left on device"):
+        fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})

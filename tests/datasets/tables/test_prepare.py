@@ -1,0 +1,211 @@
+"""Somebody's own tables to a dataset: ids as they stand, nothing lost without being counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.atomic.inter_file import Filters, NothingLeftError, read_interactions
+from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.k_core import n_identical
+from recbole_m3rec.datasets.tables.column_roles import (
+    ITEM_ROLES,
+    LOG_ROLES,
+    ColumnError,
+    guess_columns,
+)
+from recbole_m3rec.datasets.tables.items import price
+from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
+from recbole_m3rec.datasets.tables.read_table import open_table
+from recbole_m3rec.datasets.tables.time_formats import ISO
+from recbole_m3rec.features.image_sources import ImageSourceError, images_by_mapping
+
+ALL = Filters(k_core=1)
+NONE: dict[str, Any] = dict.fromkeys([*LOG_ROLES, *ITEM_ROLES])
+
+
+def source(path: Path, roles: dict[str, str]) -> TableSource:
+    table = open_table(path)
+    return TableSource(table, guess_columns(table.names, roles, {}))
+
+
+def shop(folder: Path, log: str, items: str | None = None, **extra: Any) -> Shop:
+    (folder / "log.csv").write_text(log, encoding="utf-8")
+    if items is None:
+        return Shop(source(folder / "log.csv", LOG_ROLES), ISO, **extra)
+    (folder / "items.csv").write_text(items, encoding="utf-8")
+    tables = [source(folder / "log.csv", LOG_ROLES), source(folder / "items.csv", ITEM_ROLES)]
+    return Shop(tables[0], ISO, tables[1], **extra)
+
+
+def prepare(folder: Path, made: Shop, filters: Filters = ALL) -> dict[str, Any]:
+    return prepare_shop(made, folder / "out", "shop", filters, folder / "properties/shop.yaml")
+
+
+def test_ids_keep_their_zeros_and_rows_come_in_the_order_of_time(tmp_path: Path) -> None:
+    log = "Customer,SKU,Date\n02,007,2024-01-02\n1, 07 ,2024-01-01\n02,A b,2024-01-01\n"
+    result = prepare(tmp_path, shop(tmp_path, log))
+    assert (tmp_path / "out/shop.inter").read_text().splitlines() == [
+        "user_id:token\titem_id:token\ttimestamp:float",
+        "1\t07\t1704067200",
+        "02\tA b\t1704067200",
+        "02\t007\t1704153600",
+    ]
+    assert json.loads((tmp_path / "out/shop.stats.json").read_text())["users"] == 2
+    assert result["written"] == [
+        str(tmp_path / f"out/shop.{end}") for end in ("inter", "stats.json")
+    ]
+
+
+def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    day = "2024-01-01"
+    bad = [f",i,{day}", f"u,,{day}", f"u,NA,{day}", f'u,"a ""b""",{day}', f"u,[PAD],{day}",
+           f'u,"a\nb",{day}', "u,i,", "u,i,soon", "u,i,1970-01-01", "u,i"]  # fmt: skip
+    log = "user,item,time\n" + f"u,i,{day}\n" + "\n".join(bad) + "\n"
+    result = prepare(tmp_path, shop(tmp_path, log))
+    assert result["interactions"] == 1
+    assert result["problems_of_the_log"] == {
+        "lines_unparseable": 1,
+        "without_user": 1,
+        "without_item": 5,
+        "without_time": 3,
+    }
+    assert "log.csv:3: no user id" in caplog.text
+    assert "log.csv:13: another number of values" in caplog.text
+
+
+def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_path: Path) -> None:
+    items = (
+        "sku;name;maker;categories;cost;price\n"
+        '07;"Tall\t""red""\nshoe";Acme;Shoes > Red|Sale;1;"1.299,00 €"\n'
+        "08;=;;;;free\n09;never bought;;;;1\n07;other;;;;2\n;x;;;;\n"
+    )
+    log = "user,item,time\nu,07,2024-01-01\nu,08,2024-01-02\nu,10,2024-01-03\n"
+    result = prepare(tmp_path, shop(tmp_path, log, items))
+    item_file = tmp_path / "out/shop.item"
+    tokens, columns = read_item_fields(item_file, ["title", "brand", "categories", "price"])
+    assert tokens == ["07", "08"]
+    assert [column[0] for column in columns] == [
+        'Tall "red" shoe',
+        "Acme",
+        "Shoes Red Sale",
+        "1299.00",
+    ]
+    assert len(item_file.read_text().splitlines()) == 3
+    assert result["items_not_in_the_table"] == 1
+    assert result["items_of_the_table_never_bought"] == 1
+    assert result["problems_of_the_items"] == {
+        "items_without_id": 1,
+        "items_with_two_titles": 1,
+        "prices_not_understood": 1,
+    }
+
+
+def test_the_recipe_names_the_texts_there_are_and_an_old_one_stays(tmp_path: Path) -> None:
+    log, items = "user,item,time\nu,1,2024-01-01\n", "item_id,title,brand\n1,Shoe,\n"
+    made = shop(tmp_path, log, items)
+    prepare(tmp_path, made)
+    recipe = tmp_path / "properties/shop.yaml"
+    assert "fields: [title]\n" in recipe.read_text()
+    recipe.write_text("mine")
+    prepare(tmp_path, made)
+    assert recipe.read_text() == "mine"
+
+
+def test_duplicates_and_what_five_core_leaves_are_counted(tmp_path: Path) -> None:
+    same = "u,i,2024-01-01\n"
+    many = "".join(
+        f"u{user},i{item},2024-01-0{item + 1}\n" for user in range(5) for item in range(5)
+    )
+    result = prepare(
+        tmp_path, shop(tmp_path, "user,item,time\n" + 2 * same + "u,i,2024-01-02\n" + many)
+    )
+    assert (result["repeated_interactions"], result["of_these_at_the_same_time"]) == (2, 1)
+    assert result["five_core"] == {"users": 5, "items": 5, "interactions": 25}
+    filters = Filters(duplicates="last", k_core=2)
+    result = prepare(tmp_path, shop(tmp_path, "user,item,time\n" + 2 * same + many), filters)
+    assert (result["dropped_as_duplicates"], result["dropped_by_k_core"]) == (1, 1)
+    assert n_identical(np.array([1, 1, 1]), np.array([2, 2, 3])) == 1
+
+
+def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, content in (("1.jpg", b"x"), ("2.jpg", b""), ("9.jpg", b"x"), ("a.png", b"x")):
+        (photos / name).write_bytes(content)
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    log = "user,item,time\n" + "".join(f"u,{item},2024-01-01\n" for item in (1, 2, 3))
+    by_name = prepare(tmp_path, shop(tmp_path, log, images=photos))
+    assert {key: by_name[key] for key in by_name if "image" in key} == {
+        "images": 4,
+        "images_of_other_items": 2,
+        "images_missing_or_empty": 1,
+        "items_with_image": 1,
+        "items_without_image": 2,
+    }
+    items = "item_id,title,photo\n1,A,a.png\n2,B,../secret.jpg\n3,C,somewhere/9.jpg\n"
+    by_column = prepare(tmp_path, shop(tmp_path, log, items, images=photos))
+    assert (by_column["items_with_image"], by_column["image_names_without_file"]) == (2, 1)
+    mapping = images_by_mapping(tmp_path / "out/shop.images.csv")
+    assert {item: path.resolve() for item, path in mapping.items()} == {
+        "1": photos / "a.png",
+        "3": photos / "9.jpg",
+    }
+    assert "image_url" not in (tmp_path / "out/shop.item").read_text()
+
+
+def test_web_addresses_of_photos_become_the_column_that_is_downloaded(tmp_path: Path) -> None:
+    items = 'item_id,image\n1,"[""https://shop.example/a.jpg"", ""https://shop.example/b.jpg""]"\n'
+    prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", items))
+    _, [urls] = read_item_fields(tmp_path / "out/shop.item", ["image_url"])
+    assert urls == ["https://shop.example/a.jpg"]
+
+
+def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(
+    tmp_path: Path,
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "9.jpg").write_bytes(b"x")
+    with pytest.raises(ImageSourceError, match="none of its 1 images"):
+        prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", images=photos))
+    with pytest.raises(NothingLeftError, match="none of its 1 rows"):
+        prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,soon\n"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\nu,b\nu,a\n")
+    prepare(tmp_path, Shop(source(tmp_path / "log.csv", LOG_ROLES), None))
+    log = read_interactions(tmp_path / "out/shop.inter")
+    assert log.item_ids.take(log.items).to_pylist() == ["b", "a"]
+    assert log.times.tolist() == [0, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("$1,299.50", "1299.50"), ("12,99 €", "12.99"), ("1,299", "1299"), ("1'000", "1000"),
+     ("1,234,567", "1234567"), ("gratis", "")],
+)  # fmt: skip
+def test_prices_are_read_with_either_decimal_sign(text: str, number: str) -> None:
+    assert price(text) == number
+
+
+def test_columns_are_guessed_by_name_unless_named() -> None:
+    names = ["InvoiceNo", "StockCode", "Description", "InvoiceDate", "CustomerID"]
+    guessed = guess_columns(names, LOG_ROLES, {})
+    assert guessed == {"user": "CustomerID", "item": "StockCode", "time": "InvoiceDate"}
+    named = guess_columns(names, LOG_ROLES, {"user": "InvoiceNo", "time": "-"})
+    assert named == {"user": "InvoiceNo", "item": "StockCode"}
+    with pytest.raises(ColumnError, match="no column 'who', named as user; there are 'InvoiceNo'"):
+        guess_columns(names, LOG_ROLES, {"user": "who"})
+    assert guess_columns(["user_id:token", "item_id:token"], LOG_ROLES, {}) == {
+        "user": "user_id:token",
+        "item": "item_id:token",
+    }

@@ -1,0 +1,272 @@
+"""`mask_seen` means the same for every model, checked against rankings written out here."""
+
+import logging
+import math
+import random
+
+import pytest
+import torch
+from recbole.utils import get_model, get_trainer, init_seed
+
+from recbole_m3rec.cli.train import main
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.evaluator import mask_seen as protocol
+from recbole_m3rec.model.m3rec import M3Rec
+
+MODELS = ["M3Rec", "SASRec", "BPR"]
+N_ITEMS, N_USERS, HISTORY = 20, 15, 12
+METRICS = ["Hit", "NDCG", "MRR", "Recall", "Precision", "MAP", "GAUC"]
+KEYS = {"metrics": METRICS, "topk": [3, 10], "valid_metric": "NDCG@3", "metric_decimal_place": 9}
+
+
+@pytest.fixture
+def repeats(write_dataset):
+    """Histories longer than a model sees, in which every third user's last items repeat old ones.
+
+    Returns ``items``, which gives a user's items in the order of time.
+    """
+    draw = random.Random(7)
+    histories = {}
+    for user in range(N_USERS):
+        items = [f"i{item:02d}" for item in draw.sample(range(N_ITEMS), HISTORY)]
+        if user % 3 == 0:
+            items[-1] = items[0]  # out of sight of a model that sees five
+        if user % 3 == 1:
+            items[-2] = items[-3]
+        histories[f"u{user:02d}"] = items
+    rows = [
+        (user, item, float(1000 * number + time))
+        for number, (user, items) in enumerate(histories.items())
+        for time, item in enumerate(items)
+    ]
+    write_dataset(interactions=rows, shuffle=3)
+    return histories
+
+
+@pytest.fixture
+def trained(prepare, repeats):
+    """Return a function that gives (trainer, dataset, valid, test) of an untrained model."""
+
+    def start(model, **keys):
+        keys = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)", **keys}
+        config, dataset, train, valid, test = prepare(model, **{**KEYS, **keys})
+        init_seed(5, True)
+        built = get_model(model)(config, train.dataset)
+        with torch.no_grad():
+            for weight in built.parameters():  # scores well apart
+                weight.add_(torch.randn_like(weight) * 0.3)
+        trainer = get_trainer(config["MODEL_TYPE"], model)(config, built)
+        trainer.eval_collector.data_collect(train)
+        built.eval()
+        return trainer, dataset, valid, test
+
+    return start
+
+
+def tokens_of(dataset, field, ids):
+    """The tokens of any number of ids, one included, as a list."""
+    return dataset.field2id_token[field][ids.numpy()].tolist()
+
+
+def scores_by_user(model, dataset, loader):
+    """Every user's scores of all items, of the model's own ``full_sort_predict``."""
+    scores = {}
+    for batch in loader:
+        interaction = batch[0]
+        with torch.no_grad():
+            rows = model.full_sort_predict(interaction).view(len(interaction), -1)
+        users = tokens_of(dataset, dataset.uid_field, interaction[dataset.uid_field])
+        scores |= dict(zip(users, rows.tolist(), strict=True))
+    return scores
+
+
+def naive_ranks(scores, dataset, histories, place, mask_seen):
+    """(rank from 1, number of candidates) of every user's target; rank None: out of reach."""
+    ranks = []
+    for user, items in histories.items():
+        target, history = items[place], items[:place]
+        tokens = dataset.field2id_token[dataset.iid_field]
+        candidates = [
+            (score, token)
+            for score, token in zip(scores[user], tokens, strict=True)
+            if token != "[PAD]" and not (mask_seen and token in history)
+        ]
+        order = [token for _, token in sorted(candidates, reverse=True)]
+        ranks.append((order.index(target) + 1 if target in order else None, len(order)))
+    return ranks
+
+
+def naive_metrics(ranks, k):
+    """Mean metrics over users with one target each."""
+
+    def mean(value):
+        return sum(value(rank) for rank, _ in ranks if rank and rank <= k) / len(ranks)
+
+    # A target out of reach comes behind all candidates.
+    below = [((n - rank) / (n - 1) if rank else 0.0) for rank, n in ranks]
+    return {
+        f"hit@{k}": mean(lambda rank: 1),
+        f"recall@{k}": mean(lambda rank: 1),
+        f"precision@{k}": mean(lambda rank: 1 / k),
+        f"mrr@{k}": mean(lambda rank: 1 / rank),
+        f"map@{k}": mean(lambda rank: 1 / rank),
+        f"ndcg@{k}": mean(lambda rank: 1 / math.log2(rank + 1)),
+        "gauc": sum(below) / len(below),
+    }
+
+
+@pytest.mark.parametrize("mask_seen", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_metrics_are_those_of_a_ranking_written_out(
+    trained, repeats, model, mask_seen, monkeypatch
+):
+    trainer, dataset, valid, test = trained(model, mask_seen=mask_seen)
+    for loader, place in ((valid, -2), (test, -1)):
+        scores = scores_by_user(trainer.model, dataset, loader)
+        histories = {user: items[: len(items) + place + 1] for user, items in repeats.items()}
+        ranks = naive_ranks(scores, dataset, histories, -1, mask_seen)
+        assert any(rank is None for rank, _ in ranks) == mask_seen
+        with monkeypatch.context() as patch:
+            if model == "M3Rec":  # its ranks come from blocks, masked or not
+                patch.setattr(M3Rec, "full_sort_predict", lambda *args: pytest.fail("the matrix"))
+            found = trainer.evaluate(loader, load_best_model=False)
+        for k in KEYS["topk"]:
+            expected = naive_metrics(ranks, k)
+            assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_takes_out_the_same_items(trained, repeats, model):
+    _, dataset, valid, test = trained(model, mask_seen=True)
+    for loader, place in ((valid, -2), (test, -1)):
+        for interaction, (rows, items), _, _ in loader:
+            users = tokens_of(dataset, dataset.uid_field, interaction[dataset.uid_field])
+            for row, user in enumerate(users):
+                ids = items[rows == row]
+                tokens = tokens_of(dataset, dataset.iid_field, ids)
+                assert sorted(tokens) == sorted(set(repeats[user][:place]))
+            assert (rows[1:] >= rows[:-1]).all()
+
+
+@pytest.mark.parametrize("largest", [1, 7, 40])
+def test_blocks_of_any_size_leave_out_the_same_items(largest):
+    from recbole_m3rec.evaluator.ranking import rank_targets
+
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(9, 4, generator=generator)
+    table = torch.randn(13, 4, generator=generator)
+    mask = torch.rand(9, 13, generator=generator) < 0.4
+    mask[:, 0], mask[2] = False, False  # one user has seen nothing
+    targets = torch.randint(1, 13, (9,), generator=generator)
+    mask[torch.arange(9), targets] = False
+    dense = (queries @ table.T).masked_fill(mask, -torch.inf)
+    dense[:, 0] = -torch.inf
+    own = dense[torch.arange(9), targets]
+    ranking = rank_targets(
+        queries,
+        table,
+        torch.arange(9),
+        targets,
+        n_top=3,
+        count_listed=True,
+        seen=tuple(mask.nonzero(as_tuple=True)),
+        largest_block=largest,
+    )
+    assert ranking.higher.equal((dense > own[:, None]).sum(1))
+    assert ranking.top.equal(dense.topk(3).indices)
+    assert ranking.listed.equal((dense > -torch.inf).sum(1))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_the_log_says_which_protocol_holds_and_what_it_puts_out_of_reach(
+    trained, model, mask_seen, caplog
+):
+    caplog.set_level(logging.INFO)
+    trained(model, mask_seen=mask_seen)
+    said = "are no candidates" if mask_seen else "stay among the candidates"
+    assert f"history items {said} (mask_seen: {mask_seen})" in caplog.text
+    assert "5 of 15 valid targets and 5 of 15 test targets" in caplog.text
+
+
+def test_nothing_is_said_of_repeats_where_there_are_none(prepare, caplog):
+    caplog.set_level(logging.INFO)
+    prepare("BPR", mask_seen=True)
+    assert "mask_seen: True" in caplog.text
+    assert "out of reach" not in caplog.text
+
+
+@pytest.mark.parametrize("value", ["maybe", 1, None, [True]])
+def test_what_is_no_switch_is_refused(make_config, value):
+    with pytest.raises(ConfigurationError, match=r"mask_seen: .*expected False .* or True"):
+        make_config("SASRec", mask_seen=value)
+
+
+def test_the_default_leaves_every_history_in(make_config):
+    for model in (*MODELS, "Pop"):
+        assert make_config(model)["mask_seen"] is False
+
+
+def test_sampled_candidates_and_a_masked_history_exclude_each_other(prepare):
+    args = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni5", "group_by": "user"}
+    with pytest.raises(ConfigurationError, match="set mode: full, or mask_seen: False"):
+        prepare("BPR", mask_seen=True, eval_args=args)
+    prepare("BPR", mask_seen=False, eval_args=args)
+
+
+def test_a_loader_without_histories_is_not_believed(trained):
+    _, _, valid, _ = trained("SASRec", mask_seen=True)
+    del valid.seen_items
+    with pytest.raises(RuntimeError, match="knows no histories"):
+        next(iter(valid))
+
+
+def test_lists_of_ready_made_splits_are_history_whole(write_dataset, prepare):
+    folder = write_dataset("ready", items={})
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float\n"
+    parts = {
+        "train": "u1\ta b c\td\t1\nu2\te f\ta\t1\nu3\td g\te\t1\n",
+        "valid": "u1\tc d\te\t2\nu2\tf a\tb\t2\n",
+        "test": "u1\td e\tb\t3\nu2\ta b\tc\t3\nu3\te\tf\t3\n",
+    }
+    for part, rows in parts.items():
+        (folder / f"ready.{part}.inter").write_text(header + rows)
+    columns = ["user_id", "item_id_list", "item_id", "timestamp"]
+    _, dataset, _, valid, test = prepare(
+        "SASRec",
+        "ready",
+        mask_seen=True,
+        benchmark_filename=["train", "valid", "test"],
+        alias_of_item_id=["item_id_list"],
+        load_col={"inter": columns},
+        user_inter_num_interval=None,
+        item_inter_num_interval=None,
+    )
+
+    def histories(loader):
+        interaction, (rows, items), _, _ = next(iter(loader))
+        users = dataset.id2token("user_id", interaction["user_id"])
+        tokens = dataset.id2token("item_id", items)
+        return {
+            user: "".join(sorted(tokens[(rows == row).numpy()])) for row, user in enumerate(users)
+        }
+
+    assert histories(valid) == {"u1": "abcd", "u2": "aef"}
+    assert histories(test) == {"u1": "abcde", "u2": "abef", "u3": "deg"}
+    assert protocol.count_repeats(test, test.seen_items) == (1, 3)
+
+
+def test_a_checkpoint_keeps_its_protocol_and_can_be_asked_for_the_other(repeats, capsys, tmp_path):
+    settings = ["--epochs=1", "--data_path=dataset", "--show_progress=False", "--topk=[5]"]
+    settings += ["--valid_metric=Hit@5", "--hidden_size=8", "--inner_size=8", "--n_heads=2"]
+    settings += ["--user_inter_num_interval=[0,inf)", "--item_inter_num_interval=[0,inf)"]
+    settings += ["--use_gpu=False"]
+
+    def tables(*arguments):
+        assert main([*arguments, "--metrics=['Hit','NDCG','MRR']"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "@5" in line]
+
+    trained = tables("--model=SASRec", "--dataset=tiny", *settings, "--mask_seen=True")
+    [checkpoint] = (tmp_path / "saved").glob("*.pth")
+    assert tables("--evaluate", str(checkpoint)) == trained
+    assert tables("--evaluate", str(checkpoint), "--mask_seen=False") != trained

@@ -1,0 +1,158 @@
+"""Encoding in batches: order, checks, and going on after a run was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.features.encoders import batches as batches_module
+from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
+
+BATCHES = [[1, 2], [3, 4], [5]]
+EXPECTED = np.float32([[1, 1], [2, 4], [3, 9], [4, 16], [5, 25]])
+
+
+class Squares:
+    """An encoder that notes what it was asked for, and stops before the batch ``stop_at``."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.seen: list[Sequence[int]] = []
+        self.stop_at = stop_at
+
+    def __call__(self, left: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        for batch in left:
+            if len(self.seen) == self.stop_at:
+                raise KeyboardInterrupt
+            self.seen.append(batch)
+            yield np.array([[number, number**2] for number in batch])
+
+
+def stopped(work: Path, after: int, key: dict[str, Any] | None = None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        encode_batches(BATCHES, Squares(after), key=key or {"model": 1}, work=work)
+
+
+def test_rows_follow_the_batches() -> None:
+    rows = encode_batches(BATCHES, Squares(), key={})
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, EXPECTED)
+
+
+def test_no_batches_give_no_rows() -> None:
+    assert encode_batches([], Squares(), key={}).shape[0] == 0
+
+
+def test_an_interrupted_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    stopped(tmp_path / "work", after=2)
+    rest, done = Squares(), list[int]()
+    rows = encode_batches(
+        BATCHES, rest, key={"model": 1}, work=tmp_path / "work", progress=done.append
+    )
+    assert rest.seen == [[5]]
+    assert done == [4, 1]
+    np.testing.assert_array_equal(rows, EXPECTED)
+
+
+def test_batches_of_another_key_are_not_used(tmp_path: Path) -> None:
+    stopped(tmp_path, after=2)
+    again = Squares()
+    encode_batches(BATCHES, again, key={"model": 2}, work=tmp_path)
+    assert again.seen == BATCHES
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbled"])
+def test_a_damaged_file_is_done_again(tmp_path: Path, damage: str) -> None:
+    stopped(tmp_path, after=2)
+    [path] = tmp_path.rglob("*.npz")
+    content = path.read_bytes()
+    half = len(content) // 2
+    changed = bytes(byte ^ 255 for byte in content[half - 200 : half + 200])
+    damaged = {"cut": content[:half], "empty": b"", "garbled": content[: half - 200] + changed}
+    path.write_bytes(damaged[damage])
+    again = Squares()
+    rows = encode_batches(BATCHES, again, key={"model": 1}, work=tmp_path)
+    assert again.seen == BATCHES
+    np.testing.assert_array_equal(rows, EXPECTED)
+
+
+@pytest.mark.parametrize("seconds", [0.0, float("inf")])
+def test_files_hold_one_batch_or_many_by_the_time_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(batches_module, "_longest_wait", lambda elapsed: seconds)
+    encode_batches(BATCHES, Squares(), key={}, work=tmp_path)
+    assert len(list(tmp_path.rglob("*.npz"))) == (3 if seconds == 0 else 1)
+    assert not list(tmp_path.rglob("*.tmp"))
+    again = Squares()
+    rows = encode_batches(BATCHES, again, key={}, work=tmp_path)
+    assert again.seen == []
+    np.testing.assert_array_equal(rows, EXPECTED)
+
+
+def test_a_long_run_loses_a_tenth_of_its_work_at_most_and_ten_seconds() -> None:
+    waits = [batches_module._longest_wait(elapsed) for elapsed in (0, 10, 1e6)]
+    assert waits == [0.5, 1.5, 10]
+
+
+@pytest.mark.parametrize("made", [np.ones((1, 2)), np.ones(2), np.ones((3, 2))])
+def test_rows_of_the_wrong_shape_are_refused(made: np.ndarray) -> None:
+    with pytest.raises(EncoderError, match=r"expected \[2, dimensions\]"):
+        encode_batches([[1, 2]], lambda left: (made for _ in left), key={})
+
+
+def test_a_change_of_width_is_refused() -> None:
+    widths = iter([2, 3])
+    with pytest.raises(EncoderError, match=r"shape \[1, 3\] for a batch, expected \[1, 2\]"):
+        encode_batches([[1], [2]], lambda left: (np.ones((1, next(widths))) for _ in left), key={})
+
+
+def test_an_encoder_that_gives_too_few_batches_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        encode_batches(BATCHES, lambda left: iter([np.ones((2, 1))]), key={})
+
+
+def test_a_work_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file")
+    with pytest.raises(OSError, match="finished batches cannot be kept.*work"):
+        encode_batches(BATCHES, Squares(), key={}, work=tmp_path / "work")
+
+
+def test_a_killed_process_loses_no_finished_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+import sys, time, numpy as np
+from pathlib import Path
+from recbole_m3rec.features.encoders import batches
+batches._longest_wait = lambda elapsed: 0.0
+def encode(left):
+    for number, batch in enumerate(left):
+        if number == 2:
+            print("two are done", flush=True)
+            time.sleep(60)
+        yield np.array([[n, n**2] for n in batch])
+batches.encode_batches([[1, 2], [3, 4], [5]], encode, key={"model": 1}, work=Path(sys.argv[1]))
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout is not None
+    while b"two are done" not in child.stdout.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    rest = Squares()
+    rows = encode_batches(BATCHES, rest, key={"model": 1}, work=tmp_path)
+    assert rest.seen == [[5]]
+    np.testing.assert_array_equal(rows, EXPECTED)

@@ -1,0 +1,176 @@
+"""The Mamba block: packed sequences do not touch, and every way to read it agrees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.network import mamba as block_module
+from recbole_m3rec.network.mamba import MambaBlock, MambaState
+from recbole_m3rec.ops.cpu import selective_scan
+
+HIDDEN = 8
+LENGTHS = [5, 1, 3, 2, 8]
+CU_SEQLENS = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()], dtype=torch.int32)
+LAST = CU_SEQLENS[1:].long() - 1
+BOTH = pytest.mark.parametrize(
+    "backend",
+    [
+        "reference",
+        pytest.param(
+            "cpu",
+            marks=pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built"),
+        ),
+    ],
+)
+
+
+def make(backend: str = "reference", hidden_size: int = HIDDEN, init: str = "mamba") -> MambaBlock:
+    torch.manual_seed(3)
+    block = MambaBlock(hidden_size, d_state=4, init=init, scan_backend=backend)
+    with torch.no_grad():
+        block.dt_proj.bias.add_(2.0)  # longer steps: a leak would show
+    return block
+
+
+def tokens() -> Tensor:
+    return torch.randn(sum(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(4))
+
+
+@BOTH
+def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
+    block, h = make(backend), tokens()
+    alone = [
+        block(part, torch.tensor([0, len(part)], dtype=torch.int32)) for part in h.split(LENGTHS)
+    ]
+    torch.testing.assert_close(block(h, CU_SEQLENS), torch.cat(alone), rtol=1e-5, atol=1e-6)
+
+
+@BOTH
+def test_read_last_equals_the_last_rows_of_the_full_pass(backend: str) -> None:
+    block, h = make(backend), tokens()
+    last = block(h, CU_SEQLENS, read_last=True)
+    assert last.shape == (len(LENGTHS), HIDDEN)
+    torch.testing.assert_close(last, block(h, CU_SEQLENS)[LAST], rtol=1e-5, atol=1e-6)
+
+
+@BOTH
+def test_read_last_has_the_gradients_of_the_last_rows(backend: str) -> None:
+    block, h = make(backend), tokens()
+
+    def gradients(read_last: bool) -> dict[str, Tensor]:
+        block.zero_grad()
+        out = block(h, CU_SEQLENS, read_last)
+        (out if read_last else out[LAST]).square().sum().backward()
+        found = {name: p.grad for name, p in block.named_parameters()}
+        assert all(grad is not None for grad in found.values())
+        return {name: grad.clone() for name, grad in found.items() if grad is not None}
+
+    full = gradients(False)
+    for name, gradient in gradients(True).items():
+        close = 1e-5 * float(full[name].abs().max())
+        torch.testing.assert_close(gradient, full[name], rtol=1e-4, atol=close)
+
+
+@BOTH
+@pytest.mark.parametrize("poison", [float("nan"), 1e3])
+def test_nothing_of_a_sequence_reaches_another(backend: str, poison: float) -> None:
+    block, h = make(backend), tokens()
+    clean = block(h, CU_SEQLENS)
+    spoilt = h.clone()
+    spoilt[6:9] = poison  # the third sequence
+    found = block(spoilt, CU_SEQLENS)
+    others = [t for t in range(sum(LENGTHS)) if not 6 <= t < 9]
+    torch.testing.assert_close(found[others], clean[others], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(found[6:9], clean[6:9])
+
+
+@BOTH
+def test_a_later_token_does_not_reach_an_earlier_one(backend: str) -> None:
+    block, h = make(backend), tokens()
+    later = h.clone()
+    later[12:] = 5.0  # from the second item of the last sequence on
+    assert torch.allclose(block(later, CU_SEQLENS)[:12], block(h, CU_SEQLENS)[:12], atol=1e-6)
+
+
+def test_steps_from_the_initial_state_equal_the_full_pass() -> None:
+    block, n = make(), 7
+    h = torch.randn(3, n, HIDDEN, generator=torch.Generator().manual_seed(5))
+    full = block(h.flatten(0, 1), torch.arange(0, 3 * n + 1, n, dtype=torch.int32)).view_as(h)
+    state = block.initial_state(3)
+    for t in range(n):
+        out, state = block.step(h[:, t], state)
+        torch.testing.assert_close(out, full[:, t], rtol=1e-5, atol=1e-6)
+
+
+@BOTH
+def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend: str) -> None:
+    block, h = make(backend), tokens()
+    more = torch.randn(2, len(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(6))
+    longer = [torch.cat([part, more[:, i]]) for i, part in enumerate(h.split(LENGTHS))]
+    ends = torch.tensor([len(part) for part in longer]).cumsum(0)
+    full = block(torch.cat(longer), torch.tensor([0, *ends.tolist()], dtype=torch.int32))
+    first, state = block.step(more[0], block.last_state(h, CU_SEQLENS))
+    second, _ = block.step(more[1], state)
+    torch.testing.assert_close(first, full[ends - 2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(second, full[ends - 1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_state_is_the_state_of_stepping() -> None:
+    block, h = make(), tokens()
+    kept = block.last_state(h, CU_SEQLENS)
+    for i, part in enumerate(h.split(LENGTHS)):
+        state = block.initial_state(1)
+        for token in part:
+            _, state = block.step(token[None], state)
+        for mine, wanted in zip(MambaState(*(s[i : i + 1] for s in kept)), state, strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden_size", [8, 64])
+def test_mambas_own_initialisation(hidden_size: int) -> None:
+    torch.manual_seed(0)
+    block = MambaBlock(hidden_size, d_state=6)
+    dt = F.softplus(block.dt_proj.bias)
+    assert dt.min() >= 1e-3 * 0.999
+    assert dt.max() <= 1e-1 * 1.001
+    assert dt.max() > 10 * dt.min()  # spread over the range
+    assert block.dt_proj.weight.abs().max() <= block.dt_rank**-0.5
+    assert block.dt_rank == -(-hidden_size // 16)
+    wanted = torch.arange(1.0, 7).expand(2 * hidden_size, 6)
+    torch.testing.assert_close(block.A_log.exp(), wanted)
+    assert (block.D == 1).all()
+
+
+def test_the_step_bias_is_the_exact_inverse_of_softplus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_module, "DT_MIN", 3.0)
+    monkeypatch.setattr(block_module, "DT_MAX", 3.0)
+    dt = F.softplus(MambaBlock(HIDDEN).dt_proj.bias)
+    torch.testing.assert_close(dt, torch.full_like(dt, 3.0))
+
+
+def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
+    torch.manual_seed(0)
+    block = MambaBlock(64, init="normal")
+    assert (block.dt_proj.bias == 0).all()
+    for layer in (block.in_proj, block.x_proj, block.dt_proj, block.out_proj):
+        assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
+@pytest.mark.parametrize("read_last", [False, True])
+def test_reference_and_cpu_backend_agree_in_result_and_gradients(read_last: bool) -> None:
+    results = []
+    for backend in ("reference", "cpu"):
+        block, h = make(backend), tokens().requires_grad_()
+        out = block(h, CU_SEQLENS, read_last)
+        out.square().sum().backward()
+        named = {name: p.grad for name, p in block.named_parameters()}
+        results.append({"out": out.detach(), "h": h.grad, **named})
+    reference, compiled = results
+    for name, wanted in reference.items():
+        assert wanted is not None, name
+        close = 1e-5 * float(wanted.abs().max())
+        torch.testing.assert_close(compiled[name], wanted, rtol=1e-4, atol=close)

@@ -1,0 +1,32 @@
+"""What the tests of compiled kernels share: every set of kernels, any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from recbole_m3rec.ops.cpu import library
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the library use the kernels of one instruction set, and say which."""
+    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
+    library.load.cache_clear()
+    usable, reason = library.available()
+    monkeypatch.undo()
+    library.load.cache_clear()
+    if not usable:
+        pytest.skip(reason)
+    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Give torch its number of threads back afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

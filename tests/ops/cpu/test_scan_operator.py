@@ -1,0 +1,80 @@
+"""The compiled CPU scan as an operator of torch: its rules, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recbole_m3rec.ops.cpu import library, selective_scan
+from tests.ops.cpu_scan_cases import NAMES, compiled, inputs, raw_inputs, with_gradients
+
+built, why = selective_scan.available()
+pytestmark = pytest.mark.skipif(not built, reason=why)
+
+
+@pytest.mark.parametrize("read_last", [False, True])
+def test_the_operator_obeys_the_rules_of_torch_library(read_last: bool) -> None:
+    tensors, ends = inputs([5, 2, 9], 4, 3)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    torch.library.opcheck(selective_scan._scan, (*leaves, ends, read_last, None, None))
+    tensors, ends = raw_inputs([5, 2, 9], read_last)
+    *six, dt_bias, z = [tensor.requires_grad_() for tensor in tensors]
+    torch.library.opcheck(selective_scan._scan, (*six, ends, read_last, dt_bias, z))
+
+
+def test_torch_compile_takes_it_whole() -> None:
+    tensors, ends = inputs([5, 2, 9], 4, 3)
+    whole = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    found, expected = with_gradients(whole, tensors, ends), with_gradients(compiled, tensors, ends)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [0, 5, 16],  # ends early
+        [0, 5, 18],  # beyond the last token
+        [1, 5, 17],  # starts late
+        [0, 5, 5, 17],  # an empty sequence
+        [0, 9, 5, 17],  # goes back
+    ],
+)
+def test_unsound_sequences_are_refused(ends: list[int]) -> None:
+    tensors, _ = inputs([17])
+    with pytest.raises(ValueError, match="cu_seqlens"):
+        compiled(tensors, torch.tensor(ends, dtype=torch.int32))
+
+
+def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
+    tensors, ends = inputs([17])
+    for i, name in enumerate(NAMES):
+        cut = [tensor[:-1] if j == i else tensor for j, tensor in enumerate(tensors)]
+        with pytest.raises(ValueError, match="expected" if name == "x" else f"^{name}: expected"):
+            compiled(cut, ends)
+        whole = [tensor.double() if j == i else tensor for j, tensor in enumerate(tensors)]
+        with pytest.raises(ValueError, match=f"^{name}: expected float32"):
+            compiled(whole, ends)
+    with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
+        compiled(tensors, ends.long())
+    with pytest.raises(ValueError, match="^dt_bias: expected"):
+        selective_scan.selective_scan_cpu(*tensors, ends, dt_bias=torch.zeros(3))
+    with pytest.raises(ValueError, match="^z: expected"):
+        selective_scan.selective_scan_cpu(*tensors, ends, read_last=True, z=tensors[0])
+    with pytest.raises(ValueError, match="^state: expected"):
+        selective_scan.selective_step_cpu(torch.zeros(17, 8, 37), *tensors)
+    with pytest.raises(ValueError, match="^initial_state: expected"):
+        selective_scan.selective_scan_states_cpu(
+            *tensors, ends, initial_state=torch.zeros(2, 37, 8)
+        )
+
+
+def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", "mmx")
+    library.load.cache_clear()
+    try:
+        usable, reason = selective_scan.available()
+    finally:
+        library.load.cache_clear()
+    assert not usable
+    assert "'mmx'" in reason
+    assert "avx2" in reason

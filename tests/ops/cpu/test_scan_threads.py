@@ -1,0 +1,109 @@
+"""The compiled CPU scan on any threads: torch's, its own, Python's, and those of a forked child."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from recbole_m3rec.ops.cpu import library as cpu_library
+from recbole_m3rec.ops.cpu import selective_scan
+from tests.ops.cpu_scan_cases import RAGGED, compiled, inputs, with_gradients
+
+built, why = selective_scan.available()
+pytestmark = pytest.mark.skipif(not built, reason=why)
+
+
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    """Have the library use its own threads instead of torch's."""
+    library = cpu_library.load()[0]
+    library.m3rec_use_openmp(None)
+    yield
+    library.m3rec_use_openmp(cpu_library.openmp_of_torch())
+
+
+@pytest.mark.parametrize("lengths", [RAGGED * 6, [300], [1], [500, 2, 2, 1]])
+@pytest.mark.parametrize("read_last", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(
+    kernels: str, threads: None, lengths: list[int], read_last: bool
+) -> None:
+    tensors, ends = inputs(lengths, 70, 6)
+    results = []
+    for n_threads in (1, 2, 3, 64, 2):
+        torch.set_num_threads(n_threads)
+        results.append(with_gradients(compiled, tensors, ends, read_last))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_own_threads_give_the_same_bits_as_those_of_torch(threads: None, own_threads: None) -> None:
+    tensors, ends = inputs(RAGGED * 6, 70, 6)
+    results = []
+    for n_threads in (1, 4):
+        torch.set_num_threads(n_threads)
+        results += [with_gradients(compiled, tensors, ends) for _ in range(20)]
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_python_threads_may_call_at_once(
+    request: pytest.FixtureRequest, threads: None, of_torch: bool
+) -> None:
+    if not of_torch:
+        request.getfixturevalue("own_threads")
+    torch.set_num_threads(2)
+    problems = [inputs(RAGGED * 3, 40, 6, seed) for seed in range(4)]
+    expected = [with_gradients(compiled, *problem) for problem in problems]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(10):
+            found = with_gradients(compiled, *problems[i])
+            if not all(torch.equal(a, b) for a, b in zip(found, expected[i], strict=True)):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(problems))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert not worker.is_alive()
+    assert not wrong
+
+
+def _forward_in_child(
+    tensors: Sequence[Tensor], ends: Tensor, results: multiprocessing.Queue[list[list[float]]]
+) -> None:
+    results.put(compiled(tensors, ends).tolist())  # and nothing else: torch may hang after a fork
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
+)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_a_forked_child_can_call_too(
+    request: pytest.FixtureRequest, threads: None, of_torch: bool
+) -> None:
+    if not of_torch:
+        request.getfixturevalue("own_threads")
+    torch.set_num_threads(2)
+    tensors, ends = inputs(RAGGED * 6, 70, 6)
+    expected = compiled(tensors, ends).tolist()
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue[list[list[float]]] = context.Queue()
+    child = context.Process(target=_forward_in_child, args=(tensors, ends, results))
+    child.start()
+    try:
+        assert results.get(timeout=60) == expected
+        child.join(timeout=60)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+    assert compiled(tensors, ends).tolist() == expected

@@ -1,0 +1,236 @@
+"""Dropout from the counter-based generator: whose mask, how random, how reproducible."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from recbole_m3rec.ops import dropout
+from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.dropout import Dropout
+
+built, why = library.available()
+needs_library = pytest.mark.skipif(not built, reason=why)
+
+
+def philox(seed: int, counter: np.ndarray) -> list[np.ndarray]:
+    """Philox4x32-10 as its paper writes it: the four words of every 64-bit counter."""
+    low, zeros = np.uint64(0xFFFFFFFF), np.zeros_like(counter)
+    c = [counter & low, counter >> np.uint64(32), zeros, zeros]
+    key = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [
+            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(key[0]),
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(key[1]),
+            p0 & low,
+        ]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return c
+
+
+def expected_mask(seed: int, n: int, keep: int) -> np.ndarray:
+    e = np.arange(n)
+    words = np.stack(philox(seed, (e // 64 * 8 + e % 16 // 2).astype(np.uint64)))
+    word = words[e % 64 // 32 * 2 + e % 2, e]
+    return (word >> (e % 32 // 16 * 16).astype(np.uint64) & np.uint64(0xFFFF)) < keep
+
+
+def masks(p: float, *shape: int) -> Tensor:
+    return dropout.dropout(torch.ones(shape), p) != 0
+
+
+def test_the_generator_of_these_tests_is_philox() -> None:
+    # Known answers of the authors' library.
+    assert [int(w[0]) for w in philox(0, np.zeros(1, np.uint64))] == [
+        *(0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    ]
+
+
+@needs_library
+@pytest.mark.parametrize("n", [0, 1, 7, 63, 64, 65, 1000, 1_000_003])
+def test_every_instruction_set_draws_philox(kernels: None, n: int) -> None:
+    seed, keep = 0x123456789ABCDEF0, 40000
+    y = dropout._dropout(torch.ones(n), torch.tensor(seed), keep)
+    mask = expected_mask(seed, n, keep)
+    expected = np.where(mask, np.float32(65536 / keep), np.float32(0))
+    assert np.array_equal(y.numpy(), expected)
+
+
+@needs_library
+def test_counters_beyond_32_bits_reach_their_second_word(kernels: None) -> None:
+    counter = np.array([2**32 + 5], np.uint64)
+    assert [int(w[0]) for w in philox(1, counter)] != [
+        int(w[0]) for w in philox(1, counter - np.uint64(2**32))
+    ]
+    # No tensor is that long: a seed with a high half shows that both halves of the key count.
+    first, second = (dropout._dropout(torch.ones(640), torch.tensor(s), 32768) for s in (1, 2**40))
+    assert not torch.equal(first, second)
+
+
+@needs_library
+def test_any_number_of_threads_gives_the_same_bits(kernels: None, threads: None) -> None:
+    x = torch.randn(1_000_003)
+    results = []
+    for n_threads in (1, 2, 3, 2):
+        torch.set_num_threads(n_threads)
+        torch.manual_seed(5)
+        results.append(dropout.dropout(x, 0.3))
+    assert all(torch.equal(other, results[0]) for other in results[1:])
+
+
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.9, 0.003])
+def test_the_share_kept_is_right_within_five_sigma(p: float) -> None:
+    torch.manual_seed(0)
+    kept = masks(p, 1000, 1000).double()
+    sigma = math.sqrt(p * (1 - p))
+    assert abs(kept.mean() - (1 - p)) < 5 * sigma / 1000
+    for dim in (0, 1):  # and for every row and column, of 1,000 each
+        assert (kept.mean(dim) - (1 - p)).abs().max() < 6 * sigma / math.sqrt(1000)
+
+
+def test_the_mean_is_kept() -> None:
+    torch.manual_seed(0)
+    assert abs(dropout.dropout(torch.ones(1_000_000), 0.3).mean() - 1) < 5e-3
+
+
+def test_neighbours_rows_and_calls_are_independent() -> None:
+    torch.manual_seed(0)
+    first, second = (masks(0.5, 2000, 512).double() - 0.5 for _ in range(2))
+    lagged = [first.flatten()[:-lag] * first.flatten()[lag:] for lag in (1, 2, 8, 16, 32, 64, 512)]
+    for product in (*lagged, first * second):
+        assert abs(product.mean()) * 4 < 5 / math.sqrt(product.numel())
+
+
+def test_two_calls_never_share_a_mask() -> None:
+    torch.manual_seed(0)
+    drawn = [masks(0.5, 256) for _ in range(50)]
+    assert len({tuple(mask.tolist()) for mask in drawn}) == 50
+
+
+def test_a_seed_of_torch_decides_about_all_masks() -> None:
+    layer, runs = Dropout(0.5), []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        runs.append(torch.cat([layer(torch.ones(100)), layer(torch.ones(100))]))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_restoring_torchs_state_restores_the_masks() -> None:
+    torch.manual_seed(0)
+    masks(0.5, 10)
+    state = torch.get_rng_state()
+    expected = masks(0.5, 1000)
+    torch.set_rng_state(state)
+    assert torch.equal(masks(0.5, 1000), expected)
+
+
+def test_backward_uses_the_mask_of_forward(kernels: None) -> None:
+    x = torch.randn(1000, 37, requires_grad=True)
+    y = dropout.dropout(x, 0.3)
+    masks(0.3, 50)  # another call in between
+    weights = torch.randn(1000, 37)
+    (gradient,) = torch.autograd.grad(y, x, weights)
+    scale = 65536 / dropout.keep_steps(0.3)
+    torch.testing.assert_close(gradient, torch.where(y == 0, 0, weights * scale))
+    torch.testing.assert_close(y, torch.where(y == 0, 0, x * scale))
+
+
+def test_a_second_backward_uses_it_too() -> None:
+    x = torch.randn(100, requires_grad=True)
+    y = dropout.dropout(x, 0.5)
+    (gradient,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    torch.testing.assert_close(second, torch.where(y == 0, 0.0, 8.0))
+
+
+def test_evaluation_and_p_zero_are_the_identity_and_draw_nothing() -> None:
+    x, state = torch.randn(50), torch.get_rng_state()
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@needs_library
+def test_p_one_drops_all() -> None:
+    assert not dropout.dropout(torch.full((100,), float("nan")), 1.0).any()
+
+
+@needs_library
+def test_nan_stays_where_kept_and_is_zero_where_dropped(kernels: None) -> None:
+    for value in (float("nan"), float("inf"), -float("inf")):
+        torch.manual_seed(1)
+        expected = masks(0.5, 1003)
+        torch.manual_seed(1)
+        y = dropout.dropout(torch.full((1003,), value), 0.5)
+        torch.testing.assert_close(
+            y, torch.where(expected, value, 0.0), rtol=0, atol=0, equal_nan=True
+        )
+
+
+@needs_library
+def test_a_non_contiguous_input_is_masked_by_its_logical_order() -> None:
+    x = torch.randn(30, 50)
+    results = []
+    for same in (x, x.t().contiguous().t(), torch.cat([x, x], 1)[:, :50]):
+        torch.manual_seed(2)
+        results.append(dropout.dropout(same, 0.5))
+    assert torch.equal(results[1], results[0])
+    assert torch.equal(results[2], results[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_come_back_in_kind(dtype: torch.dtype) -> None:
+    x = torch.ones(1000, dtype=dtype, requires_grad=True)
+    y = dropout.dropout(x, 0.5)
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == dtype
+    assert sorted(set(y.tolist())) == [0.0, 2.0]
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_it_needs_no_gradients_and_no_graph() -> None:
+    layer = Dropout(0.5)
+    with torch.no_grad():
+        assert 300 < (layer(torch.ones(1000)) != 0).sum() < 700
+
+
+def test_it_takes_part_in_functional_call_and_copies() -> None:
+    model = nn.Sequential(nn.Linear(5, 200), Dropout(0.5))
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    y = functional_call(model, weights, (torch.randn(3, 5),))
+    assert 0 < (y == 0).sum() < y.numel()
+    assert list(copy.deepcopy(model).state_dict()) == ["0.weight", "0.bias"]
+
+
+@needs_library
+def test_the_operator_obeys_the_rules_of_torch_library() -> None:
+    x = torch.randn(20, 7, requires_grad=True)
+    torch.library.opcheck(dropout._dropout, (x, dropout.new_seed(), 30000))
+
+
+@needs_library
+def test_it_compiles_into_one_graph() -> None:
+    compiled = torch.compile(Dropout(0.5), backend="aot_eager", fullgraph=True)
+    x = torch.randn(1000, requires_grad=True)
+    first, second = compiled(x), compiled(x)
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert torch.equal(x.grad != 0, first != 0)
+
+
+def test_without_the_library_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "available", lambda: (False, "not built"))
+    x = torch.randn(100)
+    torch.manual_seed(0)
+    y = dropout.dropout(x, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(y, torch.nn.functional.dropout(x, 0.5))

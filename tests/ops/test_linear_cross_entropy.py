@@ -1,0 +1,186 @@
+"""Cross-entropy in pieces beside PyTorch's own over all logits at once, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.ops import linear_cross_entropy as cross_entropy
+from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
+
+
+def problem(n_queries: int, n_items: int, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(n_queries * 1000 + n_items)
+    query = scale * torch.randn(n_queries, 12, generator=random)
+    table = torch.randn(n_items, 12, generator=random)
+    return query, table, torch.randint(n_items, (n_queries,), generator=random)
+
+
+def with_gradients(loss, query: Tensor, table: Tensor, targets: Tensor) -> list[Tensor]:
+    query, table = query.clone().requires_grad_(), table.clone().requires_grad_()
+    value = loss(query, table, targets)
+    (3.0 * value).backward()
+    return [value.detach(), query.grad, table.grad]
+
+
+def plain(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(query @ table.T, targets)
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for name, a, b in zip(("loss", "query", "table"), found, expected, strict=True):
+        assert (a.double() - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-30), name
+
+
+WAYS = {
+    # bytes at a time, fewest rows to take whole, rows of a tile
+    "a row at a time": (80, 1, 1),
+    "some rows": (400, 1, 1),
+    "all at once": (10**6, 1, 1),
+    "tiles": (60, 10**6, 5),
+    "tiles of a logit": (1, 10**6, 1),
+    "one tile": (10**6, 10**6, 1024),
+}
+
+
+@pytest.fixture(params=WAYS)
+def _way(request, monkeypatch):
+    held, fewest, rows = WAYS[request.param]
+    monkeypatch.setitem(cross_entropy.BYTES_AT_A_TIME, "cpu", held)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    monkeypatch.setattr(cross_entropy, "ROWS_OF_A_TILE", rows)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize(("n_queries", "n_items"), [(1, 1), (1, 7), (7, 1), (23, 17), (64, 5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)])
+def test_loss_and_gradients_are_those_of_all_logits_at_once(n_queries, n_items, dtype, tolerance):
+    query, table, targets = problem(n_queries, n_items)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    found = with_gradients(linear_cross_entropy, query.to(dtype), table.to(dtype), targets)
+    assert [t.dtype for t in found] == [dtype] * 3
+    if n_items == 1:  # exactly 0
+        assert all(float(t.abs().max()) <= 1e-6 for t in found)
+    else:
+        assert_close(found, expected, tolerance)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("scale", [1e-6, 1e3, 1e30])
+def test_tiny_and_huge_logits_neither_overflow_nor_vanish(scale):
+    query, table, targets = problem(9, 11, scale)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    assert_close(with_gradients(linear_cross_entropy, query, table, targets), expected, 5e-6)
+
+
+@pytest.mark.usefixtures("_way")
+def test_nan_anywhere_makes_the_loss_nan():
+    for broken in (0, 1):
+        tensors = list(problem(5, 6))
+        tensors[broken][2, 3] = torch.nan
+        assert linear_cross_entropy(*tensors).isnan()
+
+
+@pytest.mark.usefixtures("_way")
+def test_under_autocast_products_are_bfloat16_and_the_loss_float32():
+    query, table, targets = problem(50, 30)
+    expected = with_gradients(plain, query.double(), table.double(), targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = with_gradients(linear_cross_entropy, query, table, targets)
+    assert [t.dtype for t in found] == [torch.float32] * 3
+    assert_close(found, expected, 0.05)
+    assert (found[1] - expected[1]).abs().max() > 0  # bfloat16 did take part
+
+
+@pytest.mark.usefixtures("_way")
+def test_no_gradient_is_made_where_none_is_wanted():
+    query, table, targets = problem(6, 4)
+    assert not linear_cross_entropy(query, table, targets).requires_grad
+    table.requires_grad_()
+    linear_cross_entropy(query, table, targets).backward()
+    assert table.grad is not None
+    assert query.grad is None
+
+
+@pytest.mark.parametrize("fewest", [2, 64], ids=["rows", "tiles"])
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_no_more_logits_than_allowed_are_held_and_none_made_twice_in_vain(
+    fewest, is_wanted, monkeypatch
+):
+    monkeypatch.setitem(cross_entropy.BYTES_AT_A_TIME, "cpu", 1200)
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    monkeypatch.setattr(cross_entropy, "ROWS_OF_A_TILE", 16)
+    query, table, targets = problem(64, 100)
+    sizes = []
+
+    def watch(x, weight, rows_at_a_time):
+        if x.shape[1] == 12 and len(weight) != 12:  # query by table
+            sizes.append(len(x) * len(weight))
+        return F.linear(x, weight)
+
+    monkeypatch.setattr(cross_entropy, "product", watch)
+    linear_cross_entropy(query.requires_grad_(is_wanted), table, targets)
+    assert 200 <= max(sizes) <= 1200 / 4
+    times = 2 if fewest == 64 and is_wanted else 1
+    assert sum(sizes) == times * 64 * 100
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("wanted", [0, 1], ids=["query", "table"])
+def test_the_gradient_of_one_alone_is_the_same(wanted):
+    query, table, targets = problem(23, 17)
+    expected = with_gradients(linear_cross_entropy, query, table, targets)
+    [query, table][wanted].requires_grad_()
+    (3.0 * linear_cross_entropy(query, table, targets)).backward()
+    assert torch.equal([query, table][wanted].grad, expected[1 + wanted])
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("target", [-1, 17])
+def test_a_target_that_is_no_item_is_never_a_loss(target):
+    query, table, targets = problem(23, 17)
+    targets[5] = target
+    try:
+        loss = linear_cross_entropy(query, table, targets)
+    except (IndexError, RuntimeError):
+        return
+    assert loss.isnan()
+
+
+@pytest.mark.usefixtures("_way")
+def test_targets_may_be_a_column():
+    query, table, targets = problem(23, 17)
+    column = torch.stack([torch.zeros_like(targets), targets], dim=1)[:, 1]
+    assert torch.equal(
+        linear_cross_entropy(query, table, column), linear_cross_entropy(query, table, targets)
+    )
+
+
+def test_float16_keeps_the_gradients_of_items_that_are_no_target():
+    query, table, targets = problem(2048, 3000, 0.1)
+    _, *expected = with_gradients(plain, query.double(), table.double(), targets)
+    with torch.autocast("cpu", torch.float16):
+        _, *found = with_gradients(linear_cross_entropy, query, table, targets)
+    others = torch.ones(3000, dtype=torch.bool)
+    others[targets] = False
+    error = (found[1][others].double() - expected[1][others]).abs().max()
+    assert error <= 0.05 * expected[1][others].abs().max()
+
+
+@pytest.mark.parametrize("fewest", [1, 10**6], ids=["rows", "tiles"])
+def test_batches_of_any_size_are_multiplied_in_few_shapes(fewest, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "FEWEST_ROWS", fewest)
+    shapes = set()
+
+    def watch(x, weight, rows_at_a_time):
+        if len(x) >= rows_at_a_time:  # what may go to oneDNN
+            shapes.add((rows_at_a_time, *weight.shape))
+        return F.linear(x, weight)
+
+    monkeypatch.setattr(cross_entropy, "product", watch)
+    for n_queries in range(1, 200):
+        query, table, targets = problem(n_queries, 30)
+        linear_cross_entropy(query.requires_grad_(), table.requires_grad_(), targets).backward()
+    assert len(shapes) <= 3 * 24  # three products; powers of two up to 128, rests up to 15

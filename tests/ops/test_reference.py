@@ -1,0 +1,120 @@
+"""The reference scan against a plain float64 loop over sequences and steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recbole_m3rec.ops import reference
+from recbole_m3rec.ops.reference import selective_scan_reference
+
+D_INNER, D_STATE = 3, 4
+NAMES = ("x", "dt", "A", "B", "C", "D")
+LENGTHS = {
+    "ragged": [3, 1, 7, 2, 5],
+    "length 1": [1, 1, 1],
+    "equal": [4, 4, 4],
+    "one sequence": [9],
+    "one token": [1],
+    "growing": [1, 2, 3, 4],
+}
+
+
+def starts(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
+
+
+def inputs(lengths: list[int], scale: float = 1.0) -> list[Tensor]:
+    """x, dt, A, B, C, D in float64; ``scale`` multiplies the step sizes."""
+    random, n = torch.Generator().manual_seed(sum(lengths)), sum(lengths)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    return [
+        normal(n, D_INNER),
+        normal(n, D_INNER).abs() * scale,
+        -normal(D_INNER, D_STATE).abs() - 0.1,
+        normal(n, D_STATE),
+        normal(n, D_STATE),
+        normal(D_INNER),
+    ]
+
+
+def loop(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, lengths: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Follow the definition, one step at a time."""
+    ys, last, t = [], [], 0
+    for length in lengths:
+        state = torch.zeros_like(A)
+        for _ in range(length):
+            state = torch.exp(dt[t][:, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
+            ys.append(state @ C[t] + D * x[t])
+            t += 1
+        last.append(state)
+    return torch.stack(ys), torch.stack(last)
+
+
+@pytest.fixture(params=[1, 40, 1 << 22], ids=["a block a sequence", "some blocks", "one block"])
+def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "BLOCK_ELEMENTS", request.param)
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("scale", [1.0, 1e4], ids=["usual steps", "huge steps"])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_result_last_state_and_gradients_equal_the_loop(lengths: list[int], scale: float) -> None:
+    ours, theirs = inputs(lengths, scale), inputs(lengths, scale)
+    for tensor in (*ours, *theirs):
+        tensor.requires_grad_()
+    y, state = selective_scan_reference(*ours, starts(lengths))
+    expected, expected_state = loop(*theirs, lengths)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state, expected_state, rtol=1e-10, atol=1e-10)
+
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+    (y * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for name, mine, wanted in zip(NAMES, ours, theirs, strict=True):
+        assert wanted.grad is not None
+        wanted_grad = wanted.grad
+        torch.testing.assert_close(
+            mine.grad, wanted_grad, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [3, 1, 7, 2, 5]
+    monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 80)
+    blocks = list(reference._blocks(starts(lengths), 10))
+    assert len(blocks) > 1
+    assert sorted(torch.cat([block.sequences for block in blocks]).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(torch.cat([block.tokens for block in blocks]).tolist()) == list(range(18))
+
+
+def test_float32_stays_float32_and_close() -> None:
+    lengths = LENGTHS["ragged"]
+    exact, _ = loop(*inputs(lengths), lengths)
+    y, _ = selective_scan_reference(
+        *(tensor.float() for tensor in inputs(lengths)), starts(lengths)
+    )
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_huge_steps_in_float32_leave_no_nan() -> None:
+    lengths = LENGTHS["ragged"]
+    tensors = [tensor.float().requires_grad_() for tensor in inputs(lengths, 1e6)]
+    y, _ = selective_scan_reference(*tensors, starts(lengths))
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in tensors)
+
+
+def test_last_state_carries_no_gradient() -> None:
+    tensors = [tensor.requires_grad_() for tensor in inputs([2, 3])]
+    y, state = selective_scan_reference(*tensors, starts([2, 3]))
+    assert y.requires_grad
+    assert not state.requires_grad

@@ -1,0 +1,125 @@
+"""Names of ray, numpy and scipy that RecBole expects: present, and only where they were missing."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy.sparse import dok_matrix
+
+from recbole_m3rec.patches import libraries
+
+
+def test_quick_start_imports_and_reports_whatever_ray_is_installed():
+    from recbole.quick_start import quick_start
+
+    assert quick_start.tune.report(**{"hit@10": 0.5}) is None
+
+
+def test_a_ray_that_imports_is_used(monkeypatch):
+    real = ModuleType("ray.tune")
+    real.report = lambda **metrics: "reported"
+    monkeypatch.setitem(sys.modules, "ray.tune", real)
+    libraries.stand_in_for_ray()
+    assert sys.modules["ray.tune"] is real
+
+
+def test_a_newer_ray_gets_its_one_dictionary(monkeypatch):
+    from recbole.quick_start import quick_start
+
+    reported = []
+    real = ModuleType("ray.tune")
+    real.report = lambda metrics, *, checkpoint=None: reported.append(metrics)
+    monkeypatch.setitem(sys.modules, "ray.tune", real)
+    monkeypatch.setattr(quick_start, "tune", real)
+    libraries.stand_in_for_ray()
+    quick_start.tune.report(**{"hit@10": 0.5})
+    assert reported == [{"hit@10": 0.5}]
+
+
+@pytest.mark.parametrize("failure", ["raise AttributeError('np.bool8')", "import no_such_module"])
+def test_a_ray_that_cannot_be_imported_is_replaced(tmp_path, failure):
+    broken = tmp_path / "ray"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("")
+    (broken / "tune.py").write_text(failure)
+    program = (
+        "from recbole_m3rec.patches import libraries\n"
+        "from recbole.quick_start import objective_function\n"
+        "from recbole.quick_start.quick_start import tune\n"
+        "print(tune.report(**{'hit@10': 0.5}), tune.__doc__)\n"
+    )
+    paths = [str(tmp_path), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n{program}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("None Stands in"), done.stderr
+
+
+def test_recboles_configuration_finds_its_numpy_names(make_config):
+    make_config("SASRec")  # fails in Config.compatibility_settings without the mend
+    for name, scalar in libraries.NUMPY_NAMES.items():
+        assert getattr(np, name) is scalar
+
+
+def test_numpy_names_are_there_without_a_configuration():
+    """A checkpoint loaded in a new process brings its Config; nobody builds one."""
+    program = "import recbole_m3rec, recbole, numpy as np; print(np.float is np.float64)"
+    if hasattr(np, "float_"):
+        pytest.skip("this numpy has RecBole's names, which Config then sets itself")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{program}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_numpy_is_left_alone_where_it_has_the_names(monkeypatch):
+    from recbole.config import Config
+
+    theirs = object()
+    monkeypatch.setattr(Config, "compatibility_settings", theirs)
+    for name in ("float_", "complex_", "unicode_"):
+        monkeypatch.setattr(np, name, np.float64, raising=False)
+    libraries.name_numpy_scalars()
+    assert Config.compatibility_settings is theirs
+
+
+def test_dok_update_adds_entries():
+    matrix = dok_matrix((2, 3), dtype=np.float32)
+    matrix._update({(0, 1): 1.0, (1, 2): 2.0})
+    assert matrix.tocsr().toarray().tolist() == [[0, 1, 0], [0, 0, 2]]
+
+
+def test_dok_update_of_scipy_is_kept(monkeypatch):
+    theirs = object()
+    monkeypatch.setattr(dok_matrix, "_update", theirs, raising=False)
+    libraries.restore_dok_update()
+    assert dok_matrix._update is theirs
+
+
+def test_lightgcn_builds_its_graph(prepare):
+    from recbole.utils import get_model
+
+    config, _, train, *_ = prepare("LightGCN")
+    model = get_model("LightGCN")(config, train.dataset)
+    assert model.norm_adj_matrix._nnz() == 2 * len(train.dataset)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_a_search_draws_by_what_hyperopt_draws_by(modern, monkeypatch):
+    from recbole.trainer import hyper_tuning
+
+    stochastic = ModuleType("hyperopt.pyll.stochastic")
+    draw = (lambda n, rng: rng.integers(n)) if modern else (lambda n, rng: rng.randint(n))
+    stochastic.randint = draw
+    monkeypatch.setitem(sys.modules, "hyperopt.pyll.stochastic", stochastic)
+    source = hyper_tuning.np.random.RandomState(7)
+    assert 0 <= draw(5, rng=source) < 5
+    assert hyper_tuning.np.random.default_rng is np.random.default_rng

@@ -1,0 +1,201 @@
+"""Runs that end in an error with RecBole alone, whatever the libraries."""
+
+import logging
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.data.dataset import Dataset
+from recbole.evaluator.collector import Collector
+from recbole.quick_start import run_recbole
+
+import recbole_m3rec
+from recbole_m3rec.patches import runs
+
+
+def test_a_download_in_a_single_process_waits_for_nobody(make_config, monkeypatch, tmp_path):
+    from recbole.data.dataset import dataset as module
+
+    def download(url, folder):
+        from pathlib import Path
+
+        (Path(folder) / "archive.zip").touch()
+        return str(Path(folder) / "archive.zip")
+
+    monkeypatch.setattr(module, "decide_download", lambda url: True)
+    monkeypatch.setattr(module, "download_url", download)
+    monkeypatch.setattr(module, "extract_zip", lambda path, folder: None)
+    config = make_config("BPR", "jester", data_path=str(tmp_path / "dataset"))
+    with pytest.raises(ValueError, match=r"jester\.inter does not exist"):  # after the barrier
+        Dataset(config)
+
+
+def test_several_processes_wait_for_the_download(monkeypatch):
+    from recbole.data.dataset import dataset as module
+
+    waited = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: waited.append(True))
+    module.torch.distributed.barrier()
+    assert waited == [True]
+
+
+def test_only_recboles_datasets_see_that_barrier():
+    from recbole.data.dataset import dataset as module
+
+    assert module.torch.distributed.barrier is not torch.distributed.barrier
+    assert module.torch.distributed.get_rank is torch.distributed.get_rank
+    assert module.torch.tensor is torch.tensor
+
+
+@pytest.mark.parametrize(
+    "metric", ["ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"]
+)
+def test_metrics_over_counts_are_computed(metric, make_config):
+    config = make_config("Pop")
+    keys = {**config.variable_config_dict, "metrics": [metric], "valid_metric": f"{metric}@5"}
+    result = run_recbole("Pop", "tiny", config_dict=keys)
+    value = result["test_result"][f"{metric.lower()}@5"]
+    assert 0 <= value <= 12
+
+
+def test_counts_are_still_there_for_the_next_evaluation(make_config):
+    config = make_config("Pop", metrics=["ItemCoverage"], valid_metric="ItemCoverage@5")
+    collector = Collector(config)
+    collector.data_struct.set("data.num_items", 7)
+    collector.data_struct.set("rec.items", torch.tensor([[1]]))
+    for _ in range(2):
+        assert collector.get_data_struct().get("data.num_items") == 7
+    assert "rec.items" not in collector.data_struct
+
+
+def test_a_collector_that_copes_is_left_alone(monkeypatch):
+    before = Collector.get_data_struct
+    assert not runs._collector_fails_on_counts(Collector, _struct_class())  # mended already
+    runs.collect_plain_values()
+    assert Collector.get_data_struct is before
+
+
+def _struct_class():
+    from recbole.evaluator.collector import DataStruct
+
+    return DataStruct
+
+
+def test_results_print_as_numbers(make_config):
+    config = make_config("Pop")
+    result = run_recbole("Pop", "tiny", config_dict=config.variable_config_dict)
+    assert "float64" not in str(result["test_result"])
+
+
+@pytest.mark.parametrize("model", ["GRU4RecCPR", "SASRecCPR"])
+def test_a_model_whose_flops_cannot_be_counted_trains(model, make_config):
+    if not find_spec(f"recbole.model.sequential_recommender.{model.lower()}"):
+        pytest.skip("not yet in this RecBole")
+    config = make_config(model, reranker_CAN_NUM=5)
+    result = run_recbole(model, "tiny", config_dict=config.variable_config_dict)
+    assert 0 <= result["test_result"]["ndcg@5"] <= 1
+
+
+def test_uncountable_flops_are_reported_with_the_reason():
+    from recbole.quick_start import quick_start
+
+    said = []
+
+    class Logger:
+        warning = said.append
+
+    class Uncountable(torch.nn.Linear):
+        type = None
+
+    flops = quick_start.get_flops(Uncountable(1, 1), None, "cpu", Logger, None)
+    assert flops == "unknown"
+    assert "FLOPs of Uncountable cannot be counted (TypeError" in said[0]
+
+
+def test_flops_that_can_be_counted_are_counted():
+    from recbole.quick_start import quick_start
+    from recbole.utils import ModelType
+
+    class Tree:
+        type = ModelType.DECISIONTREE
+
+    assert quick_start.get_flops(Tree(), None, "cpu", None, None) == 1
+
+
+def test_a_run_says_nothing_that_nobody_can_change(make_config):
+    """In a process of its own: pytest shows every warning."""
+    import subprocess
+    import sys
+
+    keys = make_config("SASRec").variable_config_dict
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "import recbole_m3rec\n"
+        "from recbole.quick_start import run_recbole\n"
+        f"run_recbole('SASRec', 'tiny', config_dict={keys!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "test result" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_importing_recbole_leaves_anomaly_detection_off():
+    code = (
+        "import torch, recbole_m3rec, recbole.model.sequential_recommender.sine;"
+        "print(torch.is_anomaly_enabled())"
+    )
+    assert fresh_python(code) == "False"
+
+
+def test_anomaly_detection_turned_on_before_stays_on():
+    code = (
+        "import torch; torch.autograd.set_detect_anomaly(True); import recbole_m3rec;"
+        "print(torch.is_anomaly_enabled())"
+    )
+    assert fresh_python(code) == "True"
+
+
+def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config):
+    from recbole.trainer import Trainer
+
+    config = make_config("BPR")
+    model = torch.nn.Linear(1, 1)
+    files = {Trainer(config, model).saved_model_file for _ in range(8)}
+    assert len(files) == 8
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(monkeypatch, supported, expected):
+    from recbole.trainer import trainer
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no GPU
+        context = trainer.torch.autocast(device_type="cuda", enabled=True)
+    assert context.fast_dtype == getattr(torch, expected)
+
+
+def fresh_python(code):
+    """What a new process prints, in the last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(recbole_m3rec.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return done.stdout.split()[-1]
+
+
+def test_the_path_that_ract_loads_is_logged(caplog):
+    caplog.set_level(logging.INFO)
+    logging.getLogger().info("Load pretrained model from", "saved/RaCT.pth")  # noqa: PLE1205
+    assert "Load pretrained model from saved/RaCT.pth" in caplog.text

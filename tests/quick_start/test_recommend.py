@@ -1,0 +1,104 @@
+"""Recommendations for every user, from a checkpoint to a file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_m3rec.quick_start import recommend
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop", "GRU4Rec"])
+def test_recommendations_hold_every_user_and_nothing_seen(
+    call: Any, trained: Any, tiny_interactions: Any, model: str
+) -> None:
+    code, _, error = call("--topk", str(trained(model)), "--output", "top.csv", "--k", "3")
+    assert code == 0, error
+    rows = read_csv("top.csv")
+    assert list(rows[0]) == ["user", "rank", "item", "score"]
+    seen = {(user, item) for user, item, _ in tiny_interactions}
+    assert not seen & {(row["user"], row["item"]) for row in rows}
+    by_user: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_user.setdefault(row["user"], []).append(row)
+    assert set(by_user) == {user for user, _ in seen}
+    for its in by_user.values():
+        assert [row["rank"] for row in its] == ["1", "2", "3"]
+        assert sorted(its, key=lambda row: -float(row["score"])) == its
+    assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
+
+
+def test_recommendations_follow_the_whole_history(
+    call: Any, trained: Any, tiny_interactions: Any
+) -> None:
+    """The scores are the model's own for the latest five items, test item included."""
+    from recbole.quick_start import load_data_and_model
+
+    checkpoint = trained("SASRec")
+    call("--topk", str(checkpoint), "--output", "top.csv", "--k=12", "--keep_seen")
+    written = {(row["user"], row["item"]): row["score"] for row in read_csv("top.csv")}
+    _, model, dataset, *_ = load_data_and_model(str(checkpoint))
+    model.eval()
+    history = [item for user, item, _ in tiny_interactions if user == "u03"][-5:]
+    ids = dataset.token2id(dataset.iid_field, history)
+    question = {
+        "item_id_list": torch.from_numpy(np.asarray(ids))[None],
+        "item_length": torch.tensor([5]),
+    }
+    scores = model.full_sort_predict(question)[0]
+    for item in dataset.field2id_token[dataset.iid_field][1:]:
+        score = scores[dataset.token2id(dataset.iid_field, item)].item()
+        assert float(written["u03", item]) == pytest.approx(score, rel=1e-4, abs=1e-5)
+
+
+def test_batches_of_users_do_not_change_recommendations(call: Any, trained: Any) -> None:
+    checkpoint = str(trained("SASRec"))
+    call("--topk", checkpoint, "--output", "one.csv", "--eval_batch_size=5")
+    call("--topk", checkpoint, "--output", "two.csv", "--eval_batch_size=4096")
+    one, two = read_csv("one.csv"), read_csv("two.csv")
+    assert [(row["user"], row["item"]) for row in one] == [
+        (row["user"], row["item"]) for row in two
+    ]
+
+
+def test_a_failed_writing_leaves_the_old_file(
+    call: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: Any) -> Any:
+        yield [("u00", 1, "i00", "0.5")]
+        raise OSError(28, "No space left on device")
+
+    Path("top.csv").write_text("old", encoding="utf-8")
+    checkpoint = trained("SASRec")
+    monkeypatch.setattr(recommend, "recommend", full_disk)
+    code, _, error = call("--topk", str(checkpoint), "--output", "top.csv")
+    assert code == 2
+    assert "No space left" in error
+    assert Path("top.csv").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
+
+
+def test_latest_rows_are_padded_on_the_right_and_equal_times_keep_file_order() -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"user": [2, 1, 2, 2], "item": [5, 6, 7, 8], "time": [1.0, 1.0, 0.0, 1.0]})
+
+    class Fields:
+        uid_field, iid_field, time_field = "user", "item", "time"
+
+    histories = recommend.Histories(table, Fields)
+    assert histories.rows["item"].tolist() == [6, 7, 5, 8]
+    rows, lengths = histories.latest(slice(0, 2), 2)
+    assert rows.tolist() == [[0, -1], [2, 3]]
+    assert lengths.tolist() == [1, 2]
+    assert [part.tolist() for part in histories.seen(slice(1, 2))] == [[0, 0, 0], [7, 5, 8]]

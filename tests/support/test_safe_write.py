@@ -1,0 +1,107 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, new_files
+
+
+def test_files_appear_together_when_all_is_written(tmp_path: Path) -> None:
+    a, b = tmp_path / "folder/a", tmp_path / "folder/b"
+    with new_files(a, b) as files:
+        files[0].file.write(b"1")
+        files[1].file.write(b"2")
+        assert not a.exists()
+        assert not b.exists()
+    assert (a.read_bytes(), b.read_bytes()) == (b"1", b"2")
+    assert len(list(a.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_old_files_and_nothing_else(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with new_files(path, tmp_path / "b") as files:
+            files[0].file.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".a.tmp").write_bytes(b"longer than what comes now")
+    with new_files(tmp_path / "a") as files:
+        files[0].file.write(b"now")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"now")]
+
+
+def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
+    with new_files(tmp_path / "a") as files:
+        files[0].file.write(b"first")
+        with (
+            pytest.raises(FileInUseError, match="another run is writing"),
+            new_files(tmp_path / "a"),
+        ):
+            pass
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with new_files(tmp_path / "link") as files:
+        files[0].file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(CannotWriteError, match="cannot write .*file/a: .*; nothing was left there"),
+        new_files(tmp_path / "file" / "a"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
+def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    program = """
+        import resource, signal, sys
+        from pathlib import Path
+        sys.modules["recbole_m3rec"] = type(sys)("recbole_m3rec")
+        sys.modules["recbole_m3rec"].__path__ = [sys.argv[1]]
+        from recbole_m3rec.support.safe_write import CannotWriteError, new_files
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            with new_files(Path(sys.argv[2])) as files, files[0].writing():
+                for _ in range(100):
+                    files[0].file.write(b"x" * 1000)
+        except CannotWriteError as error:
+            print(error)
+    """
+    package = Path(__file__).parents[2] / "recbole_m3rec"
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(package), str(tmp_path / "a")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "the file that was there is unchanged. Make room" in result.stdout
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]

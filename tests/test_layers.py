@@ -1,0 +1,93 @@
+"""Each room of the package imports only from those below it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recbole_m3rec
+
+PACKAGE = Path(recbole_m3rec.__file__).parent
+
+# What the modules of a room may import of this package, beside their own room. The rooms of the
+# first kind know no RecBole; those of the second kind are the plugin, under RecBole's own names.
+FREE = {
+    "support": set(),
+    "ops": {"support"},
+    "atomic": {"support"},
+    "features": {"atomic", "support"},
+    "datasets": {"features", "atomic", "support"},
+    "network": {"ops", "features", "support"},
+}
+PLUGIN_ROOMS = {
+    *("baselines", "config", "data", "evaluator", "model", "patches", "quick_start", "trainer"),
+}
+BELOW = {
+    **FREE,
+    **dict.fromkeys(PLUGIN_ROOMS, {*PLUGIN_ROOMS, *FREE, "hooks"}),
+    "compare": {*PLUGIN_ROOMS, *FREE, "cli", "hooks", "__version__"},
+    "cli": {*PLUGIN_ROOMS, *FREE, "compare"},
+}
+
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports(source, module):
+    """Yield the full name of everything that a source file imports, at any depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = ["recbole_m3rec", *module.split("/")][: -node.level]
+                base = ".".join([*parts, base]).rstrip(".")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    room = module.split("/")[0]
+    for name in imports((PACKAGE / module).read_text(encoding="utf-8"), module):
+        top, *rest = name.split(".")
+        if top == "recbole_m3rec" and room in BELOW:
+            assert rest, f"{module} imports the package itself"
+            assert rest[0] in {*BELOW[room], room}, f"{module} imports {name}"
+        if room in FREE:
+            assert top != "recbole", f"{module} knows RecBole: {name}"
+
+
+def test_the_reader_of_imports_sees_all_kinds():
+    source = "import a.b\nfrom c import d\ndef f():\n    from . import e\n    from ..g import h\n"
+    found = list(imports(source, "data/windows.py"))
+    assert found == ["a.b", "c.d", "recbole_m3rec.data.e", "recbole_m3rec.g.h"]
+
+
+def test_every_folder_is_a_known_room():
+    folders = {module.split("/")[0] for module in MODULES if "/" in module}
+    assert folders == set(BELOW)
+
+
+def test_files_stay_readable():
+    long = [m for m in MODULES if len((PACKAGE / m).read_text().splitlines()) > 330]
+    assert not long
+
+
+@pytest.mark.parametrize("room", sorted(FREE))
+def test_a_room_of_the_first_kind_never_loads_recbole(room):
+    modules = [m[:-3].replace("/", ".") for m in MODULES if m.split("/")[0] == room]
+    names = [f"recbole_m3rec.{m.removesuffix('.__init__')}" for m in modules if "triton" not in m]
+    program = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'recbole'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,120 @@
+"""Two processes on CPUs train one model, agree on one checkpoint and know the plugin."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.quick_start import quick_start, run
+
+from recbole_m3rec.patches.checkpoints import load_checkpoint
+from recbole_m3rec.trainer import distributed
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Let spawned processes import this package, wherever the tests were started."""
+    root = str(Path(distributed.__file__).resolve().parents[2])
+    monkeypatch.setenv("PYTHONPATH", ":".join([root, *filter(None, sys.path)]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec"])
+def test_two_processes_on_cpus_train(model, make_config, port, importable):
+    keys = make_config(model).variable_config_dict
+    result = run(model, "tiny", config_dict={**keys, "epochs": 2}, nproc=2, port=str(port))
+    assert 0 <= result["test_result"]["ndcg@5"] <= 1
+    checkpoints = list(Path("saved").glob("*"))
+    assert len(checkpoints) == 1
+    saved = load_checkpoint(checkpoints[0])
+    assert saved["config"]["world_size"] == 2
+    _, loaded, *_ = quick_start.load_data_and_model(str(checkpoints[0]))
+    assert all(torch.isfinite(weight).all() for weight in loaded.parameters())
+
+
+def test_workers_start_from_a_function_of_the_plugins():
+    worker = quick_start.run_recboles
+    assert worker.__module__.startswith("recbole_m3rec.")
+    assert [each.__module__ for each in distributed._recboles_worker] == [quick_start.__name__]
+    distributed.start_workers_here()
+    assert quick_start.run_recboles is worker
+    assert len(distributed._recboles_worker) == 1
+
+
+def test_a_worker_takes_its_share_of_the_cores(monkeypatch):
+    threads = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr(distributed, "_recboles_worker", [lambda rank, *arguments: None])
+    distributed.run_worker(0, "SASRec", "tiny", None, {"config_dict": {"nproc": 2}})
+    assert threads == [3]
+
+
+def test_alone_nothing_is_distributed(make_config):
+    config = make_config("SASRec")
+    assert config["single_spec"] is True
+    assert config["device"] == torch.device("cpu")
+    assert not torch.distributed.is_initialized()
+
+
+def test_constant_buffers_are_not_sent_around(monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("features", torch.zeros(3), persistent=False)
+    model.register_buffer("statistics", torch.zeros(3))
+    wrapped = {}
+    real = distributed.DistributedDataParallel
+
+    class Recorded:
+        _set_params_and_buffers_to_ignore_for_model = staticmethod(
+            real._set_params_and_buffers_to_ignore_for_model
+        )
+
+        def __init__(self, module, **options):
+            wrapped.update(options, module=module)
+
+    monkeypatch.setattr(distributed, "DistributedDataParallel", Recorded)
+    distributed.data_parallel(model, device_ids=[1])
+    assert wrapped["device_ids"] is None
+    assert list(model._ddp_params_and_buffers_to_ignore) == ["features"]
+
+
+def test_batch_norms_on_cpus_stay_batch_norms():
+    from recbole.trainer import trainer
+
+    norms = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    assert trainer.torch.nn.SyncBatchNorm.convert_sync_batchnorm(norms) is norms
+    assert trainer.torch.nn.Module is torch.nn.Module
+
+
+def test_a_checkpoint_replaces_its_predecessor_only_when_whole(tmp_path):
+    target = tmp_path / "model.pth"
+    distributed.save_whole({"epoch": 1}, target)
+
+    class Unpicklable:
+        def __reduce__(self):
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        distributed.save_whole({"epoch": 2, "bad": Unpicklable()}, target)
+    assert torch.load(target) == {"epoch": 1}
+    assert [path.name for path in tmp_path.glob("*.unfinished")] == []
+
+
+def test_folders_may_exist_already(tmp_path):
+    from recbole.trainer import trainer
+    from recbole.utils import logger
+
+    for module in (trainer, logger):
+        module.ensure_dir(str(tmp_path / "a" / "b"))
+        module.ensure_dir(str(tmp_path / "a" / "b"))
+        assert module.ensure_dir.__wrapped__ is not module.ensure_dir
