@@ -27,7 +27,7 @@ FLOAT = 4  # bytes
 
 def products(network: Any, n_tokens: int, n_rows: int) -> Iterator[tuple[str, float]]:
     """Yield parts of a step with one target a row (rule ``frozen``) and their operations."""
-    hidden, n_items = network.hidden_size, network.n_items
+    hidden, n_items = network.config.hidden_size, network.n_items
     n_modalities = len(network.modalities)
     features = sum(content.features.shape[1] for content in network.content.values())
     n_content = n_modalities - 1
@@ -39,8 +39,8 @@ def products(network: Any, n_tokens: int, n_rows: int) -> Iterator[tuple[str, fl
     block = network.layers[0].shared.mamba
     inner, projected = block.D.numel(), block.dt_rank + 2 * block.d_state
     blocks = experts = 0.0
-    for depth in range(network.num_layers):
-        read = n_rows if depth == network.num_layers - 1 else n_tokens
+    for depth in range(network.config.num_layers):
+        read = n_rows if depth == network.config.num_layers - 1 else n_tokens
         once = 2.0 * n_tokens * inner * (hidden + projected + block.dt_rank)
         once += 2.0 * read * inner * 2 * hidden  # gate and output projection
         blocks += once * (3 + 2 * n_content)  # content teaches the blocks nothing
@@ -56,13 +56,13 @@ def scan_arithmetic(network: Any, n_tokens: int) -> float:
     and read it; nine for the gradients.
     """
     block = network.layers[0].shared.mamba
-    elements = n_tokens * block.D.numel() * block.d_state * network.num_layers
+    elements = n_tokens * block.D.numel() * block.d_state * network.config.num_layers
     return 2.0 * (9 + 2 + 9) * elements * len(network.modalities)
 
 
 def moved(network: Any, n_tokens: int, n_rows: int) -> float:
     """Return the bytes that have to be read or written once, in float32."""
-    hidden, n_modalities = network.hidden_size, len(network.modalities)
+    hidden, n_modalities = network.config.hidden_size, len(network.modalities)
     features = sum(content.features.numel() for content in network.content.values())
     table = network.n_items * hidden * n_modalities
     weights = sum(p.numel() for p in network.parameters())
@@ -71,8 +71,8 @@ def moved(network: Any, n_tokens: int, n_rows: int) -> float:
     # and the scan's results, the expert's inner and outer width; written, read, and both again for
     # the gradient.
     tokens = 0
-    for depth in range(network.num_layers):
-        read = n_rows if depth == network.num_layers - 1 else n_tokens
+    for depth in range(network.config.num_layers):
+        read = n_rows if depth == network.config.num_layers - 1 else n_tokens
         tokens += n_tokens * (hidden + 2 * inner) + read * (2 * inner + 6 * hidden)
     return FLOAT * (2.0 * features + 4 * table + 7 * weights + 4 * n_modalities * tokens)
 

@@ -53,7 +53,7 @@ def register() -> None:
     from recbole_m3rec.config import checks, layers
     from recbole_m3rec.data import cache
     from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
-    from recbole_m3rec.trainer import distributed, pretraining
+    from recbole_m3rec.trainer import distributed, learning_rate, pretraining
 
     register_models()
     register_dataset()
@@ -66,6 +66,7 @@ def register() -> None:
     pretraining.install()
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
+    learning_rate.install()
 
 
 def register_models() -> None:

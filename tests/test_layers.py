@@ -71,7 +71,9 @@ def test_every_folder_is_a_known_room():
 
 
 def test_files_stay_readable():
-    long = [m for m in MODULES if len((PACKAGE / m).read_text().splitlines()) > 330]
+    # The network is on one page on purpose.
+    bound = dict.fromkeys(MODULES, 330) | {"network/m3rec.py": 450}
+    long = [m for m in MODULES if len((PACKAGE / m).read_text().splitlines()) > bound[m]]
     assert not long
 
 

@@ -60,8 +60,6 @@ MAMBA = {
 }
 
 PUBLISHED = {
-    "M3Rec": MAMBA | {"modalities": "auto", "modality_gradient": "frozen", "feature_norm": "none"},
-    "Mamba4Rec": MAMBA,
     "SASRec": transformer(),
     "BERT4Rec": transformer(hidden_dropout_prob=0, attn_dropout_prob=0)
     | {"mask_ratio": 0.2, "ft_ratio": 0.5},
@@ -84,6 +82,11 @@ PUBLISHED = {
     "STAMP": {"embedding_size": 64, "loss_type": "CE"},
     "BPR": {"embedding_size": 64},
 }  # fmt: skip
+
+PUBLISHED_TRAINING = (
+    *("epochs", "train_batch_size", "learner", "learning_rate", "stopping_step"),
+    *("valid_metric", "MAX_ITEM_LIST_LENGTH"),
+)
 
 PROTOCOL = {
     "seed": 2024,
@@ -149,7 +152,10 @@ def test_there_is_a_file_for_every_published_baseline_and_dataset() -> None:
 
 def test_the_preset_is_what_the_released_program_does() -> None:
     values = load("presets/m3rec-published.yaml")
-    assert values == {
+    assert values == MAMBA | {
+        "mamba_init": "normal",
+        "score": "dot",
+        "repetition": False,
         "modalities": ["image", "text"],
         "features": {
             "image": {"encoder": "random-codes", "dim": 512, "std": 0.02},
@@ -157,10 +163,27 @@ def test_the_preset_is_what_the_released_program_does() -> None:
         },
         "feature_norm": "none",
         "modality_gradient": "detached",
-        "mamba_init": "normal",
         "train_positions": "last",
+        **{key: PROTOCOL[key] for key in PUBLISHED_TRAINING},
+        "weight_decay": 0.0,
+        "lr_scheduler": "none",
     }
-    assert set(values) <= set(load("model/M3Rec.yaml"))
+    known = set(load("model/M3Rec.yaml")) | set(load("overall.yaml"))
+    assert set(values) <= known
+
+
+def test_a_setting_of_the_recipe_is_taken_back_by_the_preset_of_the_released_program() -> None:
+    """Whatever the recipe changes that decides a result, the preset names."""
+    only_how_it_runs = {"feature_path", "feature_rows", "scan_backend", "projector", "warmup_steps"}
+    same_in_both = {"projector_experts", "share_mamba", "share_experts", "temperature"}
+    recipe = set(load("model/M3Rec.yaml"))
+    assert recipe - set(load("presets/m3rec-published.yaml")) == only_how_it_runs | same_in_both
+
+
+def test_mamba4rec_has_the_recipe_of_m3rec() -> None:
+    of_m3rec, values = load("model/M3Rec.yaml"), load("model/Mamba4Rec.yaml")
+    assert values == {key: of_m3rec[key] for key in values}
+    assert {"hidden_size", "score", "temperature", "repetition", "epochs"} <= set(values)
 
 
 @pytest.mark.parametrize("model", BASELINES)
@@ -172,7 +195,7 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
-    known = {"mask_seen"}
+    known = {"mask_seen", "lr_scheduler", "warmup_steps"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known

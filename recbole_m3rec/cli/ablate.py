@@ -19,7 +19,7 @@ from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
-from recbole_m3rec.network.layers import GRADIENT_RULES
+from recbole_m3rec.network.m3rec import GRADIENT_RULES
 from recbole_m3rec.support.suggestions import did_you_mean
 
 WHOLE = "M3Rec"

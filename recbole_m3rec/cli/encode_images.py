@@ -100,7 +100,8 @@ def encode(options: argparse.Namespace) -> None:
     images = (
         images_by_mapping(options.mapping) if options.mapping else images_in_folder(options.images)
     )
-    source, n_found, items = str(options.mapping or options.images), len(images), []
+    source, n_found = str(options.mapping or options.images), len(images)
+    items: list[str] = []
     if options.item_file.is_file():
         items, _ = read_item_fields(options.item_file, [], item_id_field=options.item_id_field)
         images = images_of(images, items, source)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recbole_m3rec.evaluator.nan_checks import refuse_rows_of_nan
 from recbole_m3rec.evaluator.ranking import Ranking, rank_targets
+from recbole_m3rec.ops.score_terms import ScoreTerms
 
 # What can be collected in blocks, by the names of RecBole's metrics for it. Counts of the training
 # data ("data.count_items", ...) are no matter of scores.
@@ -27,7 +28,10 @@ SCORED = {"rec.score", "data.label"}
 
 @runtime_checkable
 class ScoresAreProducts(Protocol):
-    """What a model offers whose ``full_sort_predict`` is ``queries(...) @ item_table().T``."""
+    """What a model offers whose ``full_sort_predict`` is ``queries(...) @ item_table().T``.
+
+    One that adds something to single scores offers ``score_terms(interaction)`` too.
+    """
 
     def items_kept(self) -> contextlib.AbstractContextManager[None]:
         """Compute what depends on items alone once for everything inside."""
@@ -45,12 +49,14 @@ class Products(NamedTuple):
     Attributes:
         queries: ``[B, D]``.
         table: ``[n_items, D]``.
+        terms: added to the scores of single items, None for nothing.
         seen: rows in the batch, ascending, and for each an item that is no candidate, two ``[S]``
             int64; None where every item is one.
     """
 
     queries: Tensor
     table: Tensor
+    terms: ScoreTerms | None = None
     seen: tuple[Tensor, Tensor] | None = None
 
 
@@ -76,9 +82,11 @@ def install() -> None:
             self.eval_collector, self.tot_item_num
         ):
             return original(self, batch)
-        queries = self.model.queries(interaction.to(self.device))
+        interaction = interaction.to(self.device)
+        queries = self.model.queries(interaction)
+        terms = getattr(self.model, "score_terms", lambda _: None)(interaction)
         seen = None if history is None else (history[0].to(self.device), history[1].to(self.device))
-        products = Products(queries, self.model.item_table(), seen)
+        products = Products(queries, self.model.item_table(), terms, seen)
         if len(products.table) != self.tot_item_num:
             raise ValueError(
                 f"item_table() of {type(self.model).__name__} has {len(products.table)} rows, "
@@ -158,6 +166,7 @@ def collect_ranks(collector: Any, scores: Products, positive_u: Tensor, positive
         pairs % n_items,
         n_top=max(collector.topk) if need("rec.items") else 0,
         count_listed=need("rec.meanrank"),
+        terms=scores.terms,
         seen=scores.seen,
     )
     refuse_rows_of_nan(collector, ranking.is_nan)

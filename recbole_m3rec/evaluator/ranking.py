@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.ops.matmul import product
+from recbole_m3rec.ops.score_terms import ScoreTerms
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
 # catalogue is large: with fewer users to a block, reading the item table would take the time.
@@ -62,10 +63,11 @@ def rank_targets(
     *,
     n_top: int = 0,
     count_listed: bool = False,
+    terms: ScoreTerms | None = None,
     seen: tuple[Tensor, Tensor] | None = None,
     largest_block: int = LARGEST_BLOCK,
 ) -> Ranking:
-    """Rank targets among all items by the products of queries and item vectors.
+    """Rank targets among all items by the products of queries and item vectors, plus terms.
 
     A higher score comes first, and of equal scores the lower id. Item 0 is padding: it scores -inf.
 
@@ -77,6 +79,7 @@ def rank_targets(
         targets: item ids, ``[P]`` int64.
         n_top: how many best items to name, at most ``n_items``.
         count_listed: whether to count ``Ranking.listed``, zeros otherwise.
+        terms: added to the scores of single items.
         seen: rows of ``queries``, ascending, and for each an item that is no candidate there, which
             scores -inf; two ``[S]`` int64.
         largest_block: most scores held at once; the work takes about three times this memory.
@@ -89,7 +92,7 @@ def rank_targets(
     dtype = torch.promote_types(queries.dtype, torch.float32)
     queries, table = queries.to(dtype), table.to(dtype)
     shape = block_shape(len(queries), len(table), largest_block)
-    blocks = _Blocks(queries, table, *shape, seen)
+    blocks = _Blocks(queries, table, *shape, terms, seen)
     n_users = blocks.shape[0]
     starts = range(0, len(queries), n_users)
     edges = torch.searchsorted(users, torch.tensor([*starts, len(queries)], device=users.device))
@@ -114,10 +117,11 @@ class _Blocks:
         table: Tensor,
         n_users: int,
         n_items: int,
+        terms: ScoreTerms | None,
         seen: tuple[Tensor, Tensor] | None,
     ) -> None:
         self.queries, self.table, self.shape = queries, table, (n_users, n_items)
-        self.seen = seen
+        self.terms, self.seen = terms, seen
         self.compared = queries.new_empty(n_users * n_items)
         self.held: tuple[int, int, Tensor] | None = None
 
@@ -131,6 +135,8 @@ class _Blocks:
                 self.held = None  # so that its memory is used again
                 vectors = self.table[first : first + self.shape[1]]
                 scores = product(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
+                if self.terms is not None:
+                    self.terms.add_to_block_(scores, rows.start, first)
                 if first == 0:
                     scores[:, 0] = -torch.inf
                 if self.seen is not None:

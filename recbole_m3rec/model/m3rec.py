@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,19 +14,16 @@ from torch import Tensor
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
-from recbole_m3rec.network.m3rec import M3RecNetwork
+from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import check_choice
+from recbole_m3rec.ops.score_terms import ScoreTerms
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
 # take little of a GPU's memory.
 ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
-SETTINGS = (
-    *("hidden_size", "num_layers", "d_state", "d_conv", "expand", "dropout_prob"),
-    *("modality_gradient", "mamba_init", "projector", "projector_experts"),
-    *("share_mamba", "share_experts", "scan_backend"),
-)
+SETTINGS = tuple(field.name for field in dataclasses.fields(M3RecConfig))
 
 
 class M3Rec(SequentialRecommender):  # type: ignore[misc]
@@ -84,7 +82,9 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score every item for each history, ``[B, n_items]``."""
         with self.items_kept():
-            return self.queries(interaction) @ self.item_table().T
+            scores = self.queries(interaction) @ self.item_table().T
+        terms = self.score_terms(interaction)
+        return scores if terms is None else terms.add_to_(scores)
 
     # The parts of full_sort_predict, which evaluation in blocks calls one by one
 
@@ -109,3 +109,10 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
                 for chunk in zip(item_seq.chunk(n_chunks), lengths.chunk(n_chunks), strict=True)
             ]
         return torch.cat(parts)
+
+    @torch.no_grad()
+    def score_terms(self, interaction: Any) -> ScoreTerms | None:
+        """Return what is added to scores of items of the own history, None for nothing."""
+        return self.network.repetition(
+            pack(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        )

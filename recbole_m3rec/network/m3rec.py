@@ -1,44 +1,238 @@
-"""M3RecNetwork: the model in plain PyTorch, without RecBole."""
+"""The M3Rec network, in plain PyTorch, on one page.
+
+M3Rec is Guo et al., ICASSP 2025; Mamba is Gu & Dao, https://arxiv.org/abs/2312.00752.
+
+Shape letters::
+
+    B  histories            T  tokens: all items of a batch's histories, side by side, no padding
+    N  items, padding (0)   M  content modalities (image, text, ...); the ID makes M + 1
+    H  hidden size          Q  queries: the scored tokens
+
+For each modality m, with frozen features F_m and the ID's embedding E::
+
+    T_m = P_m(F_m),  T_id = E                        item vectors                   [N, H]
+    x_m = LayerNorm_m(Dropout(T_m[items]))           a history in modality m        [T, H]
+    h   = LayerNorm(Dropout(Mamba(x_m)) + x_m)       the same block for every m     [T, H]
+    x_m = Expert_m(h)                                an expert of its own           [T, H]
+
+The last two lines are a layer. With x_m read at the scored tokens, and a learned weight w_m per
+content modality (the paper's alpha and beta; w_id = 1)::
+
+    dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
+    cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature
+
+Either is one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With
+``repetition`` the items of the user's own history get a learned term of their own
+(:mod:`recbole_m3rec.network.repetition`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.item_encoder import ContentModalities
-from recbole_m3rec.network.layers import (
-    GRADIENT_RULES,
-    NORM_EPS,
-    Expert,
-    M3RecLayer,
-    SharedBlock,
-    drop_and_norm,
-)
+from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
-from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS
+from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
+from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.ops.dropout import Dropout
+from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
+from recbole_m3rec.ops.gelu_dropout import gelu_dropout
 from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
+from recbole_m3rec.ops.matmul import Linear
+from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.selective_scan import check_backend
 
 ID = "id"
+NORM_EPS = 1e-12
+GRADIENT_RULES = ("frozen", "detached", "shared")
 MAMBA_INITS = ("mamba", "normal")
+SCORES = ("dot", "cosine")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
 FEW_ITEMS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class M3RecConfig:
+    """The settings of :class:`M3RecNetwork`; the defaults are the paper's.
+
+    Attributes:
+        hidden_size: width ``H`` of an item vector.
+        num_layers: shared Mamba blocks, each followed by one expert per modality.
+        d_state: state size of the selective scan.
+        d_conv: width of the causal convolution, in items.
+        expand: inner width of Mamba in multiples of ``H``.
+        dropout_prob: share of activations dropped in training.
+        modality_gradient: what content histories teach the shared block: ``frozen`` (nothing, but
+            the gradient flows through), ``detached`` (no gradient at all) or ``shared``.
+        mamba_init: ``mamba`` or ``normal``.
+        projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
+        projector_experts: of ``moe_whitening``.
+        score: ``dot`` or ``cosine``.
+        temperature: what cosines are divided by; without effect on ``dot``.
+        repetition: whether items of the user's own history get a learned term.
+        share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
+            whatever ``modality_gradient`` says (for ablations).
+        share_experts: one expert a layer for all modalities (for ablations).
+        scan_backend: one of :data:`recbole_m3rec.ops.selective_scan.BACKENDS`.
+
+    Raises:
+        ModelConfigError: a setting is out of its range; it is named with what was found.
+
+    >>> M3RecConfig(hidden_size=128).score
+    'dot'
+    """
+
+    hidden_size: int = 64
+    num_layers: int = 2
+    d_state: int = 32
+    d_conv: int = 4
+    expand: int = 2
+    dropout_prob: float = 0.5
+    modality_gradient: str = "frozen"
+    mamba_init: str = "mamba"
+    projector: str = "mlp"
+    projector_experts: int = 8
+    score: str = "dot"
+    temperature: float = 0.2
+    repetition: bool = False
+    share_mamba: bool = True
+    share_experts: bool = False
+    scan_backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
+            check_size(name, getattr(self, name))
+        check_size("projector_experts", self.projector_experts)
+        _check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
+        _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
+        check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
+        check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
+        check_choice("projector", self.projector, PROJECTORS)
+        check_choice("score", self.score, SCORES)
+        for name in ("repetition", "share_mamba", "share_experts"):
+            check_choice(name, getattr(self, name), (True, False))
+        check_backend(self.scan_backend)
+
+
+def _check_number(name: str, value: Any, is_valid: Callable[[float], bool], valid: str) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not is_valid(value):
+        raise ModelConfigError(f"{name} must be {valid}, found {value!r}")
+
+
+def drop_and_norm(
+    x: Tensor, residual: Tensor | None, dropout: Dropout, norm: nn.LayerNorm
+) -> Tensor:
+    """``norm(dropout(x) + residual)`` in as few passes as there are kernels for."""
+    return dropout_norm(x, residual, dropout.share, norm.weight, norm.bias, norm.eps)
+
+
+class SharedBlock(nn.Module):
+    """The Mamba block and norm that all modalities share: ``LayerNorm(Dropout(Mamba(x)) + x)``."""
+
+    def __init__(self, hidden_size: int, dropout_prob: float, residual: bool, **mamba: Any) -> None:
+        super().__init__()
+        self.mamba = MambaBlock(hidden_size, **mamba)
+        self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.dropout = Dropout(dropout_prob)
+        self.residual = residual
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
+        residual = (x[cu_seqlens[1:].long() - 1] if read_last else x) if self.residual else None
+        h: Tensor = self.mamba(x, cu_seqlens, read_last)  # [T, H], or [B, H] with read_last
+        return drop_and_norm(h, residual, self.dropout, self.norm)
+
+
+class Expert(nn.Module):
+    """A modality's own feed-forward network: ``LayerNorm(Dropout(W2 Dropout(GELU(W1 h))) + h)``."""
+
+    def __init__(self, hidden_size: int, dropout_prob: float) -> None:
+        super().__init__()
+        self.w_1 = init_linear(Linear(hidden_size, 4 * hidden_size))
+        self.w_2 = init_linear(Linear(4 * hidden_size, hidden_size))
+        self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.dropout = Dropout(dropout_prob)
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = gelu_dropout(self.w_1(h), self.dropout.share)  # [T, 4 H]
+        return drop_and_norm(self.w_2(inner), h, self.dropout, self.norm)
+
+
+class M3RecLayer(nn.Module):
+    """One shared block and one expert per modality; or, for ablations, the sharing turned about.
+
+    ``own`` holds the blocks of content modalities that do not share the ID's, which is the last of
+    ``modalities``.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        make_block: Callable[[], SharedBlock],
+        make_expert: Callable[[], Expert],
+        share_mamba: bool = True,
+        share_experts: bool = False,
+    ) -> None:
+        super().__init__()
+        *content, _ = modalities
+        self.shared = make_block()
+        self.own = nn.ModuleDict({} if share_mamba else {name: make_block() for name in content})
+        n_experts = 1 if share_experts else len(modalities)
+        experts = [make_expert() for _ in range(n_experts)]
+        self.experts = nn.ModuleDict(
+            {name: experts[i % n_experts] for i, name in enumerate(modalities)}
+        )
+
+    def forward(
+        self, x: Tensor, cu_seqlens: Tensor, modality: str, gradient: str, read_last: bool
+    ) -> Tensor:
+        """Run one modality's histories through the layer.
+
+        Args:
+            x: ``[T, H]``.
+            cu_seqlens: ``[B + 1]`` int32.
+            modality: whose expert follows the shared block.
+            gradient: the gradient rule for this modality, ``shared`` for the one that teaches; a
+                block of its own learns from it in any case.
+            read_last: compute what only the last tokens need at those alone.
+
+        Returns:
+            ``[T, H]``, or ``[B, H]`` with ``read_last``.
+        """
+        if modality in self.own:
+            h = self.own[modality](x, cu_seqlens, read_last)
+        elif gradient == "shared":
+            h = self.shared(x, cu_seqlens, read_last)
+        elif gradient == "frozen":
+            # The block's weights learn nothing here, but the projector before it still does: the
+            # gradient passes through detached weights to x.
+            weights = {name: weight.detach() for name, weight in self.shared.named_parameters()}
+            h = functional_call(self.shared, weights, (x, cu_seqlens, read_last))
+        else:
+            # The released program's rule: what comes before the block learns from scores alone.
+            with torch.no_grad():
+                h = self.shared(x, cu_seqlens, read_last)
+        out: Tensor = self.experts[modality](h)
+        return out
 
 
 class ItemVectors(NamedTuple):
     """The vectors of some items, each projected once.
 
     Attributes:
-        sequence: what sequences read, ``[n, H]`` by modality.
+        sequence: what histories read, ``[n, H]`` by modality.
         table: what scores use, ``[n, (M + 1) · H]``: content modalities in order, then id.
     """
 
@@ -47,105 +241,72 @@ class ItemVectors(NamedTuple):
 
 
 class M3RecNetwork(nn.Module):
-    """Score every item as a user's next, from ID, image, text, … histories (paper, section 2).
-
-    Shape letters: ``B`` sequences, ``L`` greatest length, ``H`` hidden size, ``M`` content
-    modalities.
-    """
+    """Score every item as a user's next, from ID, image, text, … histories."""
 
     def __init__(
-        self,
-        n_items: int,
-        features: Mapping[str, ItemFeatures] | None = None,
-        *,
-        hidden_size: int = 64,
-        num_layers: int = 2,
-        d_state: int = 32,
-        d_conv: int = 4,
-        expand: int = 2,
-        dropout_prob: float = 0.5,
-        modality_gradient: str = "frozen",
-        mamba_init: str = "mamba",
-        projector: str = "mlp",
-        projector_experts: int = 8,
-        share_mamba: bool = True,
-        share_experts: bool = False,
-        scan_backend: str = "auto",
+        self, n_items: int, features: Mapping[str, ItemFeatures] | None = None, **settings: Any
     ) -> None:
         """Create the network.
 
         Args:
             n_items: items, padding (id 0) included.
             features: content modalities by name, in the order of fusion; ``[n_items, d]`` each.
-            hidden_size: width ``H`` of an item vector.
-            num_layers: shared Mamba blocks, each followed by one expert per modality.
-            d_state: state size of the selective scan.
-            d_conv: width of the causal convolution, in items.
-            expand: inner width of Mamba in multiples of ``H``.
-            dropout_prob: share of activations dropped in training.
-            modality_gradient: what content sequences teach the shared block: ``frozen`` (nothing,
-                but gradient flows through), ``detached`` (no gradient at all) or ``shared``.
-            mamba_init: ``mamba`` or ``normal``.
-            projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
-            projector_experts: of ``moe_whitening``.
-            share_mamba: False gives each content modality Mamba blocks of its own, which learn from
-                it whatever ``modality_gradient`` says (for ablations).
-            share_experts: one expert a layer for all modalities (for ablations).
-            scan_backend: one of :data:`recbole_m3rec.ops.BACKENDS`.
+            **settings: those of :class:`M3RecConfig`.
 
         Raises:
-            ModelConfigError: a setting is out of its range; it is named with what was found.
+            ModelConfigError: a setting is out of its range, or features do not fit ``n_items``.
         """
         super().__init__()
-        sizes = {
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "d_state": d_state,
-            "d_conv": d_conv,
-            "expand": expand,
-            "projector_experts": projector_experts,
-        }
-        for name, size in sizes.items():
-            check_size(name, size)
-        if not isinstance(dropout_prob, int | float) or not 0 <= dropout_prob < 1:
-            raise ModelConfigError(f"dropout_prob must be in [0, 1), found {dropout_prob!r}")
-        check_choice("modality_gradient", modality_gradient, GRADIENT_RULES)
-        check_choice("mamba_init", mamba_init, MAMBA_INITS)
-        check_choice("projector", projector, PROJECTORS)
-        for name, flag in {"share_mamba": share_mamba, "share_experts": share_experts}.items():
-            check_choice(name, flag, (True, False))
-        check_backend(scan_backend)
-
+        self.config = config = M3RecConfig(**settings)
         features = features or {}
         self.content_modalities = tuple(features)
         self.modalities = (*self.content_modalities, ID)
-        self.n_items, self.hidden_size, self.num_layers = n_items, hidden_size, num_layers
-        self.modality_gradient = modality_gradient if share_mamba else "shared"
+        self.n_items = n_items
+        self.modality_gradient = config.modality_gradient if config.share_mamba else "shared"
 
+        hidden_size = config.hidden_size
         self.item_embedding = nn.Embedding(n_items, hidden_size)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         self.content = ContentModalities(
-            features, n_items, hidden_size, projector, projector_experts
+            features, n_items, hidden_size, config.projector, config.projector_experts
         )
         self.input_norms = nn.ModuleDict(
             {m: nn.LayerNorm(hidden_size, eps=NORM_EPS) for m in self.modalities}
         )
-        self.dropout = Dropout(dropout_prob)
+        self.dropout = Dropout(config.dropout_prob)
         make_block = partial(
             SharedBlock,
-            *(hidden_size, dropout_prob),
-            residual=num_layers > 1,
-            d_state=d_state,
-            d_conv=d_conv,
-            expand=expand,
-            init=mamba_init,
-            scan_backend=scan_backend,
+            *(hidden_size, config.dropout_prob),
+            residual=config.num_layers > 1,
+            d_state=config.d_state,
+            d_conv=config.d_conv,
+            expand=config.expand,
+            init=config.mamba_init,
+            scan_backend=config.scan_backend,
         )
-        make_expert = partial(Expert, hidden_size, dropout_prob)
+        make_expert = partial(Expert, hidden_size, config.dropout_prob)
+        sharing = config.share_mamba, config.share_experts
         self.layers = nn.ModuleList(
-            M3RecLayer(self.modalities, make_block, make_expert, share_mamba, share_experts)
-            for _ in range(num_layers)
+            M3RecLayer(self.modalities, make_block, make_expert, *sharing)
+            for _ in range(config.num_layers)
         )
+        self.repeats = Repetition() if config.repetition else None
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Score every item for each history.
+
+        Args:
+            item_seq: item ids, ``[B, L]`` int64, padded on the right with 0.
+            item_seq_len: true lengths, ``[B]`` int64, each in ``1..L``.
+
+        Returns:
+            ``[B, N]``.
+        """
+        histories = pack(item_seq, item_seq_len)
+        vectors = self.item_vectors()
+        scores = self.encode(histories, vectors) @ vectors.table.T  # [B, N]
+        terms = self.repetition(histories)
+        return scores if terms is None else terms.add_to_(scores)
 
     def item_vectors(self, items: Tensor | None = None) -> ItemVectors:
         """Embed and project items, each once.
@@ -156,37 +317,57 @@ class M3RecNetwork(nn.Module):
         embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
-            sequence[name], scored = content(items)
-            blocks.append(content.weight * scored)
-        return ItemVectors(sequence, torch.cat([*blocks, embedded], dim=1) if blocks else embedded)
+            sequence[name], scored = content(items)  # [n, H] each
+            blocks.append(cast(Tensor, content.weight) * self._for_score(scored))
+        table = torch.cat([*blocks, self._for_score(embedded)], dim=1)
+        if self.config.score == "cosine":
+            table = table / self.config.temperature
+        return ItemVectors(sequence, table)
+
+    def _for_score(self, x: Tensor) -> Tensor:
+        """Return vectors as scores use them: of unit length for cosines; zeros stay zeros."""
+        return F.normalize(x, dim=1) if self.config.score == "cosine" else x
 
     def encode(
         self, rows: PackedSequences, vectors: ItemVectors, scored: Tensor | None = None
     ) -> Tensor:
-        """Encode packed sequences into fused query vectors.
+        """Encode packed histories into fused query vectors.
 
         Args:
-            rows: row numbers of ``vectors``, ``[n_tokens]``, and ``cu_seqlens``.
+            rows: row numbers of ``vectors``, ``[T]``, and ``cu_seqlens``.
             vectors: from :meth:`item_vectors`.
-            scored: tokens whose query is wanted, ``[n_queries]``, or None for every last one.
+            scored: tokens whose query is wanted, ``[Q]``, or None for every last one.
 
         Returns:
-            ``[n_queries, (M + 1) · H]``: content modalities in order, then id.
+            ``[Q, (M + 1) · H]``: content modalities in order, then id.
         """
         blocks = []
         for name in self.modalities:
             rule = "shared" if name == ID else self.modality_gradient
             table = vectors.sequence[name]
-            x = F.embedding(rows.values, table.detach() if rule == "detached" else table)
-            norm = cast(nn.LayerNorm, self.input_norms[name])
-            x = drop_and_norm(x, None, self.dropout, norm)
+            x = F.embedding(rows.values, table.detach() if rule == "detached" else table)  # [T, H]
+            x = drop_and_norm(x, None, self.dropout, cast(nn.LayerNorm, self.input_norms[name]))
             for depth, layer in enumerate(self.layers):
-                is_last = depth == self.num_layers - 1
+                is_last = depth == self.config.num_layers - 1
                 x = layer(x, rows.cu_seqlens, name, rule, read_last=is_last and scored is None)
             if scored is not None:
-                x = x[scored]
-            blocks.append(x if name == ID else cast(Tensor, self.content[name].weight) * x)
+                x = x[scored]  # [Q, H]
+            # A cosine has one weight a modality, which the item table carries.
+            if name != ID and self.config.score == "dot":
+                x = cast(Tensor, self.content[name].weight) * x
+            blocks.append(self._for_score(x))
         return torch.cat(blocks, dim=1)
+
+    def repetition(
+        self, histories: PackedSequences, scored: Tensor | None = None
+    ) -> ScoreTerms | None:
+        """Return what is added to the scores of items of the own history, None without the term.
+
+        Args:
+            histories: packed item ids.
+            scored: as in :meth:`encode`, ascending.
+        """
+        return None if self.repeats is None else self.repeats(histories, scored)
 
     def query(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode right-padded histories ``[B, L]`` of lengths ``[B]`` into ``[B, (M + 1) · H]``."""
@@ -195,7 +376,7 @@ class M3RecNetwork(nn.Module):
         return self.encode(PackedSequences(rows[0], packed.cu_seqlens), vectors)
 
     def item_table(self) -> Tensor:
-        """Return every item's vector for scoring, ``[n_items, (M + 1) · H]``."""
+        """Return every item's vector for scoring, ``[N, (M + 1) · H]``."""
         return self.item_vectors().table
 
     def _vectors_of(self, *items: Tensor) -> tuple[list[Tensor], ItemVectors]:
@@ -212,9 +393,11 @@ class M3RecNetwork(nn.Module):
     def score_items(self, item_seq: Tensor, item_seq_len: Tensor, items: Tensor) -> Tensor:
         """Score one item ``[B]`` for each right-padded history; ``[B]``."""
         packed = pack(item_seq, item_seq_len)
-        (values, wanted), vectors = self._vectors_of(packed.values, items)
+        (values, candidates), vectors = self._vectors_of(packed.values, items)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors)
-        return (query * vectors.table[wanted]).sum(1)
+        scores = (query * vectors.table[candidates]).sum(1)
+        terms = self.repetition(packed)
+        return scores if terms is None else scores + terms.of(items)
 
     def cross_entropy(
         self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
@@ -223,11 +406,12 @@ class M3RecNetwork(nn.Module):
 
         Args:
             packed: histories of item ids.
-            targets: the next item of every query, ``[n_queries]`` int64.
-            scored: tokens the queries are read at, or None for every last one.
+            targets: the next item of every query, ``[Q]`` int64.
+            scored: tokens the queries are read at, ascending, or None for every last one.
         """
         vectors = self.item_vectors()
-        return linear_cross_entropy(self.encode(packed, vectors, scored), vectors.table, targets)
+        query = self.encode(packed, vectors, scored)
+        return linear_cross_entropy(query, vectors.table, targets, self.repetition(packed, scored))
 
     def bpr(
         self,
@@ -240,9 +424,12 @@ class M3RecNetwork(nn.Module):
 
         Args:
             packed, targets, scored: as in :meth:`cross_entropy`.
-            negatives: ``[n_queries]`` int64.
+            negatives: ``[Q]`` int64.
         """
         (values, positive, negative), vectors = self._vectors_of(packed.values, targets, negatives)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
         difference = (query * (vectors.table[positive] - vectors.table[negative])).sum(1)
+        terms = self.repetition(packed, scored)
+        if terms is not None:
+            difference = difference + terms.of(targets) - terms.of(negatives)
         return -F.logsigmoid(difference).mean()

@@ -1,10 +1,9 @@
 """Softmax cross-entropy over all items without ever holding all logits of a step.
 
-As many logits are made at a time as a processor's cache holds, and what the backward pass needs of
-them, the gradients of queries and item table, is made while they are there, so nothing of the size
-``n_queries · n_items`` is kept. Of catalogues that leave room for some rows of logits, whole rows
-are taken, and nothing is computed twice. Of larger ones a tile is taken, and logits are computed
-twice: once for the sum over all items, once for the gradients.
+Computes logits in cache-sized chunks and accumulates gradients at once, so the ``[n_queries,
+n_items]`` matrix is never materialised. Where a chunk holds whole rows, nothing is computed twice.
+For larger catalogues a chunk is a tile of rows and items, and logits are computed twice: once for
+the sum over all items, once for the gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_m3rec.ops.matmul import product
+from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
@@ -26,8 +26,10 @@ ROWS_OF_A_TILE = 1024
 SMALL_REST = 16  # rows of a batch's end that are not cut any further
 
 
-def linear_cross_entropy(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of ``softmax(query @ table.T)`` against one target a row.
+def linear_cross_entropy(
+    query: Tensor, table: Tensor, targets: Tensor, terms: ScoreTerms | None = None
+) -> Tensor:
+    """Mean cross-entropy of ``softmax(query @ table.T + terms)`` against one target a row.
 
     Under autocast the matrix products run in its dtype; softmax and loss are float32 (float64 for
     float64 input).
@@ -36,28 +38,41 @@ def linear_cross_entropy(query: Tensor, table: Tensor, targets: Tensor) -> Tenso
         query: ``[n_queries, width]``, ``n_queries >= 1``.
         table: ``[n_items, width]``.
         targets: ``[n_queries]`` int64, each in ``0..n_items - 1``.
+        terms: added to single logits; their values get a gradient too.
 
     Returns:
         The loss, a scalar. It can be differentiated once.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(query, table, targets)
+    loss: Tensor = _LinearCrossEntropy.apply(query, table, targets, *(terms or (None, None, None)))
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        rows: Tensor | None,
+        items: Tensor | None,
+        values: Tensor | None,
+    ) -> Tensor:
         product_dtype = query.dtype
         if torch.is_autocast_enabled(query.device.type):
             product_dtype = torch.get_autocast_dtype(query.device.type)
         dtype = torch.promote_types(query.dtype, torch.float32)
+        terms = None
+        if rows is not None and items is not None and values is not None:
+            terms = ScoreTerms(rows, items, values)
         with torch.autocast(query.device.type, enabled=False):
             loss, *gradients = _pass(
-                *(query.to(product_dtype), table.to(product_dtype), targets, dtype),
+                *(query.to(product_dtype), table.to(product_dtype), targets, terms, dtype),
                 wanted=ctx.needs_input_grad[:2],
             )
         ctx.save_for_backward(*gradients)
-        ctx.dtypes, ctx.n_queries = (query.dtype, table.dtype), len(query)
+        ctx.dtypes = query.dtype, table.dtype, dtype if values is None else values.dtype
+        ctx.n_queries = len(query)
         return loss
 
     @staticmethod
@@ -67,26 +82,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if gradient is None else gradient.mul_(grad_loss / ctx.n_queries).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *gradients, None
+        return gradients[0], gradients[1], None, None, None, gradients[2]
 
 
 def _pass(
-    query: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the mean loss, and where wanted the gradients of the sum by query and table.
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    terms: ScoreTerms | None,
+    dtype: torch.dtype,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Return the mean loss, and the gradients of the sum by query, table and terms, where wanted.
 
     The gradients lack the mean's ``1 / n_queries``, which float16 could not hold with them.
     """
     held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"])
     whole_rows = held // query.element_size() // len(table)
     if whole_rows >= FEWEST_ROWS:
-        found = _by_rows(query, table, targets, wanted, _pieces(len(query), whole_rows))
+        found = _by_rows(query, table, targets, terms, wanted, _pieces(len(query), whole_rows))
     else:
         pieces = _pieces(len(query), ROWS_OF_A_TILE)
         items = max(1, held // dtype.itemsize // pieces[0].stop)
-        found = _by_tiles(query, table, targets, wanted, pieces, items)
-    losses, of_query, of_table = found
-    return losses.mean(dtype=dtype), of_query, of_table
+        found = _by_tiles(query, table, targets, terms, wanted, pieces, items)
+    losses, of_query, of_table, of_terms = found
+    return losses.mean(dtype=dtype), of_query, of_table, of_terms
 
 
 def _pieces(n_rows: int, most: int) -> list[slice]:
@@ -107,32 +127,42 @@ def _pieces(n_rows: int, most: int) -> list[slice]:
 
 
 def _by_rows(
-    query: Tensor, table: Tensor, targets: Tensor, wanted: tuple[bool, bool], pieces: list[slice]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    terms: ScoreTerms | None,
+    wanted: tuple[bool, bool],
+    pieces: list[slice],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return each row's loss and the gradients of their sum; the logits of some rows are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     losses = query.new_empty(len(query), dtype=dtype)
     of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
     of_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
+    of_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row in pieces:
         logits = product(query[row], table, rows_at_a_time=row.stop - row.start)
+        block = None if terms is None else terms.add_to_block_(logits, row.start, 0)
         losses[row] = softmax_loss_(logits, targets[row], any(wanted))
+        if block is not None and of_terms is not None:
+            of_terms[block.places] = logits[block.rows, block.items].to(dtype)
         if of_query is not None:
             of_query[row] = product(logits, table.T, rows_at_a_time=len(logits))
         if of_table is not None:
             of_table += _turned_product(query[row], logits)
-    return losses, of_query, None if of_table is None else of_table.T.contiguous()
+    return losses, of_query, None if of_table is None else of_table.T.contiguous(), of_terms
 
 
 def _by_tiles(
     query: Tensor,
     table: Tensor,
     targets: Tensor,
+    terms: ScoreTerms | None,
     wanted: tuple[bool, bool],
     pieces: list[slice],
     items: int,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """As :func:`_by_rows`; the logits of some rows and items are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
@@ -142,22 +172,28 @@ def _by_tiles(
     ]
     for row, item in tiles:
         logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        if terms is not None:
+            terms.add_to_block_(logits, row.start, item.start)
         is_here, place = _within(targets[row], item.start, logits.shape[1])
         of_target[row] = torch.where(is_here, logits.gather(1, place)[:, 0], of_target[row])
         log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
     of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
     of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
+    of_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row, item in tiles if any(wanted) else []:
         logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        block = None if terms is None else terms.add_to_block_(logits, row.start, item.start)
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
+        if block is not None and of_terms is not None:
+            of_terms[block.places] = slope[block.rows, block.items]
         slope = slope.to(query.dtype)
         if of_query is not None:
             of_query[row] += product(slope, table[item].T, rows_at_a_time=len(slope))
         if of_table is not None:
             of_table[item] += _turned_product(query[row], slope).T
-    return log_sum - of_target, of_query, of_table
+    return log_sum - of_target, of_query, of_table, of_terms
 
 
 def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:

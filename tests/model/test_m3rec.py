@@ -139,7 +139,7 @@ def test_settings_reach_the_network(build: Callable[..., Any]) -> None:
     keys = {"hidden_size": 16, "num_layers": 1, "d_state": 3, "d_conv": 2, "expand": 3}
     network = build("M3Rec", modality_gradient="shared", **keys, **MODALITIES)[0].network
     block = network.layers[0].shared.mamba
-    assert (network.hidden_size, len(network.layers)) == (16, 1)
+    assert (network.config.hidden_size, len(network.layers)) == (16, 1)
     assert block.A_log.shape == (48, 3)
     assert block.conv1d.weight.shape == (48, 1, 2)
     assert network.modality_gradient == "shared"

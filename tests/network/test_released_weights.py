@@ -46,8 +46,8 @@ def batch(case):
 
 def test_sizes_are_read_off_the_tensors(case, network):
     config = json.loads(str(case["config"]))
-    assert network.num_layers == config["num_layers"]
-    assert network.hidden_size == config["hidden_size"]
+    assert network.config.num_layers == config["num_layers"]
+    assert network.config.hidden_size == config["hidden_size"]
     assert network.n_items == config["n_items"]
     assert network.content_modalities == ("image", "text")
 
@@ -76,7 +76,7 @@ def test_loss_and_every_gradient_are_the_released_ones(case, network):
             # its gradient is 0, and what the file holds is rounding noise of the order 1e-8.
             floor = 1e-6 if name.endswith("projector.2.bias") else 0.0
             assert_close(parameter.grad, expected, name, floor)
-    assert n_without == 4 + 12 * (network.num_layers - 1)
+    assert n_without == 4 + 12 * (network.config.num_layers - 1)
 
 
 @pytest.mark.parametrize("rule", ["frozen", "shared"])

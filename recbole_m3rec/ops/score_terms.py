@@ -1,0 +1,53 @@
+"""Numbers that are added to single scores of a matrix of queries by items, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ScoreTerms(NamedTuple):
+    """What is added to some scores; a pair of query and item may come up several times.
+
+    Attributes:
+        rows: the query of each number, ascending, ``[S]`` int64.
+        items: its item, ``[S]`` int64.
+        values: ``[S]`` floating point.
+    """
+
+    rows: Tensor
+    items: Tensor
+    values: Tensor
+
+    def of(self, items: Tensor) -> Tensor:
+        """Return what is added to the score of one item per query, ``[n_queries]`` to the same."""
+        same = self.items == items[self.rows]
+        zeros = self.values.new_zeros(len(items))
+        return zeros.index_add(0, self.rows[same], self.values[same])
+
+    def add_to_(self, scores: Tensor) -> Tensor:
+        """Add the terms to a whole matrix ``[n_queries, n_items]`` in place, and return it."""
+        values = self.values.to(scores.dtype)
+        return scores.index_put_((self.rows, self.items), values, accumulate=True)
+
+    def add_to_block_(self, scores: Tensor, first_row: int, first_item: int) -> ScoreTermBlock:
+        """Add the terms to a block of the matrix, and say where they went."""
+        edges = torch.tensor([first_row, first_row + scores.shape[0]], device=self.rows.device)
+        start, stop = torch.searchsorted(self.rows, edges).tolist()
+        items = self.items[start:stop] - first_item
+        index = torch.arange(start, stop, device=items.device)
+        here = (items >= 0) & (items < scores.shape[1])
+        index, items = index[here], items[here]
+        rows = self.rows[index] - first_row
+        ScoreTerms(rows, items, self.values[index]).add_to_(scores)
+        return ScoreTermBlock(index, rows, items)
+
+
+class ScoreTermBlock(NamedTuple):
+    """The terms in a block of the matrix: places among all, rows and items in the block."""
+
+    places: Tensor
+    rows: Tensor
+    items: Tensor
