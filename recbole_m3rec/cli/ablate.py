@@ -19,7 +19,7 @@ from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
-from recbole_m3rec.network.m3rec import GRADIENT_RULES
+from recbole_m3rec.network.m3rec import GRADIENT_RULES, SCORES
 from recbole_m3rec.support.suggestions import did_you_mean
 
 WHOLE = "M3Rec"
@@ -85,6 +85,12 @@ def variants(config: Any) -> list[Variant]:
         ),
         *_others(config, "modality_gradient", GRADIENT_RULES, "What should content teach blocks?"),
         *_others(config, "train_positions", TRAIN_POSITIONS, "How many targets a training row?"),
+        *_others(config, "score", SCORES, "Do the lengths of vectors help or hurt?"),
+        *_others(config, "repetition", (True, False), "What does learned repetition add?"),
+        *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
+        *_others(config, "feature_norm", ("none", "standardize"), "Should features be scaled?"),
+        *_others(config, "hidden_size", (64, 128), "How wide should an item vector be?"),
+        *_others(config, "train_batch_size", (512, 2048), "How many targets a step?"),
         Variant(
             "published preset",
             read_yaml(properties_folder() / PRESET),
@@ -93,7 +99,7 @@ def variants(config: Any) -> list[Variant]:
     ]
 
 
-def _others(config: Any, key: str, choices: Iterable[str], question: str) -> list[Variant]:
+def _others(config: Any, key: str, choices: Iterable[Any], question: str) -> list[Variant]:
     """A row for every choice of a setting but the whole model's."""
     return [
         Variant(f"{key}: {choice}", {key: choice}, f"{question} The whole model: {config[key]}.")
