@@ -20,7 +20,7 @@ import torch
 from competitors import endless, prepare, training_step
 from measure import arguments, report, take_turns
 
-from recbole_m3rec.ops.cpu.linear import kernel_suits, linear
+from recbole_m3rec.ops.cpu.linear import is_supported, linear
 
 FLOAT = 4  # bytes
 
@@ -91,7 +91,7 @@ def rates() -> dict[str, float]:
     """Operations of products and bytes of copies that this machine does in a second."""
     left, right = torch.randn(4096, 512), torch.randn(512, 512)
     ways: list[Callable[[], Any]] = [lambda: left @ right.T]
-    if kernel_suits(left, right):
+    if is_supported(left, right):
         ways.append(lambda: linear(left, right))
     onednn = torch.randn(4096, 512)
     ways.append(lambda: torch.ops.mkldnn._linear_pointwise(onednn, right, None, "none", [], ""))

@@ -40,7 +40,7 @@ def main() -> None:
     def again() -> None:
         h = history
         for number, block in enumerate(blocks):
-            h = block(h, bounds, read_last=number == len(blocks) - 1)
+            h = block(h, bounds, last_only=number == len(blocks) - 1)
 
     seconds = take_turns({OURS: step, "the history again": again}, args.rounds, args.device)
     title = f"One new interaction after {args.length}, batch 1, {args.layers} Mamba blocks"

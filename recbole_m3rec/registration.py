@@ -1,4 +1,4 @@
-"""Make RecBole know M3Rec, Mamba4Rec and SASRecMM by name."""
+"""Registers models, dataset and hooks with RecBole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interactions as columns: which are kept, how many there are, and the ``.inter`` file of them."""
+"""Interactions as columns, the filters that keep some of them, and writing ``.inter`` files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of an `.item` or `.user` file tell a model something that its rows share."""
+"""Which columns of an ``.item`` or ``.user`` file carry information."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw ``.item`` files in RecBole's atomic format: chosen fields read, rows written."""
+"""Reading fields from, and writing, raw ``.item`` files."""
 
 from __future__ import annotations
 

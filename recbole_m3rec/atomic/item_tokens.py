@@ -1,4 +1,4 @@
-"""The items of a prepared dataset, read off its atomic files."""
+"""The item tokens of a prepared dataset, read from its atomic files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which interactions to keep: one per user and item, and those of the k-core."""
+"""The k-core of interactions, and one interaction per user and item."""
 
 from __future__ import annotations
 

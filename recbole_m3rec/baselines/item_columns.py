@@ -1,4 +1,4 @@
-"""Item features for the models of RecBole that read some: of `.item` files, or of feature files.
+"""Item features for RecBole's models that read ``.item`` columns or feature files.
 
 GRU4RecF, SASRecF and FDSA embed the columns that `selected_features` names, S3Rec predicts the one
 that `item_attribute` names, DIN and DIEN read every column that is loaded. RecBole's defaults are

@@ -1,4 +1,4 @@
-"""Vectors of feature files as item features of GRU4RecF, SASRecF and FDSA.
+"""Feature files as the item features of GRU4RecF, SASRecF and FDSA.
 
 These models embed each feature of an item into one vector of their own width, in RecBole's
 ``FeatureSeqEmbLayer``. A modality becomes one more such feature: its vectors, mapped to that width

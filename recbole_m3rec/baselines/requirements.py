@@ -1,4 +1,4 @@
-"""What single models of RecBole need, chosen for them and said in the log, or what they lack."""
+"""Per-model requirements: chosen automatically and logged, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""M3Rec's own table: what becomes of it without each of its parts.
+"""``recbole-m3rec ablate``: train M3Rec without each of its parts and report what each adds.
 
 ``python -m recbole_m3rec.ablate --help``
 """

@@ -1,4 +1,4 @@
-"""The arguments of the command line, read and checked before anything runs."""
+"""Arguments of the launcher, checked before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of a comparison, read and checked before anything runs."""
+"""Arguments of a comparison, checked before anything runs."""
 
 from __future__ import annotations
 

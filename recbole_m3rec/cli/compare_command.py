@@ -1,4 +1,4 @@
-"""How a command ends that trains several runs and reports them: exit code, last lines."""
+"""Exit code and last lines of a command that trains and reports several runs."""
 
 from __future__ import annotations
 

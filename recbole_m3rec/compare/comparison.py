@@ -1,4 +1,4 @@
-"""The comparison: what is missing is trained, and all of it reported."""
+"""``compare()``: train the runs that are missing and report all of them."""
 
 from __future__ import annotations
 

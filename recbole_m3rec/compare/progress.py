@@ -1,4 +1,4 @@
-"""What a person sees while workers run: a bar for each on a terminal, a line for each elsewhere."""
+"""Progress of the workers: a bar for each on a terminal, a line for each elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of RecBole's measures, written down while it runs: epochs, and values of each user."""
+"""Records epochs and per-user values of a run of RecBole while it trains."""
 
 from __future__ import annotations
 

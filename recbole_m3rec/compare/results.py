@@ -1,4 +1,4 @@
-"""Results of runs as files: whole or not there at all."""
+"""Results of runs as files, each written whole or not at all."""
 
 from __future__ import annotations
 

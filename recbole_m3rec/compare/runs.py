@@ -1,4 +1,4 @@
-"""One run of a comparison, and what makes two runs the same: configuration and data."""
+"""One run of a comparison, identified by its configuration and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers side by side: started, listened to, stopped."""
+"""Starts workers side by side, listens to them and stops them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search spaces: files in the format of RecBole's hyper-parameter search, read without running."""
+"""Search spaces in RecBole's ``.hyper`` format, parsed without executing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that hold for every model: each model gets those that it knows."""
+"""Settings given for all models, divided among the models that know them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal chances: every model gets as many trials over its search space, judged on validation."""
+"""Tuning: the same number of trials for every model, judged on validation."""
 
 from __future__ import annotations
 

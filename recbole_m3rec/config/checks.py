@@ -1,4 +1,4 @@
-"""Unknown names and unusable interaction files: one error each that says what to do."""
+"""Checks of dataset names and ``.inter`` files: one clear error each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin's own YAML files: safe to read, with numbers such as ``1e-3`` as numbers."""
+"""Reads the plugin's YAML files safely; numbers such as ``1e-3`` stay numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefix augmentation and splits on whole columns, without a Python loop over rows or users.
+"""Prefix augmentation and splits as operations on whole columns.
 
 RecBole turns a user's time-ordered items ``i1 i2 i3 i4`` into one row for each target,
 

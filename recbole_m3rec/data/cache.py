@@ -1,4 +1,4 @@
-"""RecBole's saved datasets and dataloaders, reused only where today's features are the same."""
+"""RecBole's saved datasets and loaders, reused only while their inputs are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MovieLens releases, with overviews and posters that the user brings, to RecBole datasets."""
+"""MovieLens releases, with your own overviews and posters, to RecBole datasets."""
 
 from __future__ import annotations
 

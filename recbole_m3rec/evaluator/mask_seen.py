@@ -1,4 +1,4 @@
-"""One protocol for every model: whether items of a user's history are candidates of its ranking.
+"""``mask_seen``: whether items of a user's history are candidates, the same for every model.
 
 RecBole leaves them among the candidates for sequential models and takes them out for general ones.
 Here `mask_seen` decides, for every kind of model: False leaves them in, True takes them out. The

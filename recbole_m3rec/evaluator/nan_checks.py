@@ -1,4 +1,4 @@
-"""NaN in a loss or in scores, of any model, ends the run and says where it arose."""
+"""Stops a run at NaN in its loss or scores, and says where it arose."""
 
 from __future__ import annotations
 

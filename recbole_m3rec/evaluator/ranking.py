@@ -1,4 +1,4 @@
-"""Ranks of targets and top items from queries and an item table, without the scores of all pairs.
+"""Ranks targets and finds top items block by block, without the matrix of all scores.
 
 Scores are made in blocks of users by items that stay in the processor's cache; of each block only
 counts and the best items are kept.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.matmul import product
+from recbole_m3rec.ops.matmul import matmul
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
@@ -134,7 +134,7 @@ class _Blocks:
             if self.held is None or self.held[:2] != (rows.start, first):
                 self.held = None  # so that its memory is used again
                 vectors = self.table[first : first + self.shape[1]]
-                scores = product(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
+                scores = matmul(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
                 if self.terms is not None:
                     self.terms.add_to_block_(scores, rows.start, first)
                 if first == 0:

@@ -1,4 +1,4 @@
-"""Which items a user has used before, looked up for a batch of users at a time."""
+"""The items that users have used before, looked up for a batch of users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Item features in the order of RecBole's item ids, found by token and never by row order."""
+"""Item features in the order of RecBole's item ids, matched by token, never by row order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature files: one vector per item, each row saying which item it belongs to.
+"""Feature files: one vector per item, keyed by item token.
 
 Written as Parquet; read from Parquet, ``.npz``, ``.npy`` with an id file, and ``.pt``. Nothing here
 unpickles: a feature file from elsewhere can be wrong, but cannot run code.

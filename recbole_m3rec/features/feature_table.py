@@ -1,4 +1,4 @@
-"""The table every feature file holds, and the checks it has to pass."""
+"""The table inside a feature file and its checks."""
 
 from __future__ import annotations
 

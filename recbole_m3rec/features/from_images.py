@@ -1,4 +1,4 @@
-"""Features made of image files."""
+"""Features from image files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features made of the text in an ``.item`` file."""
+"""Features from the text columns of an ``.item`` file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors made elsewhere to features: which row belongs to which item, and the checks on it."""
+"""Features from vectors made elsewhere, matched to items and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image file belongs to which item: by the files' names, or by a mapping file."""
+"""Which image file belongs to which item: by file name or by a mapping file."""
 
 from __future__ import annotations
 

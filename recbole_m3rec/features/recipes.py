@@ -1,4 +1,4 @@
-"""Where each content modality comes from: a file the user brought, or a recipe to make one by."""
+"""Where each modality comes from: a feature file, or a recipe that makes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors as other programs save them: arrays with or without the ids of their items."""
+"""Reads arrays as other programs save them, with or without item ids."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""M3Rec: the network in plain PyTorch, and its adapters to RecBole."""
+"""The adapters of the networks to RecBole."""
 
 import recbole  # noqa: F401  (importing it registers the plugin)

@@ -1,4 +1,4 @@
-"""Values that are computed once for all that is done inside a context."""
+"""A value that is computed once inside a context, such as the item table."""
 
 from __future__ import annotations
 

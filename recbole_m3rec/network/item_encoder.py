@@ -1,4 +1,4 @@
-"""Content modalities on the item side: frozen features, projectors, fusion weights."""
+"""From frozen features to item vectors: projectors, missing items, fusion weights."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def drop_and_norm(
     x: Tensor, residual: Tensor | None, dropout: Dropout, norm: nn.LayerNorm
 ) -> Tensor:
     """``norm(dropout(x) + residual)`` in as few passes as there are kernels for."""
-    return dropout_norm(x, residual, dropout.share, norm.weight, norm.bias, norm.eps)
+    return dropout_norm(x, residual, dropout.rate, norm.weight, norm.bias, norm.eps)
 
 
 class SharedBlock(nn.Module):
@@ -149,9 +149,9 @@ class SharedBlock(nn.Module):
         self.dropout = Dropout(dropout_prob)
         self.residual = residual
 
-    def forward(self, x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
-        residual = (x[cu_seqlens[1:].long() - 1] if read_last else x) if self.residual else None
-        h: Tensor = self.mamba(x, cu_seqlens, read_last)  # [T, H], or [B, H] with read_last
+    def forward(self, x: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
+        residual = (x[cu_seqlens[1:].long() - 1] if last_only else x) if self.residual else None
+        h: Tensor = self.mamba(x, cu_seqlens, last_only)  # [T, H], or [B, H] with last_only
         return drop_and_norm(h, residual, self.dropout, self.norm)
 
 
@@ -166,7 +166,7 @@ class Expert(nn.Module):
         self.dropout = Dropout(dropout_prob)
 
     def forward(self, h: Tensor) -> Tensor:
-        inner = gelu_dropout(self.w_1(h), self.dropout.share)  # [T, 4 H]
+        inner = gelu_dropout(self.w_1(h), self.dropout.rate)  # [T, 4 H]
         return drop_and_norm(self.w_2(inner), h, self.dropout, self.norm)
 
 
@@ -196,7 +196,7 @@ class M3RecLayer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, cu_seqlens: Tensor, modality: str, gradient: str, read_last: bool
+        self, x: Tensor, cu_seqlens: Tensor, modality: str, gradient: str, last_only: bool
     ) -> Tensor:
         """Run one modality's histories through the layer.
 
@@ -206,24 +206,24 @@ class M3RecLayer(nn.Module):
             modality: whose expert follows the shared block.
             gradient: the gradient rule for this modality, ``shared`` for the one that teaches; a
                 block of its own learns from it in any case.
-            read_last: compute what only the last tokens need at those alone.
+            last_only: compute what only the last tokens need at those alone.
 
         Returns:
-            ``[T, H]``, or ``[B, H]`` with ``read_last``.
+            ``[T, H]``, or ``[B, H]`` with ``last_only``.
         """
         if modality in self.own:
-            h = self.own[modality](x, cu_seqlens, read_last)
+            h = self.own[modality](x, cu_seqlens, last_only)
         elif gradient == "shared":
-            h = self.shared(x, cu_seqlens, read_last)
+            h = self.shared(x, cu_seqlens, last_only)
         elif gradient == "frozen":
             # The block's weights learn nothing here, but the projector before it still does: the
             # gradient passes through detached weights to x.
             weights = {name: weight.detach() for name, weight in self.shared.named_parameters()}
-            h = functional_call(self.shared, weights, (x, cu_seqlens, read_last))
+            h = functional_call(self.shared, weights, (x, cu_seqlens, last_only))
         else:
             # The released program's rule: what comes before the block learns from scores alone.
             with torch.no_grad():
-                h = self.shared(x, cu_seqlens, read_last)
+                h = self.shared(x, cu_seqlens, last_only)
         out: Tensor = self.experts[modality](h)
         return out
 
@@ -349,7 +349,7 @@ class M3RecNetwork(nn.Module):
             x = drop_and_norm(x, None, self.dropout, cast(nn.LayerNorm, self.input_norms[name]))
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.config.num_layers - 1
-                x = layer(x, rows.cu_seqlens, name, rule, read_last=is_last and scored is None)
+                x = layer(x, rows.cu_seqlens, name, rule, last_only=is_last and scored is None)
             if scored is not None:
                 x = x[scored]  # [Q, H]
             # A cosine has one weight a modality, which the item table carries.

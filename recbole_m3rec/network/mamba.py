@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_m3rec.ops.causal_conv1d import causal_conv1d_silu
-from recbole_m3rec.ops.cpu.block_step import block_step_cpu, step_suits
-from recbole_m3rec.ops.matmul import Linear, product
+from recbole_m3rec.ops.cpu.block_step import block_step_cpu, supports_step
+from recbole_m3rec.ops.matmul import Linear, matmul
 from recbole_m3rec.ops.selective_scan import (
     selective_scan,
     selective_scan_states,
@@ -89,28 +89,28 @@ class MambaBlock(nn.Module):
             projection.weight.normal_(0.0, 0.02)
         self.dt_proj.bias.zero_()
 
-    def forward(self, h: Tensor, cu_seqlens: Tensor, read_last: bool = False) -> Tensor:
+    def forward(self, h: Tensor, cu_seqlens: Tensor, last_only: bool = False) -> Tensor:
         """Mix the tokens of each sequence.
 
         Args:
             h: ``[n_tokens, hidden_size]``.
             cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32.
-            read_last: compute gate and output at the last token of each sequence alone.
+            last_only: compute gate and output at the last token of each sequence alone.
 
         Returns:
-            ``[n_tokens, hidden_size]``, or ``[n_sequences, hidden_size]`` with ``read_last``.
+            ``[n_tokens, hidden_size]``, or ``[n_sequences, hidden_size]`` with ``last_only``.
         """
         weight_x, weight_z = self.in_proj.weight.chunk(2)
-        if read_last:
-            x = product(h, weight_x)
-            z = product(h[cu_seqlens[1:].long() - 1], weight_z)
+        if last_only:
+            x = matmul(h, weight_x)
+            z = matmul(h[cu_seqlens[1:].long() - 1], weight_z)
         else:
             x, z = self.in_proj(h).chunk(2, dim=-1)
         x = self._convolve(x, cu_seqlens)
         dt, B, C = self._scan_inputs(x)
         y = selective_scan(
             *(x, dt, self._A(), B, C, self.D, cu_seqlens),
-            read_last=read_last,
+            last_only=last_only,
             dt_bias=self.dt_proj.bias,
             z=z,
             backend=self.scan_backend,
@@ -148,9 +148,9 @@ class MambaBlock(nn.Module):
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step sizes before bias and softplus, B and C of every token."""
-        projected = product(x, self.x_proj.weight)
+        projected = matmul(x, self.x_proj.weight)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return product(dt, self.dt_proj.weight), B, C
+        return matmul(dt, self.dt_proj.weight), B, C
 
     def initial_state(self, n_sequences: int) -> MambaState:
         """Return the state of sequences without a token yet: zeros."""
@@ -169,7 +169,7 @@ class MambaBlock(nn.Module):
             cu_seqlens: ``[n_sequences + 1]`` int32.
         """
         state = self.initial_state(cu_seqlens.numel() - 1)
-        x = product(h, self.in_proj.weight.chunk(2)[0])
+        x = matmul(h, self.in_proj.weight.chunk(2)[0])
         starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
         n_kept = state.window.shape[2]
         for age in range(1, n_kept + 1):  # the newest input has age 1
@@ -179,7 +179,7 @@ class MambaBlock(nn.Module):
         dt, B, C = self._scan_inputs(x)
         _, ssm = selective_scan_states(
             *(x, dt, self._A(), B, C, self.D, cu_seqlens),
-            read_last=True,
+            last_only=True,
             dt_bias=self.dt_proj.bias,
             backend=self.scan_backend,
         )
@@ -199,7 +199,7 @@ class MambaBlock(nn.Module):
         """
         if self.scan_backend in ("auto", "cpu"):
             weights = self._weights()
-            if step_suits(h, weights):
+            if supports_step(h, weights):
                 out, *new_state = block_step_cpu(h, *state, weights)
                 return out, MambaState(*new_state)
         # At batch 1 the calls cost more than what they compute, so there are few of them.

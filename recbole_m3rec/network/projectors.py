@@ -1,4 +1,4 @@
-"""How a content feature becomes an item vector: the choices of ``projector``."""
+"""Projectors from a feature to an item vector."""
 
 from __future__ import annotations
 

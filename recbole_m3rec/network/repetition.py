@@ -1,4 +1,4 @@
-"""A learned score for the items of a user's own history, by how long ago each was used.
+"""A learned score for items of the user's own history, by how long ago they were used.
 
 Whether people come back to what they had differs from shop to shop: nobody buys a second copy of a
 book, everybody buys milk again. The score of an item gets one learned number for each time that the

@@ -1,4 +1,4 @@
-"""Checks of a model's settings, before anything is built of them."""
+"""Checks of single settings of a model."""
 
 from __future__ import annotations
 

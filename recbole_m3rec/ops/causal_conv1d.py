@@ -1,4 +1,4 @@
-"""The causal depthwise convolution in front of the scan, on packed sequences."""
+"""The causal depthwise convolution with SiLU, on packed sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scans and convolutions of every backend take: the checks of it, and how gradients get it."""
+"""Argument checks and gradient plumbing shared by all scan and convolution backends."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def check_state(name: str, state: Tensor, like: Tensor, n_sequences: int) -> Non
 
 def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Keep a scan's inputs for its gradients."""
-    *tensors, ctx.read_last, dt_bias, z = inputs
+    *tensors, ctx.last_only, dt_bias, z = inputs
     ctx.save_for_backward(*tensors, dt_bias, z)
 
 
@@ -125,14 +125,14 @@ def gradients_by(
 
     def gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, dt_bias, z = ctx.saved_tensors
-        *of_six, of_bias, of_z = scan_backward(grad_y, *tensors, ctx.read_last, dt_bias, z)
-        # Nothing for cu_seqlens and read_last.
+        *grad_six, grad_bias, grad_z = scan_backward(grad_y, *tensors, ctx.last_only, dt_bias, z)
+        # Nothing for cu_seqlens and last_only.
         return (
-            *of_six,
+            *grad_six,
             None,
             None,
-            None if dt_bias is None else of_bias,
-            None if z is None else of_z,
+            None if dt_bias is None else grad_bias,
+            None if z is None else grad_z,
         )
 
     return gradients

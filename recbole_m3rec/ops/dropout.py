@@ -1,4 +1,4 @@
-"""Dropout whose mask is drawn on all threads and never stored."""
+"""Dropout with a counter-based mask that is never stored."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Dropout(nn.Dropout):
     """``nn.Dropout`` by :func:`dropout`; the identity in evaluation."""
 
     @property
-    def share(self) -> float:
+    def rate(self) -> float:
         """What is dropped now: ``p`` in training, else 0."""
         return self.p if self.training else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.share)
+        return dropout(x, self.rate)

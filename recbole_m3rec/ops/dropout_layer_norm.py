@@ -1,4 +1,4 @@
-"""Layer norm of a dropout plus a residual in one pass each way, on the CPU."""
+"""``LayerNorm(Dropout(x) + residual)`` in one pass each way, on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GELU and the dropout behind it in one pass each way, on the CPU."""
+"""GELU and dropout in one pass each way, on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy over all items without ever holding all logits of a step.
+"""Softmax cross-entropy over all items without the matrix of all logits.
 
 Computes logits in cache-sized chunks and accumulates gradients at once, so the ``[n_queries,
 n_items]`` matrix is never materialised. Where a chunk holds whole rows, nothing is computed twice.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.ops.matmul import product
+from recbole_m3rec.ops.matmul import matmul
 from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
 
@@ -105,8 +105,8 @@ def _pass(
         pieces = _pieces(len(query), ROWS_OF_A_TILE)
         items = max(1, held // dtype.itemsize // pieces[0].stop)
         found = _by_tiles(query, table, targets, terms, wanted, pieces, items)
-    losses, of_query, of_table, of_terms = found
-    return losses.mean(dtype=dtype), of_query, of_table, of_terms
+    losses, grad_query, grad_table, grad_terms = found
+    return losses.mean(dtype=dtype), grad_query, grad_table, grad_terms
 
 
 def _pieces(n_rows: int, most: int) -> list[slice]:
@@ -137,21 +137,21 @@ def _by_rows(
     """Return each row's loss and the gradients of their sum; the logits of some rows are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     losses = query.new_empty(len(query), dtype=dtype)
-    of_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
+    grad_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
-    of_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
-    of_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
+    grad_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
+    grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row in pieces:
-        logits = product(query[row], table, rows_at_a_time=row.stop - row.start)
+        logits = matmul(query[row], table, rows_at_a_time=row.stop - row.start)
         block = None if terms is None else terms.add_to_block_(logits, row.start, 0)
         losses[row] = softmax_loss_(logits, targets[row], any(wanted))
-        if block is not None and of_terms is not None:
-            of_terms[block.places] = logits[block.rows, block.items].to(dtype)
-        if of_query is not None:
-            of_query[row] = product(logits, table.T, rows_at_a_time=len(logits))
-        if of_table is not None:
-            of_table += _turned_product(query[row], logits)
-    return losses, of_query, None if of_table is None else of_table.T.contiguous(), of_terms
+        if block is not None and grad_terms is not None:
+            grad_terms[block.places] = logits[block.rows, block.items].to(dtype)
+        if grad_query is not None:
+            grad_query[row] = matmul(logits, table.T, rows_at_a_time=len(logits))
+        if grad_table is not None:
+            grad_table += _transposed_matmul(query[row], logits)
+    return losses, grad_query, None if grad_table is None else grad_table.T.contiguous(), grad_terms
 
 
 def _by_tiles(
@@ -166,34 +166,34 @@ def _by_tiles(
     """As :func:`_by_rows`; the logits of some rows and items are held."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
-    of_target = torch.full_like(log_sum, torch.nan)  # which a target stays that is no item
+    target_logits = torch.full_like(log_sum, torch.nan)  # which a target stays that is no item
     tiles = [
         (row, slice(item, item + items)) for item in range(0, len(table), items) for row in pieces
     ]
     for row, item in tiles:
-        logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         if terms is not None:
             terms.add_to_block_(logits, row.start, item.start)
         is_here, place = _within(targets[row], item.start, logits.shape[1])
-        of_target[row] = torch.where(is_here, logits.gather(1, place)[:, 0], of_target[row])
+        target_logits[row] = torch.where(is_here, logits.gather(1, place)[:, 0], target_logits[row])
         log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
-    of_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
-    of_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
-    of_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
+    grad_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
+    grad_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
+    grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row, item in tiles if any(wanted) else []:
-        logits = product(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         block = None if terms is None else terms.add_to_block_(logits, row.start, item.start)
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
-        if block is not None and of_terms is not None:
-            of_terms[block.places] = slope[block.rows, block.items]
+        if block is not None and grad_terms is not None:
+            grad_terms[block.places] = slope[block.rows, block.items]
         slope = slope.to(query.dtype)
-        if of_query is not None:
-            of_query[row] += product(slope, table[item].T, rows_at_a_time=len(slope))
-        if of_table is not None:
-            of_table[item] += _turned_product(query[row], slope).T
-    return log_sum - of_target, of_query, of_table, of_terms
+        if grad_query is not None:
+            grad_query[row] += matmul(slope, table[item].T, rows_at_a_time=len(slope))
+        if grad_table is not None:
+            grad_table[item] += _transposed_matmul(query[row], slope).T
+    return log_sum - target_logits, grad_query, grad_table, grad_terms
 
 
 def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
@@ -202,6 +202,6 @@ def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:
     return (place >= 0) & (place < items), place.clamp(0, items - 1)[:, None]
 
 
-def _turned_product(x: Tensor, y: Tensor) -> Tensor:
+def _transposed_matmul(x: Tensor, y: Tensor) -> Tensor:
     """``x.T @ y``."""
-    return product(x.T.contiguous(), y.T, rows_at_a_time=x.shape[1])
+    return matmul(x.T.contiguous(), y.T, rows_at_a_time=x.shape[1])

@@ -1,4 +1,4 @@
-"""The selective scan and convolution of the ``mamba-ssm`` and ``causal-conv1d`` packages, on CUDA.
+"""The selective scan and convolution of ``mamba-ssm`` and ``causal-conv1d``, on CUDA.
 
 Both want padded batches ``[n_sequences, d_inner, length]``, contiguous along the tokens, and
 ``mamba-ssm`` one dtype for all that varies by token. Padding follows a sequence's tokens, so that
@@ -89,7 +89,7 @@ def selective_scan_mamba_ssm(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
 ) -> Tensor:
@@ -101,19 +101,19 @@ def selective_scan_mamba_ssm(
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or ``d_state`` is above 256.
     """
-    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, read_last)
+    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, last_only)
     if x.shape[0] == 0:
         return x * 1.0
     padding = _Padding(cu_seqlens, x.shape[0])
     y = _scan_function()(
         *(padding.pad(x), padding.pad(dt.to(x.dtype)), A.float().contiguous()),
         *(padding.pad(B.to(x.dtype)), padding.pad(C.to(x.dtype)), D.float().contiguous()),
-        z=None if z is None or read_last else padding.pad(z.to(x.dtype)),
+        z=None if z is None or last_only else padding.pad(z.to(x.dtype)),
         delta_bias=None if dt_bias is None else dt_bias.float().contiguous(),
         delta_softplus=dt_bias is not None,
     )
-    y = padding.unpad(y, only_last=read_last)
-    return y * F.silu(z).to(y.dtype) if z is not None and read_last else y
+    y = padding.unpad(y, only_last=last_only)
+    return y * F.silu(z).to(y.dtype) if z is not None and last_only else y
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def selective_scan_states_mamba_ssm(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ def selective_scan_states_mamba_ssm(
         The result, and the states after the sequences' last tokens,
         ``[n_sequences, d_inner, d_state]`` float32.
     """
-    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, read_last)
+    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, last_only)
     if x.shape[0] == 0:
         return x.clone(), A.new_empty(0, *A.shape, dtype=torch.float32)
     padding = _Padding(cu_seqlens, x.shape[0])
@@ -147,7 +147,7 @@ def selective_scan_states_mamba_ssm(
         *(padding.pad(B.to(x.dtype)), padding.pad(C.to(x.dtype)), D.float().contiguous()),
         return_last_state=True,
     )
-    y = padding.unpad(y, only_last=read_last)
+    y = padding.unpad(y, only_last=last_only)
     return (y if z is None else y * F.silu(z).to(y.dtype)), states.float()
 
 
@@ -184,10 +184,10 @@ def _check(
     cu_seqlens: Tensor,
     dt_bias: Tensor | None,
     z: Tensor | None,
-    read_last: bool,
+    last_only: bool,
 ) -> None:
     check_sequences(cu_seqlens, x.device)
-    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    n_results = cu_seqlens.shape[0] - 1 if last_only else x.shape[0]
     check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
     if A.shape[1] > MAX_STATES:
         raise ValueError(f"d_state: mamba-ssm takes {MAX_STATES} at most, found {A.shape[1]}")

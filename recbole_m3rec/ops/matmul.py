@@ -1,4 +1,4 @@
-"""Products of matrices, computed by whichever of torch's libraries is fast here."""
+"""Matrix products by whichever of torch's libraries is fast on this processor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.ops.cpu.linear import kernel_suits, linear
+from recbole_m3rec.ops.cpu.linear import is_supported, linear
 
 # Rows of a product that go to oneDNN at a time. It prepares itself for each shape anew and keeps
 # what it prepared, some megabytes a shape, so shapes must recur.
 ROWS = 2048
 
 
-def product(
+def matmul(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, rows_at_a_time: int = ROWS
 ) -> Tensor:
     """Return ``x @ weight.T + bias``, which can be differentiated once; ``[n, D]``, ``[m, D]``.
@@ -36,7 +36,7 @@ def product(
     Returns:
         ``[n, m]``.
     """
-    if kernel_suits(x, weight):
+    if is_supported(x, weight):
         return linear(x, weight, bias)
     if not _fits(x, weight, rows_at_a_time):
         return F.linear(x, weight, bias)
@@ -49,10 +49,10 @@ def product(
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` by :func:`product`."""
+    """``nn.Linear`` by :func:`matmul`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return product(input, self.weight, self.bias)
+        return matmul(input, self.weight, self.bias)
 
 
 class _Product(torch.autograd.Function):
@@ -66,11 +66,11 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
-            _multiply(grad, weight.T, None, ctx.rows) if of_x else None,
-            grad.T @ x if of_weight else None,
-            grad.sum(0) if of_bias else None,
+            _multiply(grad, weight.T, None, ctx.rows) if needs_x else None,
+            grad.T @ x if needs_weight else None,
+            grad.sum(0) if needs_bias else None,
             None,
         )
 

@@ -1,4 +1,4 @@
-"""The selective scan in plain PyTorch: runs anywhere, and is what every kernel is compared with.
+"""The selective scan in plain PyTorch, the reference of every kernel.
 
 Shape letters, as in Mamba (Gu & Dao 2023, arXiv 2312.00752):
 

@@ -1,4 +1,4 @@
-"""Numbers that are added to single scores of a matrix of queries by items, and nowhere else."""
+"""Terms that are added to single entries of a matrix of scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``selective_scan``: one function over all the implementations there are, and which is taken."""
+"""``selective_scan`` and its choice of backend."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def selective_scan(
     D: Tensor,
     cu_seqlens: Tensor,
     *,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
     backend: str = "auto",
@@ -134,13 +134,13 @@ def selective_scan(
         D: ``[d_inner]``.
         cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32; no
             sequence is empty.
-        read_last: compute ``y`` at the last token of each sequence alone.
+        last_only: compute ``y`` at the last token of each sequence alone.
         dt_bias: if given, ``[d_inner]``, the step sizes are ``softplus(dt + dt_bias)``.
         z: if given, the gate, shaped like the result, which is multiplied by ``SiLU(z)``.
         backend: one of ``BACKENDS``.
 
     Returns:
-        ``y [n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``read_last``; dtype of ``x``.
+        ``y [n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``last_only``; dtype of ``x``.
 
     Raises:
         ScanBackendError: the backend is unknown or absent, or runs on another device.
@@ -152,8 +152,8 @@ def selective_scan(
     }
     kernel = kernels.get(choose_backend(backend, x))
     if kernel is not None:
-        return kernel(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
-    return _scan_in_torch(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)[0]
+        return kernel(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
+    return _scan_in_torch(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)[0]
 
 
 @torch.no_grad()
@@ -166,7 +166,7 @@ def selective_scan_states(
     D: Tensor,
     cu_seqlens: Tensor,
     *,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
     backend: str = "auto",
@@ -183,7 +183,7 @@ def selective_scan_states(
         "mamba_ssm": mamba_ssm.selective_scan_states_mamba_ssm,
     }
     scan = kernels.get(choose_backend(backend, x), _scan_in_torch)
-    return scan(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
+    return scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
 
 
 @torch.no_grad()
@@ -228,7 +228,7 @@ def _scan_in_torch(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool,
+    last_only: bool,
     dt_bias: Tensor | None,
     z: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
@@ -239,6 +239,6 @@ def _scan_in_torch(
         y, states = selective_scan_reference(
             *(x.to(dtype), steps, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype), cu_seqlens)
         )
-        y = y[cu_seqlens[1:].long() - 1] if read_last else y
+        y = y[cu_seqlens[1:].long() - 1] if last_only else y
         y = y if z is None else y * F.silu(z.to(dtype))
     return y.to(x.dtype), states

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of logits that are there, and its gradient in their place, on the CPU."""
+"""In-place softmax cross-entropy: overwrites the logits with their gradient."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
         return losses
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     highest = wide.amax(dim=1, keepdim=True)
-    of_target = wide.gather(1, targets[:, None]) - highest
+    target_logits = wide.gather(1, targets[:, None]) - highest
     exponentials = wide.sub_(highest).exp_()
     total = exponentials.sum(dim=1, keepdim=True)
     if wants_gradient:
@@ -49,7 +49,7 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
         exponentials.scatter_add_(1, targets[:, None], torch.full_like(total, -1.0))
         if exponentials is not logits:
             logits.copy_(exponentials)
-    return (total.log() - of_target)[:, 0]
+    return (total.log() - target_logits)[:, 0]
 
 
 def _compiled_for(logits: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""RecBole's own checkpoints: whole pickles, read on whatever machine there is."""
+"""Patches for RecBole's checkpoints: read whole, on any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that RecBole expects of ray, numpy and scipy and that are no longer there."""
+"""Patches for names of ray, numpy and scipy that no longer exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of RecBole's run itself, present with every version of every library."""
+"""Patches for RecBole's training run."""
 
 from __future__ import annotations
 

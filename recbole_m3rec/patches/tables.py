@@ -1,4 +1,4 @@
-"""RecBole's tables under pandas 3, whose columns are copies, and under unstable sorting."""
+"""Patches for RecBole's tables under pandas 3 and unstable sorting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint knows about the run that wrote it, and how a later run goes on from it."""
+"""What a checkpoint knows about its run, and how a later run resumes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The top items of every user after the whole of the user's history, as a CSV file."""
+"""Top items of every user after their whole history, as a CSV file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files that appear whole or not at all, whatever happens to the program."""
+"""Writes files that appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nearest known names to one that is not known, and messages that tell them."""
+""""Did you mean": the nearest known names to an unknown one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes: workers that know the plugin, CPUs, and one checkpoint for all ranks."""
+"""Several processes: workers that know the plugin, and one checkpoint for all ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learning rate that warms up and decays, for every model that RecBole's trainer optimises.
+"""A learning rate that warms up and decays, for every model of RecBole's trainer.
 
 With ``lr_scheduler: linear`` or ``cosine`` the rate rises from 0 over ``warmup_steps`` steps and
 falls to ``FINAL`` of itself over all steps of ``epochs``. It is a function of the step alone, so a

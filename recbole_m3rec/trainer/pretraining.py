@@ -1,4 +1,4 @@
-"""Models that train in stages, S3Rec and RaCT, do so by one command.
+"""Models that train in stages (S3Rec, RaCT), trained by one command.
 
 RecBole trains one stage a run and leaves it to the user to name the checkpoint of the stage before.
 Here, unless `train_stage` is named, the stages follow each other in one run: each begins with the

@@ -354,7 +354,7 @@ def test_evaluation_is_float32_under_autocast_and_mixed_precision(training, monk
         seen.append((queries.dtype, vectors.dtype))
         return queries @ vectors.T
 
-    monkeypatch.setattr(ranking, "product", watched)
+    monkeypatch.setattr(ranking, "matmul", watched)
     with torch.autocast("cpu", torch.bfloat16):
         within = trainer.evaluate(valid, load_best_model=False)
     assert set(seen) == {(torch.float32, torch.float32)}

@@ -67,7 +67,7 @@ def test_any_number_of_targets_and_any_block(data: st.DataObject) -> None:
 @pytest.fixture
 def given_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look scores up instead of multiplying, so that they may be infinite or NaN."""
-    monkeypatch.setattr(ranking, "product", lambda scores, rows, **_: scores[:, rows.argmax(1)])
+    monkeypatch.setattr(ranking, "matmul", lambda scores, rows, **_: scores[:, rows.argmax(1)])
 
 
 @SHAPES
@@ -147,7 +147,7 @@ def test_blocks_are_never_larger_than_allowed_while_ranking(
         shapes.append((len(queries), len(vectors)))
         return queries @ vectors.T
 
-    monkeypatch.setattr(ranking, "product", watched)
+    monkeypatch.setattr(ranking, "matmul", watched)
     rank(torch.rand(40, 30), torch.arange(40), torch.ones(40), n_top=3, largest_block=100)
     assert max(users * items for users, items in shapes) <= 100
     assert len(shapes) > 1

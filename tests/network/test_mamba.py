@@ -51,7 +51,7 @@ def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
 @BOTH
 def test_read_last_equals_the_last_rows_of_the_full_pass(backend: str) -> None:
     block, h = make(backend), tokens()
-    last = block(h, CU_SEQLENS, read_last=True)
+    last = block(h, CU_SEQLENS, last_only=True)
     assert last.shape == (len(LENGTHS), HIDDEN)
     torch.testing.assert_close(last, block(h, CU_SEQLENS)[LAST], rtol=1e-5, atol=1e-6)
 
@@ -60,10 +60,10 @@ def test_read_last_equals_the_last_rows_of_the_full_pass(backend: str) -> None:
 def test_read_last_has_the_gradients_of_the_last_rows(backend: str) -> None:
     block, h = make(backend), tokens()
 
-    def gradients(read_last: bool) -> dict[str, Tensor]:
+    def gradients(last_only: bool) -> dict[str, Tensor]:
         block.zero_grad()
-        out = block(h, CU_SEQLENS, read_last)
-        (out if read_last else out[LAST]).square().sum().backward()
+        out = block(h, CU_SEQLENS, last_only)
+        (out if last_only else out[LAST]).square().sum().backward()
         found = {name: p.grad for name, p in block.named_parameters()}
         assert all(grad is not None for grad in found.values())
         return {name: grad.clone() for name, grad in found.items() if grad is not None}
@@ -160,12 +160,12 @@ def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
 
 
 @pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
-@pytest.mark.parametrize("read_last", [False, True])
-def test_reference_and_cpu_backend_agree_in_result_and_gradients(read_last: bool) -> None:
+@pytest.mark.parametrize("last_only", [False, True])
+def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only: bool) -> None:
     results = []
     for backend in ("reference", "cpu"):
         block, h = make(backend), tokens().requires_grad_()
-        out = block(h, CU_SEQLENS, read_last)
+        out = block(h, CU_SEQLENS, last_only)
         out.square().sum().backward()
         named = {name: p.grad for name, p in block.named_parameters()}
         results.append({"out": out.detach(), "h": h.grad, **named})

@@ -35,11 +35,11 @@ def ends_of(lengths: Sequence[int]) -> Tensor:
     return torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
 
 
-def raw_inputs(lengths: Sequence[int], read_last: bool = False) -> tuple[list[Tensor], Tensor]:
+def raw_inputs(lengths: Sequence[int], last_only: bool = False) -> tuple[list[Tensor], Tensor]:
     """The same as `inputs`, with dt before its softplus, its bias, and z."""
     (x, dt, *others), ends = inputs(lengths)
     generator = torch.Generator().manual_seed(2)
-    n_results = len(lengths) if read_last else len(x)
+    n_results = len(lengths) if last_only else len(x)
     raw = 4 * torch.randn(dt.shape, generator=generator) - 2
     bias = torch.randn(dt.shape[1], generator=generator)
     z = 4 * torch.randn(n_results, dt.shape[1], generator=generator)
@@ -50,14 +50,14 @@ def with_gradients(
     function: Callable[..., Tensor],
     tensors: Sequence[Tensor],
     ends: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
 ) -> list[Tensor]:
     """The function's result and the gradients of a fixed random weighting of it."""
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    y = function(leaves, ends, read_last)
+    y = function(leaves, ends, last_only)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     return [y.detach(), *torch.autograd.grad(y, leaves, weights.to(y.dtype))]
 
 
-def compiled(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
-    return selective_scan.selective_scan_cpu(*tensors, ends, read_last)
+def compiled(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+    return selective_scan.selective_scan_cpu(*tensors, ends, last_only)

@@ -136,7 +136,7 @@ def _missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def inputs(
-    lengths: list[int], read_last: bool, fused: bool
+    lengths: list[int], last_only: bool, fused: bool
 ) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
     random, n, d_inner, d_state = torch.Generator().manual_seed(0), sum(lengths), 6, 4
 
@@ -146,23 +146,23 @@ def inputs(
     A = (-normal(d_inner, d_state).abs() - 0.1).detach().requires_grad_()
     dt = normal(n, d_inner) if fused else normal(n, d_inner).abs().detach().requires_grad_()
     six = [normal(n, d_inner), dt, A, normal(n, d_state), normal(n, d_state), normal(d_inner)]
-    z = normal(len(lengths) if read_last else n, d_inner)
+    z = normal(len(lengths) if last_only else n, d_inner)
     ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
     return six, ends, {"dt_bias": normal(d_inner), "z": z} if fused else {}
 
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 @every_length
 def test_results_and_gradients_are_those_of_the_reference(
-    lengths: list[int], read_last: bool, fused: bool
+    lengths: list[int], last_only: bool, fused: bool
 ) -> None:
     results = []
     for function in (selective_scan_mamba_ssm, selective_scan):
-        six, ends, options = inputs(lengths, read_last, fused)
+        six, ends, options = inputs(lengths, last_only, fused)
         more = {} if function is selective_scan_mamba_ssm else {"backend": "reference"}
-        y = function(*six, ends, read_last=read_last, **options, **more)
+        y = function(*six, ends, last_only=last_only, **options, **more)
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
         results.append([y, *torch.autograd.grad(y, [*six, *options.values()], weights)])
     for found, expected in zip(*results, strict=True):
@@ -176,19 +176,19 @@ def test_last_states_are_those_before_the_padding(lengths: list[int], fused: boo
     six, ends, options = inputs(lengths, True, fused)
     found = selective_scan_states_mamba_ssm(*six, ends, True, **options)
     expected = scan.selective_scan_states(
-        *six, ends, read_last=True, **options, backend="reference"
+        *six, ends, last_only=True, **options, backend="reference"
     )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("_installed")
-@pytest.mark.parametrize("read_last", [False, True])
-def test_what_varies_by_token_takes_the_dtype_of_x(read_last: bool) -> None:
-    six, ends, options = inputs([5, 1, 3], read_last, True)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_what_varies_by_token_takes_the_dtype_of_x(last_only: bool) -> None:
+    six, ends, options = inputs([5, 1, 3], last_only, True)
     half = six[0].bfloat16()
-    y = selective_scan_mamba_ssm(half, *six[1:], ends, read_last, **options)
+    y = selective_scan_mamba_ssm(half, *six[1:], ends, last_only, **options)
     expected = selective_scan(
-        half.float(), *six[1:], ends, read_last=read_last, **options, backend="reference"
+        half.float(), *six[1:], ends, last_only=last_only, **options, backend="reference"
     )
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)

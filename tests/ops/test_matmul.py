@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.ops import matmul
-from recbole_m3rec.ops.matmul import Linear, product
+from recbole_m3rec.ops import matmul as module
+from recbole_m3rec.ops.matmul import Linear, matmul
 
 BOTH = pytest.mark.parametrize("onednn", [True, False])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -21,21 +21,21 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Let a test with the parameter ``onednn`` run without it as well."""
     callspec = getattr(request.node, "callspec", None)
     if callspec is not None and not callspec.params.get("onednn", True):
-        monkeypatch.setattr(matmul, "_onednn_multiplies", lambda: False)
+        monkeypatch.setattr(module, "_onednn_multiplies", lambda: False)
 
 
 @pytest.fixture
 def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     """Rows, columns and width of every product that goes to oneDNN."""
     seen: list[tuple[int, int, int]] = []
-    multiply: Callable[..., Tensor] = matmul._by_onednn
+    multiply: Callable[..., Tensor] = module._by_onednn
 
     def watched(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         seen.append((len(x), *weight.shape))
         return multiply(x, weight, bias)
 
-    assert matmul._onednn_multiplies()
-    monkeypatch.setattr(matmul, "_by_onednn", watched)
+    assert module._onednn_multiplies()
+    monkeypatch.setattr(module, "_by_onednn", watched)
     return seen
 
 
@@ -55,10 +55,10 @@ def test_product_and_gradients_are_right(
     for of_bias in (None, bias):
         given = [t.detach().requires_grad_() for t in (x, weight, of_bias) if t is not None]
         exact = [t.detach().double().requires_grad_() for t in given]
-        found, expected = product(*given, rows_at_a_time=7), F.linear(*exact)
+        found, expected = matmul(*given, rows_at_a_time=7), F.linear(*exact)
         assert found.dtype == dtype
         with torch.no_grad():
-            without = product(*given, rows_at_a_time=7)
+            without = matmul(*given, rows_at_a_time=7)
         assert torch.equal(found, without)
         found.backward(upstream)
         expected.backward(upstream.double())
@@ -70,7 +70,7 @@ def test_product_and_gradients_are_right(
 @BOTH
 def test_only_wanted_gradients_are_made(onednn: bool) -> None:
     x, weight, bias = torch.randn(8, 3), torch.randn(4, 3, requires_grad=True), torch.randn(4)
-    product(x, weight, bias, rows_at_a_time=2).sum().backward()
+    matmul(x, weight, bias, rows_at_a_time=2).sum().backward()
     assert x.grad is None
     assert bias.grad is None
     torch.testing.assert_close(weight.grad, x.sum(0).expand(4, 3))
@@ -80,7 +80,7 @@ def test_only_wanted_gradients_are_made(onednn: bool) -> None:
 @torch.no_grad()
 def test_nan_and_infinity_pass_through(onednn: bool) -> None:
     x = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [-torch.inf, 1.0]])
-    found = product(x, torch.tensor([[1.0, 1.0], [2.0, 0.5]]), rows_at_a_time=1)
+    found = matmul(x, torch.tensor([[1.0, 1.0], [2.0, 0.5]]), rows_at_a_time=1)
     assert found[0].tolist() == [3.0, 3.0]
     assert found[1].isnan().all()
     assert found[2].tolist() == [-torch.inf, -torch.inf]
@@ -91,7 +91,7 @@ def test_ragged_numbers_of_rows_come_to_onednn_in_one_shape(
 ) -> None:
     weight = torch.randn(5, 3)
     for n in range(1, 40):
-        product(torch.randn(n, 3), weight, rows_at_a_time=8)
+        matmul(torch.randn(n, 3), weight, rows_at_a_time=8)
     assert set(shapes) == {(8, 5, 3)}
     assert len(shapes) == sum(n // 8 for n in range(1, 40))
 
@@ -104,14 +104,14 @@ def test_a_layer_of_ours_is_torchs_own_with_other_products(
     torch.manual_seed(0)
     torchs = torch.nn.Linear(3, 4)
     assert list(ours.state_dict()) == list(torchs.state_dict())
-    x = torch.randn(matmul.ROWS, 3)
+    x = torch.randn(module.ROWS, 3)
     torch.testing.assert_close(ours(x), torchs(x))
-    assert shapes == [(matmul.ROWS, 4, 3)]
+    assert shapes == [(module.ROWS, 4, 3)]
 
 
 def test_mixed_precision_is_left_to_torch(shapes: list[tuple[int, int, int]]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert product(torch.randn(4, 3), torch.randn(2, 3), rows_at_a_time=2).dtype == (
+        assert matmul(torch.randn(4, 3), torch.randn(2, 3), rows_at_a_time=2).dtype == (
             torch.bfloat16
         )
     assert not shapes

@@ -140,10 +140,10 @@ def test_backends_says_why_one_is_absent() -> None:
     assert backends()["reference"].startswith("available")
 
 
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
 def test_options_of_the_reference_are_softplus_gate_and_last_rows(
-    read_last: bool, gated: bool
+    last_only: bool, gated: bool
 ) -> None:
     random = torch.Generator().manual_seed(0)
     cu_seqlens = torch.tensor([0, 2, 5], dtype=torch.int32)
@@ -154,10 +154,10 @@ def test_options_of_the_reference_are_softplus_gate_and_last_rows(
     expected, _ = scan.selective_scan_reference(x, step, A, B, C, D, cu_seqlens)
     if gated:
         expected = expected * torch.nn.functional.silu(z)
-    rows = [1, 4] if read_last else [0, 1, 2, 3, 4]
+    rows = [1, 4] if last_only else [0, 1, 2, 3, 4]
     y = selective_scan(
         *(x, dt, A, B, C, D, cu_seqlens),
-        read_last=read_last,
+        last_only=last_only,
         dt_bias=dt_bias,
         z=z[rows] if gated else None,
         backend="reference",

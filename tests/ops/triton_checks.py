@@ -43,9 +43,9 @@ def ends_of(lengths: Sequence[int]) -> Tensor:
 
 
 def inputs(
-    lengths: Sequence[int], d_inner: int = 7, d_state: int = 5, read_last: bool | None = None
+    lengths: Sequence[int], d_inner: int = 7, d_state: int = 5, last_only: bool | None = None
 ) -> tuple[list[Tensor], Tensor]:
-    """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``read_last`` is not None."""
+    """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``last_only`` is not None."""
     random, n = torch.Generator().manual_seed(0), sum(lengths)
 
     def normal(*shape: int) -> Tensor:
@@ -54,13 +54,13 @@ def inputs(
     A = -torch.arange(1.0, d_state + 1) * (normal(d_inner, d_state) * 0.3).exp()
     tensors = [normal(n, d_inner), F.softplus(normal(n, d_inner) - 1), A, normal(n, d_state)]
     tensors += [normal(n, d_state), normal(d_inner)]
-    if read_last is not None:
+    if last_only is not None:
         tensors[1] = 4 * normal(n, d_inner) - 2
-        tensors += [normal(d_inner), 4 * normal(len(lengths) if read_last else n, d_inner)]
+        tensors += [normal(d_inner), 4 * normal(len(lengths) if last_only else n, d_inner)]
     return [tensor.to(DEVICE) for tensor in tensors], ends_of(lengths)
 
 
-def loop(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+def loop(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
     """The recurrence, one step of one sequence at a time."""
     x, dt, A, B, C, D = tensors[:6]
     if len(tensors) > 6:
@@ -70,14 +70,14 @@ def loop(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Te
         state = torch.zeros_like(A)
         for t in range(start, end):
             state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
-            if not read_last or t == end - 1:
+            if not last_only or t == end - 1:
                 rows.append(state @ C[t] + D * x[t])
     y = torch.stack(rows)
     return y * F.silu(tensors[7]) if len(tensors) > 6 else y
 
 
-def scan(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
-    return triton.selective_scan_triton(*tensors[:6], ends, read_last, *tensors[6:])
+def scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+    return triton.selective_scan_triton(*tensors[:6], ends, last_only, *tensors[6:])
 
 
 def with_gradients(
@@ -91,11 +91,11 @@ def with_gradients(
 
 
 def assert_as_loop(
-    tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False, tolerance: float = TOLERANCE
+    tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False, tolerance: float = TOLERANCE
 ) -> None:
     """Every value within ``tolerance`` of the largest one of its tensor."""
-    found = with_gradients(scan, tensors, ends, read_last)
-    expected = with_gradients(loop, [tensor.double() for tensor in tensors], ends, read_last)
+    found = with_gradients(scan, tensors, ends, last_only)
+    expected = with_gradients(loop, [tensor.double() for tensor in tensors], ends, last_only)
     for name, got, want in zip(("y", *NAMES), found, expected, strict=False):
         assert got.isfinite().all(), name
         error = (got - want).abs().max() / want.abs().max().clamp(min=1e-30)
@@ -106,10 +106,10 @@ def same_bits(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("d_inner", [1, 7, 70])
-def test_ragged_sequences_match_the_loop(d_inner: int, read_last: bool) -> None:
-    assert_as_loop(*inputs(RAGGED if d_inner < 70 else FEW, d_inner), read_last)
+def test_ragged_sequences_match_the_loop(d_inner: int, last_only: bool) -> None:
+    assert_as_loop(*inputs(RAGGED if d_inner < 70 else FEW, d_inner), last_only)
 
 
 @pytest.mark.parametrize("d_state", [1, 8, 16, 32, 64])
@@ -122,13 +122,13 @@ def test_one_sequence_of_any_length_matches_the_loop(length: int) -> None:
     assert_as_loop(*inputs([length], 3))
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_softplus_and_gate_within_the_scan_match_the_loop(read_last: bool) -> None:
-    assert_as_loop(*inputs(RAGGED, read_last=read_last), read_last)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_softplus_and_gate_within_the_scan_match_the_loop(last_only: bool) -> None:
+    assert_as_loop(*inputs(RAGGED, last_only=last_only), last_only)
 
 
 def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
-    (*six, bias, z), ends = inputs([5, 18], read_last=False)
+    (*six, bias, z), ends = inputs([5, 18], last_only=False)
     both = scan([*six, bias, z], ends)
     softplus_only = triton.selective_scan_triton(*six, ends, dt_bias=bias)
     six[1] = F.softplus(six[1] + bias)
@@ -148,15 +148,15 @@ def test_softplus_is_precise_relative_to_its_value(of: float) -> None:
     torch.testing.assert_close(y.double(), expected, rtol=8e-6, atol=1e-37)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_many_single_tokens_match_the_closed_form(read_last: bool) -> None:
+@pytest.mark.parametrize("last_only", [False, True])
+def test_many_single_tokens_match_the_closed_form(last_only: bool) -> None:
     tensors, ends = inputs([1] * (100 if DEVICE == "cpu" else 10_000), 4, 4)
 
     def closed_form(leaves: Sequence[Tensor], *_: object) -> Tensor:
         x, dt, A, B, C, D = leaves
         return x * (dt * (B * C).sum(1, keepdim=True) + D) + 0 * A.sum()
 
-    found = with_gradients(scan, tensors, ends, read_last)
+    found = with_gradients(scan, tensors, ends, last_only)
     expected = with_gradients(closed_form, [tensor.double() for tensor in tensors])
     for name, got, want in zip(("y", *NAMES), found, expected, strict=False):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4, msg=name)
@@ -194,19 +194,19 @@ def test_infinite_decay_forgets() -> None:
     torch.testing.assert_close(y, x * (dt * (B * C).sum(1, keepdim=True) + D))
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_strided_inputs_give_the_bits_of_contiguous_ones(read_last: bool) -> None:
-    tensors, ends = inputs([5, 18], read_last=read_last)
-    expected = with_gradients(scan, tensors, ends, read_last)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only: bool) -> None:
+    tensors, ends = inputs([5, 18], last_only=last_only)
+    expected = with_gradients(scan, tensors, ends, last_only)
     columns = [torch.cat([t, t], -1)[..., : t.shape[-1]] for t in tensors]  # rows far apart
     transposed = [t.t().contiguous().t() if t.dim() == 2 else t for t in tensors]
-    assert same_bits(with_gradients(scan, columns, ends, read_last), expected)
-    assert same_bits(with_gradients(scan, transposed, ends, read_last), expected)
+    assert same_bits(with_gradients(scan, columns, ends, last_only), expected)
+    assert same_bits(with_gradients(scan, transposed, ends, last_only), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype: torch.dtype) -> None:
-    tensors, ends = inputs([5, 18], read_last=False)
+    tensors, ends = inputs([5, 18], last_only=False)
     halves = [tensor.to(dtype) for tensor in tensors]
     found = with_gradients(scan, halves, ends)
     expected = with_gradients(scan, [tensor.float() for tensor in halves], ends)
@@ -242,7 +242,7 @@ def test_groups_hold_every_sequence_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_steps_on_kept_states_continue_a_scan() -> None:
-    (*six, bias, z), ends = inputs([4, 4, 4], read_last=False)
+    (*six, bias, z), ends = inputs([4, 4, 4], last_only=False)
     x, dt, A, B, C, D = six
     expected, last_state = triton.selective_scan_states_triton(*six, ends, False, bias, z)
     torch.testing.assert_close(expected, loop([*six, bias, z], ends), rtol=1e-5, atol=1e-5)
@@ -259,7 +259,7 @@ def test_a_scan_continues_from_an_initial_state() -> None:
     whole, last_state = triton.selective_scan_states_triton(x, dt, A, B, C, D, ends)
     head, tail = slice(0, 6), slice(6, 10)
     _, state = triton.selective_scan_states_triton(
-        *(x[head], dt[head], A, B[head], C[head], D, ends_of([6])), read_last=True
+        *(x[head], dt[head], A, B[head], C[head], D, ends_of([6])), last_only=True
     )
     y, state = triton.selective_scan_states_triton(
         *(x[tail], dt[tail], A, B[tail], C[tail], D, ends_of([4])), initial_state=state
@@ -268,12 +268,12 @@ def test_a_scan_continues_from_an_initial_state() -> None:
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_the_operator_obeys_the_rules_of_torch_library(read_last: bool) -> None:
-    tensors, ends = inputs([3, 2], 2, 2, read_last)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_the_operator_obeys_the_rules_of_torch_library(last_only: bool) -> None:
+    tensors, ends = inputs([3, 2], 2, 2, last_only)
     *six, bias, z = [tensor.requires_grad_() for tensor in tensors]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(triton._scan, (*six, ends, read_last, bias, z), test_utils=tests)
+    torch.library.opcheck(triton._scan, (*six, ends, last_only, bias, z), test_utils=tests)
     torch.library.opcheck(triton._scan, (*six, ends, False, None, None), test_utils=tests)
 
 
@@ -285,7 +285,7 @@ def test_torch_compile_takes_it_whole() -> None:
 
 
 def test_no_sequences_give_no_rows() -> None:
-    tensors, ends = inputs([], read_last=False)
+    tensors, ends = inputs([], last_only=False)
     y, *gradients = with_gradients(scan, tensors, ends)
     assert y.shape == (0, 7)
     assert gradients[NAMES.index("A")].eq(0).all()

@@ -1,4 +1,4 @@
-"""From outcomes to the numbers of a table, in no format yet."""
+"""Outcomes of runs aggregated to the numbers of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table says of its protocol, in sentences."""
+"""The caption of a table: its protocol in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as headings, paragraphs, grids and pictures, in no format yet."""
+"""A report as headings, paragraphs, tables and figures, before it gets a format."""
 
 from __future__ import annotations
 

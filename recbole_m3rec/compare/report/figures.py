@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG files."""
+"""The figures of a report, as PNG files."""
 
 from __future__ import annotations
 

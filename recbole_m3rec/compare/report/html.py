@@ -1,4 +1,4 @@
-"""A report as one HTML file: no script, no other file, pictures inside."""
+"""A report as one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 

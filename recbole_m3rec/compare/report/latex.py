@@ -1,4 +1,4 @@
-"""A report as LaTeX: a document that compiles by itself, from which tables can be copied."""
+"""A report as a LaTeX document that compiles by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``results.csv``: a line a run."""
+"""``results.csv``: one line per run."""
 
 from __future__ import annotations
 

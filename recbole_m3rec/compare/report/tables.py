@@ -1,4 +1,4 @@
-"""The grids of a report."""
+"""The tables of a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's files: one document in three formats, its pictures, and the table of runs."""
+"""Writes a report in three formats, its figures and ``results.csv``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line of Amazon's product metadata to the fields of an item; parsed as data, never run."""
+"""Parses one line of Amazon metadata into item fields, never executing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Amazon's metadata files to the rows of an ``.item`` file, one line at a time."""
+"""Amazon metadata files to the rows of an ``.item`` file."""
 
 from __future__ import annotations
 

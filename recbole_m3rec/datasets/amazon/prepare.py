@@ -1,4 +1,4 @@
-"""One category of an Amazon release to a RecBole dataset: interactions, items, statistics."""
+"""Prepares one category of an Amazon release: interactions, items, statistics."""
 
 from __future__ import annotations
 

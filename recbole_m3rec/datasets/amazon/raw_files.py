@@ -1,4 +1,4 @@
-"""The raw files of an Amazon category: found in a folder, or fetched into it."""
+"""The raw files of an Amazon category, found in a folder or downloaded into it."""
 
 from __future__ import annotations
 

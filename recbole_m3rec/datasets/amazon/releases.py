@@ -1,4 +1,4 @@
-"""Amazon's review data as published: releases, their categories, files and addresses."""
+"""Releases of Amazon's review data: categories, file names, URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Amazon's review files to columns: whole blocks at once, single lines only where a block fails."""
+"""Amazon review files to columns, in blocks; line by line where a block fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the features of a modality, and whether they fit the items that have them."""
+"""Statistics of the features of a modality, and whether they fit their items."""
 
 from __future__ import annotations
 

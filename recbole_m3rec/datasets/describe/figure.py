@@ -1,4 +1,4 @@
-"""One picture of a dataset: histories, coverage, and the nearest neighbours of some items."""
+"""One figure of a dataset: histories, coverage, nearest neighbours of some items."""
 
 from __future__ import annotations
 

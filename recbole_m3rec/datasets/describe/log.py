@@ -1,4 +1,4 @@
-"""What is in an ``.inter`` file, before and after the filter by which RecBole reads it."""
+"""Statistics of an ``.inter`` file, before and after filtering."""
 
 from __future__ import annotations
 

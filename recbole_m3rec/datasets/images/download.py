@@ -1,4 +1,4 @@
-"""Fetching the images of many items: several at once, few per host, resumed and reported."""
+"""Downloads many item images: in parallel, few per host, resumable, reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on fetched images: what became of each item, read again by the next run."""
+"""The report of an image download, which the next run reads."""
 
 from __future__ import annotations
 

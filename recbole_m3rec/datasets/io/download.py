@@ -1,4 +1,4 @@
-"""Fetching one file to a path: resumed, tried again, checked, and there whole or not at all."""
+"""Downloads one file: resumed, retried, checked, and written whole or not at all."""
 
 from __future__ import annotations
 

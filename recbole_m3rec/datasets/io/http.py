@@ -1,4 +1,4 @@
-"""One GET over http(s): redirects, proxies of the environment, time limits that really hold."""
+"""One GET over HTTP(S): redirects, proxies, and deadlines that hold."""
 
 from __future__ import annotations
 

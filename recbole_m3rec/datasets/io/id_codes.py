@@ -1,4 +1,4 @@
-"""Ids of a stream as small integers, counted from 0 in the order of first appearance."""
+"""Maps the ids of a stream to integers, in order of first appearance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with raw data: counted by kind, and the first few of each kind logged."""
+"""Counts problems of raw data by kind and logs the first few of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large line-by-line files, gzipped or plain, as blocks of whole lines in little memory."""
+"""Reads large line-based files, gzipped or plain, in blocks and little memory."""
 
 from __future__ import annotations
 

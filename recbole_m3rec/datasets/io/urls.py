@@ -1,4 +1,4 @@
-"""Which addresses may be asked for a file: http(s) alone, and nothing inside the own network."""
+"""Which URLs may be downloaded: HTTP(S) only, nothing inside the own network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guessing by its name what a column of somebody's table holds."""
+"""Guesses from its name what a column holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of CSV text in which some lines are damaged: what can be read is read, the rest counted."""
+"""Reads CSV rows of which some are damaged; counts what cannot be read."""
 
 from __future__ import annotations
 

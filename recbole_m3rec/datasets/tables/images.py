@@ -1,4 +1,4 @@
-"""Which items have an image file, found out before anything is encoded."""
+"""Which items have an image file."""
 
 from __future__ import annotations
 

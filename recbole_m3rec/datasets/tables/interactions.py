@@ -1,4 +1,4 @@
-"""Somebody's purchase log, as a table of any kind, to interactions."""
+"""A purchase log in any table format to interactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's table of items to the rows of an ``.item`` file."""
+"""A table of items to the rows of an ``.item`` file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's purchase log, item table and photos to a RecBole dataset."""
+"""A purchase log, a table of items and photos to a RecBole dataset."""
 
 from __future__ import annotations
 

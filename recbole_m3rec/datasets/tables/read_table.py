@@ -1,4 +1,4 @@
-"""Tables that people have: CSV in its dialects and Parquet, read some rows at a time."""
+"""Reads CSV in its dialects and Parquet, some rows at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders: what turns the text of items into feature vectors, found by name.
+"""Text encoders, found by name.
 
 A text encoder is called as ``encode(texts, *, progress=None, **options)``. It gets one text per
 item, fields apart by line breaks, and returns ``[len(texts), d]`` float32, with a row of zeros

@@ -1,4 +1,4 @@
-"""Encoding batch by batch, so that a run that was killed goes on where it was."""
+"""Encodes batch by batch; a killed run resumes from its finished batches."""
 
 from __future__ import annotations
 

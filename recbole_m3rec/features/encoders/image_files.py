@@ -1,4 +1,4 @@
-"""Decoding image files from anywhere into RGB images of 8 bits."""
+"""Decodes image files of any source into 8-bit RGB images."""
 
 from __future__ import annotations
 

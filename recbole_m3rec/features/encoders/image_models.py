@@ -1,4 +1,4 @@
-"""Images through pretrained models, found by name, or through a callable of the user's."""
+"""Image encoders: pretrained models by name, or a callable of yours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What encoders with pretrained weights share: library, device, precision, identity."""
+"""Library, device, precision and identity of encoders with pretrained weights."""
 
 from __future__ import annotations
 

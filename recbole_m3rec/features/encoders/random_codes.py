@@ -1,4 +1,4 @@
-"""Random codes: a feature table that says who an item is and nothing about it."""
+"""Random codes: features that identify an item and describe nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the fields of an item to one clean text."""
+"""Joins the fields of an item to one clean text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts through pretrained language models of transformers and sentence-transformers."""
+"""Text encoders of transformers and sentence-transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TF-IDF and SVD: text features that need no download and are equal to the bit from run to run."""
+"""TF-IDF and SVD: text features without a download, bit-identical from run to run."""
 
 from __future__ import annotations
 

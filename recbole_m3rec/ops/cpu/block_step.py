@@ -1,4 +1,4 @@
-"""A whole Mamba block on one new token per sequence, by one call of the compiled kernels.
+"""One step of a whole Mamba block, for one new token per sequence, in one kernel call.
 
 Where a user waits for the answer to a single interaction, thirty calls of PyTorch cost more than
 what they compute.
@@ -17,7 +17,7 @@ from recbole_m3rec.ops.cpu import library
 MOST_ROWS = 16
 
 
-def step_suits(h: Tensor, weights: tuple[Tensor, ...]) -> bool:
+def supports_step(h: Tensor, weights: tuple[Tensor, ...]) -> bool:
     """Whether the kernel is here, and made for these tokens ``[n, hidden_size]`` and weights."""
     return (
         h.is_cpu

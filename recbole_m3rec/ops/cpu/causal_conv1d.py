@@ -1,4 +1,4 @@
-"""The causal convolution with SiLU on the CPU: a compiled kernel as a differentiable operator."""
+"""The causal convolution with SiLU on the CPU, as a differentiable operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: where they are, whether they can be used, how they are called.
+"""The compiled CPU kernels: finding, loading and calling the library.
 
 The library is plain C (``csrc/``), called through ctypes, which gives up the interpreter's lock
 meanwhile. ``RECBOLE_M3REC_VECTORS`` set to ``generic``, ``avx2`` or ``avx512`` makes it use these
@@ -33,7 +33,7 @@ class ScanArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("initial_state", "cu_seqlens")),
         *((name, _SIZE) for name in ("x_stride", "dt_stride", "B_stride", "C_stride", "z_stride")),
         *((name, _SIZE) for name in ("sequences", "tokens", "channels", "states")),
-        *((name, _INT) for name in ("read_last", "threads", "instruction_set")),
+        *((name, _INT) for name in ("last_only", "threads", "instruction_set")),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Linear layers over many rows, by a kernel of this package where torch's own is slow."""
+"""A linear layer for many rows, where torch's own product is slow."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ _linear.register_autograd(_gradients, setup_context=_save_inputs)
 
 @torch.compiler.assume_constant_result
 @functools.cache
-def kernel_pays() -> bool:
+def is_faster() -> bool:
     """Whether the kernel is here and faster than torch's product, as with AVX-512 on AMD's."""
     library, _ = cpu_library.load()
     return library is not None and bool(library.m3rec_matmul_pays(cpu_library.instruction_set()))
 
 
-def kernel_suits(x: Tensor, weight: Tensor) -> bool:
+def is_supported(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernel is made for these matrices, and pays."""
     return (
         x.dim() == 2
@@ -126,7 +126,7 @@ def kernel_suits(x: Tensor, weight: Tensor) -> bool:
         and x.is_cpu
         and weight.is_cpu
         and not torch.is_autocast_enabled("cpu")
-        and kernel_pays()
+        and is_faster()
     )
 
 

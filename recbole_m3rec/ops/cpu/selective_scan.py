@@ -1,4 +1,4 @@
-"""The selective scan on the CPU: the compiled kernels as differentiable PyTorch operators.
+"""The selective scan on the CPU, as differentiable operators.
 
 Beside the scan itself the same pass can take the step sizes before their softplus (``dt_bias``) and
 multiply the result by the gate (``z``).
@@ -27,14 +27,14 @@ __all__ = ["available", "selective_scan_cpu", "selective_scan_states_cpu", "sele
 
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens"
 _CPU = torch.device("cpu")
-_OPTIONS = "bool read_last, Tensor? dt_bias, Tensor? z"
+_OPTIONS = "bool last_only, Tensor? dt_bias, Tensor? z"
 
 
 class _Call:
     """The operator's inputs as the library takes them; keeps copies of them alive meanwhile."""
 
     def __init__(self, inputs: tuple[Any, ...], initial_state: Tensor | None = None) -> None:
-        x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z = inputs
+        x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = inputs
         x, dt, B, C, A, D = rows(x), rows(dt), rows(B), rows(C), A.contiguous(), D.contiguous()
         cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
         dt_bias = None if dt_bias is None else dt_bias.contiguous()
@@ -48,7 +48,7 @@ class _Call:
             0 if cu_seqlens is None else cu_seqlens.numel() - 1,
             *x.shape,
             A.shape[1],
-            read_last,
+            last_only,
             torch.get_num_threads(),
             library.instruction_set(),
         )
@@ -57,8 +57,8 @@ class _Call:
         library.call(function, ctypes.byref(self.arguments), *outputs)
 
 
-def _empty_result(x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
-    return x.new_empty(cu_seqlens.shape[0] - 1 if read_last else x.shape[0], x.shape[1])
+def _empty_result(x: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1 if last_only else x.shape[0], x.shape[1])
 
 
 def _empty_gradients(
@@ -79,16 +79,16 @@ def _empty_gradients(
     schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor",
 )
 def _scan(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
-    y = _empty_result(x, cu_seqlens, read_last)
+    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
+    y = _empty_result(x, cu_seqlens, last_only)
     _Call(inputs).run("m3rec_scan_forward", y.data_ptr(), None)
     return y
 
 
 @_scan.register_fake
 def _(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
-    return _empty_result(x, cu_seqlens, read_last)
+    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
+    return _empty_result(x, cu_seqlens, last_only)
 
 
 @torch.library.custom_op(
@@ -132,7 +132,7 @@ def selective_scan_cpu(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
 ) -> Tensor:
@@ -150,21 +150,21 @@ def selective_scan_cpu(
         D: ``[d_inner]``.
         cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32; every
             sequence has at least one token.
-        read_last: compute the result for the last token of each sequence only, which is cheaper.
+        last_only: compute the result for the last token of each sequence only, which is cheaper.
         dt_bias: ``[d_inner]``; the step sizes are then ``softplus(dt + dt_bias)``.
         z: like the result, which is then multiplied by ``SiLU(z)``.
 
     Returns:
-        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``read_last``; dtype of ``x``.
+        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``last_only``; dtype of ``x``.
 
     Raises:
         ValueError: shapes, dtypes or ``cu_seqlens`` do not fit.
         RuntimeError: the kernels were not built; the message says why.
     """
     check_sequences(cu_seqlens, _CPU)
-    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    n_results = cu_seqlens.shape[0] - 1 if last_only else x.shape[0]
     check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, n_results)
-    y: Tensor = _scan(*_floats(x, dt, A, B, C, D), cu_seqlens, read_last, *_floats(dt_bias, z))
+    y: Tensor = _scan(*_floats(x, dt, A, B, C, D), cu_seqlens, last_only, *_floats(dt_bias, z))
     return y.to(x.dtype)
 
 
@@ -177,7 +177,7 @@ def selective_scan_states_cpu(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
     initial_state: Tensor | None = None,
@@ -194,14 +194,14 @@ def selective_scan_states_cpu(
     """
     check_sequences(cu_seqlens, _CPU)
     n_sequences = cu_seqlens.shape[0] - 1
-    check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, n_sequences if read_last else x.shape[0])
+    check_scan(_CPU, x, dt, A, B, C, D, dt_bias, z, n_sequences if last_only else x.shape[0])
     last_state = torch.empty(n_sequences, *A.shape)
     if initial_state is not None:
         check_state("initial_state", initial_state, A, n_sequences)
     floats = _floats(x, dt, A, B, C, D)
     options = _floats(dt_bias, z)
-    y = torch.empty(n_sequences if read_last else x.shape[0], x.shape[1])
-    call = _Call((*floats, cu_seqlens, read_last, *options), initial_state)
+    y = torch.empty(n_sequences if last_only else x.shape[0], x.shape[1])
+    call = _Call((*floats, cu_seqlens, last_only, *options), initial_state)
     call.run("m3rec_scan_forward", y.data_ptr(), last_state.data_ptr())
     return y.to(x.dtype), last_state
 

@@ -1,4 +1,4 @@
-"""The causal convolution with SiLU on a GPU: Triton kernels as a differentiable operator.
+"""The causal convolution with SiLU on a GPU, as a differentiable operator.
 
 Sums are float32 and made in a fixed order: two runs give the same bits.
 """

@@ -1,4 +1,4 @@
-"""The causal convolution with SiLU as Triton kernels; :mod:`.triton_convolution` launches them.
+"""Triton kernels of the causal convolution with SiLU.
 
 A program walks along one sequence (forward) or a group of sequences (backward) in tiles of
 ``BLOCK_T`` tokens by ``BLOCK_D`` channels, and reads the tokens before its own again for each tap.

@@ -1,4 +1,4 @@
-"""Whether Triton works here, and what the launches of its kernels share.
+"""Whether Triton works here, and what all kernel launches share.
 
 With ``TRITON_INTERPRET=1`` in the environment from the start, Triton's interpreter runs the
 kernels on the CPU, slowly: that is how they are tested where there is no GPU.

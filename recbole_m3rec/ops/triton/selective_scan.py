@@ -1,4 +1,4 @@
-"""The selective scan on a GPU: Triton kernels as differentiable PyTorch operators.
+"""The selective scan on a GPU, as differentiable operators.
 
 As on the CPU, the same pass can take the step sizes before their softplus (``dt_bias``) and
 multiply the result by the gate (``z``). Inputs may be float32, bfloat16 or float16, each its own;
@@ -36,14 +36,14 @@ CHUNK = 16  # tokens between two states that the backward pass keeps
 FORWARD_TILE, BACKWARD_TILE = (256, 1), (512, 2)
 
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens"
-_OPTIONS = "bool read_last, Tensor? dt_bias, Tensor? z"
+_OPTIONS = "bool last_only, Tensor? dt_bias, Tensor? z"
 
 
 class _Call:
     """The operator's inputs as the kernels take them."""
 
     def __init__(self, inputs: tuple[Any, ...]) -> None:
-        x, dt, A, B, C, D, cu_seqlens, self.read_last, dt_bias, z = inputs
+        x, dt, A, B, C, D, cu_seqlens, self.last_only, dt_bias, z = inputs
         self.x, self.dt, self.B, self.C = rows(x), rows(dt), rows(B), rows(C)
         self.A, self.D = A.contiguous(), D.contiguous()
         self.dt_bias = None if dt_bias is None else dt_bias.contiguous()
@@ -70,7 +70,7 @@ class _Call:
         return {
             "HAS_BIAS": self.dt_bias is not None,
             "HAS_Z": self.z is not None,
-            "READ_LAST": self.read_last,
+            "READ_LAST": self.last_only,
             "BLOCK_D": blocks[0],
             "BLOCK_S": blocks[1],
             "num_warps": n_warps,
@@ -134,15 +134,15 @@ class _Call:
                 **self.options(blocks, n_warps),
             )
         sums = [(part_A, self.A), (part_B, self.B), (part_C, self.C), (part_D, self.D)]
-        of_A, of_B, of_C, of_D = (part.sum(0).to(like.dtype) for part, like in sums)
-        of_bias = self.x.new_empty(0)
+        grad_A, grad_B, grad_C, grad_D = (part.sum(0).to(like.dtype) for part, like in sums)
+        grad_bias = self.x.new_empty(0)
         if self.dt_bias is not None:
-            of_bias = part_bias.sum(0).to(self.dt_bias.dtype)
-        return grad_x, grad_dt, of_A, of_B, of_C, of_D, of_bias, grad_z
+            grad_bias = part_bias.sum(0).to(self.dt_bias.dtype)
+        return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z
 
 
-def _empty_result(x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
-    return x.new_empty(cu_seqlens.shape[0] - 1 if read_last else x.shape[0], x.shape[1])
+def _empty_result(x: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1 if last_only else x.shape[0], x.shape[1])
 
 
 @torch.library.custom_op(
@@ -151,16 +151,16 @@ def _empty_result(x: Tensor, cu_seqlens: Tensor, read_last: bool) -> Tensor:
     schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor",
 )
 def _scan(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
-    y = _empty_result(x, cu_seqlens, read_last)
+    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
+    y = _empty_result(x, cu_seqlens, last_only)
     _Call(inputs).forward(None, y, None)
     return y
 
 
 @_scan.register_fake
 def _(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, read_last, _, _ = inputs
-    return _empty_result(x, cu_seqlens, read_last)
+    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
+    return _empty_result(x, cu_seqlens, last_only)
 
 
 @torch.library.custom_op(
@@ -193,7 +193,7 @@ def selective_scan_triton(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
 ) -> Tensor:
@@ -204,15 +204,15 @@ def selective_scan_triton(
     ``cu_seqlens`` are not checked.
 
     Returns:
-        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``read_last``; dtype of ``x``.
+        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``last_only``; dtype of ``x``.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit.
     """
     check_sequences(cu_seqlens, x.device)
-    n_results = cu_seqlens.shape[0] - 1 if read_last else x.shape[0]
+    n_results = cu_seqlens.shape[0] - 1 if last_only else x.shape[0]
     check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
-    y: Tensor = _scan(x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z)
+    y: Tensor = _scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
     return y
 
 
@@ -225,7 +225,7 @@ def selective_scan_states_triton(
     C: Tensor,
     D: Tensor,
     cu_seqlens: Tensor,
-    read_last: bool = False,
+    last_only: bool = False,
     dt_bias: Tensor | None = None,
     z: Tensor | None = None,
     initial_state: Tensor | None = None,
@@ -242,12 +242,12 @@ def selective_scan_states_triton(
     """
     check_sequences(cu_seqlens, x.device)
     n_sequences = cu_seqlens.shape[0] - 1
-    y = _empty_result(x, cu_seqlens, read_last)
+    y = _empty_result(x, cu_seqlens, last_only)
     check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, y.shape[0])
     if initial_state is not None:
         check_state("initial_state", initial_state, A, n_sequences)
     last = torch.empty(n_sequences, *A.shape, dtype=torch.float32, device=x.device)
-    call = _Call((x, dt, A, B, C, D, cu_seqlens, read_last, dt_bias, z))
+    call = _Call((x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z))
     call.forward(initial_state, y, last)
     return y, last
 

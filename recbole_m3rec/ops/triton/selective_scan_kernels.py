@@ -1,4 +1,4 @@
-"""The selective scan as Triton kernels; :mod:`.triton_scan` launches them.
+"""Triton kernels of the selective scan.
 
 Shape letters: ``n`` tokens, ``d`` inner channels, ``s`` states, all masked, so any number will do.
 A program holds the states ``[BLOCK_D, BLOCK_S]`` of some channels of one sequence in float32 and

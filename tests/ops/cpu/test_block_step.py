@@ -11,7 +11,7 @@ from torch import Tensor
 from recbole_m3rec.network import mamba as block_module
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.ops.cpu import selective_scan
-from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, step_suits
+from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
 
 pytestmark = pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
 
@@ -43,7 +43,7 @@ def in_parts(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
 
 
 def whole(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
-    assert step_suits(h, block._weights())
+    assert supports_step(h, block._weights())
     out, after = block.step(h, state)
     return [out, *after]
 

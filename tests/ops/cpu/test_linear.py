@@ -126,7 +126,7 @@ def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch: pytest.MonkeyPa
         return F.linear(x, weight, bias)
 
     monkeypatch.setattr(linear, "_linear", watch)
-    monkeypatch.setattr(linear, "kernel_pays", lambda: True)
+    monkeypatch.setattr(linear, "is_faster", lambda: True)
     layer = Linear(32, 8)
     layer(torch.randn(300, 32))
     assert taken == [(300, 32)]
@@ -139,7 +139,7 @@ def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch: pytest.MonkeyPa
     Linear(16, 5000)(torch.randn(300, 16))
     with torch.autocast("cpu", torch.bfloat16):
         assert Linear(32, 8)(torch.randn(300, 32)).dtype == torch.bfloat16
-    monkeypatch.setattr(linear, "kernel_pays", lambda: False)
+    monkeypatch.setattr(linear, "is_faster", lambda: False)
     Linear(32, 8)(torch.randn(300, 32))
     assert taken == [(300, 32)]
 

@@ -12,14 +12,14 @@ built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_the_operator_obeys_the_rules_of_torch_library(read_last: bool) -> None:
+@pytest.mark.parametrize("last_only", [False, True])
+def test_the_operator_obeys_the_rules_of_torch_library(last_only: bool) -> None:
     tensors, ends = inputs([5, 2, 9], 4, 3)
     leaves = [tensor.requires_grad_() for tensor in tensors]
-    torch.library.opcheck(selective_scan._scan, (*leaves, ends, read_last, None, None))
-    tensors, ends = raw_inputs([5, 2, 9], read_last)
+    torch.library.opcheck(selective_scan._scan, (*leaves, ends, last_only, None, None))
+    tensors, ends = raw_inputs([5, 2, 9], last_only)
     *six, dt_bias, z = [tensor.requires_grad_() for tensor in tensors]
-    torch.library.opcheck(selective_scan._scan, (*six, ends, read_last, dt_bias, z))
+    torch.library.opcheck(selective_scan._scan, (*six, ends, last_only, dt_bias, z))
 
 
 def test_torch_compile_takes_it_whole() -> None:
@@ -59,7 +59,7 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="^dt_bias: expected"):
         selective_scan.selective_scan_cpu(*tensors, ends, dt_bias=torch.zeros(3))
     with pytest.raises(ValueError, match="^z: expected"):
-        selective_scan.selective_scan_cpu(*tensors, ends, read_last=True, z=tensors[0])
+        selective_scan.selective_scan_cpu(*tensors, ends, last_only=True, z=tensors[0])
     with pytest.raises(ValueError, match="^state: expected"):
         selective_scan.selective_step_cpu(torch.zeros(17, 8, 37), *tensors)
     with pytest.raises(ValueError, match="^initial_state: expected"):

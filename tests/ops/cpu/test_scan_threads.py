@@ -28,15 +28,15 @@ def own_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("lengths", [RAGGED * 6, [300], [1], [500, 2, 2, 1]])
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 def test_any_number_of_threads_gives_the_same_bits(
-    kernels: str, threads: None, lengths: list[int], read_last: bool
+    kernels: str, threads: None, lengths: list[int], last_only: bool
 ) -> None:
     tensors, ends = inputs(lengths, 70, 6)
     results = []
     for n_threads in (1, 2, 3, 64, 2):
         torch.set_num_threads(n_threads)
-        results.append(with_gradients(compiled, tensors, ends, read_last))
+        results.append(with_gradients(compiled, tensors, ends, last_only))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

@@ -24,7 +24,7 @@ built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-def reference(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+def reference(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
     """The recurrence, one step of one sequence at a time."""
     x, dt, A, B, C, D = tensors
     rows = []
@@ -32,36 +32,36 @@ def reference(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) 
         state = torch.zeros_like(A)
         for t in range(start, end):
             state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
-            if not read_last or t == end - 1:
+            if not last_only or t == end - 1:
                 rows.append(state @ C[t] + D * x[t])
     return torch.stack(rows)
 
 
 def assert_as_reference(
-    tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False, tolerance: float = 2e-6
+    tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False, tolerance: float = 2e-6
 ) -> None:
     """Every value within ``tolerance`` of the largest one of its tensor."""
-    found = with_gradients(compiled, tensors, ends, read_last)
+    found = with_gradients(compiled, tensors, ends, last_only)
     doubled = [tensor.double() for tensor in tensors]
-    expected = with_gradients(reference, doubled, ends, read_last)
+    expected = with_gradients(reference, doubled, ends, last_only)
     for name, got, want in zip(("y", *NAMES), found, expected, strict=True):
         error = (got - want).abs().max() / want.abs().max().clamp(min=1e-30)
         assert got.isfinite().all(), name
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("d_inner", [1, 7, 16, 37, 64])
-def test_ragged_sequences_match_the_reference(kernels: str, d_inner: int, read_last: bool) -> None:
-    assert_as_reference(*inputs(RAGGED, d_inner), read_last)
+def test_ragged_sequences_match_the_reference(kernels: str, d_inner: int, last_only: bool) -> None:
+    assert_as_reference(*inputs(RAGGED, d_inner), last_only)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("d_state", [1, 2, 3, 5, 8, 16, 17, 32, 64])
 def test_every_state_size_matches_the_reference(
-    kernels: str, d_state: int, read_last: bool
+    kernels: str, d_state: int, last_only: bool
 ) -> None:
-    assert_as_reference(*inputs([4, 33, 1, 60], 18, d_state), read_last)
+    assert_as_reference(*inputs([4, 33, 1, 60], 18, d_state), last_only)
 
 
 @pytest.mark.parametrize("length", [1, 2, 27, 28, 29, 48, 49, 56, 57, 211])
@@ -69,25 +69,25 @@ def test_one_sequence_of_any_length_matches_the_reference(kernels: str, length: 
     assert_as_reference(*inputs([length], 40, 24), tolerance=5e-6)
 
 
-def softplus_and_gate(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+def softplus_and_gate(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
     *six, dt_bias, z = tensors
     six[1] = torch.nn.functional.softplus(six[1] + dt_bias)
-    return reference(six, ends, read_last) * torch.nn.functional.silu(z)
+    return reference(six, ends, last_only) * torch.nn.functional.silu(z)
 
 
-def fused(tensors: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+def fused(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
     *six, dt_bias, z = tensors
-    return selective_scan.selective_scan_cpu(*six, ends, read_last, dt_bias, z)
+    return selective_scan.selective_scan_cpu(*six, ends, last_only, dt_bias, z)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
 def test_softplus_and_gate_within_the_scan_match_the_reference(
-    kernels: str, read_last: bool
+    kernels: str, last_only: bool
 ) -> None:
-    tensors, ends = raw_inputs(RAGGED, read_last)
-    found = with_gradients(fused, tensors, ends, read_last)
+    tensors, ends = raw_inputs(RAGGED, last_only)
+    found = with_gradients(fused, tensors, ends, last_only)
     doubled = [tensor.double() for tensor in tensors]
-    expected = with_gradients(softplus_and_gate, doubled, ends, read_last)
+    expected = with_gradients(softplus_and_gate, doubled, ends, last_only)
     for name, got, want in zip(("y", *NAMES, "dt_bias", "z"), found, expected, strict=True):
         error = (got - want).abs().max() / want.abs().max()
         assert error < 2e-6, f"{name}: {error:.1e}"
@@ -128,15 +128,15 @@ def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
         assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_thousands_of_single_tokens_match_the_closed_form(kernels: str, read_last: bool) -> None:
+@pytest.mark.parametrize("last_only", [False, True])
+def test_thousands_of_single_tokens_match_the_closed_form(kernels: str, last_only: bool) -> None:
     tensors, ends = inputs([1] * 10_000, 8, 16)
 
-    def closed_form(leaves: Sequence[Tensor], ends: Tensor, read_last: bool = False) -> Tensor:
+    def closed_form(leaves: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
         x, dt, A, B, C, D = leaves
         return x * (dt * (B * C).sum(1, keepdim=True) + D) + 0 * A.sum()
 
-    found = with_gradients(compiled, tensors, ends, read_last)
+    found = with_gradients(compiled, tensors, ends, last_only)
     expected = with_gradients(closed_form, [tensor.double() for tensor in tensors], ends)
     for name, got, want in zip(("y", *NAMES), found, expected, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=2e-5, msg=name)
@@ -190,14 +190,14 @@ def test_infinite_decay_forgets(kernels: str) -> None:
     torch.testing.assert_close(y, x * (dt * (B * C).sum(1, keepdim=True) + D))
 
 
-@pytest.mark.parametrize("read_last", [False, True])
-def test_strided_inputs_give_the_results_of_contiguous_ones(read_last: bool) -> None:
+@pytest.mark.parametrize("last_only", [False, True])
+def test_strided_inputs_give_the_results_of_contiguous_ones(last_only: bool) -> None:
     tensors, ends = inputs(RAGGED)
-    expected = with_gradients(compiled, tensors, ends, read_last)
+    expected = with_gradients(compiled, tensors, ends, last_only)
     columns = [torch.cat([t, t], -1)[..., : t.shape[-1]] for t in tensors]  # rows far apart
     transposed = [t.t().contiguous().t() if t.dim() == 2 else t for t in tensors]
     for strided in (columns, transposed):
-        found = with_gradients(compiled, strided, ends, read_last)
+        found = with_gradients(compiled, strided, ends, last_only)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
