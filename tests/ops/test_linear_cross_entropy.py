@@ -120,7 +120,7 @@ def test_no_more_logits_than_allowed_are_held_and_none_made_twice_in_vain(
             sizes.append(len(x) * len(weight))
         return F.linear(x, weight)
 
-    monkeypatch.setattr(cross_entropy, "product", watch)
+    monkeypatch.setattr(cross_entropy, "matmul", watch)
     linear_cross_entropy(query.requires_grad_(is_wanted), table, targets)
     assert 200 <= max(sizes) <= 1200 / 4
     times = 2 if fewest == 64 and is_wanted else 1
@@ -179,7 +179,7 @@ def test_batches_of_any_size_are_multiplied_in_few_shapes(fewest, monkeypatch):
             shapes.add((rows_at_a_time, *weight.shape))
         return F.linear(x, weight)
 
-    monkeypatch.setattr(cross_entropy, "product", watch)
+    monkeypatch.setattr(cross_entropy, "matmul", watch)
     for n_queries in range(1, 200):
         query, table, targets = problem(n_queries, 30)
         linear_cross_entropy(query.requires_grad_(), table.requires_grad_(), targets).backward()
