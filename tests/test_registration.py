@@ -110,7 +110,7 @@ def test_importing_the_package_is_enough():
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "64", done.stderr
+    assert done.stdout.strip() == "128", done.stderr
 
 
 def test_hyper_tuning_takes_the_model(make_config):

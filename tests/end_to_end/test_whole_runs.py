@@ -16,6 +16,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 SETTINGS = {
+    "feature_norm": "none",
     "epochs": 2,
     "hidden_size": 8,
     "d_state": 4,
