@@ -56,6 +56,7 @@ EXTRAS_REQUIRE = {
         "pandas-stubs",
         "pillow>=10.0.1",
         "pytest>=8.0",
+        "pytest-cov>=5.0",
         "ruff>=0.6",
         "types-PyYAML",
     ],
@@ -72,6 +73,12 @@ EXTRAS_REQUIRE = {
     "plots": [
         "matplotlib>=3.8",
         "pillow>=10.0.1",
+    ],
+    # The site: sphinx-build -W --keep-going -b html docs docs/_build/html
+    "docs": [
+        "furo>=2024.8",
+        "myst-parser>=4.0",
+        "sphinx>=8.2; python_version >= '3.11'",
     ],
     # A CUDA device, the CUDA toolkit (nvcc) and an installed CUDA build of torch come first, for
     # mamba-ssm and causal-conv1d are compiled against both:
@@ -115,6 +122,9 @@ setup(
     description="M3Rec, a multi-modal sequential recommender, as a plugin of RecBole",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The recbole_m3rec authors",
+    keywords=["sequential recommendation", "multi-modal recommendation", "Mamba", "RecBole"],
+    project_urls={"RecBole": "https://recbole.io"},
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
@@ -132,6 +142,7 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -15,22 +15,59 @@ import wrapt
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from recbole_m3rec import compare
+    from recbole_m3rec.compare.results import Outcome
+    from recbole_m3rec.compare.runs import Run
+    from recbole_m3rec.features.align import ItemFeatures, align
+    from recbole_m3rec.features.feature_file import read_features, write_features
+    from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable
     from recbole_m3rec.network.m3rec import M3RecNetwork
+    from recbole_m3rec.network.packed import PackedSequences, pack
     from recbole_m3rec.network.released_weights import load_released_state
     from recbole_m3rec.registration import register
 
 __version__ = "0.1.0"
 
-__all__ = ["M3RecNetwork", "__version__", "load_released_state", "register"]
+# What users may rely on. Every name is documented with an example that the tests run.
+__all__ = [
+    "FeatureFileError",
+    "FeatureTable",
+    "ItemFeatures",
+    "M3RecNetwork",
+    "Outcome",
+    "PackedSequences",
+    "Run",
+    "__version__",
+    "align",
+    "compare",
+    "load_released_state",
+    "pack",
+    "read_features",
+    "register",
+    "write_features",
+]
 
+# The module that each name is loaded from on first use.
 _PUBLIC = {
+    "FeatureFileError": "features.feature_table",
+    "FeatureTable": "features.feature_table",
+    "ItemFeatures": "features.align",
     "M3RecNetwork": "network.m3rec",
+    "Outcome": "compare.results",
+    "PackedSequences": "network.packed",
+    "Run": "compare.runs",
+    "align": "features.align",
     "load_released_state": "network.released_weights",
+    "pack": "network.packed",
+    "read_features": "features.feature_file",
     "register": "registration",
+    "write_features": "features.feature_file",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compare":  # a package, which holds the function of the same name
+        return importlib.import_module(f"{__name__}.compare")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

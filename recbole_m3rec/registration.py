@@ -38,9 +38,16 @@ _registered = False
 
 
 def register() -> None:
-    """Mend RecBole and register models, dataset, layers, cache, processes and nan_checks.
+    """Patch RecBole and register the models, their dataset, configuration layers and checks.
 
-    Importing ``recbole_m3rec`` does this; a second call does nothing.
+    Importing ``recbole`` after or before ``recbole_m3rec`` does this; a second call does nothing.
+
+    Example:
+        >>> import recbole_m3rec
+        >>> recbole_m3rec.register()
+        >>> from recbole.utils import get_model
+        >>> get_model("M3Rec").__module__
+        'recbole_m3rec.model.m3rec'
     """
     global _registered
     if _registered:

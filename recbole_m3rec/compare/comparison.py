@@ -71,6 +71,16 @@ def compare(
         ValueError: an unknown model or dataset, or a setting that cannot be meant; nothing was
             trained then.
         FileInUseError: another comparison is at work in the same folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from recbole_m3rec.compare import Run, compare
+        >>> runs = [Run("Pop", "Pop", "ml-100k", seed=2024, settings={"epochs": 1})]
+        >>> [outcome] = compare(runs, Path("comparison"), show_progress=False)
+        >>> round(outcome.measured["test"]["ndcg@10"], 4)
+        0.0233
+        >>> Path("comparison", "report.md").is_file()
+        True
     """
     planned = plan(runs, output)
     with locked(output):

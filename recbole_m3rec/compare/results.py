@@ -31,6 +31,15 @@ class Outcome:
         folder: where its result, its failure and its log are.
         result: the worker's result, None where it failed.
         failure: why it failed, None where it did not.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from recbole_m3rec import Outcome, Run
+        >>> from recbole_m3rec.compare.runs import Identity
+        >>> run = Run("GRU4Rec", "GRU4Rec", "ml-100k", seed=1)
+        >>> outcome = Outcome(run, Identity({}, {}), Path("runs"), None, "out of memory")
+        >>> dict(outcome.measured), outcome.failure
+        ({}, 'out of memory')
     """
 
     run: Run

@@ -55,6 +55,14 @@ class Run:
         dataset: name of the dataset.
         seed: seed of every random generator.
         settings: configuration keys that win over all files.
+
+    Example:
+        >>> from recbole_m3rec import Run
+        >>> run = Run("SASRec, wide", "SASRec", "ml-100k", seed=2024, settings={"n_layers": 3})
+        >>> str(run)
+        'SASRec, wide on ml-100k, seed 2024'
+        >>> run.overrides
+        {'n_layers': 3, 'seed': 2024}
     """
 
     name: str

@@ -77,8 +77,7 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
         self.epoch = epoch
 
     def set_batching(self, max_targets: int, rank: int, world_size: int) -> None:
-        """Change the size of batches and the processes that share them, from the coming epoch
-        on."""
+        """Change the batch size and the processes that share batches, from the next epoch on."""
         if (max_targets, rank, world_size) != (self.max_targets, self.rank, self.world_size):
             self._coming = None
         self.max_targets, self.rank, self.world_size = max_targets, rank, world_size

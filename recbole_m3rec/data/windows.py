@@ -122,8 +122,7 @@ def sequences_of_prefix_rows(
 
 
 def _ragged(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of every entry of rows of these lengths, ``[sum(lengths)]`` each, row by
-    row."""
+    """Row and column of every entry of rows of these lengths, ``[sum(lengths)]`` each."""
     row = torch.arange(len(lengths)).repeat_interleave(lengths)
     return row, torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
 
@@ -168,8 +167,7 @@ class WindowTable:
 
 
 def group_by_targets(n_targets: Tensor, order: Tensor, max_targets: int) -> list[Tensor]:
-    """Cut shuffled rows into batches of at most ``max_targets`` targets, each as full as the order
-    allows.
+    """Cut shuffled rows into batches of at most ``max_targets`` targets, as full as possible.
 
     Args:
         n_targets: targets of each row, ``[R]``; a row with more than ``max_targets`` is a batch of

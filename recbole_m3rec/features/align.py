@@ -45,6 +45,17 @@ class ItemFeatures:
             which is not missing.
         fingerprint: SHA-256 (hex) of the values before any norm, ``present`` and the norm's name.
         description: one line for the log, e.g. ``"text: 1,338 of 1,349 items (99.1 %), 512-d, …"``.
+
+    Example:
+        Features that are in the right order already, without a file:
+
+        >>> import torch
+        >>> from recbole_m3rec import ItemFeatures
+        >>> values = torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.0, 0.0]])  # padding and two items
+        >>> present = torch.tensor([True, True, False])  # the second item has no picture
+        >>> image = ItemFeatures("image", values, present, "any name", "image: by hand")
+        >>> image.values.shape
+        torch.Size([3, 2])
     """
 
     modality: str
@@ -79,6 +90,19 @@ def align(
     Raises:
         FeatureFileError: no item of the dataset is in the table.
         ValueError: unknown ``feature_norm`` or ``feature_rows``.
+
+    Example:
+        >>> import numpy as np
+        >>> from recbole_m3rec import FeatureTable, align
+        >>> vectors = np.array([[1, 2], [3, 4]], np.float32)
+        >>> table = FeatureTable(np.array(["shoe", "hat"], object), vectors)
+        >>> text = align(table, "text", ["[PAD]", "hat", "coat", "shoe"], "none", "by hand")
+        >>> text.values.tolist()
+        [[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
+        >>> text.present.tolist()
+        [True, True, False, True]
+        >>> text.description
+        'text: 2 of 3 items (66.6 %), 2-d, by hand'
     """
     for key, given, choices in (
         ("feature_norm", feature_norm, FEATURE_NORMS),

@@ -47,6 +47,14 @@ def read_features(path: Path) -> FeatureTable:
         FileNotFoundError: there is no such file.
         FeatureFileError: it cannot be read as what its name says, has no item ids, or has duplicate
             ids, rows of unequal length, no rows, or numbers that are not finite floats.
+
+    Example:
+        >>> import numpy as np
+        >>> from recbole_m3rec import read_features
+        >>> np.savez("shop.image.npz", item_id=["shoe", "hat"], embedding=np.ones((2, 4)))
+        >>> table = read_features("shop.image.npz")
+        >>> table.item_ids.tolist(), table.values.shape, table.values.dtype.name
+        (['shoe', 'hat'], (2, 4), 'float32')
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -75,6 +83,15 @@ def write_features(path: Path, table: FeatureTable) -> None:
     Raises:
         FeatureFileError: the table would not pass ``read_features``.
         OSError: it cannot be written, e.g. the disk is full.
+
+    Example:
+        >>> import numpy as np
+        >>> from recbole_m3rec import FeatureTable, read_features, write_features
+        >>> vectors = np.array([[1, 2], [3, 4]], np.float32)
+        >>> table = FeatureTable(np.array(["shoe", "hat"], object), vectors, {"encoder": "mine"})
+        >>> write_features("dataset/shop/shop.image.parquet", table)
+        >>> read_features("dataset/shop/shop.image.parquet").metadata
+        {'encoder': 'mine'}
     """
     path = Path(path)
     if path.suffix != ".parquet":

@@ -14,15 +14,35 @@ _ROWS_AT_ONCE = 65_536
 
 
 class FeatureFileError(ValueError):
-    """A feature file, or what is to become one, is not what it has to be."""
+    """A feature file, or a table to be written as one, breaks a rule that the message names.
+
+    Example:
+        >>> import numpy as np
+        >>> from recbole_m3rec import FeatureTable, write_features
+        >>> twice = FeatureTable(np.array(["hat", "hat"], object), np.ones((2, 3), np.float32))
+        >>> write_features("shop.image.parquet", twice)
+        Traceback (most recent call last):
+        recbole_m3rec.features.feature_table.FeatureFileError: shop.image.parquet: item 'hat' has
+        two rows, 0 and 1 (counted from 0); 1 rows repeat an earlier item. Keep one row per item
+    """
 
 
 @dataclass(frozen=True)
 class FeatureTable:
     """Feature vectors and the tokens of the items they belong to.
 
-    ``item_ids [n]`` are ``str`` objects, no two alike; ``values [n, d]`` are finite float16 or
-    float32; ``metadata`` is what JSON can hold and says where the values come from.
+    Attributes:
+        item_ids: ``[n]`` ``str`` objects, no two alike.
+        values: ``[n, d]`` finite float16 or float32.
+        metadata: what JSON can hold; says where the values come from.
+
+    Example:
+        >>> import numpy as np
+        >>> from recbole_m3rec import FeatureTable
+        >>> vectors = np.array([[1, 2], [3, 4]], np.float32)
+        >>> table = FeatureTable(np.array(["shoe", "hat"], object), vectors, {"encoder": "mine"})
+        >>> table.values.shape
+        (2, 2)
     """
 
     item_ids: np.ndarray

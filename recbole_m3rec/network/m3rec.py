@@ -241,7 +241,25 @@ class ItemVectors(NamedTuple):
 
 
 class M3RecNetwork(nn.Module):
-    """Score every item as a user's next, from ID, image, text, … histories."""
+    """Score every item as a user's next, from ID, image, text, … histories.
+
+    Example:
+        Two histories over a catalogue of 9 items (id 0 is padding), with pictures as 4 numbers:
+
+        >>> import torch
+        >>> from recbole_m3rec import ItemFeatures, M3RecNetwork, pack
+        >>> values, present = torch.randn(10, 4), torch.ones(10, dtype=torch.bool)
+        >>> image = ItemFeatures("image", values, present, "", "random numbers")
+        >>> network = M3RecNetwork(10, {"image": image}, hidden_size=16)
+        >>> item_seq, item_seq_len = torch.tensor([[3, 1, 4], [5, 0, 0]]), torch.tensor([3, 1])
+        >>> loss = network.cross_entropy(pack(item_seq, item_seq_len), torch.tensor([1, 9]))
+        >>> loss.backward()
+        >>> with torch.no_grad():
+        ...     query = network.eval().query(item_seq, item_seq_len)  # [B, (M + 1) · H]
+        ...     scores = query @ network.item_table().T  # [B, n_items]
+        >>> query.shape, scores.shape
+        (torch.Size([2, 32]), torch.Size([2, 10]))
+    """
 
     def __init__(
         self, n_items: int, features: Mapping[str, ItemFeatures] | None = None, **settings: Any

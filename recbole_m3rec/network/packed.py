@@ -18,6 +18,13 @@ class PackedSequences(NamedTuple):
     Attributes:
         values: item ids, ``[n_tokens]`` int64.
         cu_seqlens: where each sequence starts, the first at 0, and the total, ``[B + 1]`` int32.
+
+    Example:
+        >>> import torch
+        >>> from recbole_m3rec import PackedSequences
+        >>> packed = PackedSequences(torch.tensor([5, 6, 7, 8]), torch.tensor([0, 3, 4]))
+        >>> packed.last  # the newest item of a history of three, and of a history of one
+        tensor([2, 3])
     """
 
     values: Tensor
@@ -41,6 +48,13 @@ def pack(item_seq: Tensor, item_seq_len: Tensor) -> PackedSequences:
 
     Raises:
         HistoryLengthError: a length is 0 or exceeds ``L``.
+
+    Example:
+        >>> import torch
+        >>> from recbole_m3rec import pack
+        >>> pack(torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([3, 1]))
+        PackedSequences(values=tensor([5, 6, 7, 8]), cu_seqlens=tensor([0, 3, 4],
+        dtype=torch.int32))
     """
     width = item_seq.shape[1]
     wrong = (item_seq_len < 1) | (item_seq_len > width)

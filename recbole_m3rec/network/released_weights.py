@@ -29,6 +29,24 @@ def load_released_state(state_dict: Mapping[str, Tensor]) -> M3RecNetwork:
 
     Raises:
         KeyError: a tensor is absent.
+
+    Example:
+        Here a network gives its weights the released names; usually they come from
+        ``torch.load(path, weights_only=True)["state_dict"]``.
+
+        >>> import torch
+        >>> from recbole_m3rec import ItemFeatures, M3RecNetwork, load_released_state
+        >>> from recbole_m3rec.network.released_weights import released_name
+        >>> features = {
+        ...     name: ItemFeatures(name, torch.randn(9, 4), torch.ones(9, dtype=bool), name, name)
+        ...     for name in ("image", "text")
+        ... }
+        >>> network = M3RecNetwork(9, features, hidden_size=8)
+        >>> state = {released_name(n): p for n, p in network.named_parameters()}
+        >>> state["img_feat.weight"] = features["image"].values
+        >>> state["text_feat.weight"] = features["text"].values
+        >>> load_released_state(state).modality_gradient
+        'detached'
     """
     features = {}
     for name in ("image", "text"):

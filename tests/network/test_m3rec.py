@@ -68,7 +68,10 @@ def test_a_batch_equals_its_rows_alone_without_padding(
         network.query(row[None, :length], length[None])
         for row, length in zip(ITEM_SEQ, LENGTHS, strict=True)
     ]
-    close(network.query(ITEM_SEQ, LENGTHS), torch.cat(rows))
+    query = network.query(ITEM_SEQ, LENGTHS)
+    close(query, torch.cat(rows))
+    width = (len(names) + 1) * HIDDEN
+    assert (query.shape, network.item_table().shape) == ((3, width), (N_ITEMS, width))
 
 
 def test_what_stands_in_the_padding_is_never_read() -> None:
@@ -76,14 +79,6 @@ def test_what_stands_in_the_padding_is_never_read() -> None:
     other = ITEM_SEQ.clone()
     other[1, 1:] = 8
     assert torch.equal(network.query(other, LENGTHS), network.query(ITEM_SEQ, LENGTHS))
-
-
-@SETS
-def test_shapes_of_query_and_item_table(names: tuple[str, ...]) -> None:
-    network = make(features(*names))
-    width = (len(names) + 1) * HIDDEN
-    assert network.query(ITEM_SEQ, LENGTHS).shape == (3, width)
-    assert network.item_table().shape == (N_ITEMS, width)
 
 
 @pytest.mark.parametrize("names", [("image", "text"), ("text", "image")])
@@ -246,17 +241,17 @@ def test_one_layer_has_no_residual_and_two_have() -> None:
         close(shared(x, cu_seqlens, False), shared.norm(mixed + x if num_layers > 1 else mixed))
 
 
-@pytest.mark.parametrize("name", ["hidden_size", "num_layers", "d_state", "d_conv", "expand"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
-def test_a_size_that_is_no_positive_integer_is_an_error(name: str, value: object) -> None:
-    with pytest.raises(ModelConfigError, match=rf"{name} must be an integer.*found {value!r}"):
-        make(**{name: value})
+def test_a_size_that_is_no_positive_integer_is_an_error(value: object) -> None:
+    for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
+        with pytest.raises(ModelConfigError, match=rf"{name} must be an integer.*found {value!r}"):
+            make(**{name: value})
 
 
-@pytest.mark.parametrize("value", [-0.1, 1, 1.5, float("nan"), "0.5"])
-def test_a_dropout_that_is_no_probability_below_one_is_an_error(value: object) -> None:
-    with pytest.raises(ModelConfigError, match="dropout_prob must be in"):
-        make(dropout_prob=value)
+def test_a_dropout_that_is_no_probability_below_one_is_an_error() -> None:
+    for value in (-0.1, 1, 1.5, float("nan"), "0.5"):
+        with pytest.raises(ModelConfigError, match="dropout_prob must be in"):
+            make(dropout_prob=value)
 
 
 @pytest.mark.parametrize(

@@ -49,50 +49,33 @@ def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
 
 
 @BOTH
-def test_read_last_equals_the_last_rows_of_the_full_pass(backend: str) -> None:
-    block, h = make(backend), tokens()
-    last = block(h, CU_SEQLENS, last_only=True)
-    assert last.shape == (len(LENGTHS), HIDDEN)
-    torch.testing.assert_close(last, block(h, CU_SEQLENS)[LAST], rtol=1e-5, atol=1e-6)
-
-
-@BOTH
-def test_read_last_has_the_gradients_of_the_last_rows(backend: str) -> None:
-    block, h = make(backend), tokens()
-
-    def gradients(last_only: bool) -> dict[str, Tensor]:
+def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend: str) -> None:
+    block, h, found = make(backend), tokens(), []
+    for last_only in (False, True):
         block.zero_grad()
         out = block(h, CU_SEQLENS, last_only)
-        (out if last_only else out[LAST]).square().sum().backward()
-        found = {name: p.grad for name, p in block.named_parameters()}
-        assert all(grad is not None for grad in found.values())
-        return {name: grad.clone() for name, grad in found.items() if grad is not None}
-
-    full = gradients(False)
-    for name, gradient in gradients(True).items():
-        close = 1e-5 * float(full[name].abs().max())
-        torch.testing.assert_close(gradient, full[name], rtol=1e-4, atol=close)
+        out = out if last_only else out[LAST]
+        out.square().sum().backward()
+        gradients = {name: p.grad.clone() for name, p in block.named_parameters()}
+        found.append({"result": out.detach(), **gradients})
+    for name, expected in found[0].items():
+        close = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=close)
 
 
 @BOTH
-@pytest.mark.parametrize("poison", [float("nan"), 1e3])
-def test_nothing_of_a_sequence_reaches_another(backend: str, poison: float) -> None:
+def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend: str) -> None:
     block, h = make(backend), tokens()
     clean = block(h, CU_SEQLENS)
-    spoilt = h.clone()
-    spoilt[6:9] = poison  # the third sequence
-    found = block(spoilt, CU_SEQLENS)
-    others = [t for t in range(sum(LENGTHS)) if not 6 <= t < 9]
-    torch.testing.assert_close(found[others], clean[others], rtol=1e-6, atol=1e-6)
-    assert not torch.allclose(found[6:9], clean[6:9])
-
-
-@BOTH
-def test_a_later_token_does_not_reach_an_earlier_one(backend: str) -> None:
-    block, h = make(backend), tokens()
-    later = h.clone()
-    later[12:] = 5.0  # from the second item of the last sequence on
-    assert torch.allclose(block(later, CU_SEQLENS)[:12], block(h, CU_SEQLENS)[:12], atol=1e-6)
+    # Within the third sequence, and from the second item of the last one on.
+    for start, end in ((6, 9), (12, sum(LENGTHS))):
+        others = [t for t in range(sum(LENGTHS)) if not start <= t < end]
+        for poison in (float("nan"), 1e3):
+            spoilt = h.clone()
+            spoilt[start:end] = poison
+            found = block(spoilt, CU_SEQLENS)
+            torch.testing.assert_close(found[others], clean[others], rtol=1e-6, atol=1e-6)
+            assert not torch.allclose(found[start:end], clean[start:end])
 
 
 def test_steps_from_the_initial_state_equal_the_full_pass() -> None:

@@ -55,13 +55,23 @@ def test_the_generator_of_these_tests_is_philox() -> None:
 
 
 @needs_library
-@pytest.mark.parametrize("n", [0, 1, 7, 63, 64, 65, 1000, 1_000_003])
-def test_every_instruction_set_draws_philox(kernels: None, n: int) -> None:
+def test_every_instruction_set_draws_philox(kernels: None) -> None:
     seed, keep = 0x123456789ABCDEF0, 40000
-    y = dropout._dropout(torch.ones(n), torch.tensor(seed), keep)
-    mask = expected_mask(seed, n, keep)
-    expected = np.where(mask, np.float32(65536 / keep), np.float32(0))
-    assert np.array_equal(y.numpy(), expected)
+    for n in (0, 1, 7, 63, 64, 65, 1000, 300_003):
+        y = dropout._dropout(torch.ones(n), torch.tensor(seed), keep)
+        mask = expected_mask(seed, n, keep)
+        assert np.array_equal(y.numpy(), np.where(mask, np.float32(65536 / keep), np.float32(0))), n
+
+
+def test_the_share_kept_is_right_within_five_sigma() -> None:
+    torch.manual_seed(0)
+    for p in (0.5, 0.1, 0.9, 0.003):
+        kept = masks(p, 1000, 1000).double()
+        sigma = math.sqrt(p * (1 - p))
+        assert abs(kept.mean() - (1 - p)) < 5 * sigma / 1000
+        for dim in (0, 1):  # and for every row and column, of 1,000 each
+            assert (kept.mean(dim) - (1 - p)).abs().max() < 6 * sigma / math.sqrt(1000)
+    assert abs(dropout.dropout(torch.ones(1_000_000), 0.3).mean() - 1) < 5e-3
 
 
 @needs_library
@@ -73,32 +83,6 @@ def test_counters_beyond_32_bits_reach_their_second_word(kernels: None) -> None:
     # No tensor is that long: a seed with a high half shows that both halves of the key count.
     first, second = (dropout._dropout(torch.ones(640), torch.tensor(s), 32768) for s in (1, 2**40))
     assert not torch.equal(first, second)
-
-
-@needs_library
-def test_any_number_of_threads_gives_the_same_bits(kernels: None, threads: None) -> None:
-    x = torch.randn(1_000_003)
-    results = []
-    for n_threads in (1, 2, 3, 2):
-        torch.set_num_threads(n_threads)
-        torch.manual_seed(5)
-        results.append(dropout.dropout(x, 0.3))
-    assert all(torch.equal(other, results[0]) for other in results[1:])
-
-
-@pytest.mark.parametrize("p", [0.5, 0.1, 0.9, 0.003])
-def test_the_share_kept_is_right_within_five_sigma(p: float) -> None:
-    torch.manual_seed(0)
-    kept = masks(p, 1000, 1000).double()
-    sigma = math.sqrt(p * (1 - p))
-    assert abs(kept.mean() - (1 - p)) < 5 * sigma / 1000
-    for dim in (0, 1):  # and for every row and column, of 1,000 each
-        assert (kept.mean(dim) - (1 - p)).abs().max() < 6 * sigma / math.sqrt(1000)
-
-
-def test_the_mean_is_kept() -> None:
-    torch.manual_seed(0)
-    assert abs(dropout.dropout(torch.ones(1_000_000), 0.3).mean() - 1) < 5e-3
 
 
 def test_neighbours_rows_and_calls_are_independent() -> None:
@@ -176,17 +160,6 @@ def test_nan_stays_where_kept_and_is_zero_where_dropped(kernels: None) -> None:
         )
 
 
-@needs_library
-def test_a_non_contiguous_input_is_masked_by_its_logical_order() -> None:
-    x = torch.randn(30, 50)
-    results = []
-    for same in (x, x.t().contiguous().t(), torch.cat([x, x], 1)[:, :50]):
-        torch.manual_seed(2)
-        results.append(dropout.dropout(same, 0.5))
-    assert torch.equal(results[1], results[0])
-    assert torch.equal(results[2], results[0])
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_dtypes_come_back_in_kind(dtype: torch.dtype) -> None:
     x = torch.ones(1000, dtype=dtype, requires_grad=True)
@@ -209,12 +182,6 @@ def test_it_takes_part_in_functional_call_and_copies() -> None:
     y = functional_call(model, weights, (torch.randn(3, 5),))
     assert 0 < (y == 0).sum() < y.numel()
     assert list(copy.deepcopy(model).state_dict()) == ["0.weight", "0.bias"]
-
-
-@needs_library
-def test_the_operator_obeys_the_rules_of_torch_library() -> None:
-    x = torch.randn(20, 7, requires_grad=True)
-    torch.library.opcheck(dropout._dropout, (x, dropout.new_seed(), 30000))
 
 
 @needs_library

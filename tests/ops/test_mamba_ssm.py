@@ -32,8 +32,7 @@ from recbole_m3rec.ops.selective_scan import (
     selective_scan,
 )
 
-LENGTHS = {"ragged": [5, 1, 3, 8], "one sequence": [6], "single tokens": [1, 1, 1]}
-every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+RAGGED, SINGLE = [5, 1, 3, 8], [1, 1, 1]
 
 
 def contiguous(tensor: Tensor) -> bool:
@@ -152,9 +151,10 @@ def inputs(
 
 
 @pytest.mark.usefixtures("_installed")
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("last_only", [False, True])
-@every_length
+@pytest.mark.parametrize(
+    ("lengths", "last_only", "fused"),
+    [(RAGGED, False, True), (RAGGED, True, False), ([6], True, True), (SINGLE, False, False)],
+)
 def test_results_and_gradients_are_those_of_the_reference(
     lengths: list[int], last_only: bool, fused: bool
 ) -> None:
@@ -170,8 +170,7 @@ def test_results_and_gradients_are_those_of_the_reference(
 
 
 @pytest.mark.usefixtures("_installed")
-@pytest.mark.parametrize("fused", [False, True])
-@every_length
+@pytest.mark.parametrize(("lengths", "fused"), [(RAGGED, False), (RAGGED, True), (SINGLE, True)])
 def test_last_states_are_those_before_the_padding(lengths: list[int], fused: bool) -> None:
     six, ends, options = inputs(lengths, True, fused)
     found = selective_scan_states_mamba_ssm(*six, ends, True, **options)
@@ -204,8 +203,7 @@ def test_nan_stays_within_its_sequence() -> None:
 
 
 @pytest.mark.usefixtures("_installed")
-@pytest.mark.parametrize("d_conv", [2, 4])
-@every_length
+@pytest.mark.parametrize(("lengths", "d_conv"), [(RAGGED, 4), (RAGGED, 2), (SINGLE, 4)])
 def test_the_convolution_is_that_of_the_reference(lengths: list[int], d_conv: int) -> None:
     random = torch.Generator().manual_seed(0)
     shapes = [(sum(lengths), 5), (5, d_conv), (5,)]

@@ -13,7 +13,6 @@ from recbole_m3rec.ops import matmul as module
 from recbole_m3rec.ops.matmul import Linear, matmul
 
 BOTH = pytest.mark.parametrize("onednn", [True, False])
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +39,19 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
 
 
 @BOTH
-@pytest.mark.parametrize("n", [0, 1, 6, 7, 8, 21, 30])
-@pytest.mark.parametrize(("width", "m"), [(1, 1), (5, 3), (64, 129), (4, 0)])
-@DTYPES
+@pytest.mark.parametrize(
+    ("n", "width", "m", "dtype"),  # 7 rows at a time
+    [
+        (0, 5, 3, torch.float32),
+        (1, 64, 129, torch.bfloat16),
+        (6, 1, 1, torch.float64),
+        (7, 5, 3, torch.bfloat16),
+        (8, 4, 0, torch.float32),
+        (21, 64, 129, torch.float32),
+        (30, 5, 3, torch.float64),
+        (30, 64, 129, torch.float32),
+    ],
+)
 def test_product_and_gradients_are_right(
     onednn: bool, n: int, width: int, m: int, dtype: torch.dtype
 ) -> None:

@@ -6,9 +6,9 @@ Triton decides when it is imported whether its interpreter runs the kernels on t
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +21,8 @@ from recbole_m3rec.ops.selective_scan import backends
 from recbole_m3rec.ops.triton import causal_conv1d as convolution
 from recbole_m3rec.ops.triton import device
 from recbole_m3rec.ops.triton import selective_scan as triton
+from tests.ops import kernel_cases
+from tests.ops.kernel_cases import scan_loop as loop
 
 usable, why = triton.available()
 pytestmark = pytest.mark.skipif(not usable, reason=why)
@@ -39,55 +41,29 @@ def _visible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ends_of(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=DEVICE)
+    return kernel_cases.ends_of(lengths).to(DEVICE)
 
 
 def inputs(
     lengths: Sequence[int], d_inner: int = 7, d_state: int = 5, last_only: bool | None = None
 ) -> tuple[list[Tensor], Tensor]:
     """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``last_only`` is not None."""
-    random, n = torch.Generator().manual_seed(0), sum(lengths)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=random)
-
-    A = -torch.arange(1.0, d_state + 1) * (normal(d_inner, d_state) * 0.3).exp()
-    tensors = [normal(n, d_inner), F.softplus(normal(n, d_inner) - 1), A, normal(n, d_state)]
-    tensors += [normal(n, d_state), normal(d_inner)]
+    tensors, ends = kernel_cases.scan_inputs(lengths, d_inner, d_state)
     if last_only is not None:
-        tensors[1] = 4 * normal(n, d_inner) - 2
-        tensors += [normal(d_inner), 4 * normal(len(lengths) if last_only else n, d_inner)]
-    return [tensor.to(DEVICE) for tensor in tensors], ends_of(lengths)
+        rows = (len(lengths) if last_only else sum(lengths), d_inner)
+        raw, dt_bias, z = kernel_cases.randn(tuple(tensors[1].shape), (d_inner,), rows, seed=2)
+        tensors = [tensors[0], 4 * raw - 2, *tensors[2:], dt_bias, 4 * z]
+    return [tensor.to(DEVICE) for tensor in tensors], ends.to(DEVICE)
 
 
-def loop(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
-    """The recurrence, one step of one sequence at a time."""
-    x, dt, A, B, C, D = tensors[:6]
-    if len(tensors) > 6:
-        dt = F.softplus(dt + tensors[6])
-    rows = []
-    for start, end in itertools.pairwise(ends.tolist()):
-        state = torch.zeros_like(A)
-        for t in range(start, end):
-            state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
-            if not last_only or t == end - 1:
-                rows.append(state @ C[t] + D * x[t])
-    y = torch.stack(rows)
-    return y * F.silu(tensors[7]) if len(tensors) > 6 else y
+def with_gradients(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], *more: Any
+) -> list[Tensor]:
+    return kernel_cases.with_gradients(lambda *leaves: function(leaves, *more), tensors)
 
 
 def scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
     return triton.selective_scan_triton(*tensors[:6], ends, last_only, *tensors[6:])
-
-
-def with_gradients(
-    function: Callable[..., Tensor], tensors: Sequence[Tensor], *more: object
-) -> list[Tensor]:
-    """The function's result and the gradients of a fixed random weighting of it."""
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    y = function(leaves, *more)
-    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
-    return [y.detach(), *torch.autograd.grad(y, leaves, weights)]
 
 
 def assert_as_loop(
@@ -309,23 +285,16 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
 
 
 def one_by_one(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
-    x, weight, bias = tensors
-    d_inner, d_conv = weight.shape
-    results = []
-    for start, end in itertools.pairwise(ends.tolist()):
-        padded = F.pad(x[start:end].t(), (d_conv - 1, 0))
-        results.append(torch.conv1d(padded[None], weight[:, None], bias, groups=d_inner)[0].t())
-    return F.silu(torch.cat(results))
+    return kernel_cases.one_by_one(*tensors, ends)
+
+
+def conv_inputs(d_inner: int, d_conv: int) -> list[Tensor]:
+    tensors = kernel_cases.randn((sum(FEW), d_inner), (d_inner, d_conv), (d_inner,))
+    return [tensor.to(DEVICE) for tensor in tensors]
 
 
 def convolve(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
     return convolution.causal_conv1d_silu_triton(*tensors, ends)
-
-
-def conv_inputs(d_inner: int, d_conv: int) -> list[Tensor]:
-    random = torch.Generator().manual_seed(0)
-    shapes = [(sum(FEW), d_inner), (d_inner, d_conv), (d_inner,)]
-    return [torch.randn(*shape, generator=random).to(DEVICE) for shape in shapes]
 
 
 @pytest.mark.parametrize(("d_inner", "d_conv"), [(1, 4), (70, 1), (7, 4), (3, 6)])

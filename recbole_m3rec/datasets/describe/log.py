@@ -12,8 +12,11 @@ from recbole_m3rec.atomic.k_core import k_core, n_identical, n_repeated
 
 @dataclass(frozen=True)
 class LogSummary:
-    """Interactions in numbers; ``lengths`` of the histories and ``popularity`` of the items,
-    ascending, int64.
+    """Interactions in numbers.
+
+    Attributes:
+        lengths: of the histories, ascending, int64.
+        popularity: interactions of each item, ascending, int64.
     """
 
     lengths: np.ndarray

@@ -6,56 +6,48 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library, selective_scan
-from tests.ops.cpu_scan_cases import NAMES, compiled, inputs, raw_inputs, with_gradients
+from tests.ops.kernel_cases import NAMES, compiled_scan, scan_inputs
 
 built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-@pytest.mark.parametrize("last_only", [False, True])
-def test_the_operator_obeys_the_rules_of_torch_library(last_only: bool) -> None:
-    tensors, ends = inputs([5, 2, 9], 4, 3)
-    leaves = [tensor.requires_grad_() for tensor in tensors]
-    torch.library.opcheck(selective_scan._scan, (*leaves, ends, last_only, None, None))
-    tensors, ends = raw_inputs([5, 2, 9], last_only)
-    *six, dt_bias, z = [tensor.requires_grad_() for tensor in tensors]
-    torch.library.opcheck(selective_scan._scan, (*six, ends, last_only, dt_bias, z))
-
-
 def test_torch_compile_takes_it_whole() -> None:
-    tensors, ends = inputs([5, 2, 9], 4, 3)
-    whole = torch.compile(compiled, backend="aot_eager", fullgraph=True)
-    found, expected = with_gradients(whole, tensors, ends), with_gradients(compiled, tensors, ends)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    tensors, ends = scan_inputs([5, 2, 9], 4, 3)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    whole = torch.compile(compiled_scan, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (whole, compiled_scan):
+        y = function(leaves, ends)
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize(
-    "ends",
-    [
-        [0, 5, 16],  # ends early
-        [0, 5, 18],  # beyond the last token
-        [1, 5, 17],  # starts late
-        [0, 5, 5, 17],  # an empty sequence
-        [0, 9, 5, 17],  # goes back
-    ],
-)
-def test_unsound_sequences_are_refused(ends: list[int]) -> None:
-    tensors, _ = inputs([17])
-    with pytest.raises(ValueError, match="cu_seqlens"):
-        compiled(tensors, torch.tensor(ends, dtype=torch.int32))
+def test_unsound_sequences_are_refused() -> None:
+    tensors, _ = scan_inputs([17])
+    early, beyond, late, empty, back = (
+        [0, 5, 16],
+        [0, 5, 18],
+        [1, 5, 17],
+        [0, 5, 5, 17],
+        [0, 9, 5, 17],
+    )
+    for ends in (early, beyond, late, empty, back):
+        with pytest.raises(ValueError, match="cu_seqlens"):
+            compiled_scan(tensors, torch.tensor(ends, dtype=torch.int32))
 
 
 def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
-    tensors, ends = inputs([17])
+    tensors, ends = scan_inputs([17])
     for i, name in enumerate(NAMES):
         cut = [tensor[:-1] if j == i else tensor for j, tensor in enumerate(tensors)]
         with pytest.raises(ValueError, match="expected" if name == "x" else f"^{name}: expected"):
-            compiled(cut, ends)
+            compiled_scan(cut, ends)
         whole = [tensor.double() if j == i else tensor for j, tensor in enumerate(tensors)]
         with pytest.raises(ValueError, match=f"^{name}: expected float32"):
-            compiled(whole, ends)
+            compiled_scan(whole, ends)
     with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
-        compiled(tensors, ends.long())
+        compiled_scan(tensors, ends.long())
     with pytest.raises(ValueError, match="^dt_bias: expected"):
         selective_scan.selective_scan_cpu(*tensors, ends, dt_bias=torch.zeros(3))
     with pytest.raises(ValueError, match="^z: expected"):

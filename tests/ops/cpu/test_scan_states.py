@@ -7,17 +7,16 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.cpu_scan_cases import ends_of, inputs, raw_inputs
+from tests.ops.kernel_cases import ends_of, raw_scan_inputs, scan_inputs
 
 built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-@pytest.mark.parametrize("d_state", [1, 5, 16, 33])
-@pytest.mark.parametrize("d_inner", [3, 32])
+@pytest.mark.parametrize(("d_inner", "d_state"), [(3, 1), (32, 5), (3, 16), (32, 33)])
 def test_steps_on_kept_states_continue_a_scan(kernels: str, d_inner: int, d_state: int) -> None:
     lengths = [7, 60, 2]
-    tensors, ends = inputs(lengths, d_inner, d_state)
+    tensors, ends = scan_inputs(lengths, d_inner, d_state)
     expected, last_state = selective_scan.selective_scan_states_cpu(*tensors, ends)
     state = torch.zeros_like(last_state)
     x, dt, A, B, C, D = tensors
@@ -32,7 +31,7 @@ def test_steps_on_kept_states_continue_a_scan(kernels: str, d_inner: int, d_stat
 
 
 def test_steps_take_softplus_and_gate_too(kernels: str) -> None:
-    (x, raw, A, B, C, D, bias, z), ends = raw_inputs([1] * 5)
+    (x, raw, A, B, C, D, bias, z), ends = raw_scan_inputs([1] * 5)
     expected, last_state = selective_scan.selective_scan_states_cpu(
         x, raw, A, B, C, D, ends, dt_bias=bias, z=z
     )
@@ -44,7 +43,7 @@ def test_steps_take_softplus_and_gate_too(kernels: str) -> None:
 
 def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
     lengths, cut = [60, 31, 100], [50, 1, 20]
-    tensors, ends = inputs(lengths)
+    tensors, ends = scan_inputs(lengths)
     whole, last_state = selective_scan.selective_scan_states_cpu(*tensors, ends)
     starts = ends[:-1].tolist()
     rest = [length - c for length, c in zip(lengths, cut, strict=True)]

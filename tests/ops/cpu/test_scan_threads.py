@@ -12,10 +12,14 @@ from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library as cpu_library
 from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.cpu_scan_cases import RAGGED, compiled, inputs, with_gradients
+from tests.ops.kernel_cases import RAGGED, compiled_scan, scan_inputs, with_gradients
 
 built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
+
+
+def found(tensors: Sequence[Tensor], ends: Tensor) -> list[Tensor]:
+    return with_gradients(lambda *leaves: compiled_scan(leaves, ends), tensors)
 
 
 @pytest.fixture
@@ -27,26 +31,12 @@ def own_threads() -> Iterator[None]:
     library.m3rec_use_openmp(cpu_library.openmp_of_torch())
 
 
-@pytest.mark.parametrize("lengths", [RAGGED * 6, [300], [1], [500, 2, 2, 1]])
-@pytest.mark.parametrize("last_only", [False, True])
-def test_any_number_of_threads_gives_the_same_bits(
-    kernels: str, threads: None, lengths: list[int], last_only: bool
-) -> None:
-    tensors, ends = inputs(lengths, 70, 6)
-    results = []
-    for n_threads in (1, 2, 3, 64, 2):
-        torch.set_num_threads(n_threads)
-        results.append(with_gradients(compiled, tensors, ends, last_only))
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
 def test_own_threads_give_the_same_bits_as_those_of_torch(threads: None, own_threads: None) -> None:
-    tensors, ends = inputs(RAGGED * 6, 70, 6)
+    tensors, ends = scan_inputs(RAGGED * 6, 70, 6)
     results = []
     for n_threads in (1, 4):
         torch.set_num_threads(n_threads)
-        results += [with_gradients(compiled, tensors, ends) for _ in range(20)]
+        results += [found(tensors, ends) for _ in range(20)]
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -58,14 +48,14 @@ def test_python_threads_may_call_at_once(
     if not of_torch:
         request.getfixturevalue("own_threads")
     torch.set_num_threads(2)
-    problems = [inputs(RAGGED * 3, 40, 6, seed) for seed in range(4)]
-    expected = [with_gradients(compiled, *problem) for problem in problems]
+    problems = [scan_inputs(RAGGED * 3, 40, 6, seed) for seed in range(4)]
+    expected = [found(*problem) for problem in problems]
     wrong: list[int] = []
 
     def work(i: int) -> None:
         for _ in range(10):
-            found = with_gradients(compiled, *problems[i])
-            if not all(torch.equal(a, b) for a, b in zip(found, expected[i], strict=True)):
+            got = found(*problems[i])
+            if not all(torch.equal(a, b) for a, b in zip(got, expected[i], strict=True)):
                 wrong.append(i)
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(len(problems))]
@@ -80,7 +70,9 @@ def test_python_threads_may_call_at_once(
 def _forward_in_child(
     tensors: Sequence[Tensor], ends: Tensor, results: multiprocessing.Queue[list[list[float]]]
 ) -> None:
-    results.put(compiled(tensors, ends).tolist())  # and nothing else: torch may hang after a fork
+    results.put(
+        compiled_scan(tensors, ends).tolist()
+    )  # and nothing else: torch may hang after a fork
 
 
 @pytest.mark.skipif(
@@ -94,8 +86,8 @@ def test_a_forked_child_can_call_too(
     if not of_torch:
         request.getfixturevalue("own_threads")
     torch.set_num_threads(2)
-    tensors, ends = inputs(RAGGED * 6, 70, 6)
-    expected = compiled(tensors, ends).tolist()
+    tensors, ends = scan_inputs(RAGGED * 6, 70, 6)
+    expected = compiled_scan(tensors, ends).tolist()
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[list[list[float]]] = context.Queue()
     child = context.Process(target=_forward_in_child, args=(tensors, ends, results))
@@ -106,4 +98,4 @@ def test_a_forked_child_can_call_too(
         assert child.exitcode == 0
     finally:
         child.kill()
-    assert compiled(tensors, ends).tolist() == expected
+    assert compiled_scan(tensors, ends).tolist() == expected

@@ -1,0 +1,326 @@
+"""The compiled kernels as a table: how each is called, what is exact, and the shapes that matter.
+
+A case is (kernel, shape). Shapes are chosen so that every length, width and option stands in one,
+on both sides of the bounds at which kernels change course, and most pairs of them together.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.network.mamba import MambaBlock, MambaState
+from recbole_m3rec.ops import dropout as dropout_ops
+from recbole_m3rec.ops import dropout_layer_norm, gelu_dropout
+from recbole_m3rec.ops.cpu import causal_conv1d, linear, selective_scan
+from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
+from recbole_m3rec.ops.softmax_loss import softmax_loss_
+
+RAGGED = [3, 1, 47, 5, 28, 29, 57, 48, 49, 2, 90]
+NAMES = ("x", "dt", "A", "B", "C", "D")
+EPS = 1e-12
+
+Tensors = list[Tensor | None]
+
+
+def ends_of(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+
+
+def randn(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator) for shape in shapes]
+
+
+def with_gradients(function: Callable[..., Tensor], tensors: Sequence[Tensor | None]) -> Any:
+    """The function's result and the gradients of a fixed random weighting of it."""
+    leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    y = function(*leaves)
+    (weights,) = randn(tuple(y.shape), seed=1)
+    needed = [leaf for leaf in leaves if leaf is not None]
+    return [y.detach(), *torch.autograd.grad(y, needed, weights.to(y))]
+
+
+def scan_inputs(
+    lengths: Sequence[int], d_inner: int = 37, d_state: int = 8, seed: int = 0
+) -> tuple[list[Tensor], Tensor]:
+    """Random x, dt, A, B, C, D of plausible sizes, and cu_seqlens."""
+    n = sum(lengths)
+    channels, states = (n, d_inner), (n, d_state)
+    shapes = (channels, (d_inner, d_state), channels, states, states, (d_inner,))
+    dt, A, x, B, C, D = randn(*shapes, seed=seed)
+    A = -torch.arange(1.0, d_state + 1) * (A * 0.3).exp()
+    return [x, F.softplus(dt - 1), A, B, C, D], ends_of(lengths)
+
+
+def raw_scan_inputs(lengths: Sequence[int], last_only: bool = False) -> tuple[list[Tensor], Tensor]:
+    """The same with dt before its softplus, its bias, and z."""
+    (x, dt, *others), ends = scan_inputs(lengths)
+    raw, bias, z = randn(
+        tuple(dt.shape),
+        (dt.shape[1],),
+        (len(lengths) if last_only else len(x), dt.shape[1]),
+        seed=2,
+    )
+    return [x, 4 * raw - 2, *others, bias, 4 * z], ends
+
+
+def scan_loop(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+    """The recurrence, one step of one sequence at a time; softplus and gate where there are 8."""
+    x, dt, A, B, C, D, *more = tensors
+    dt = F.softplus(dt + more[0]) if more else dt
+    rows = []
+    for start, end in itertools.pairwise(ends.tolist()):
+        state = torch.zeros_like(A)
+        for t in range(start, end):
+            state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
+            if not last_only or t == end - 1:
+                rows.append(state @ C[t] + D * x[t])
+    return torch.stack(rows) * F.silu(more[1]) if more else torch.stack(rows)
+
+
+def compiled_scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+    return selective_scan.selective_scan_cpu(*tensors[:6], ends, last_only, *tensors[6:])
+
+
+def one_by_one(x: Tensor, weight: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
+    d_inner, d_conv = weight.shape
+    results = []
+    for start, end in itertools.pairwise(ends.tolist()):
+        padded = F.pad(x[start:end].t(), (d_conv - 1, 0))
+        results.append(torch.conv1d(padded[None], weight[:, None], bias, groups=d_inner)[0].t())
+    return F.silu(torch.cat(results))
+
+
+def mask(like: Tensor, p: float) -> Tensor:
+    """What dropout multiplies by, after the same seed."""
+    torch.manual_seed(7)
+    return dropout_ops.dropout(torch.ones(like.shape), p).to(like.dtype)
+
+
+def seeded(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    torch.manual_seed(7)
+    return function(*arguments)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel.
+
+    Attributes:
+        inputs: its tensors and the rest of its arguments, for a shape.
+        run: the kernel, of both.
+        exact: the same by PyTorch, which is given float64.
+        shapes: see above; the last is large enough for several threads.
+        tolerance: relative to the largest value of each tensor, or to ``floor``.
+        operator: the custom operator and its arguments, for torch's own checks.
+        results: results and gradients of ``run`` or ``exact``.
+    """
+
+    inputs: Callable[..., tuple[Tensors, tuple[Any, ...]]]
+    run: Callable[..., Any]
+    exact: Callable[..., Any]
+    shapes: tuple[tuple[Any, ...], ...]
+    tolerance: float
+    floor: float = 1.0
+    operator: Callable[..., tuple[Any, tuple[Any, ...]]] | None = None
+    results: Callable[..., list[Tensor]] = with_gradients
+
+    def found(self, tensors: Tensors, rest: tuple[Any, ...]) -> list[Tensor]:
+        return self.results(lambda *leaves: self.run(*leaves, *rest), tensors)
+
+    def expected(self, tensors: Tensors, rest: tuple[Any, ...]) -> list[Tensor]:
+        doubles = [None if t is None else t.double() for t in tensors]
+        return self.results(lambda *leaves: self.exact(*leaves, *rest), doubles)
+
+
+def _conv(lengths: list[int], d_inner: int, d_conv: int) -> tuple[Tensors, tuple[Any, ...]]:
+    return randn((sum(lengths), d_inner), (d_inner, d_conv), (d_inner,)), (ends_of(lengths),)
+
+
+def _scan(
+    lengths: list[int], d_inner: int, d_state: int, last_only: bool
+) -> tuple[Tensors, tuple[Any, ...]]:
+    if d_state == 0:  # with softplus and gate
+        tensors, ends = raw_scan_inputs(lengths, last_only)
+    else:
+        tensors, ends = scan_inputs(lengths, d_inner, d_state)
+    return tensors, (ends, last_only)
+
+
+def _linear(n: int, n_in: int, n_out: int, bias: bool) -> tuple[Tensors, tuple[Any, ...]]:
+    x, weight, b = randn((n, n_in), (n_out, n_in), (n_out,))
+    return [x, weight, b if bias else None], ()
+
+
+def _gelu(shape: tuple[int, int], p: float) -> tuple[Tensors, tuple[Any, ...]]:
+    return [3 * randn(shape)[0]], (p,)
+
+
+def _norm(n: int, width: int, residual: bool, p: float) -> tuple[Tensors, tuple[Any, ...]]:
+    x, other, weight, bias = randn((n, width), (n, width), (width,), (width,))
+    return [x, other if residual else None, weight + 1, bias], (p,)
+
+
+def _dropped_norm(x: Tensor, other: Tensor | None, w: Tensor, b: Tensor, p: float) -> Tensor:
+    h = x * mask(x, p) if other is None else x * mask(x, p) + other
+    return F.layer_norm(h, (x.shape[-1],), w, b, EPS)
+
+
+def _softmax(rows: int, columns: int, scale: float) -> tuple[Tensors, tuple[Any, ...]]:
+    targets = torch.randint(columns, (rows,), generator=torch.Generator().manual_seed(rows))
+    return [scale * randn((rows, columns))[0]], (targets,)
+
+
+def _softmax_exact(logits: Tensor, targets: Tensor) -> list[Tensor]:
+    leaf = logits.detach().requires_grad_()
+    losses = F.cross_entropy(leaf, targets, reduction="none")
+    return [losses.detach(), *torch.autograd.grad(losses.sum(), leaf)]
+
+
+def _softmax_run(logits: Tensor, targets: Tensor) -> list[Tensor]:
+    slope = logits.clone()
+    return [softmax_loss_(slope, targets, wants_gradient=True), slope]
+
+
+def block_of(
+    hidden_size: int = 64, d_state: int = 32, d_conv: int = 4, expand: int = 2
+) -> MambaBlock:
+    torch.manual_seed(1)
+    block = MambaBlock(hidden_size, d_state, d_conv, expand, scan_backend="cpu")
+    with torch.no_grad():
+        block.D.uniform_(-1, 1)
+        block.dt_proj.bias.add_(2.0)
+    return block
+
+
+def step_inputs(block: MambaBlock, n: int) -> list[Tensor]:
+    """A token, and the window and the scan's state before it."""
+    zeros = block.initial_state(n)
+    h = (n, block.in_proj.weight.shape[1])
+    return randn(h, tuple(zeros.window.shape), tuple(zeros.ssm.shape), seed=2)
+
+
+def step(h: Tensor, window: Tensor, ssm: Tensor, block: MambaBlock) -> list[Tensor]:
+    assert supports_step(h, block._weights())
+    out, after = block.step(h, MambaState(window, ssm))
+    return [out, *after]
+
+
+def step_in_parts(h: Tensor, window: Tensor, ssm: Tensor, block: MambaBlock) -> list[Tensor]:
+    double = copy.deepcopy(block).double()
+    double.scan_backend = "reference"
+    out, after = double.step(h, MambaState(window, ssm))
+    return [out, *after]
+
+
+def _step(n: int, *sizes: int) -> tuple[Tensors, tuple[Any, ...]]:
+    block = block_of(*sizes)
+    return list(step_inputs(block, n)), (block,)
+
+
+def _called(function: Callable[..., list[Tensor]], tensors: Tensors) -> list[Tensor]:
+    return function(*tensors)
+
+
+KERNELS = {
+    "causal_conv1d": Kernel(
+        _conv,
+        causal_conv1d.causal_conv1d_silu_cpu,
+        one_by_one,
+        (
+            *(([1], 1, 1), ([1], 16, 4), ([2000], 37, 2), ([1] * 300, 16, 3), ([1] * 300, 1, 7)),
+            *(([3, 1, 70, 2, 64], 16, 1), ([3, 1, 70, 2, 64], 1, 2), (RAGGED * 5, 37, 7)),
+            *((RAGGED, 16, 4), (RAGGED * 3, 37, 4)),
+        ),
+        2e-6,
+        operator=lambda *tensors: (causal_conv1d._convolve, tensors),
+    ),
+    "selective_scan": Kernel(
+        _scan,
+        lambda *leaves: compiled_scan(leaves[:-2], *leaves[-2:]),
+        lambda *leaves: scan_loop(leaves[:-2], *leaves[-2:]),
+        (
+            *((RAGGED, 1, 8, False), (RAGGED, 7, 5, True), (RAGGED, 16, 3, False)),
+            *(
+                (RAGGED, 64, 2, True),
+                ([4, 33, 1, 60], 18, 1, True),
+                ([4, 33, 1, 60], 18, 16, False),
+            ),
+            *(([4, 33, 1, 60], 18, 17, True), ([4, 33, 1, 60], 18, 32, False)),
+            *(
+                ([4, 33, 1, 60], 18, 64, True),
+                ([211], 40, 24, False),
+                ([500, 2, 2, 1], 37, 6, True),
+            ),
+            *(([length], 40, 24, False) for length in (1, 2, 27, 28, 29, 48, 49, 56, 57)),
+            *((RAGGED, 37, 0, False), (RAGGED, 37, 0, True), (RAGGED * 2, 70, 6, False)),
+        ),
+        5e-6,
+        floor=1e-30,
+        operator=lambda *t: (selective_scan._scan, (*t[:6], *t[-2:], *(t[6:-2] or (None, None)))),
+    ),
+    "linear": Kernel(
+        _linear,
+        linear._linear,
+        F.linear,
+        (
+            *((300, 64, 256, True), (193, 256, 64, False), (1, 16, 1, True), (7, 16, 3, False)),
+            *((400, 128, 68, True), (1000, 32, 17, False), (0, 16, 4, True), (97, 512, 64, False)),
+            *((300, 1, 16, True), (193, 7, 48, False)),  # in is no multiple of 16, out is
+            *((2500, 16, 100, True), (3001, 4, 128, True), (3001, 64, 68, False)),
+        ),
+        3e-6,
+        operator=lambda *tensors: (linear._linear, tensors),
+    ),
+    "gelu_dropout": Kernel(
+        _gelu,
+        lambda x, p: seeded(gelu_dropout.gelu_dropout, x, p),
+        lambda x, p: F.gelu(x) * mask(x, p),
+        (((0, 3), 0.5), ((1, 1), 0.1), ((3, 7), 0.5), ((17, 256), 0.1), ((301, 257), 0.3)),
+        1e-6,
+        operator=lambda x, p: (gelu_dropout._gelu_dropout, (x, dropout_ops.new_seed(), 30000)),
+    ),
+    "dropout_layer_norm": Kernel(
+        _norm,
+        lambda x, other, w, b, p: seeded(dropout_layer_norm.dropout_norm, x, other, p, w, b, EPS),
+        _dropped_norm,
+        (
+            *((1, 64, True, 0.0), (300, 64, False, 0.4), (33, 37, True, 0.4), (5, 2, False, 0.0)),
+            *((7, 200, True, 0.4), (50, 16, False, 0.4), (2, 1000, True, 0.0), (0, 8, True, 0.4)),
+            *((5000, 37, True, 0.3), (5000, 64, False, 0.0)),
+        ),
+        2e-6,
+        operator=lambda *t: (
+            dropout_layer_norm._dropout_norm,
+            (*t[:4], dropout_ops.new_seed(), 30000 if t[4] else 65536, EPS),
+        ),
+    ),
+    "softmax_loss": Kernel(
+        _softmax,
+        _softmax_run,
+        _softmax_exact,
+        (
+            *((5, 1, 3.0), (5, 3, 1e-6), (5, 16, 100.0), (5, 17, 1e30), (5, 2047, 3.0)),
+            *((5, 2049, 1e-6), (5, 12_101, 100.0), (5, 12_101, 1e30), (0, 4, 1.0), (13, 5003, 3.0)),
+        ),
+        1e-6,
+        floor=1e-30,
+        results=_called,
+    ),
+    "block_step": Kernel(
+        _step,
+        step,
+        step_in_parts,
+        ((1, 64, 32, 4, 2), (3, 20, 5, 2, 2), (MOST_ROWS, 7, 1, 1, 1), (MOST_ROWS, 48, 17, 3, 3)),
+        5e-6,
+        results=_called,
+    ),
+}

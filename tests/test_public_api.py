@@ -1,0 +1,64 @@
+"""What ``recbole_m3rec.__all__`` promises: every name is documented, and its example runs."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import recbole_m3rec
+from recbole_m3rec.compare import compare
+
+OPTIONS = doctest.NORMALIZE_WHITESPACE
+PUBLIC = {
+    **{name: getattr(recbole_m3rec, name) for name in recbole_m3rec.__all__ if name[0] != "_"},
+    "compare": compare,
+}
+
+
+def examples_of(name: str, public: Any) -> list[doctest.DocTest]:
+    module = sys.modules[public.__module__]
+    return [test for test in doctest.DocTestFinder().find(public, name, module) if test.examples]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "compare" else []) for n in PUBLIC]
+)
+def test_every_public_name_has_an_example_that_runs(name: str) -> None:
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    tests = examples_of(name, PUBLIC[name])
+    assert tests, f"{name} has no example"
+    report: list[str] = []
+    for test in tests:
+        runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+
+
+def test_an_example_that_is_wrong_is_noticed() -> None:
+    test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
+    assert doctest.DocTestRunner().run(test, out=lambda _: None).failed == 1
+
+
+def test_public_names_are_sorted_and_listed_by_dir() -> None:
+    assert recbole_m3rec.__all__ == sorted(recbole_m3rec.__all__)
+    assert set(recbole_m3rec.__all__) <= set(dir(recbole_m3rec))
+
+
+def test_a_name_that_is_not_public_is_an_error() -> None:
+    for module in (recbole_m3rec, recbole_m3rec.compare):
+        with pytest.raises(AttributeError, match="has no attribute 'recommend_magically'"):
+            _ = module.recommend_magically
+
+
+def test_features_and_network_are_used_without_recbole() -> None:
+    program = (
+        "import sys\nfrom recbole_m3rec import M3RecNetwork, align, pack, read_features\n"
+        "print('recbole' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
