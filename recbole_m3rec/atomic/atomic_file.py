@@ -42,9 +42,7 @@ def read_header(
             one character.
     """
     if len(separator) != 1:
-        raise AtomicFileError(
-            f"{path}: field_separator must be one character, found {separator!r}"
-        )
+        raise AtomicFileError(f"{path}: field_separator must be one character, found {separator!r}")
     line = next(_lines(path, encoding), "").rstrip("\n")
     _check_characters(path, 1, line, encoding)
     types: dict[str, str] = {}
@@ -118,7 +116,8 @@ def read_columns(
 
 def lines_of_rows(path: Path, rows: Sequence[int], encoding: str | None = "utf-8") -> list[int]:
     """Return the line numbers of rows, which count from 0 and from the line after the header."""
-    wanted, found, row = set(rows), {}, -1
+    found: dict[int, int] = {}
+    wanted, row = set(rows), -1
     for number, line in enumerate(_lines(path, encoding), start=1):
         row += bool(line.rstrip("\n")) and number > 1
         if number > 1 and row in wanted:

@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from recbole_m3rec.atomic.atomic_file import AtomicFileError, lines_of_rows, name_lines
 
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _INTEGER = r"^-?\d{1,18}$"
 
 # Two decimals of at most this many characters are equal as float64 only where they are equal.
 _FLOAT64_CHARACTERS = 15
+
+
+CONVERT = (
+    "Dates are converted by pandas.to_datetime(column).astype('datetime64[s]').astype('int64'), or "
+    "by dataset_scripts/generic.py, which reads logs with times of any format"
+)
+_LINES_SHOWN = 5
+
+
+class TimesError(AtomicFileError):
+    """The times of an ``.inter`` file cannot be put in order."""
+
+
+def check_times(
+    path: Path, field: str, strings: pa.ChunkedArray, encoding: str | None = "utf-8"
+) -> None:
+    """Raise where a row's time cannot be ordered.
+
+    Args:
+        path: the file, for its line numbers.
+        field: name of the times.
+        strings: the times as they stand in the file, ``[n]``.
+        encoding: of the file.
+
+    Raises:
+        TimesError: a time is missing, infinite, too large or no number; lines and counts are named.
+    """
+    parts = []
+    for kind, rows in unusable_times(strings).items():
+        lines = lines_of_rows(path, rows[:_LINES_SHOWN].tolist(), encoding)
+        first = f", the first {strings[int(rows[0])].as_py()[:40]!r}" if kind != "missing" else ""
+        parts.append(f"{len(rows):,} {kind} ({name_lines(lines, len(rows))}{first})")
+    if parts:
+        raise TimesError(
+            f"{path}: of {len(strings):,} times in {field}, {' and '.join(parts)}. Expected a"
+            " finite number in every row, such as seconds since 1970: a row without a time has no"
+            f" place in a history. Correct these rows or leave them out. {CONVERT}"
+        )
 
 
 def unusable_times(strings: pa.ChunkedArray) -> dict[str, np.ndarray]:
@@ -31,9 +72,7 @@ def unusable_times(strings: pa.ChunkedArray) -> dict[str, np.ndarray]:
         "infinite": pc.match_substring_regex(words, r"^[+-]?inf(inity)?$"),
     }
     is_number = pc.match_substring_regex(strings, _NUMBER)
-    kinds["no number"] = pc.invert(
-        pc.or_(is_number, pc.or_(kinds["missing"], kinds["infinite"]))
-    )
+    kinds["no number"] = pc.invert(pc.or_(is_number, pc.or_(kinds["missing"], kinds["infinite"])))
     if pc.any(pc.match_substring_regex(words, "e|.{19}")).as_py():  # may exceed float32
         with np.errstate(over="ignore"):
             values = np.array([float(word) for word in strings.filter(is_number).to_pylist()])

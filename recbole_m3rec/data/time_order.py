@@ -17,25 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbole_m3rec.atomic.atomic_file import (
-    AtomicFileError,
-    lines_of_rows,
-    name_lines,
-    read_columns,
-    read_header,
-)
-from recbole_m3rec.atomic.exact_times import exact_order, unusable_times
+from recbole_m3rec.atomic.atomic_file import read_columns, read_header
+from recbole_m3rec.atomic.exact_times import CONVERT, TimesError, check_times, exact_order
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import expected_one_of
 
 KEY = "time_order"
 ORDERS = ("exact", "recbole")
-
-_LINES_SHOWN = 5
-
-
-class TimesError(AtomicFileError):
-    """The times of an ``.inter`` file cannot be put in order."""
 
 
 def install() -> None:
@@ -127,31 +115,8 @@ def read_order(path: Path, dataset: Any) -> np.ndarray | None:
             f" seconds since 1970. {CONVERT}"
         )
     [strings] = read_columns(path, [field], config["field_separator"], config["encoding"])
-    unusable = unusable_times(strings)
-    if unusable:
-        raise TimesError(_describe(path, field, strings, unusable, config["encoding"]))
+    check_times(path, field, strings, config["encoding"])
     return exact_order(strings)
-
-
-CONVERT = (
-    "Dates are converted by pandas.to_datetime(column).astype('datetime64[s]').astype('int64'), or "
-    "by dataset_scripts/generic.py, which reads logs with times of any format"
-)
-
-
-def _describe(
-    path: Path, field: str, strings: Any, unusable: dict[str, np.ndarray], encoding: str | None
-) -> str:
-    parts = []
-    for kind, rows in unusable.items():
-        lines = lines_of_rows(path, rows[:_LINES_SHOWN].tolist(), encoding)
-        first = f", the first {strings[int(rows[0])].as_py()[:40]!r}" if kind != "missing" else ""
-        parts.append(f"{len(rows):,} {kind} ({name_lines(lines, len(rows))}{first})")
-    return (
-        f"{path}: of {len(strings):,} times in {field}, {' and '.join(parts)}. Expected a finite"
-        " number in every row, such as seconds since 1970: a row without a time has no place in a"
-        f" history. Correct these rows or leave them out. {CONVERT}"
-    )
 
 
 def put_in_order(dataset: Any) -> None:

@@ -76,9 +76,7 @@ def read_frame(
         AtomicFileError: the file is not in the atomic format, or a float is no number.
     """
     path = Path(filepath)
-    columns = read_columns(
-        path, [head.partition(":")[0] for head in usecols], delimiter, encoding
-    )
+    columns = read_columns(path, [head.partition(":")[0] for head in usecols], delimiter, encoding)
     frame = {}
     for head, strings in zip(usecols, columns, strict=True):
         is_missing = np.asarray(pc.is_in(strings, value_set=READ_AS_MISSING))
