@@ -87,7 +87,7 @@ def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(
 
 
 def test_ids_with_quotes_are_written_and_read_back(tmp_path: Path) -> None:
-    ids = ['"', '"a', 'a"b', '""', "'", 'a "b" c', "é\u2028"]
+    ids = ['"', '"a', 'a"b', '""', "'", 'a "b" c', "é\u2028x"]
     quoted = ['"' + name.replace('"', '""') + '"' for name in ids]
     rows = [f"{user},{item},2024-01-0{k + 1}\n" for user in quoted for k, item in enumerate(quoted)]
     result = prepare(
