@@ -105,12 +105,12 @@ def read_columns(
             ),
         )
     except (pa.ArrowInvalid, UnicodeError) as error:
-        if not _find_fault(path, names, separator, encoding):  # a header alone
+        if not check_lines(path, names, separator, encoding):  # a header alone
             return [pa.chunked_array([pa.array([], pa.string())]) for _ in fields]
         raise AtomicFileError(f"{path}: cannot be read ({error})") from error
     columns = [table[field] for field in fields]
     if any(pc.any(pc.match_substring(column, "\0")).as_py() for column in columns):
-        _find_fault(path, names, separator, encoding)
+        check_lines(path, names, separator, encoding)
     return columns
 
 
@@ -165,8 +165,14 @@ def _check_characters(path: Path, number: int, line: str, encoding: str | None) 
         )
 
 
-def _find_fault(path: Path, names: list[str], separator: str, encoding: str | None) -> int:
-    """Return the number of rows, or raise for the first line that is none."""
+def check_lines(
+    path: Path, names: Sequence[str], separator: str = "\t", encoding: str | None = "utf-8"
+) -> int:
+    """Return the number of rows, or raise for the first line that is none.
+
+    Raises:
+        AtomicFileError: a line is binary, in another encoding, or has another number of fields.
+    """
     ragged: list[tuple[int, int]] = []
     n_rows = 0
     for number, line in enumerate(_lines(path, encoding), start=1):

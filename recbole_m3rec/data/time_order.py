@@ -182,6 +182,6 @@ def restore_times(dataset: Any, values: torch.Tensor) -> None:
     feat = dataset.inter_feat
     for field in (dataset.time_field, dataset.time_field + dataset.config["LIST_SUFFIX"]):
         if field in feat:
-            ranks = feat[field]
+            ranks = feat[field].to(torch.int32)  # some of RecBole's models make float lists
             feat.interaction[field] = values.index_select(0, ranks.flatten()).view(ranks.shape)
     dataset._time_ranks, dataset._building = None, False

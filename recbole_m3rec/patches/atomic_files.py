@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from recbole_m3rec.atomic.atomic_file import (
     AtomicFileError,
+    check_lines,
     lines_of_rows,
     name_lines,
     read_columns,
@@ -40,12 +41,15 @@ def read_without_quotes() -> None:
 
     @wrap(Dataset, "_load_feat")
     def load(original: Callable[..., Any], self: Any, filepath: Any, source: Any) -> Any:
-        encoding = self.config["encoding"]
-        read_header(Path(filepath), self.config["field_separator"], encoding)
+        encoding, separator = self.config["encoding"], self.config["field_separator"]
+        header = read_header(Path(filepath), separator, encoding)
         self.config["encoding"] = text_encoding(encoding)
         try:
             with silent_about_copies():  # RecBole fills blanks, of which none are left
                 return original(self, filepath, source)
+        except UnicodeDecodeError:  # RecBole reads ahead when it looks at the header
+            check_lines(Path(filepath), list(header), separator, encoding)
+            raise
         finally:
             self.config["encoding"] = encoding
 
@@ -77,7 +81,7 @@ def read_frame(
     """
     path = Path(filepath)
     columns = read_columns(path, [head.partition(":")[0] for head in usecols], delimiter, encoding)
-    frame = {}
+    frame: dict[str, Any] = {}
     for head, strings in zip(usecols, columns, strict=True):
         is_missing = np.asarray(pc.is_in(strings, value_set=READ_AS_MISSING))
         if dtype[head] is np.float64:
@@ -85,7 +89,7 @@ def read_frame(
             continue
         values = np.array(strings.to_pylist(), dtype=object)
         values[is_missing] = "" if head.endswith("_seq") else np.nan
-        frame[head] = values
+        frame[head] = pd.Series(values, dtype=object)
     return pd.DataFrame(frame)
 
 
