@@ -11,6 +11,7 @@ from recbole.data import create_dataset
 from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.time_order import users_in_another_order
+from recbole_m3rec.quick_start.checkpoints import read_saved_run
 from recbole_m3rec.quick_start.recommend import Histories
 
 ALL = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
@@ -214,3 +215,13 @@ def test_times_that_have_no_order_are_refused(make_config, tmp_path, model, text
 def test_another_value_of_time_order_is_refused(make_config):
     with pytest.raises(ConfigurationError, match="time_order must be one of exact, recbole, found"):
         make_config(time_order="exakt")
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_keeps_recboles_order(trained):
+    path = trained("SASRec")
+    content = torch.load(path, weights_only=False)
+    assert read_saved_run(path).settings["time_order"] == "exact"
+    for values in (content["config"].internal_config_dict, content["config"].final_config_dict):
+        del values["time_order"]
+    torch.save(content, path)
+    assert read_saved_run(path).settings["time_order"] == "recbole"
