@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from recbole_m3rec.config.layers import OWN_MODELS
-from recbole_m3rec.patches import checkpoints, libraries, runs, tables
+from recbole_m3rec.patches import atomic_files, checkpoints, libraries, runs, tables
 
 # RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
 MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
@@ -19,7 +19,7 @@ PATCHES = (
     libraries.restore_dok_update,
     libraries.draw_trials_as_hyperopt_does,
     tables.fill_blanks_by_assignment,
-    tables.read_text_as_objects,
+    atomic_files.read_without_quotes,
     tables.measure_lists_one_by_one,
     tables.keep_order_of_equal_times,
     checkpoints.read_whole_checkpoints,
@@ -58,13 +58,14 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers
-    from recbole_m3rec.data import cache
+    from recbole_m3rec.data import cache, time_order
     from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
     from recbole_m3rec.trainer import distributed, learning_rate, pretraining
 
     register_models()
     register_dataset()
     layers.install()
+    time_order.install()
     cache.install()
     distributed.install()
     nan_checks.install()

@@ -167,6 +167,7 @@ def test_the_preset_is_what_the_released_program_does() -> None:
         **{key: PROTOCOL[key] for key in PUBLISHED_TRAINING},
         "weight_decay": 0.0,
         "lr_scheduler": "none",
+        "time_order": "recbole",
     }
     known = set(load("model/M3Rec.yaml")) | set(load("overall.yaml"))
     assert set(values) <= known
@@ -195,7 +196,7 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
-    known = {"mask_seen", "lr_scheduler", "warmup_steps"}
+    known = {"mask_seen", "time_order", "lr_scheduler", "warmup_steps"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known

@@ -8,8 +8,10 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
+from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_columns, read_header
+from recbole_m3rec.atomic.exact_times import check_times
 from recbole_m3rec.atomic.k_core import k_core, n_repeated, one_per_pair
 
 DUPLICATES = ("keep", "first", "last")
@@ -25,10 +27,6 @@ READ_AS_MISSING = pa.array(
 
 class NothingLeftError(ValueError):
     """No interaction is left of a dataset."""
-
-
-class InterFileError(ValueError):
-    """An ``.inter`` file cannot be read."""
 
 
 @dataclass
@@ -82,7 +80,8 @@ def filtered(
     """Return the interactions to keep, in the order of time, and how many went for which reason.
 
     RecBole's own times are of 32 bits, about two minutes exact, and its sorting keeps the order of
-    the file among those: hence the order here; equal times stay in the order they were in.
+    the file among those: in this order, RecBole without this package finds it too. Equal times stay
+    in the order they were in.
 
     Args:
         log: the interactions; of ``filters``, the days have been applied to them.
@@ -124,7 +123,6 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
     columns += [] if log.ratings is None else [("rating", "float")]
     names = [f"{name}:{kind}" for name, kind in [*columns, ("timestamp", "float")]]
     file.write(("\t".join(names) + "\n").encode())
-    plain = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     for start in range(0, len(log), _ROWS_AT_ONCE):
         part = log.rows(np.arange(start, min(start + _ROWS_AT_ONCE, len(log))))
         arrays = [
@@ -135,7 +133,9 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
             arrays.append(pa.array(part.ratings, from_pandas=True))
         seconds, thousandths = np.divmod(part.times, 1000)
         arrays.append(pa.array(part.times / 1000 if thousandths.any() else seconds))
-        pyarrow.csv.write_csv(pa.table(arrays, names=names), file, plain)
+        texts = [pc.fill_null(array.cast(pa.string()), "") for array in arrays]
+        rows = pc.binary_join_element_wise(*texts, "\t").to_pylist()
+        file.write(("\n".join(rows) + "\n").encode())
     codes, first = np.unique(log.items, return_index=True)
     ids: list[str] = log.item_ids.take(pa.array(codes[np.argsort(first)])).to_pylist()
     return ids
@@ -151,37 +151,20 @@ def read_interactions(
 
     Raises:
         FileNotFoundError: there is no such file.
-        InterFileError: it is empty, in another format, or lacks a field.
+        AtomicFileError: it is empty, in another format, or lacks a field or a time.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\r\n").split("\t")
-    heads = {head.partition(":")[0]: head for head in header}
-    missing = [field for field in (user_field, item_field) if field not in heads]
-    if missing:
-        raise InterFileError(
-            f"{path}, line 1: no field {' and no field '.join(missing)}; the file has {header}"
-        )
-    types = {heads[user_field]: pa.string(), heads[item_field]: pa.string()}
-    if time_field in heads:
-        types[heads[time_field]] = pa.float64()
-    try:
-        table = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(delimiter="\t"),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(types), column_types=types
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise InterFileError(f"{path}: cannot be read ({error})") from error
-    if not len(table):
-        raise InterFileError(f"{path}: holds a header and no interaction")
-    users, items = (table[name].combine_chunks().dictionary_encode() for name in list(types)[:2])
-    times = np.zeros(len(table), np.int64)
-    if time_field in heads:
-        seconds = table[heads[time_field]].fill_null(0).to_numpy()
+    fields = [user_field, item_field]
+    has_times = time_field in read_header(path)
+    columns = read_columns(path, [*fields, time_field] if has_times else fields)
+    if not len(columns[0]):
+        raise AtomicFileError(f"{path}: holds a header and no interaction")
+    users, items = (column.combine_chunks().dictionary_encode() for column in columns[:2])
+    times = np.zeros(len(users), np.int64)
+    if has_times:
+        check_times(path, time_field, columns[2])
+        seconds = np.array([float(word) for word in columns[2].to_pylist()])
         times = np.round(seconds * 1000).astype(np.int64)
     return Interactions(
         users.indices.to_numpy(),

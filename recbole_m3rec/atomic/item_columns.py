@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_m3rec.atomic.atomic_file import read_header
 from recbole_m3rec.atomic.item_file import read_item_fields
 
 # A column whose rows have more words than this, on average, is prose.
@@ -26,12 +26,14 @@ class Column:
 
 
 def column_types(path: Path, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
-    """Return the type of each column by its name, from the header; {} where there is no file."""
+    """Return the type of each column by its name, from the header; {} where there is no file.
+
+    Raises:
+        AtomicFileError: line 1 is no header.
+    """
     if not path.is_file():
         return {}
-    with open(path, encoding=encoding, errors="replace", newline="") as file:
-        header = next(csv.reader(file, delimiter=separator), [])
-    return {name: kind for name, _, kind in (field.partition(":") for field in header)}
+    return read_header(path, separator, encoding)
 
 
 def shared_columns(
@@ -44,7 +46,7 @@ def shared_columns(
     """Return the columns of tokens, or short sequences of tokens, with values that rows share.
 
     Raises:
-        ItemFileError: the file is not in the atomic format.
+        AtomicFileError: the file is not in the atomic format.
     """
     types = column_types(path, separator, encoding)
     names = [

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-
-from recbole_m3rec.atomic.item_file import ItemFileError, read_item_fields
+from recbole_m3rec.atomic.atomic_file import read_columns
+from recbole_m3rec.atomic.item_file import read_item_fields
 
 
 def dataset_items(
@@ -19,7 +17,7 @@ def dataset_items(
         None where neither file is there.
 
     Raises:
-        ItemFileError: the file is not in the atomic format, or has no such field.
+        AtomicFileError: the file is not in the atomic format, or has no such field.
     """
     inter, item = folder / f"{name}.inter", folder / f"{name}.item"
     if inter.is_file():
@@ -30,20 +28,6 @@ def dataset_items(
 
 
 def _items_of_log(path: Path, item_id_field: str) -> list[str]:
-    with open(path, encoding="utf-8") as file:
-        header = file.readline().rstrip("\r\n").split("\t")
-    found = [head for head in header if head.partition(":")[0] == item_id_field]
-    if not found:
-        raise ItemFileError(f"{path}, line 1: no field {item_id_field!r}; the file has {header}")
-    try:
-        table = pa_csv.read_csv(
-            path,
-            parse_options=pa_csv.ParseOptions(delimiter="\t"),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=found, column_types={found[0]: pa.string()}
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise ItemFileError(f"{path}: cannot be read ({error})") from error
-    items: list[str] = table[found[0]].unique().to_pylist()
+    [column] = read_columns(path, [item_id_field])
+    items: list[str] = column.unique().to_pylist()
     return items

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from recbole_m3rec.cli.train import INTERRUPTED, USER_ERROR, users_error
 
@@ -69,8 +69,11 @@ def confirm(yes: bool) -> None:
 
 def dataset_name(text: str) -> str:
     """Return an argument that can name the folder of a dataset."""
-    if not text or text != Path(text).name or text.startswith("."):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    if not re.fullmatch(r"[^\W_][\w.-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
+            " letter or digit first"
+        )
     return text
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
-from recbole_m3rec.atomic.item_file import ItemFileError, field_names, read_item_fields
+from recbole_m3rec.atomic.item_file import field_names, read_item_fields
 from recbole_m3rec.cli.commands import positive, run_script
 from recbole_m3rec.datasets.describe.features import (
     example_items,
@@ -110,7 +111,7 @@ def chosen_items(wanted: Sequence[str] | None, item_ids: Sequence[str]) -> list[
     places = {item: place for place, item in enumerate(item_ids)}
     for item in wanted or ():
         if item not in places:
-            raise ItemFileError(f"--items: the dataset has no item {item!r}, after five-core")
+            raise AtomicFileError(f"--items: the dataset has no item {item!r}, after five-core")
     return [places[item] for item in wanted or ()]
 
 

@@ -14,9 +14,12 @@ properties/dataset/<name>.yaml, a recipe for features of the texts.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
 from recbole_m3rec.cli.commands import confirm, dataset_name, positive, run_script
@@ -29,6 +32,8 @@ from recbole_m3rec.datasets.tables.column_roles import (
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import Table, open_table, sample
 from recbole_m3rec.datasets.tables.time_formats import (
+    EPOCH,
+    ISO,
     describe_format,
     guess_time_formats,
 )
@@ -183,6 +188,23 @@ def say_next(options: argparse.Namespace, result: Mapping[str, Any], recipe: Pat
     print(f"  python run_recbole.py --model=M3Rec --dataset={name}{data_path}{filters}")
 
 
+def time_format(text: str) -> str:
+    """Return an argument that is ``epoch``, ``iso`` or a format of ``strptime``."""
+    reason = "without % there is no time in it"
+    if text in (EPOCH, ISO):
+        return text
+    try:
+        pd.to_datetime([""], format=text, errors="coerce")
+        if "%" in text:
+            return text
+    except (ValueError, re.error) as error:
+        reason = str(error)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no format of times ({reason}). Expected epoch, iso, or one as in"
+        " '%d.%m.%Y %H:%M'"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     head, _, tail = (__doc__ or "").partition("\n")
     made = argparse.ArgumentParser(
@@ -201,7 +223,12 @@ def parser() -> argparse.ArgumentParser:
     log("--item", metavar="COLUMN", help="what was bought")
     log("--time", metavar="COLUMN", help="when; - if the rows stand in the order of time")
     log("--rating", metavar="COLUMN", help="how good")
-    log("--time-format", metavar="FORMAT", help="epoch, iso, or as in %%d.%%m.%%Y %%H:%%M")
+    log(
+        "--time-format",
+        type=time_format,
+        metavar="FORMAT",
+        help="epoch, iso, or as in %%d.%%m.%%Y %%H:%%M",
+    )
     items = made.add_argument_group("columns of the items, - for none").add_argument
     items("--item-column", metavar="COLUMN", help="the item's id, as in the log")
     for name, what in (

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_encoding
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
 from recbole_m3rec.datasets.amazon.releases import command_for
 from recbole_m3rec.support.suggestions import did_you_mean
@@ -20,7 +21,7 @@ class UnknownNameError(ValueError):
     """No model or dataset has this name."""
 
 
-class InteractionFileError(ValueError):
+class InteractionFileError(AtomicFileError):
     """An ``.inter`` file from which nothing can be learned."""
 
 
@@ -163,10 +164,11 @@ def known_downloads() -> set[str]:
 
 
 def check_interaction_file(path: Path, config: Any) -> None:
-    """Read the first two lines of an ``.inter`` file.
+    """Read the header of an ``.inter`` file, and whether there are rows.
 
     Raises:
-        InteractionFileError: no file, an empty one, one without header, columns or rows.
+        InteractionFileError: no file, an empty one, one without columns or rows.
+        AtomicFileError: line 1 is no header.
     """
     separator = config["field_separator"]
     fields = [config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]]
@@ -178,24 +180,20 @@ def check_interaction_file(path: Path, config: Any) -> None:
             f"{path} does not exist. The folder of a dataset holds a file of that name, whose "
             f"first line is {wanted!r}."
         )
-    with open(path, encoding=config["encoding"] or "utf-8") as file:
-        header, first = file.readline().rstrip("\r\n"), file.readline()
+    encoding = config["encoding"]
+    codec = text_encoding(encoding)
+    with open(path, encoding=codec, errors="replace") as file:
+        header = file.readline()
+        has_rows = any(line.strip() for line in file)
     if not header.strip():
         what = "is empty" if os.path.getsize(path) == 0 else "begins with an empty line"
         raise InteractionFileError(f"{path} {what}. Its first line must be {wanted!r}.")
-    columns = [column.strip() for column in header.split(separator)]
-    named = re.compile(r"[^:]+:(token|float|token_seq|float_seq)")
-    if not all(named.fullmatch(column) for column in columns):
-        raise InteractionFileError(
-            f"{path}, line 1, is no header: {header[:80]!r}. Expected names with types, separated "
-            f"by {separator!r}, such as {wanted!r}; types are token, float, token_seq, float_seq."
-        )
-    present = [column.split(":")[0] for column in columns]
+    present = read_header(path, separator, encoding)
     missing = [field for field in fields if field and field not in present]
     if missing:
         raise InteractionFileError(
             f"{path} has no column {' and no column '.join(missing)}; it has {', '.join(present)}. "
             "Rename a column, or name yours by USER_ID_FIELD and ITEM_ID_FIELD."
         )
-    if not first.strip():
+    if not has_rows:
         raise InteractionFileError(f"{path} holds a header and no interaction.")

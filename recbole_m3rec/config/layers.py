@@ -21,6 +21,7 @@ OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
     *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
+    "time_order",
 )
 
 FILES_KEY = "configuration_files"

@@ -26,6 +26,7 @@ from recbole_m3rec.features.feature_table import (
     checked_table,
     row_name,
 )
+from recbole_m3rec.features.safe_read import decoding, load_npy, load_npz
 
 __all__ = [
     "FORMATS",
@@ -61,7 +62,7 @@ def read_features(path: Path) -> FeatureTable:
         raise FeatureFileError(
             f"{path}: unknown format {path.suffix!r}; a feature file ends in {', '.join(FORMATS)}"
         )
-    with _decoding(path):
+    with decoding(path, "feature file"):
         ids, values, metadata = FORMATS[path.suffix](path)
     return checked_table(path, ids, values, metadata)
 
@@ -71,7 +72,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix != ".parquet":
         return {}
-    with _decoding(path):
+    with decoding(path, "feature file"):
         return _metadata_of(path, pq.read_schema(path))
 
 
@@ -146,27 +147,6 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged or foreign file into one error that names it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such feature file")
-    try:
-        yield
-    except (FeatureFileError, MemoryError):
-        raise
-    except Exception as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # the system's, e.g. no permission
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise FeatureFileError(
-            f"{path}: cannot be read as {path.suffix}, the file is truncated or something else"
-            f" ({reason}). Make it again"
-        ) from error
-
-
 # Reading: each returns ids, values and metadata as found; checked_table judges them.
 
 
@@ -230,11 +210,9 @@ def _metadata_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise FeatureFileError(f"{path}: not an .npz archive, rename it to what it is")
-        key = _value_key(path, archive.files)
-        return archive["item_id"], archive[key], {}
+    archive = load_npz(path)
+    key = _value_key(path, list(archive))
+    return archive["item_id"], archive[key], {}
 
 
 def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
@@ -246,11 +224,11 @@ def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
             f"{path}: {both}. Put either {beside[0].name} (one item id a line) or {beside[1].name}"
             " beside it"
         )
-    values = np.load(path, allow_pickle=False)
+    values = load_npy(path)
     if found[0].suffix == ".npy":
-        with _decoding(found[0]):
-            return np.load(found[0], allow_pickle=False), values, {}
-    with _decoding(found[0]):
+        with decoding(found[0], "feature file"):
+            return load_npy(found[0]), values, {}
+    with decoding(found[0], "feature file"):
         lines = found[0].read_text(encoding="utf-8").split("\n")
     return lines[:-1] if lines[-1] == "" else lines, values, {}
 

@@ -48,7 +48,7 @@ def make_text_features(
 
     Raises:
         FileNotFoundError: there is no such ``.item`` file.
-        ItemFileError: it cannot be read.
+        AtomicFileError: it cannot be read.
         RecipeError: the encoder cannot follow the recipe.
         OSError: a finished batch cannot be written.
     """
@@ -105,7 +105,7 @@ def read_item_texts(
 
     Raises:
         FileNotFoundError: there is no such ``.item`` file.
-        ItemFileError: it cannot be read.
+        AtomicFileError: it cannot be read.
     """
     ids, columns = read_item_fields(
         item_file,

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.features.safe_read import check_is_file, decoding, load_npy, load_npz
 
 _ID_KEYS = ("item_id", "item_ids", "ids", "id", "asin")
 
@@ -38,30 +39,14 @@ def read_vectors(path: Path, id_column: str | None = None) -> Vectors:
         FileNotFoundError: there is no such file.
         FeatureFileError: it cannot be read, or holds no array of two dimensions.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of vectors")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
+        check_is_file(path, "file of vectors")
         raise FeatureFileError(
             f"{path}: unknown format {path.suffix!r}; vectors come in {', '.join(READERS)}"
         )
-    try:
+    with decoding(path, "file of vectors"):
         found = reader(path, id_column)
-    except (FeatureFileError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        pickled = ""
-        if "allow_pickle" in reason or "eights only" in reason or "WeightsUnpickler" in reason:
-            pickled = (
-                ". It holds Python objects, which are not read because unpickling can run code:"
-                " save the array itself, by numpy.save or torch.save of a tensor"
-            )
-        raise FeatureFileError(
-            f"{path}: cannot be read as {path.suffix} ({reason}){pickled}"
-        ) from error
     if found.values.ndim != 2:
         raise FeatureFileError(
             f"{path}: holds numbers of shape {list(found.values.shape)}, expected [items,"
@@ -105,12 +90,11 @@ def _as_floats(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def _read_npy(path: Path, id_column: str | None) -> Vectors:
-    return Vectors(np.load(path, allow_pickle=False), None)
+    return Vectors(load_npy(path), None)
 
 
 def _read_npz(path: Path, id_column: str | None) -> Vectors:
-    with np.load(path, allow_pickle=False) as archive:
-        return _of_entries(path, {name: archive[name] for name in archive.files}, id_column)
+    return _of_entries(path, dict(load_npz(path)), id_column)
 
 
 def _read_pt(path: Path, id_column: str | None) -> Vectors:

@@ -43,46 +43,16 @@ def fill_blanks_by_assignment() -> None:
                     table[field] = table[field].fillna(value=0)
                 elif self.field2type[field] == FeatureType.FLOAT:
                     table[field] = table[field].fillna(value=table[field].mean())
-        with _silent_about_copies():
+        with silent_about_copies():
             original(self)
 
 
-def read_text_as_objects() -> None:
-    """Mend data/dataset/dataset.py:501, which blanks missing sequences in a copy.
-
-    Text columns are read as Python objects, as every earlier pandas did, and a missing sequence is
-    the empty text. RecBole's file columns are still called ``name:type`` at that point.
-    """
-    if not columns_are_copies():
-        return
-    from recbole.data.dataset import Dataset
-    from recbole.data.dataset import dataset as dataset_module
-
-    from recbole_m3rec.hooks import overlay, wrap
-
-    def read_csv(*args: Any, **kwargs: Any) -> pd.DataFrame:
-        table = pd.read_csv(*args, **kwargs)
-        for column in table.columns:
-            if pd.api.types.is_string_dtype(table[column].dtype):
-                table[column] = table[column].astype(object)
-            if str(column).endswith("_seq"):
-                table[column] = table[column].astype(object).fillna("")
-        return table
-
-    overlay(dataset_module, "pd", read_csv=read_csv)
-
-    @wrap(Dataset, "_load_feat")
-    def load(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _silent_about_copies():
-            return original(self, *args, **kwargs)
-
-
 @contextlib.contextmanager
-def _silent_about_copies() -> Iterator[None]:
+def silent_about_copies() -> Iterator[None]:
     """Keep pandas from warning of RecBole's fills in a copy, which have been done by then."""
     with warnings.catch_warnings():
-        # Known to every pandas that warns of it.
-        warnings.simplefilter("ignore", category=getattr(pd.errors, "ChainedAssignmentError"))  # noqa: B009
+        if columns_are_copies():  # known to every pandas that warns of it
+            warnings.simplefilter("ignore", category=getattr(pd.errors, "ChainedAssignmentError"))  # noqa: B009
         yield
 
 

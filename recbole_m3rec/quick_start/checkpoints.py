@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.config.layers import FILES_KEY
+from recbole_m3rec.data import time_order
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.patches.checkpoints import load_checkpoint
 from recbole_m3rec.trainer import distributed, pretraining
@@ -66,6 +67,7 @@ def read_saved_run(path: Path) -> SavedRun:
             settings={
                 key: value
                 for key, value in {
+                    time_order.KEY: "recbole",  # that of checkpoints from before there was a choice
                     **config.internal_config_dict,
                     **config.external_config_dict,
                 }.items()

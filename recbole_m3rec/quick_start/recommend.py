@@ -28,17 +28,16 @@ class RecommendationError(ValueError):
 
 
 class Histories:
-    """Every user's interactions in time order, equal times in file order.
+    """Every user's interactions in the order in which the model has learnt them.
 
     Args:
-        interactions: data frame of internal ids, one row per interaction.
+        interactions: data frame of internal ids, one row per interaction, in the order of time.
         dataset: RecBole's dataset, for the names of its fields.
     """
 
     def __init__(self, interactions: Any, dataset: Any) -> None:
-        keys = (dataset.uid_field, dataset.time_field)
-        order = [field for field in keys if field in interactions]
-        self.rows = interactions.sort_values(order, kind="stable").reset_index(drop=True)
+        by_user = interactions.sort_values(dataset.uid_field, kind="stable")
+        self.rows = by_user.reset_index(drop=True)
         self.item_field = dataset.iid_field
         users = self.rows[dataset.uid_field].to_numpy()
         self.users, self.starts, self.counts = np.unique(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_m3rec.atomic.item_file import ItemFileError, read_item_fields
+from recbole_m3rec.atomic.atomic_file import AtomicFileError
+from recbole_m3rec.atomic.item_file import read_item_fields, write_row
 
 HEADER = "item_id:token\ttitle:token_seq\tprice:float\n"
 
@@ -39,12 +40,12 @@ def test_a_field_that_is_absent_is_skipped_where_another_is_there(
 
 
 def test_fields_that_are_all_absent_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ItemFileError, match="no field 'titel'.*Did you mean title"):
+    with pytest.raises(AtomicFileError, match="no field 'titel'.*Did you mean title"):
         read_item_fields(written(tmp_path, HEADER), ["titel", "brand"])
 
 
 def test_the_item_id_field_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ItemFileError, match="no field 'asin'"):
+    with pytest.raises(AtomicFileError, match="no field 'asin'"):
         read_item_fields(written(tmp_path, HEADER), ["title"], item_id_field="asin")
 
 
@@ -56,13 +57,22 @@ def test_separator_encoding_and_id_field_are_parameters(tmp_path: Path) -> None:
     assert found == (["B1"], [["café"]])
 
 
-def test_quotes_are_read_as_the_host_reads_them(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    path = written(tmp_path, HEADER + '"7"\t"The ""Best"" hat"\t1\n8\t7" of "silk"\t2\n')
-    frame = pandas.read_csv(path, delimiter="\t", dtype=str, engine="python")
+def test_a_quote_is_a_character_like_any_other(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + '"7\t"The ""Best"" hat"\t1\n8"\t7" of "silk"\t2\n')
     tokens, columns = read_item_fields(path, ["title"])
-    assert tokens == frame["item_id:token"].tolist() == ["7", "8"]
-    assert columns == [frame["title:token_seq"].tolist()]
+    assert tokens == ['"7', '8"']
+    assert columns == [['"The ""Best"" hat"', '7" of "silk"']]
+
+
+def test_what_write_row_writes_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.item"
+    rows = [['"', 'a "b" c'], ["'", '""'], ["\u2028", "\x85\x0b"]]
+    with open(path, "wb") as file:
+        write_row(file, ["item_id:token", "title:token_seq"])
+        for row in rows:
+            write_row(file, row)
+    tokens, [titles] = read_item_fields(path, ["title"])
+    assert [list(row) for row in zip(tokens, titles, strict=True)] == rows
 
 
 @pytest.mark.parametrize(
@@ -78,22 +88,23 @@ def test_quotes_are_read_as_the_host_reads_them(tmp_path: Path) -> None:
         (HEADER + "1\ta\t2\n\tb\t2\n", "line 3: item_id is empty"),
         (HEADER + "1\ta\t2\n2\tb\t2\n1\tc\t3\n", "line 4: item '1' stands on line 2 too"),
         (
-            HEADER + '1\t"a\t2\n2\tb"\t2\n',
-            "lines 2 to 3, taken as one: 3 .* quote that does not end",
+            HEADER + "1\ta\t2\n\n2\tb\tc\t2\n3\n",
+            r"line 4: 4 fields, .*\(2 such lines\)",
         ),
-        (HEADER + '1\t"a\t2\n2\tb\t2\n', "lines 2 to 3, taken as one: 2 fields"),
+        (HEADER + "1\ta\t2\n2\tb\0\t2\n", "line 3: holds bytes that are no text"),
+        ("item_id:token\titem_id:token\n", "line 1, column 2: field 'item_id' stands there twice"),
         (HEADER.encode() + b"1\ta\t1\n2\tcaf\xe9\t1\n", "line 3: not utf-8 .* Set encoding"),
     ],
 )
 def test_what_is_wrong_is_named_by_line(
     tmp_path: Path, content: str | bytes, expected: str
 ) -> None:
-    with pytest.raises(ItemFileError, match=f"x.item, {expected}"):
+    with pytest.raises(AtomicFileError, match=f"x.item, {expected}"):
         read_item_fields(written(tmp_path, content), ["title"])
 
 
 def test_a_separator_of_several_characters_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ItemFileError, match="field_separator must be one character"):
+    with pytest.raises(AtomicFileError, match="field_separator must be one character"):
         read_item_fields(written(tmp_path, HEADER), ["title"], field_separator="::")
 
 

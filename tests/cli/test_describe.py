@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_m3rec.atomic.inter_file import InterFileError, read_interactions
+from recbole_m3rec.atomic.atomic_file import AtomicFileError
+from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.cli import describe as describe_command
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.datasets.describe.features import (
@@ -190,12 +191,12 @@ def test_a_dataset_that_is_not_there_is_one_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("user_id:token\tmovie:token\nu\ti\n", "no field item_id"),
+        ("user_id:token\tmovie:token\nu\ti\n", "no field 'item_id'"),
         ("user_id:token\titem_id:token\n", "no interaction"),
-        ("user_id:token\titem_id:token\nu\ti\tx\n", "cannot be read"),
+        ("user_id:token\titem_id:token\nu\ti\tx\n", "line 2: 3 fields, expected 2"),
     ],
 )
 def test_unusable_logs_are_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.inter").write_text(content)
-    with pytest.raises(InterFileError, match=message):
+    with pytest.raises(AtomicFileError, match=message):
         read_interactions(tmp_path / "a.inter")

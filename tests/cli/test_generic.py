@@ -102,3 +102,22 @@ def test_what_cannot_be_known_is_asked_for(
     assert run(script, "--name", "shop", "--log", "purchases.csv", "--yes", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not Path("dataset").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--time-format", "%Q"], "'%Q' is no format of times ('Q' is a bad directive"),
+        (["--time-format", "%d %d"], "'%d %d' is no format of times (redefinition"),
+        (["--time-format", "monday"], "'monday' is no format of times (without %"),
+        (["--name", "a b"], "'a b' cannot name a dataset: expected letters"),
+        (["--name", "../x"], "'../x' cannot name a dataset"),
+        (["--name", "a=b"], "'a=b' cannot name a dataset"),
+        (["--name", ""], "'' cannot name a dataset"),
+    ],
+)
+def test_names_and_time_formats_are_checked_before_anything_is_read(option, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        generic_command.parser().parse_args(["--name", "shop", "--log", "log.csv", *option])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err

@@ -4,6 +4,7 @@ import pytest
 from recbole.config import Config
 from recbole.data import create_dataset
 
+from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.config.checks import InteractionFileError, UnknownNameError
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
@@ -65,10 +66,10 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float"
     [
         ("", r"hand\.inter is empty\. Its first line must be"),
         ("\nu1\ti1\t1\n", "begins with an empty line"),
-        ("u1\ti1\t1\nu2\ti2\t2\n", r"line 1, is no header: 'u1\\ti1\\t1'"),
-        ("user_id\titem_id\ttimestamp\nu1\ti1\t1\n", "is no header"),
-        (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "is no header"),
-        ("user_id:text\titem_id:token\nu1\ti1\n", "types are token, float, token_seq"),
+        ("u1\ti1\t1\nu2\ti2\t2\n", "line 1, column 1: expected the header's name:type .*'u1'"),
+        ("user_id\titem_id\ttimestamp\nu1\ti1\t1\n", "line 1, column 1: expected .*'user_id'"),
+        (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "column 1: .*its fields the separator"),
+        ("user_id:text\titem_id:token\nu1\ti1\n", "a type of token, token_seq, float"),
         ("user:token\titem_id:token\nu1\ti1\n", "no column user_id; it has user, item_id"),
         (HEADER + "\n", "holds a header and no interaction"),
         (HEADER, "holds a header and no interaction"),
@@ -81,7 +82,7 @@ def test_an_unusable_interaction_file_is_a_clear_error(text, says, model, make_c
     folder.mkdir(parents=True)
     if text is not None:
         (folder / "hand.inter").write_text(text)
-    with pytest.raises(InteractionFileError, match=says):
+    with pytest.raises(AtomicFileError, match=says):
         create_dataset(make_config(model, "hand"))
 
 

@@ -9,8 +9,6 @@ from recbole.data.dataset import Dataset
 
 from recbole_m3rec.patches import tables
 
-NEEDED = tables.columns_are_copies()
-
 
 @pytest.fixture
 def dataset_of(make_config, tmp_path):
@@ -56,25 +54,6 @@ def test_sequences_are_split_and_blank_ones_empty(dataset_of):
     assert [len(sizes) for sizes in item["sizes"][:3]] == [0, 3, 0]
 
 
-def test_text_columns_are_objects_as_ever(dataset_of):
-    from recbole.data.dataset import dataset as module
-
-    path = "frame.csv"
-    pd.DataFrame({"kind:token": ["hat", None], "tags:token_seq": ["a b", None]}).to_csv(path)
-    frame = module.pd.read_csv(path, dtype={"kind:token": str, "tags:token_seq": str})
-    assert frame["kind:token"].dtype == object
-    assert isinstance(frame["kind:token"][1], float)  # what RecBole takes for missing
-    if NEEDED:
-        assert frame["tags:token_seq"][1] == ""
-
-
-def test_only_recboles_pandas_is_changed():
-    from recbole.data.dataset import dataset as module
-
-    assert module.pd.merge is pd.merge
-    assert not NEEDED or module.pd.read_csv is not pd.read_csv
-
-
 def test_lists_are_measured_one_by_one(dataset_of):
     """Remapping splits the tokens of all rows at the length of each row's list."""
     dataset = dataset_of(INTER, ITEM.replace("b\t\t\t\t", "b\t2\that\twarm\t4"))
@@ -113,10 +92,9 @@ def test_len_of_anything_else_is_unchanged():
 
 def test_nothing_is_done_where_pandas_needs_nothing(monkeypatch):
     monkeypatch.setattr(tables, "columns_are_copies", lambda: False)
-    before = Dataset._fill_nan, Dataset._load_feat
+    before = Dataset._fill_nan
     tables.fill_blanks_by_assignment()
-    tables.read_text_as_objects()
-    assert (Dataset._fill_nan, Dataset._load_feat) == before
+    assert Dataset._fill_nan == before
 
 
 def test_equal_times_keep_the_order_of_the_file(dataset_of):

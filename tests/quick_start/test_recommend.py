@@ -88,10 +88,10 @@ def test_a_failed_writing_leaves_the_old_file(
     assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
 
 
-def test_latest_rows_are_padded_on_the_right_and_equal_times_keep_file_order() -> None:
+def test_latest_rows_are_padded_on_the_right_and_in_the_order_of_the_dataset() -> None:
     import pandas as pd
 
-    table = pd.DataFrame({"user": [2, 1, 2, 2], "item": [5, 6, 7, 8], "time": [1.0, 1.0, 0.0, 1.0]})
+    table = pd.DataFrame({"user": [2, 2, 1, 2], "item": [7, 5, 6, 8], "time": [1.0, 0.0, 1.0, 2.0]})
 
     class Fields:
         uid_field, iid_field, time_field = "user", "item", "time"

@@ -247,8 +247,8 @@ def _unusable(ids: pa.DictionaryArray) -> np.ndarray:
     bad = pc.is_in(words, value_set=READ_AS_MISSING).to_numpy(zero_copy_only=False)
     content = words.buffers()[2]
     letters = np.frombuffer(content, np.uint8) if content is not None else np.zeros(0, np.uint8)
-    if ((letters <= 32) | (letters == 34) | (letters == 127)).any():
-        bad = bad | pc.match_substring_regex(words, r'[\x00-\x20"\x7f]').to_numpy(
+    if ((letters <= 32) | (letters == 127)).any():
+        bad = bad | pc.match_substring_regex(words, r"[\x00-\x20\x7f]").to_numpy(
             zero_copy_only=False
         )
     if not ids.null_count and not bad.any():

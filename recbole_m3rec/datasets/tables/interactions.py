@@ -16,9 +16,15 @@ from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.tables.read_table import Table, as_strings
 from recbole_m3rec.datasets.tables.time_formats import to_milliseconds
 
+_NOT_HELD = "a tab, a line break or another character that a dataset cannot hold"
+_MISSING = "that RecBole takes for none, such as NA, null or [PAD]"
 PROBLEMS = {
-    "without_user": "no user id, or one that a dataset cannot hold; the row is left out",
-    "without_item": "no item id, or one that a dataset cannot hold; the row is left out",
+    "without_user": "no user id, the row is left out",
+    "without_item": "no item id, the row is left out",
+    "user_with_control_character": f"a user id with {_NOT_HELD}; the row is left out",
+    "item_with_control_character": f"an item id with {_NOT_HELD}; the row is left out",
+    "user_read_as_missing": f"a user id {_MISSING}; the row is left out",
+    "item_read_as_missing": f"an item id {_MISSING}; the row is left out",
     "without_time": "no time between 1990 and 2100, the row is left out",
     "ratings_not_understood": "a rating that is no number, left empty",
 }
@@ -58,7 +64,8 @@ def read_purchases(
         ids = {role: as_strings(arrays[columns[role]]).dictionary_encode() for role in codes}
         kept = np.ones(len(lines), bool)
         for role in codes:
-            kept &= _counted(f"without_{role}", kept & unusable(ids[role]), lines, table, problems)
+            for kind, bad in unusable(ids[role], role).items():
+                kept &= _counted(kind, kept & bad, lines, table, problems)
         if time_format is None:
             moments = np.arange(n_rows, n_rows + len(lines)) * 1000
         else:
@@ -90,14 +97,19 @@ def read_purchases(
     return log, n_rows
 
 
-def unusable(ids: pa.DictionaryArray) -> np.ndarray:
-    """Say of each id whether it is missing or would not come out of a table as it went in."""
+def unusable(ids: pa.DictionaryArray, role: str) -> dict[str, np.ndarray]:
+    """Say of each id, by kind of ``PROBLEMS``, whether it would not come out as it went in."""
     words = ids.dictionary
-    bad = pc.or_(
-        pc.is_in(words, value_set=pa.concat_arrays([READ_AS_MISSING, pa.array([PADDING])])),
-        pc.match_substring_regex(words, '[\\x00-\\x1f"\\x7f\ufffd]'),
-    )
-    return bad.to_numpy(zero_copy_only=False)[ids.indices.to_numpy()]
+    no_ids = pa.concat_arrays([READ_AS_MISSING, pa.array([PADDING])])
+    kinds = {
+        f"without_{role}": pc.equal(words, ""),
+        f"{role}_with_control_character": pc.match_substring_regex(
+            words, "[\\x00-\\x1f\\x7f\ufffd]"
+        ),
+        f"{role}_read_as_missing": pc.is_in(words, value_set=no_ids),
+    }
+    rows = ids.indices.to_numpy()
+    return {kind: bad.to_numpy(zero_copy_only=False)[rows] for kind, bad in kinds.items()}
 
 
 def _counted(

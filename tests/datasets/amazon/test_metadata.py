@@ -134,7 +134,7 @@ def test_columns_that_no_item_fills_are_left_out(tmp_path: Path) -> None:
     rows, _, counts = written(tmp_path, lines, columns=ALL)
     assert rows == [
         ["item_id:token", "title:token_seq", "price:float"],
-        ["B1", '"a ""b"""', "2"],
+        ["B1", 'a "b"', "2"],
         ["B2", "", ""],
     ]
     assert counts.filled["price"] == 1

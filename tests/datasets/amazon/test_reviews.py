@@ -55,7 +55,7 @@ def rows(reviews: Interactions) -> list[tuple[str, str, float, int]]:
         (line(user=None), "reviews_without_user", False),
         (line(user=""), "reviews_without_user", False),
         (line(user="a\tb"), "reviews_without_user", False),
-        (line(user='a"b'), "reviews_without_user", False),
+        (line(user="a\x7fb"), "reviews_without_user", False),
         (line(user="null"), "reviews_without_user", False),
         (b'{"rating": 1}', "reviews_without_user", False),
         (line(item=None), "reviews_without_item", False),

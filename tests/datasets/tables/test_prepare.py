@@ -65,19 +65,43 @@ def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     day = "2024-01-01"
-    bad = [f",i,{day}", f"u,,{day}", f"u,NA,{day}", f'u,"a ""b""",{day}', f"u,[PAD],{day}",
-           f'u,"a\nb",{day}', "u,i,", "u,i,soon", "u,i,1970-01-01", "u,i"]  # fmt: skip
+    bad = [f",i,{day}", f"u,,{day}", f"u,NA,{day}", f"None,i,{day}", f"u,[PAD],{day}",
+           f'u,"a\nb",{day}', f"u,a\tb,{day}", f"u\x7f,i,{day}",
+           "u,i,", "u,i,soon", "u,i,1970-01-01", "u,i"]  # fmt: skip
     log = "user,item,time\n" + f"u,i,{day}\n" + "\n".join(bad) + "\n"
     result = prepare(tmp_path, shop(tmp_path, log))
     assert result["interactions"] == 1
     assert result["problems_of_the_log"] == {
         "lines_unparseable": 1,
         "without_user": 1,
-        "without_item": 5,
+        "without_item": 1,
+        "user_with_control_character": 1,
+        "item_with_control_character": 2,
+        "user_read_as_missing": 1,
+        "item_read_as_missing": 2,
         "without_time": 3,
     }
     assert "log.csv:3: no user id" in caplog.text
-    assert "log.csv:13: another number of values" in caplog.text
+    assert "log.csv:8: an item id with a tab, a line break" in caplog.text
+    assert "log.csv:15: another number of values" in caplog.text
+
+
+def test_ids_with_quotes_are_written_and_read_back(tmp_path: Path) -> None:
+    ids = ['"', '"a', 'a"b', '""', "'", 'a "b" c', "é\u2028x"]
+    quoted = ['"' + name.replace('"', '""') + '"' for name in ids]
+    rows = [f"{user},{item},2024-01-0{k + 1}\n" for user in quoted for k, item in enumerate(quoted)]
+    result = prepare(
+        tmp_path,
+        shop(tmp_path, "user,item,time\n" + "".join(rows), "item,title\n" + quoted[0] + ",x\n"),
+    )
+    assert result["problems_of_the_log"] == {}
+    log = read_interactions(tmp_path / "out/shop.inter")
+    pairs = {
+        (log.user_ids[u].as_py(), log.item_ids[i].as_py())
+        for u, i in zip(log.users, log.items, strict=True)
+    }
+    assert pairs == {(user, item) for user in ids for item in ids}
+    assert read_item_fields(tmp_path / "out/shop.item", [])[0] == ids[:1]
 
 
 def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_path: Path) -> None:

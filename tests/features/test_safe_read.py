@@ -1,0 +1,61 @@
+"""What is no file, or less than it claims to be, is one true error for both readers of vectors."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_m3rec.features.feature_file import read_features
+from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.features.vector_files import read_vectors
+
+READERS = [read_features, read_vectors]
+
+
+def header(shape, kind="<f4"):
+    """Return the start of an .npy file of this shape, and 64 bytes of content."""
+    buffer = io.BytesIO()
+    claim = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, claim)
+    return buffer.getvalue() + bytes(64)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path, read):
+    (tmp_path / "x.npy").write_bytes(header((10**9, 6000)))
+    (tmp_path / "x.ids.txt").write_text("a\n")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("embedding.npy", header((10**9, 6000)))
+        archive.writestr("item_id.npy", header((1,), "<U3"))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(
+            FeatureFileError, match=rf"{name}: the header of array.*24,000,000,000,000 bytes, but"
+        ):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".parquet"])
+def test_folders_and_links_that_lead_nowhere_are_called_so(tmp_path, read, suffix):
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(FeatureFileError, match=f"folder{suffix}: is a folder, expected a f"):
+        read(tmp_path / f"folder{suffix}")
+    os.symlink(f"loop{suffix}", tmp_path / f"loop{suffix}")
+    with pytest.raises(FileNotFoundError, match=f"is a link to loop{suffix}, which leads nowhere"):
+        read(tmp_path / f"loop{suffix}")
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    with pytest.raises(FeatureFileError, match=f"pipe{suffix}: is a device or pipe"):
+        read(tmp_path / f"pipe{suffix}")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_numpy_ids_in_a_pt_file_are_told_how_to_be_saved(tmp_path, read):
+    content = {"item_id": [np.str_("a"), np.str_("b")], "embedding": torch.zeros(2, 3)}
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(FeatureFileError, match=r"holds Python or NumPy objects.*\[str\(id\)") as e:
+        read(tmp_path / "x.pt")
+    assert "\x1b" not in str(e.value)
+    assert "\n" not in str(e.value)
