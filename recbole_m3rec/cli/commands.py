@@ -6,9 +6,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from recbole_m3rec.cli.train import INTERRUPTED, USER_ERROR, users_error
+from recbole_m3rec.support.folder_names import fault_of_name
 
 
 class NotConfirmedError(ValueError):
@@ -68,9 +68,10 @@ def confirm(yes: bool) -> None:
 
 
 def dataset_name(text: str) -> str:
-    """Return an argument that can name the folder of a dataset."""
-    if not text or text != Path(text).name or text.startswith("."):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    """Return an argument that can name the folder of a dataset, and be typed without quotes."""
+    fault = fault_of_name(text) or ("holds a space" if " " in text else None)
+    if fault:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: it {fault}")
     return text
 
 

@@ -13,7 +13,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.config.known_keys import COMMAND_LINE, DICT, OWN_MODELS, refuse_unknown
+from recbole_m3rec.config.known_keys import COMMAND_LINE, DICT, refuse_unknown
+from recbole_m3rec.config.known_keys import OWN_MODELS as OWN_MODELS
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.

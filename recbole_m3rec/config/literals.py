@@ -34,7 +34,7 @@ for _tag, _pattern, _first in (
 def read_value(text: str) -> Any:
     """Return the Python literal that a text is, else the YAML value, else the text itself.
 
-    ``[5, 10]``, ``'adam'``, ``None`` and ``0,1`` are literals; ``[text,image]``, ``{LS: valid_only}``
+    ``[5, 10]``, ``'adam'``, ``None`` and ``0,1`` are literals; ``[text,image]``, ``{LS: valid}``
     and ``true`` are YAML.
     """
     if not text.strip():

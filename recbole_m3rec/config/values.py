@@ -95,8 +95,8 @@ def watched_metric(values: Mapping[str, Any]) -> str | None:
     if values.get(EVALUATE_KEY) or watched.lower() in [name.lower() for name in computed]:
         return None
     return (
-        f"valid_metric: {watched!r} is none of what is computed, metrics {', '.join(names)} at topk "
-        f"{', '.join(map(str, ks))}.{did_you_mean(watched, computed)}"
+        f"valid_metric: {watched!r} is none of what is computed, metrics {', '.join(names)} at "
+        f"topk {', '.join(map(str, ks))}.{did_you_mean(watched, computed)}"
     )
 
 
@@ -139,10 +139,9 @@ def wrong_split(split: Any) -> str | None:
     [(kind, how)] = split.items() if isinstance(split, dict) and len(split) == 1 else [(None, None)]
     if kind == "LS" and how in LEAVE_ONE_OUT:
         return None
-    shares = isinstance(how, (list, tuple)) and all(
-        isinstance(share, (int, float)) and share >= 0 for share in how
-    )
-    if kind == "RS" and shares and len(how) == 3 and sum(how) > 0:
+    shares = how if isinstance(how, (list, tuple)) and len(how) == 3 else [-1]
+    numbers = all(isinstance(share, (int, float)) and share >= 0 for share in shares)
+    if kind == "RS" and numbers and sum(shares) > 0:
         return None
     return (
         f"eval_args: split must be {{LS: {' or '.join(LEAVE_ONE_OUT)}}} or shares such as "
@@ -171,7 +170,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
 }
 
 
-def check_catalogue(dataset: Any) -> None:
+def check_catalogue(config: Any, dataset: Any) -> None:
     """Raise where the ranked lists are longer than the catalogue.
 
     Raises:
@@ -179,7 +178,7 @@ def check_catalogue(dataset: Any) -> None:
     """
     from recbole.utils import EvaluatorType
 
-    config, n_items = dataset.config, dataset.item_num - 1  # without padding
+    n_items = dataset.item_num - 1  # without padding
     longest = max(config["topk"])
     if config["eval_type"] != EvaluatorType.RANKING or longest <= n_items:
         return

@@ -12,7 +12,6 @@ from recbole.utils import get_model, init_seed
 
 from recbole_m3rec.evaluator.block_evaluation import offers_products
 from recbole_m3rec.network.item_encoder import FeatureMismatchError
-from recbole_m3rec.network.settings import ModelConfigError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
