@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from recbole_m3rec.datasets.tables.column_roles import (
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import Table, open_table, sample
 from recbole_m3rec.datasets.tables.time_formats import (
+    EPOCH,
+    ISO,
     describe_format,
     guess_time_formats,
 )
@@ -103,6 +106,26 @@ def columns_of(
                 f" Name it by {option}; a file without names of columns needs --no-header"
             )
     return columns
+
+
+def time_format(text: str) -> str:
+    """Return an argument that is a format of times.
+
+    A format that says nothing of a date, or holds what no date is written in, reads none.
+    """
+    if text in (EPOCH, ISO):
+        return text
+    try:
+        written = datetime(2014, 7, 23, 21, 46, 5, tzinfo=timezone.utc).strftime(text)
+        readable = datetime.strptime(written, text).year == 2014
+    except ValueError:
+        readable = False
+    if not readable:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none: expected epoch, iso, or a format with day, month and year such as"
+            " '%d.%m.%Y %H:%M'"
+        )
+    return text
 
 
 def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -> str:
@@ -201,7 +224,8 @@ def parser() -> argparse.ArgumentParser:
     log("--item", metavar="COLUMN", help="what was bought")
     log("--time", metavar="COLUMN", help="when; - if the rows stand in the order of time")
     log("--rating", metavar="COLUMN", help="how good")
-    log("--time-format", metavar="FORMAT", help="epoch, iso, or as in %%d.%%m.%%Y %%H:%%M")
+    shown = "epoch, iso, or as in %%d.%%m.%%Y %%H:%%M"
+    log("--time-format", type=time_format, metavar="FORMAT", help=shown)
     items = made.add_argument_group("columns of the items, - for none").add_argument
     items("--item-column", metavar="COLUMN", help="the item's id, as in the log")
     for name, what in (
