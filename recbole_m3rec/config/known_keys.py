@@ -46,16 +46,20 @@ def keys_in(file: Path) -> frozenset[str]:
 
 @cache
 def keys_of_recbole(every_model: bool) -> frozenset[str]:
-    """Return the keys that RecBole reads for any model, or what its models read beside them."""
+    """Return the keys that RecBole reads for any model, or what all models read beside them."""
     import recbole
+
+    from recbole_m3rec.config.layers import properties_folder
 
     folder = Path(recbole.__file__).parent
     models = set(folder.glob("model/*/*.py"))
     files = models if every_model else set(folder.rglob("*.py")) - models
     keys = [keys_in(file) for file in files]
     if every_model:
-        names = (folder / "properties" / "model").glob("*.yaml")
-        keys += [frozenset(re.findall(r"^(\w+):", file.read_text(), re.M)) for file in names]
+        for place in (folder / "properties", properties_folder()):
+            for file in (place / "model").glob("*.yaml"):
+                text = file.read_text(encoding="utf-8")
+                keys.append(frozenset(re.findall(r"^(\w+):", text, re.MULTILINE)))
     return frozenset().union(*keys)
 
 
