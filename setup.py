@@ -131,7 +131,7 @@ setup(
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     packages=find_packages(include=["recbole_m3rec", "recbole_m3rec.*"]),
-    package_data={"recbole_m3rec": ["py.typed"]},
+    package_data={"recbole_m3rec": ["py.typed", "config/keys.yaml"]},
     ext_modules=extensions(),
     cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},
     zip_safe=False,

@@ -57,15 +57,17 @@ def register() -> None:
         patch()
 
     from recbole_m3rec.baselines import requirements
-    from recbole_m3rec.config import checks, layers
+    from recbole_m3rec.config import checks, layers, literals, values
     from recbole_m3rec.data import cache, time_order
     from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
     from recbole_m3rec.trainer import distributed, learning_rate, pretraining
 
     register_models()
     register_dataset()
+    literals.install()
     layers.install()
     time_order.install()
+    values.install()
     cache.install()
     distributed.install()
     nan_checks.install()

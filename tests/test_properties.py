@@ -11,6 +11,7 @@ import pytest
 import recbole
 import yaml
 
+from recbole_m3rec.config.keys import KEYS, as_markdown
 from recbole_m3rec.config.layers import properties_folder
 
 ROOT = properties_folder()
@@ -231,3 +232,36 @@ def test_the_search_space_reads_as_recboles_hyper_tuning_reads_it() -> None:
         assert "# (" in line
     assert set(space) <= set(known)
     assert all(known[name] in values for name, values in space.items())
+
+
+# A remark in a comment, which no range is: "(unit length)", but not "(0, 1)".
+REMARK = re.compile(r" \((?!-?[\d.]+, )[^()]*\)")
+COMMENTED = re.compile(r"^(?P<key>\w+):.*# \((?P<type>[a-z ]+)\) (?P<text>.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_comments_agree_with_the_table_of_keys(path: Path) -> None:
+    for line in COMMENTED.finditer(path.read_text(encoding="utf-8")):
+        key = KEYS[line["key"]]
+        text = REMARK.sub("", line["text"])
+        assert set(line["type"].split(" or ")) <= set(key.type.split(" or ")), line["key"]
+        assert key.range in text, f"{line['key']}: {text!r} does not say {key.range!r}"
+        if path.name == "overall.yaml":  # one meaning for all models
+            assert text == f"{key.meaning}, {key.range}", line["key"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_values_agree_with_the_table_of_keys(path: Path) -> None:
+    for name, value in load(str(path.relative_to(ROOT))).items():
+        assert KEYS[name].complaint(name, value) is None
+
+
+def test_every_key_of_recboles_own_files_is_in_the_table() -> None:
+    for name in ("overall.yaml", "dataset/sample.yaml"):
+        text = (RECBOLES / "properties" / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"^(\w+):", text, re.MULTILINE)) <= set(KEYS), name
+
+
+def test_the_documented_table_is_the_one_that_is_checked() -> None:
+    documented = (ROOT.parent / "docs" / "keys.md").read_text(encoding="utf-8")
+    assert as_markdown() in documented

@@ -14,8 +14,9 @@ from recbole_m3rec.cli.arguments import Parser, UsageError
 from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
 from recbole_m3rec.cli.compare_command import run_command, say_what_became
 from recbole_m3rec.compare.comparison import compare
-from recbole_m3rec.compare.runs import Run, configuration, first_seed, has_data
+from recbole_m3rec.compare.runs import Run, configuration, first_seed
 from recbole_m3rec.compare.settings import divide
+from recbole_m3rec.config.checks import has_data
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources

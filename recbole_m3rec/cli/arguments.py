@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recbole_m3rec.trainer.rendezvous import Options as ProcessOptions
+from recbole_m3rec.trainer.rendezvous import check as check_processes
+
 DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
 
@@ -42,6 +45,10 @@ EVALUATION_KEYS = frozenset(
     + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
     + ["state", "show_progress", "log_wandb"]
 )
+
+
+# The setting ``topk`` of RecBole, numbers that make no sense included.
+LENGTHS = r"[\[(]?[-+\d\s,]*[\])]?"
 
 
 class UsageError(ValueError):
@@ -127,7 +134,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UsageError: an argument is neither, or RecBole would drop it.
     """
     # RecBole has a setting of the same name: the lengths of the ranked lists.
-    lengths = re.compile(r"--topk=\s*[\[(]?[\d\s,]*[\])]?")
+    lengths = re.compile(rf"--topk=\s*{LENGTHS}")
     kept = [argument for argument in arguments if lengths.fullmatch(argument)]
     others = [argument for argument in arguments if not lengths.fullmatch(argument)]
     helping = bool({"-h", "--help"} & set(others))
@@ -136,7 +143,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, settings = parser.parse_known_args(others)
     settings += kept
     refuse_what_recbole_drops(settings, parser)
-    if recommending and re.fullmatch(r"[\[(]?[\d\s,]*[\])]?", str(options.topk)):
+    if recommending and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
             f"--topk={options.topk}."
@@ -210,6 +217,7 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
             raise UsageError(f"--k is {options.k}, but must be at least 1.")
         if not options.output.parent.is_dir():
             raise UsageError(f"--output names {options.output}, but there is no such folder.")
+    check_processes(ProcessOptions(*(getattr(options, name) for name in ProcessOptions._fields)))
     options.config_files = [
         file for argument in options.config_files for file in split_files(argument)
     ]

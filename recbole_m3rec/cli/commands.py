@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
 
 from recbole_m3rec.cli.train import INTERRUPTED, USER_ERROR, users_error
+from recbole_m3rec.support.folder_names import fault_of_name
 
 
 class NotConfirmedError(ValueError):
@@ -68,12 +68,10 @@ def confirm(yes: bool) -> None:
 
 
 def dataset_name(text: str) -> str:
-    """Return an argument that can name the folder of a dataset."""
-    if not re.fullmatch(r"[^\W_][\w.-]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
-            " letter or digit first"
-        )
+    """Return an argument that can name the folder of a dataset, and be typed without quotes."""
+    fault = fault_of_name(text) or ("holds a space" if " " in text else None)
+    if fault:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: it {fault}")
     return text
 
 

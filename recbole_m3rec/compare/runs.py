@@ -23,7 +23,7 @@ from recbole_m3rec.baselines.requirements import GRAPH_FILES
 from recbole_m3rec.cli.train import one_line, users_error
 from recbole_m3rec.config.checks import (
     UnknownNameError,
-    refuse_unknown_dataset,
+    has_data,
     refuse_unknown_model,
 )
 from recbole_m3rec.config.layers import FILES_KEY
@@ -153,19 +153,6 @@ def locked(output: Path) -> Iterator[None]:
         ) from error
     with lock:
         yield
-
-
-def has_data(config: Any) -> bool:
-    """Tell whether a dataset's files are there.
-
-    Raises:
-        UnknownNameError: they are not, and there are none to download.
-    """
-    name, folder = config["dataset"], Path(config["data_path"])
-    if any(folder.glob(f"{name}*.inter")):
-        return True
-    refuse_unknown_dataset(name, folder)
-    return False
 
 
 def prepare(config: Any) -> None:

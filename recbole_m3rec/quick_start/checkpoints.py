@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.config.layers import FILES_KEY
+from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.patches.checkpoints import load_checkpoint
@@ -57,6 +58,8 @@ def read_saved_run(path: Path) -> SavedRun:
         raise CheckpointError(f"There is no checkpoint {path}. Runs write theirs into saved/.")
     try:
         content = load_checkpoint(path, map_location="cpu")
+        if not isinstance(content, Mapping):
+            raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
         return SavedRun(
             path=path,
@@ -98,7 +101,8 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
     from recbole.config import Config
     from recbole.quick_start import load_data_and_model, quick_start
 
-    today = Config(model=run.model, dataset=run.dataset, config_dict=dict(run.settings))
+    settings = {**run.settings, EVALUATE_KEY: True}
+    today = Config(model=run.model, dataset=run.dataset, config_dict=settings)
     interactions: list[Any] = []
 
     def create(original: Callable[..., Any], config: Any) -> Any:

@@ -58,6 +58,34 @@ def test_only_amazons_names_are_told_how_to_prepare_them(make_config):
     assert "amazon" not in str(error.value)
 
 
+@pytest.mark.parametrize("model", ["M3Rec", "SASRecMM", "SASRec"])
+def test_a_misspelt_dataset_is_told_before_its_features(model, make_config):
+    config = make_config(model, "ml-100kk", modalities="auto", features={})
+    with pytest.raises(UnknownNameError, match=r"no dataset `ml-100kk`: .*Did you mean ml-100k"):
+        create_dataset(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("../x", "begins with a dot"),
+        ("..", "begins with a dot"),
+        ("/etc", "is a path"),
+        ("a/b", "is a path"),
+        ("a\\b", "is a path"),
+        ("", "is empty"),
+        (" ", "is empty"),
+        ("a\nb", "not printable"),
+        ("a\0b", "not printable"),
+    ],
+)
+def test_what_names_no_folder_is_refused_as_a_name(name, says):
+    with pytest.raises(UnknownNameError, match=f"cannot name a dataset: it .*{says}"):
+        Config("SASRec", name)
+    with pytest.raises(UnknownNameError, match=f"cannot name a dataset: it .*{says}"):
+        Config(config_dict={"model": "BPR", "dataset": name})
+
+
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 
 
