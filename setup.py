@@ -136,7 +136,7 @@ setup(
     cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},
     zip_safe=False,
     entry_points={
-        "console_scripts": ["recbole-m3rec = recbole_m3rec.cli.train:main"],
+        "console_scripts": ["recbole-m3rec = recbole_m3rec.cli.main:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

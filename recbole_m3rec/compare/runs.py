@@ -20,7 +20,7 @@ from recbole_m3rec.baselines.item_columns import (
     reads_vectors,
 )
 from recbole_m3rec.baselines.requirements import GRAPH_FILES
-from recbole_m3rec.cli.train import one_line, users_error
+from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.config.checks import (
     UnknownNameError,
     has_data,
