@@ -23,7 +23,7 @@ from recbole_m3rec.support.suggestions import expected_one_of
 BACKENDS = ("auto", "reference", "cpu", "triton", "mamba_ssm")
 
 _HOW_TO_GET = {
-    "cpu": "Install a C++ compiler and reinstall the package",
+    "cpu": "Install a C++ compiler (gcc or clang)",
     "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and "
     + triton_device.NEEDED,
     "mamba_ssm": "It needs a CUDA device, a CUDA build of torch and the packages of the extra "
