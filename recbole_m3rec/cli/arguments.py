@@ -40,10 +40,10 @@ examples:
 
 # Settings that change how a checkpoint is evaluated or where, and not what the model is.
 EVALUATION_KEYS = frozenset(
-    ["data_path", "feature_path"]
+    ["data_path", "feature_path", "download"]
     + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size", "mask_seen"]
     + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
-    + ["state", "show_progress", "log_wandb"]
+    + ["state", "show_progress", "log_wandb", "verbose"]
 )
 
 
@@ -81,6 +81,12 @@ def build_parser(recommending: bool) -> Parser:
         metavar="FILE",
         help="YAML files with settings, or names of presets such as published, each over those "
         "before it (spaces or commas between)",
+    )
+    add_no_download(train)
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show on the screen what else goes into the log file alone",
     )
     several = parser.add_argument_group("several processes")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
@@ -128,6 +134,16 @@ def build_parser(recommending: bool) -> Parser:
     return parser
 
 
+def add_no_download(group: argparse._ActionsContainer) -> None:
+    """Add the option that refuses to fetch a dataset."""
+    group.add_argument(
+        "--no-download",
+        "--no_download",
+        action="store_true",
+        help="refuse to fetch a dataset that is not there and says where it comes from",
+    )
+
+
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split arguments into options of this program and settings for RecBole.
 
@@ -150,6 +166,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             f"--topk={options.topk}."
         )
     check_options(options, settings)
+    settings += ["--download=False"] * options.no_download
+    settings += ["--verbose=True"] * options.verbose
     return options, settings
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from recbole_m3rec.cli.arguments import (
     Parser,
     UsageError,
+    add_no_download,
     refuse_what_recbole_drops,
     split_files,
 )
@@ -88,6 +89,7 @@ def add_common_options(parser: Parser, output: Path) -> None:
         metavar="DIR",
         help=f"folder of the results and the report ({output})",
     )
+    add_no_download(parser)
     add("--jobs", type=positive, default=1, metavar="N", help="runs at once, each a process (1)")
 
 
@@ -123,6 +125,8 @@ def settings_of(
     for argument in options.config_files:
         for file in split_files(argument):
             settings.update(read_yaml(Path(file)))
+    if options.no_download:
+        settings["download"] = False
     for setting in others:
         key, _, value = setting[2:].partition("=")
         settings[key] = value

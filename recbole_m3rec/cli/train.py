@@ -14,6 +14,7 @@ from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
+from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
 
@@ -41,7 +42,8 @@ def launch(arguments: Sequence[str]) -> None:
     options, settings = parse(arguments)
     # RecBole reads settings from here, and warns about whatever else it finds.
     sys.argv = [sys.argv[0], *settings]
-    dispatch(options)
+    with calm_screen():
+        dispatch(options)
 
 
 def dispatch(options: argparse.Namespace) -> None:
@@ -83,6 +85,7 @@ def train(options: argparse.Namespace) -> None:
                     f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; "
                     "--help shows more."
                 )
+        model, dataset = model or named["model"], dataset or named["dataset"]
     saved_runs.install_resuming()
     with saved_runs.noting_checkpoint() as checkpoints:
         result = run(
@@ -103,6 +106,7 @@ def train(options: argparse.Namespace) -> None:
     # A resumed training that did not get better leaves its checkpoint as it was.
     saved_files = [*checkpoints, *result.get("checkpoint", ())] or [options.resume]
     print_places(saved_files[-1], result.get("log"))
+    print_next(saved_files[-1], str(model), str(dataset))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -163,6 +167,19 @@ def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
         values = (result.get(metric) for result in results.values())
         rows.append([metric, *("-" if value is None else f"{value:.4f}" for value in values)])
     print(f"\n{text_table(rows)}\n")
+
+
+def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
+    """Print the commands that a user is likely to want next."""
+    lines = []
+    if checkpoint is not None:
+        lines.append(f"recommend {checkpoint} --output top.csv")
+        lines.append(f"evaluate {checkpoint}")
+    others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
+    lines.append(f"compare --models {others} --datasets {dataset}")
+    print("\nnext")
+    for line in lines:
+        print(f"  {command(line)}")
 
 
 def print_places(checkpoint: Path | None, log: Path | None = None) -> None:

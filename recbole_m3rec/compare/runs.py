@@ -41,6 +41,7 @@ NOT_COUNTED = frozenset(
     + ["save_dataset", "save_dataloaders", "config_files", "config_file", FILES_KEY]
     + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
     + ["offset", "local_rank", "single_spec", "feature_digests"]
+    + ["source", "download"]
     + ["show_progress", "state", "log_wandb", "wandb_project", "verbose"]
 )
 

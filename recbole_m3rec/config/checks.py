@@ -182,13 +182,20 @@ def has_data(config: Any) -> bool:
     """Tell whether a dataset's files are there.
 
     Raises:
-        UnknownNameError: they are not, and there are none to download.
+        UnknownNameError: they are not, and nothing says where they come from.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if any(folder.glob(f"{escape(name)}*.inter")):
         return True
-    refuse_unknown_dataset(name, folder)
+    if not (config["source"] and is_absent(config)):
+        refuse_unknown_dataset(name, folder)
     return False
+
+
+def is_absent(config: Any) -> bool:
+    """Tell whether nothing of a dataset is there; what a user has put there is left alone."""
+    name, folder = config["dataset"], Path(config["data_path"])
+    return not any(folder.glob(f"{escape(name)}*.inter")) and not (folder / f"{name}.item").exists()
 
 
 def known_downloads() -> set[str]:

@@ -49,7 +49,7 @@ def test_an_unknown_dataset_is_an_error_that_says_what_to_do(
 ):
     write_dataset("tiny")
     with pytest.raises(UnknownNameError, match=f"no dataset `{name}`: .*{says}"):
-        create_dataset(make_config("BPR", name))
+        create_dataset(make_config("BPR", name, download=False))
 
 
 def test_only_amazons_names_are_told_how_to_prepare_them(make_config):
