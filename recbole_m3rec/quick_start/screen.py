@@ -70,7 +70,7 @@ def _tell_size(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
 
 
 class _Progress:
-    """One bar over all epochs of a training, or a line each validation where there is no terminal."""
+    """One bar over all epochs of a training; a line each validation where there is no terminal."""
 
     def __init__(self) -> None:
         self.bar: Any = None  # while a training is shown
@@ -79,10 +79,10 @@ class _Progress:
         self.started = 0.0
 
     def fit(
-        self, original: Callable[..., Any], trainer: Any, data: Any, *args: Any, **kw: Any
+        self, original: Callable[..., Any], trainer: Any, data: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        if not kw.get("show_progress") or trainer.config["verbose"] or self.bar is not None:
-            return original(trainer, data, *args, **kw)
+        if not kwargs.get("show_progress") or trainer.config["verbose"] or self.bar is not None:
+            return original(trainer, data, *args, **kwargs)
         size = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         _logger.info(f"{trainer.config['model']}: {size:,} parameters, on {trainer.device}")
         self.best, self.started = "", perf_counter()
@@ -96,7 +96,7 @@ class _Progress:
             bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}, at most {remaining} left",
         ) as self.bar:
             try:
-                return original(trainer, data, *args, **kw)
+                return original(trainer, data, *args, **kwargs)
             finally:
                 self.bar = None
 
@@ -125,12 +125,10 @@ class _Progress:
         score, result = original(trainer, *args, **kwargs)
         if self.bar is not None:
             epoch = max(trainer.train_loss_dict, default=0)
-            bigger = trainer.valid_metric_bigger
-            better = (
-                score > trainer.best_valid_score if bigger else score < trainer.best_valid_score
-            )
+            before = trainer.best_valid_score
+            better = score > before if trainer.valid_metric_bigger else score < before
             if better or not self.best:
-                best = score if better else trainer.best_valid_score
+                best = score if better else before
                 self.best = f", best {trainer.valid_metric} {best:.4f}"
                 self.best += f" (epoch {epoch + 1})" if better else ""
             self.show(trainer, epoch)

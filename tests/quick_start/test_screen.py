@@ -15,20 +15,24 @@ from recbole_m3rec.quick_start import screen
 
 
 @pytest.fixture
-def arguments(write_dataset: Any, small_arguments: list[str]) -> list[str]:
-    """A training of two epochs that shows its progress, from a fresh logger."""
+def train(write_dataset: Any, small_arguments: list[str]) -> Any:
+    """Return a function that trains two epochs and shows its progress, from a fresh logger."""
     write_dataset()
-    root = logging.getLogger()
-    for handler in root.handlers[:]:  # pytest's keep RecBole from setting its own up
-        root.removeHandler(handler)
     settings = [each for each in small_arguments if "show_progress" not in each]
-    return ["--model=SASRec", "--epochs=2", *settings]
+
+    def run(*more: str) -> None:
+        root = logging.getLogger()
+        for handler in root.handlers[:]:  # pytest's keep RecBole from setting its own up
+            root.removeHandler(handler)
+        assert main(["--model=SASRec", "--epochs=2", *settings, *more]) == 0
+
+    return run
 
 
 def test_the_configuration_goes_into_the_log_file_alone(
-    arguments: list[str], capfd: pytest.CaptureFixture[str]
+    train: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 0
+    train()
     out, err = capfd.readouterr()
     [log] = Path("log/SASRec").glob("*.log")
     written = log.read_text()
@@ -41,25 +45,25 @@ def test_the_configuration_goes_into_the_log_file_alone(
 
 
 def test_without_a_terminal_each_validation_is_one_line(
-    arguments: list[str], capfd: pytest.CaptureFixture[str]
+    train: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 0
+    train()
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
     assert [line.split(",")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("loss " in line and "best ndcg@5 0." in line for line in lines)
 
 
 def test_verbose_leaves_the_screen_to_recbole(
-    arguments: list[str], capfd: pytest.CaptureFixture[str]
+    train: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments, "--verbose"]) == 0
+    train("--verbose")
     err = capfd.readouterr().err
     assert "train_batch_size" in err
     assert "Train     0" in err
 
 
 def test_a_terminal_gets_one_bar_with_epoch_loss_best_and_time_left(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -69,7 +73,7 @@ def test_a_terminal_gets_one_bar_with_epoch_loss_best_and_time_left(
     monkeypatch.setattr(sys, "stderr", terminal)
     original = screen.tqdm
     monkeypatch.setattr(screen, "tqdm", lambda **k: original(file=terminal, mininterval=0, **k))
-    assert main(arguments) == 0
+    train()
     shown = terminal.getvalue()
     assert "epoch 2/2, loss " in shown
     assert "best ndcg@5 0." in shown
@@ -78,9 +82,9 @@ def test_a_terminal_gets_one_bar_with_epoch_loss_best_and_time_left(
     assert "Train" not in shown
 
 
-def test_what_was_changed_for_a_run_is_given_back(arguments: list[str]) -> None:
+def test_what_was_changed_for_a_run_is_given_back(train: Any) -> None:
     from recbole.trainer import trainer as trainers
 
     before = (trainers.tqdm, trainers.Trainer.fit, trainers.Trainer._valid_epoch)
-    assert main(arguments) == 0
+    train()
     assert (trainers.tqdm, trainers.Trainer.fit, trainers.Trainer._valid_epoch) == before
