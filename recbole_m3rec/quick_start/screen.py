@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -91,7 +92,7 @@ class _Progress:
             initial=trainer.start_epoch * len(data),
             disable=None,  # on terminals alone
             leave=False,
-            dynamic_ncols=True,
+            ncols=shutil.get_terminal_size((100, 24)).columns - 1,  # some tell no size
             smoothing=0,  # validations in between count
             bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}, at most {remaining} left",
         ) as self.bar:
