@@ -80,6 +80,7 @@ def __dir__() -> list[str]:
 
 
 def _on_import_of_recbole(recbole: ModuleType) -> None:
+    importlib.import_module(f"{__name__}.support.process_settings").prepare_process()
     importlib.import_module(f"{__name__}.registration").register()
 
 

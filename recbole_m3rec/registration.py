@@ -58,7 +58,7 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
-    from recbole_m3rec.data import cache, time_order
+    from recbole_m3rec.data import cache, sources, time_order
     from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
     from recbole_m3rec.trainer import distributed, learning_rate, pretraining
 
@@ -77,6 +77,7 @@ def register() -> None:
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
     learning_rate.install()
+    sources.install()  # before all others look at the files
 
 
 def register_models() -> None:

@@ -17,6 +17,7 @@ import pytest
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.compare import scheduler
+from recbole_m3rec.support import command_names
 
 N_USERS = 12
 N_ITEMS = 12
@@ -31,6 +32,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(command_names, "program", lambda: "recbole-m3rec")  # installed or not
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield tmp_path

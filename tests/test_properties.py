@@ -197,18 +197,24 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
-    known = {"mask_seen", "time_order", "lr_scheduler", "warmup_steps"}
+    known = {"mask_seen", "time_order", "lr_scheduler", "warmup_steps", "download"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known
 
 
-def test_datasets_only_say_how_features_are_made() -> None:
+def test_datasets_say_how_features_are_made_and_where_amazons_come_from() -> None:
+    from recbole_m3rec.data.sources import checked
+    from recbole_m3rec.datasets.amazon.releases import find_category, find_release, short_name
     from recbole_m3rec.features.encoders import ENCODER_NAMES
 
     for path in (ROOT / "dataset").glob("*.yaml"):
         values = load(f"dataset/{path.name}")
-        assert set(values) == {"features"}
+        assert set(values) == ({"features"} if path.stem == "ml-100k" else {"source", "features"})
+        if "source" in values:
+            source = checked(values["source"], path.stem)
+            release = find_release(str(source["release"]))
+            assert short_name(release, find_category(release, source["amazon"])) == path.stem
         assert all(recipe["encoder"] in ENCODER_NAMES for recipe in values["features"].values())
 
 

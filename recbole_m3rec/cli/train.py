@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import linecache
 import logging
-import re
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.arguments import UsageError, parse
+from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
-
-USER_ERROR = 2
-INTERRUPTED = 130
+from recbole_m3rec.quick_start.screen import calm_screen
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.text_table import text_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,29 +25,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the arguments after the program's name; None takes the process's own.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
     process_arguments = sys.argv
     try:
-        options, settings = parse(given)
-        # RecBole reads settings from here, and warns about whatever else it finds.
-        sys.argv = [process_arguments[0], *settings]
-        dispatch(options)
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. The best epoch so far, if any, is in its checkpoint; go on with "
-            "--resume CHECKPOINT.",
-            file=sys.stderr,
+        return run_command(
+            launch,
+            arguments,
+            when_interrupted="The best epoch so far, if any, is in its checkpoint; resume it by "
+            f"{command('resume')} CHECKPOINT.",
         )
-        return INTERRUPTED
-    except Exception as error:
-        message = users_error(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return USER_ERROR
     finally:
         sys.argv = process_arguments
-    return 0
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """Do what the arguments ask for."""
+    options, settings = parse(arguments)
+    # RecBole reads settings from here, and warns about whatever else it finds.
+    sys.argv = [sys.argv[0], *settings]
+    with calm_screen():
+        dispatch(options)
 
 
 def dispatch(options: argparse.Namespace) -> None:
@@ -91,6 +85,7 @@ def train(options: argparse.Namespace) -> None:
                     f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; "
                     "--help shows more."
                 )
+        model, dataset = model or named["model"], dataset or named["dataset"]
     saved_runs.install_resuming()
     with saved_runs.noting_checkpoint() as checkpoints:
         result = run(
@@ -111,6 +106,7 @@ def train(options: argparse.Namespace) -> None:
     # A resumed training that did not get better leaves its checkpoint as it was.
     saved_files = [*checkpoints, *result.get("checkpoint", ())] or [options.resume]
     print_places(saved_files[-1], result.get("log"))
+    print_next(saved_files[-1], str(model), str(dataset))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -170,48 +166,23 @@ def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
     for metric in next(iter(sorted(results.values(), key=len, reverse=True)), {}):
         values = (result.get(metric) for result in results.values())
         rows.append([metric, *("-" if value is None else f"{value:.4f}" for value in values)])
-    width = max(len(row[0]) for row in rows)
-    print()
-    for name, *cells in rows:
-        print(name.ljust(width) + "".join(cell.rjust(10) for cell in cells))
-    print()
+    print(f"\n{text_table(rows)}\n")
+
+
+def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
+    """Print the commands that a user is likely to want next."""
+    lines = []
+    if checkpoint is not None:
+        lines.append(f"recommend {checkpoint} --output top.csv")
+        lines.append(f"evaluate {checkpoint}")
+    others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
+    lines.append(f"compare --models {others} --datasets {dataset}")
+    print("\nnext")
+    for line in lines:
+        print(f"  {command(line)}")
 
 
 def print_places(checkpoint: Path | None, log: Path | None = None) -> None:
     """Print where the checkpoint is and where RecBole logged to, a worker's log if one is given."""
     print(f"checkpoint: {checkpoint or 'none was saved'}")
     print(f"log: {log or saved_runs.log_file() or 'none'}")
-
-
-def users_error(error: Exception) -> str | None:
-    """Return one line for an error that the user can mend, None for a fault of the program.
-
-    Ours are the errors whose class this package defines, and those of a value or a file that it
-    raises itself; RecBole's are those that its configuration raises itself. What a worker process
-    raised arrives as the text of its traceback.
-    """
-    text = str(error)
-    if type(error).__name__ == "ProcessRaisedException":
-        found = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
-        return one_line(found[-1]) if found else None
-    if type(error).__module__.partition(".")[0] == "recbole_m3rec":
-        return one_line(text)
-    if isinstance(error, OSError) and error.filename is not None:
-        return one_line(f"{error.filename}: {error.strerror}")
-    frame = list(traceback.walk_tb(error.__traceback__))[-1]
-    raised_in = str(frame[0].f_globals.get("__name__"))
-    line = linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()
-    if (
-        isinstance(error, (ValueError, OSError))
-        and raised_in.startswith("recbole_m3rec.")
-        and line.startswith("raise ")  # our own words, not those of what we called
-    ):
-        return one_line(getattr(error, "strerror", None) or text)
-    if raised_in == "recbole.config.configurator":
-        return one_line(f"RecBole refuses the configuration: {text or line}")
-    return None
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks."""
-    return " ".join(text.split())

@@ -20,7 +20,7 @@ from recbole_m3rec.baselines.item_columns import (
     reads_vectors,
 )
 from recbole_m3rec.baselines.requirements import GRAPH_FILES
-from recbole_m3rec.cli.train import one_line, users_error
+from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.config.checks import (
     UnknownNameError,
     has_data,
@@ -41,6 +41,7 @@ NOT_COUNTED = frozenset(
     + ["save_dataset", "save_dataloaders", "config_files", "config_file", FILES_KEY]
     + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
     + ["offset", "local_rank", "single_spec", "feature_digests"]
+    + ["source", "download"]
     + ["show_progress", "state", "log_wandb", "wandb_project", "verbose"]
 )
 

@@ -16,6 +16,7 @@ from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
 from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.datasets.amazon.releases import command_for
+from recbole_m3rec.support import command_names as commands
 from recbole_m3rec.support.folder_names import fault_of_name
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -166,8 +167,8 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
         message += f" If it is one of Amazon's, prepare it once: `{command}`."
     elif AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
         message += (
-            " If it is one of Amazon's, `python dataset_scripts/amazon.py --help` shows the names"
-            " of its categories."
+            f" If it is one of Amazon's, `{commands.command('prepare amazon --help')}` shows the"
+            " names of its categories."
         )
     message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(
@@ -181,13 +182,20 @@ def has_data(config: Any) -> bool:
     """Tell whether a dataset's files are there.
 
     Raises:
-        UnknownNameError: they are not, and there are none to download.
+        UnknownNameError: they are not, and nothing says where they come from.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if any(folder.glob(f"{escape(name)}*.inter")):
         return True
-    refuse_unknown_dataset(name, folder)
+    if not (config["source"] and is_absent(config)):
+        refuse_unknown_dataset(name, folder)
     return False
+
+
+def is_absent(config: Any) -> bool:
+    """Tell whether nothing of a dataset is there; what a user has put there is left alone."""
+    name, folder = config["dataset"], Path(config["data_path"])
+    return not any(folder.glob(f"{escape(name)}*.inter")) and not (folder / f"{name}.item").exists()
 
 
 def known_downloads() -> set[str]:

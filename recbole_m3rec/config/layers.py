@@ -175,7 +175,10 @@ def announce(config: Any) -> None:
     """Log which files made this configuration, and which keys of the user nothing reads."""
     logger = getLogger()
     files = config[FILES_KEY] or []
-    logger.info("Configuration files, each over those before it:\n  " + "\n  ".join(files))
+    logger.info(
+        "Configuration files, each over those before it:\n  " + "\n  ".join(files),
+        extra={"file_only": True},  # see quick_start/screen.py
+    )
     unread = getattr(config, "_unread_keys", [])
     if unread:
         logger.warning(f"Configuration keys that nothing reads: {', '.join(unread)}")

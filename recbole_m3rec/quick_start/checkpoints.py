@@ -151,9 +151,11 @@ def run_resuming_worker(rank: int, *arguments: Any) -> None:
 
     The result that goes back to the parent says where checkpoint and log went, too.
     """
+    from recbole_m3rec.quick_start.screen import calm_screen
+
     install_resuming()
     options = arguments[-1]
-    with noting_checkpoint() as checkpoints:
+    with noting_checkpoint() as checkpoints, calm_screen():
         queue = _ResultQueue(options["queue"], checkpoints)
         distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
 

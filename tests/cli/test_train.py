@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_m3rec.cli import arguments, train
+from recbole_m3rec.cli import arguments, exit_codes, train
 from recbole_m3rec.quick_start import checkpoints
 
 
@@ -157,8 +157,10 @@ def test_a_users_error_in_a_worker_is_one_line_too() -> None:
         '  File "x.py", line 1, in <module>\n'
     )
     ours = "recbole_m3rec.config.checks.UnknownNameError: There is no dataset `x`.\n"
-    assert train.users_error(ProcessRaisedException(worker + ours)) == ("There is no dataset `x`.")
-    assert train.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
+    assert exit_codes.users_error(ProcessRaisedException(worker + ours)) == (
+        "There is no dataset `x`."
+    )
+    assert exit_codes.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
 
 
 def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
