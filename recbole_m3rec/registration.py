@@ -58,14 +58,15 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
-    from recbole_m3rec.data import cache, time_order
-    from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
+    from recbole_m3rec.data import cache, splits, target_loader, time_order
+    from recbole_m3rec.evaluator import block_evaluation, cold_items, mask_seen, nan_checks
     from recbole_m3rec.trainer import distributed, learning_rate, pretraining
 
     register_models()
     register_dataset()
     literals.install()
     layers.install()
+    splits.install()  # inside of time_order, which puts ranks in place of times
     time_order.install()
     values.install()
     cache.install()
@@ -77,6 +78,8 @@ def register() -> None:
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
     learning_rate.install()
+    target_loader.install()
+    cold_items.install()
 
 
 def register_models() -> None:

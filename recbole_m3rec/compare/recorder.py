@@ -277,6 +277,11 @@ def counts(dataset: Any, log: Any, valid: Any, test: Any) -> tuple[np.ndarray, n
         popularity = popularity - np.bincount(tested, minlength=dataset.item_num)
     of_users = np.asarray(test._dataset.inter_feat[dataset.uid_field], dtype=np.int64)
     history = history - np.bincount(of_users, minlength=dataset.user_num)
+    cold_items = getattr(dataset, "cold_items", None)
+    if cold_items is not None:
+        popularity[cold_items.numpy()] = 0
+    if getattr(dataset, "train_counts", None) is not None:  # counted up to a moment in time
+        popularity = dataset.train_counts.numpy()
     return np.maximum(history, 0), np.maximum(popularity, 0)
 
 
