@@ -27,6 +27,7 @@ PATCHES = (
     runs.download_without_process_group,
     runs.collect_plain_values,
     runs.report_plain_numbers,
+    runs.look_up_each_item_once,
     runs.survive_uncountable_flops,
     runs.name_every_checkpoint_apart,
     runs.train_in_bfloat16,
