@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data import splits
 
@@ -209,3 +211,11 @@ def test_without_either_key_recbole_splits_as_ever(build: Callable[..., Any]) ->
     assert not hasattr(loaders[2]._dataset, "cold_items")
     lengths = loaders[0]._dataset.inter_feat["item_length"]
     assert sorted(lengths.tolist()) == [1, 1, 1, 1, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "BPR"])
+def test_the_preset_splits_by_time(make_config: Callable[..., Any], model: str) -> None:
+    preset = yaml.safe_load((properties_folder() / "presets/time-split.yaml").read_text())
+    config = make_config(model, **preset)
+    assert config["eval_args"]["split"] == {"time_quantiles": [0.8, 0.9]}
+    assert splits.splits_apart(config)
