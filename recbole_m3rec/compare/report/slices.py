@@ -1,5 +1,4 @@
-"""Metrics of parts of a test: held-out items, histories of like length, items of like popularity."""
-
+"""Metrics of parts of a test: held-out items, like histories, items of like popularity."""
 from __future__ import annotations
 
 from collections.abc import Callable
