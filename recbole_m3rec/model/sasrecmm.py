@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from recbole_m3rec.model.m3rec import LOSSES, PackedRecommender
 from recbole_m3rec.network.item_encoder import ContentModalities
-from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
+from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.network.projectors import PROJECTORS, init_linear
-from recbole_m3rec.network.settings import check_choice, check_size
+from recbole_m3rec.network.projectors import init_linear
+from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.matmul import Linear
 
 FUSIONS = ("sum", "concat")
+SHARED = (  # M3Rec's settings, which mean the same here
+    *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
+)
 
 
 class FusedItems(UntrainedItems):
@@ -78,15 +82,16 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         """
         check_choice("loss_type", config["loss_type"], LOSSES)
         check_choice("fusion", config["fusion"], FUSIONS)
-        check_choice("projector", config["projector"], PROJECTORS)
-        check_size("projector_experts", config["projector_experts"])
+        settings = M3RecConfig(**{name: config[name] for name in SHARED})
         super().__init__(config, dataset)
+        self.config = settings
         content = ContentModalities(
             *(dataset.item_features, self.n_items, self.hidden_size),
-            *(config["projector"], config["projector_experts"]),
+            *(settings.projector, settings.projector_experts),
         )
         ids = cast(nn.Embedding, self.item_embedding)  # SASRec's, initialised
         self.item_embedding = FusedItems(ids, content, config["fusion"])
+        self.repeats = Repetition() if settings.repetition else None
         self.prepare_training(config, dataset)
 
     @property
@@ -107,7 +112,10 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         """
         table: Tensor = self.item_embedding.weight
         table = table if items is None else F.embedding(items, table)
-        return ItemVectors({ID: table}, table)
+        scored = self._for_score(table)
+        if self.config.score == "cosine":
+            scored = scored / self.config.temperature
+        return ItemVectors({ID: table}, scored)
 
     def encode(
         self, rows: PackedSequences, vectors: ItemVectors, scored: Tensor | None = None
@@ -120,10 +128,12 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         x = self.dropout(self.LayerNorm(x))
         for layer in self.trm_encoder.layer:
             x = layer.feed_forward(_attend(layer.multi_head_attention, x, place, lengths))
-        encoded: Tensor = x[rows.last if scored is None else scored]
+        encoded: Tensor = self._for_score(x[rows.last if scored is None else scored])
         return encoded
 
-    # Losses and scores are made of item_vectors and encode alone.
+    # Losses and scores are made of these two alone.
+    _for_score = M3RecNetwork._for_score
+    repetition = M3RecNetwork.repetition
     cross_entropy = M3RecNetwork.cross_entropy
     bpr = M3RecNetwork.bpr
     query = M3RecNetwork.query

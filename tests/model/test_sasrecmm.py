@@ -16,6 +16,8 @@ from recbole_m3rec.network.item_encoder import FeatureMismatchError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
+# As RecBole's SASRec has it.
+PLAIN = {"score": "dot", "repetition": False, "train_positions": "last", "feature_norm": "none"}
 FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat"])
 
 
@@ -24,7 +26,7 @@ def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, A
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
     def made(**keys: Any) -> tuple[Any, Any, Any]:
-        config, _, train, _, test = prepare("SASRecMM", **{**TWO, **keys})
+        config, _, train, _, test = prepare("SASRecMM", **{**PLAIN, **TWO, **keys})
         init_seed(config["seed"], True)
         model = get_model("SASRecMM")(config, train.dataset)
         return model.eval(), next(iter(train)), next(iter(test))[0]
@@ -100,18 +102,28 @@ def test_without_modalities_it_is_sasrec(
 
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
 @pytest.mark.parametrize("keys", [TWO, ALONE], ids=["two modalities", "none"])
+@pytest.mark.parametrize("score", ["dot", "cosine"])
 def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(
-    build: Any, keys: dict[str, Any], loss: str
+    build: Any, keys: dict[str, Any], loss: str, score: str
 ) -> None:
     # Histories of five inputs at three a row: windows overlap, some positions are not scored.
-    model, batch, _ = build(train_positions="all", loss_type=loss, MAX_ITEM_LIST_LENGTH=3, **keys)
+    keys = {"score": score, "repetition": score == "cosine", "temperature": 0.5, **keys}
+    keys = {"train_positions": "all", "loss_type": loss, "MAX_ITEM_LIST_LENGTH": 3, **keys}
+    model, batch, _ = build(**keys)
+    if score == "cosine":
+        model.repeats.by_lag.data.fill_(0.1)
     assert int((batch[TARGET_LIST] > 0).sum()) < batch["item_length"].sum()
     negatives = batch["neg_" + TARGET_LIST] if loss == "BPR" else batch[TARGET_LIST]
     losses = []
     for row, end in batch[TARGET_LIST].nonzero().tolist():
         history = batch["item_id_list"][row, : end + 1]
         query = SASRec.forward(model, history[None], torch.tensor([end + 1]))
-        scores = (query @ model.item_embedding.weight.T)[0]
+        table = model.item_embedding.weight
+        if score == "cosine":
+            scores = torch.nn.functional.cosine_similarity(query, table) / 0.5
+            scores[history] += 30 * 0.1  # no item is twice in a history
+        else:
+            scores = (query @ table.T)[0]
         target = batch[TARGET_LIST][row, end]
         if loss == "CE":
             losses.append(scores.logsumexp(0) - scores[target])

@@ -1,4 +1,5 @@
 """Metrics of parts of a test: held-out items, like histories, items of like popularity."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
