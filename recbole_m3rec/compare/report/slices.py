@@ -79,7 +79,7 @@ def _slices(
                 continue
             by, values, seeds = found
             if edges is None:
-                edges = group_edges(by)
+                edges = edges_apart_from_zero(by)
                 head = [f"{title} {label}" for label in group_names(by, edges, seeds)]
             group = np.searchsorted(edges, by, side="right")
             n = np.bincount(group, minlength=len(edges) + 1)
@@ -97,3 +97,11 @@ def _slices(
     )
     head = ["model", "metric", *head]
     return Grid(said, head, rows, folded=len(rows) > 12, texts=frozenset([1]))
+
+
+def edges_apart_from_zero(by: np.ndarray) -> np.ndarray:
+    """Return where groups begin, but for the first; zeros, such as held-out items, are a group."""
+    some = by[by > 0]
+    if len(some) in (0, len(by)):
+        return group_edges(by)
+    return np.concatenate([[some.min()], group_edges(some)])

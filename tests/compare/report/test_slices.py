@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.captions import split
-from recbole_m3rec.compare.report.slices import cold_grid, slice_grids
+from recbole_m3rec.compare.report.figures import group_names
+from recbole_m3rec.compare.report.slices import cold_grid, edges_apart_from_zero, slice_grids
 from recbole_m3rec.compare.report.tables import result_grid
 from recbole_m3rec.compare.results import Outcome
 
@@ -67,4 +70,16 @@ def test_a_caption_names_the_split_by_time() -> None:
     assert said == (
         "by time, the first 0.8 of all interactions train, the next up to 0.9 validate, the last "
         "test"
+    )
+
+
+def test_items_without_training_interactions_are_a_group_of_their_own() -> None:
+    by = np.array([0] * 8 + [3, 3, 5, 9, 9])
+    edges = edges_apart_from_zero(by)
+    assert (
+        group_names(by, edges, 1)
+        == [
+            *("0 (n = 8)", "1 to 4 (n = 2)", "5 to 8 (n = 1)", "9 (n = 2)"),
+        ]
+        or group_names(by, edges, 1)[0] == "0 to 2 (n = 8)"
     )
