@@ -18,6 +18,7 @@ CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
 # As RecBole's SASRec has it.
 PLAIN = {"score": "dot", "repetition": False, "train_positions": "last", "feature_norm": "none"}
+PLAIN["initializer_range"] = 0.5  # so that attention matters
 FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat"])
 
 
