@@ -144,7 +144,7 @@ def small(model: str) -> dict[str, Any]:
         settings |= {"dropout_prob": 0.0}
     else:
         settings |= {"hidden_size": 8, "embedding_size": 8, "inner_size": 8, "n_heads": 2}
-    if model == "SASRecMM":
+    if model in ("SASRecMM", "ContentKNN"):
         codes = {"encoder": "random-codes", "dim": 6, "std": 0.5}
         settings |= {"modalities": ["text"], "features": {"text": codes}}
     return settings

@@ -146,7 +146,7 @@ def test_the_protocol_is_the_published_one() -> None:
 
 def test_there_is_a_file_for_every_published_baseline_and_dataset() -> None:
     models = {path.stem for path in (ROOT / "model").glob("*.yaml")}
-    assert models == {*BASELINES, "M3Rec", "Mamba4Rec", "SASRecMM"}
+    assert models == {*BASELINES, "M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN"}
     datasets = {path.stem for path in (ROOT / "dataset").glob("*.yaml")}
     assert datasets == {"ml-100k", "beauty", "toys", "sports", "clothing"}
 
@@ -197,7 +197,7 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
-    known = {"mask_seen", "time_order", "lr_scheduler", "warmup_steps", "download"}
+    known = {"mask_seen", "cold_items", "time_order", "lr_scheduler", "warmup_steps", "download"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known

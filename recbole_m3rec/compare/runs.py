@@ -30,8 +30,9 @@ from recbole_m3rec.config.layers import FILES_KEY
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.cache import feature_digests
 from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.from_text import sha256_of
-from recbole_m3rec.features.recipes import load_or_build
+from recbole_m3rec.features.recipes import ModalitySource, load_or_build
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
@@ -166,20 +167,24 @@ def prepare(config: Any) -> None:
     """
     from recbole.data import create_dataset
 
-    name, folder = config["dataset"], Path(config["data_path"])
     if not has_data(config):
         with no_command_line():
             create_dataset(config)  # downloads
     if content_digests(config):
         for source in modality_sources(config):
             if source.recipe is not None and source.path is not None:
-                load_or_build(
-                    source,
-                    folder / f"{name}.item",
-                    item_id_field=config["ITEM_ID_FIELD"],
-                    field_separator=config["field_separator"],
-                    encoding=config["encoding"] or "utf-8",
-                )
+                feature_table(config, source)
+
+
+def feature_table(config: Any, source: ModalitySource) -> FeatureTable:
+    """Return the features of a modality, made first where its recipe says so."""
+    return load_or_build(
+        source,
+        Path(config["data_path"]) / f"{config['dataset']}.item",
+        item_id_field=config["ITEM_ID_FIELD"],
+        field_separator=config["field_separator"],
+        encoding=config["encoding"] or "utf-8",
+    )
 
 
 def identify(config: Any) -> Identity:

@@ -98,6 +98,7 @@ def work(folder: Path, tell: Any) -> None:
             "versions": versions(),
         },
         recorder.user_values() if spec["tests"] else None,
+        recorder.lists() if spec["tests"] else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
-OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
+OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN")
 
 # Keys that say what to do and where, and are no settings of a model.
 LAUNCHER_KEYS = frozenset(

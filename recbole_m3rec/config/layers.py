@@ -20,7 +20,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
     *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
-    "time_order",
+    *("time_order", "cold_items"),
 )
 
 FILES_KEY = "configuration_files"

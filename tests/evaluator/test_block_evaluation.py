@@ -15,7 +15,7 @@ from recbole_m3rec.evaluator.block_evaluation import (
     offers_products,
 )
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
-from recbole_m3rec.model.m3rec import M3Rec
+from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
 
 METRICS = ["Hit", "MRR", "MAP", "Recall", "NDCG", "Precision", "GAUC"]
 OF_LISTS = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]
@@ -67,7 +67,7 @@ def forbid_the_matrix(monkeypatch):
     def forbidden(self, interaction):
         raise AssertionError("the matrix of scores was made")
 
-    monkeypatch.setattr(M3Rec, "full_sort_predict", forbidden)
+    monkeypatch.setattr(PackedRecommender, "full_sort_predict", forbidden)
 
 
 def collected(config, scores, positive_u, positive_i, batches, counts):
