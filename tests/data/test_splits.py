@@ -35,9 +35,7 @@ def build(
     prepare: Callable[..., tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[Any, list[Rows]]]:
-    """Return ``split(model, **keys)``: the loaders, and the rows (user, history, target) of each
-    part.
-    """
+    """Return ``split(model, **keys)``: the loaders, and each part's (user, history, target)."""
 
     def hold_out(tokens: Any, share: float, seed: int) -> torch.Tensor:
         return torch.tensor([token in HELD_OUT for token in tokens])
