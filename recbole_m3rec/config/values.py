@@ -141,7 +141,7 @@ def wrong_split(split: Any) -> str | None:
         return None
     shares = how if isinstance(how, (list, tuple)) and len(how) == 3 else [-1]
     numbers = all(isinstance(share, (int, float)) and share >= 0 for share in shares)
-    if kind == "RS" and numbers and sum(shares) > 0:
+    if kind in ("RS", "TS") and numbers and sum(shares) > 0:
         return None
     return (
         f"eval_args: split must be {{LS: {' or '.join(LEAVE_ONE_OUT)}}} or shares such as "
