@@ -139,13 +139,39 @@ def wrong_split(split: Any) -> str | None:
     [(kind, how)] = split.items() if isinstance(split, dict) and len(split) == 1 else [(None, None)]
     if kind == "LS" and how in LEAVE_ONE_OUT:
         return None
+    if kind == "time_quantiles":
+        return wrong_quantiles(how)
     shares = how if isinstance(how, (list, tuple)) and len(how) == 3 else [-1]
     numbers = all(isinstance(share, (int, float)) and share >= 0 for share in shares)
     if kind in ("RS", "TS") and numbers and sum(shares) > 0:
         return None
     return (
-        f"eval_args: split must be {{LS: {' or '.join(LEAVE_ONE_OUT)}}} or shares such as "
-        f"{{RS: [0.8, 0.1, 0.1]}}, found {split!r}."
+        f"eval_args: split must be {{LS: {' or '.join(LEAVE_ONE_OUT)}}}, shares such as "
+        f"{{RS: [0.8, 0.1, 0.1]}} or {{time_quantiles: [0.8, 0.9]}}, found {split!r}."
+    )
+
+
+def wrong_quantiles(cuts: Any) -> str | None:
+    """Return what is wrong with the shares of interactions at which a split by time cuts."""
+    pair = cuts if isinstance(cuts, (list, tuple)) and len(cuts) == 2 else [0, 0]
+    numbers = all(isinstance(cut, (int, float)) for cut in pair)
+    if numbers and 0 < pair[0] < pair[1] < 1:
+        return None
+    return (
+        f"eval_args: time_quantiles: {cuts!r}, expected two rising shares between 0 and 1, such as "
+        "[0.8, 0.9]: where training ends, and where validation ends."
+    )
+
+
+def no_split_of_its_own(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with ``benchmark_filename`` beside another split."""
+    split = (values.get("eval_args") or {}).get("split") or {}
+    files = values["benchmark_filename"]
+    if files is None or not (values.get("cold_items") or "time_quantiles" in split):
+        return None
+    return (
+        f"benchmark_filename: {files} brings a split of its own: leave it out, or set cold_items: "
+        "0 and another eval_args: split."
     )
 
 
@@ -167,6 +193,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "topk": some_length,
     "valid_metric": watched_metric,
     "eval_args": splitting,
+    "benchmark_filename": no_split_of_its_own,
 }
 
 

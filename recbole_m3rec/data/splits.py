@@ -15,10 +15,11 @@ user, in whichever part, so that models with and without histories are asked for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from logging import getLogger
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,18 +34,11 @@ PARTS = ("training", "validation", "test")
 
 
 def install() -> None:
-    """Put both splits under RecBole's configuration and datasets."""
-    from recbole.config import Config
+    """Put both splits under RecBole's datasets, inside of exact times."""
     from recbole.data import utils
     from recbole.data.dataset import Dataset
 
     from recbole_m3rec.hooks import wrap, wrap_everywhere
-
-    @wrap(Config, "_get_final_config_dict")
-    def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-        values = original(self)
-        check_settings(values)
-        return values
 
     @wrap(Dataset, "build")
     def build(original: Callable[..., Any], self: Any) -> Any:
@@ -64,39 +58,6 @@ def install() -> None:
 def splits_apart(config: Any) -> bool:
     """Tell whether a user may have several test targets, each of which is ranked by itself."""
     return bool(config[COLD]) or TIME in (config["eval_args"]["split"] or {})
-
-
-def check_settings(values: dict[str, Any]) -> None:
-    """Refuse a share of cold items, or cuts in time, that cannot be meant.
-
-    Raises:
-        ConfigurationError: says what is expected.
-    """
-    share = values.get(COLD)
-    if share is not None and (isinstance(share, bool) or not _is_share(share)):
-        raise ConfigurationError(
-            f"{COLD}: {share!r}, expected a share of the items in [0, 1), such as 0.1; 0 holds "
-            "none out of training."
-        )
-    arguments = values.get("eval_args")
-    split = (arguments.get("split") if isinstance(arguments, dict) else None) or {}
-    cuts = split.get(TIME)
-    if TIME in split:
-        is_pair = isinstance(cuts, (list, tuple)) and len(cuts) == 2 and all(map(_is_share, cuts))
-        if cuts is None or not is_pair or not 0 < cuts[0] < cuts[1]:
-            raise ConfigurationError(
-                f"eval_args.split.{TIME}: {cuts!r}, expected two rising shares between 0 and 1, "
-                "such as [0.8, 0.9]: where training ends, and where validation ends."
-            )
-    if (share or TIME in split) and values.get("benchmark_filename"):
-        raise ConfigurationError(
-            f"benchmark_filename: {values['benchmark_filename']} brings a split of its own: leave "
-            f"it out, or set {COLD}: 0 and another eval_args.split."
-        )
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < 1
 
 
 def sample_trained(sample: Callable[[int], np.ndarray], is_cold: np.ndarray, n: int) -> np.ndarray:
@@ -140,18 +101,20 @@ def _build(dataset: Any, build_as_recbole_does: Callable[[], Any]) -> Any:
         ConfigurationError: a part has nothing in it.
     """
     frame, config = dataset.inter_feat, dataset.config
-    log = _time_ordered(dataset)
-    cuts = _cuts(dataset, log)
+    ranks = dataset.__dict__.get("_time_ranks")  # in place of times while RecBole splits
+    log = _time_ordered(dataset, ranks)
+    cuts = _cuts(dataset, log, ranks)
     is_cold = None
     if config[COLD]:
         tokens = dataset.field2id_token[dataset.iid_field]
         is_cold = choose_cold_items(tokens, config[COLD], config["seed"])
-        dataset.inter_feat = frame[~is_cold.numpy()[frame[dataset.iid_field].to_numpy()]]
-        dataset.inter_feat = dataset.inter_feat.reset_index(drop=True)
+        is_kept = ~is_cold.numpy()[frame[dataset.iid_field].to_numpy()]
+        dataset.inter_feat = frame[is_kept].reset_index(drop=True)
+        dataset._time_ranks = None if ranks is None else ranks[is_kept]
     dataset.cold_items = is_cold
     is_trained = torch.ones(len(log), dtype=torch.bool)
     if cuts is not None:
-        is_trained &= _times(dataset, log) <= cuts[0]
+        is_trained &= _times(dataset, log) <= cuts.ends[0]
     if is_cold is not None:
         is_trained &= ~is_cold[log[dataset.iid_field]]
     if cuts is None:
@@ -171,9 +134,11 @@ def _build(dataset: Any, build_as_recbole_does: Callable[[], Any]) -> Any:
     return parts
 
 
-def _time_ordered(dataset: Any) -> Any:
+def _time_ordered(dataset: Any, ranks: np.ndarray | None) -> Any:
     """Return all interactions as RecBole's ``Interaction``, users side by side, each in order."""
     whole = dataset.copy(dataset._dataframe_to_interaction(dataset.inter_feat))
+    if ranks is not None:
+        whole.inter_feat[dataset.time_field] = torch.from_numpy(ranks)
     whole.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)
     return whole.inter_feat
 
@@ -183,28 +148,44 @@ def _times(dataset: Any, rows: Any) -> Tensor:
     return times[..., 0] if times.dim() > 1 else times  # a number and its bucket
 
 
-def _cuts(dataset: Any, log: Any) -> tuple[Tensor, Tensor] | None:
+class Cuts(NamedTuple):
+    """Where training and validation end.
+
+    Attributes:
+        ends: the last time of each, or its rank among all times.
+        named: the last time of each, for people.
+    """
+
+    ends: tuple[Tensor, Tensor]
+    named: tuple[str, str]
+
+
+def _cuts(dataset: Any, log: Any, ranks: np.ndarray | None) -> Cuts | None:
     """Return the two times that the configured shares of interactions do not exceed."""
     shares = dataset.config["eval_args"]["split"].get(TIME)
     if shares is None:
         return None
     if dataset.time_field not in log.columns:
         raise ConfigurationError(
-            f"eval_args.split.{TIME} needs the time of each interaction, but there is no column "
+            f"eval_args: {TIME} needs the time of each interaction, but there is no column "
             f"{dataset.time_field} (TIME_FIELD) among those that are loaded (load_col)."
         )
     times = _times(dataset, log).sort().values
-    first, second = (times[max(0, -(-int(share * 1e9) * len(times) // 10**9) - 1)]
-                     for share in shares)  # fmt: skip
-    return first, second
+    places = [max(1, math.ceil(round(share * len(times), 6))) - 1 for share in shares]
+    first, second = times[places[0]], times[places[1]]
+    named = [float(first), float(second)]
+    if ranks is not None:
+        values = dataset.inter_feat[dataset.time_field].to_numpy()
+        named = [values[np.searchsorted(ranks, int(cut))] for cut in (first, second)]
+    return Cuts((first, second), (f"{named[0]:.15g}", f"{named[1]:.15g}"))
 
 
-def _split_at(dataset: Any, cuts: tuple[Tensor, Tensor]) -> list[Any]:
+def _split_at(dataset: Any, cuts: Cuts) -> list[Any]:
     dataset._change_feat_format()  # rows with histories, for sequential models
     dataset.sort(by=dataset.time_field)
     rows = dataset.inter_feat
     times = _times(dataset, rows)
-    part = (times > cuts[0]).long() + (times > cuts[1]).long()
+    part = (times > cuts.ends[0]).long() + (times > cuts.ends[1]).long()
     if not _has_lists(dataset, rows):
         first = augmentation.group_rows(rows[dataset.uid_field])
         is_first = torch.zeros(len(rows), dtype=torch.bool)
@@ -219,7 +200,7 @@ def _has_lists(dataset: Any, rows: Any) -> bool:
 
 
 def _with_cold_targets(
-    dataset: Any, log: Any, is_cold: Tensor, test: Any, cuts: tuple[Tensor, Tensor] | None
+    dataset: Any, log: Any, is_cold: Tensor, test: Any, cuts: Cuts | None
 ) -> Any:
     """Add a row for each interaction with a held-out item to the test, and say how many."""
     users, items = log[dataset.uid_field], log[dataset.iid_field]
@@ -229,7 +210,7 @@ def _with_cold_targets(
     first = before[starts]
     kept = cold & (before > first)
     if cuts is not None:
-        kept &= _times(dataset, log) > cuts[1]
+        kept &= _times(dataset, log) > cuts.ends[1]
     target = kept.nonzero().squeeze(1)
     getLogger().info(
         f"{COLD}: {dataset.config[COLD]} (seed {dataset.config['seed']}) holds "
@@ -261,7 +242,7 @@ def _with_cold_targets(
     return test.copy(type(test.inter_feat)(new))
 
 
-def _empty(dataset: Any, part: str, cuts: tuple[Tensor, Tensor] | None) -> str:
+def _empty(dataset: Any, part: str, cuts: Cuts | None) -> str:
     if cuts is None:
         return (
             f"{COLD}: {dataset.config[COLD]} leaves nothing for {part}: hold fewer items out, or "
@@ -270,22 +251,18 @@ def _empty(dataset: Any, part: str, cuts: tuple[Tensor, Tensor] | None) -> str:
     shares = dataset.config["eval_args"]["split"][TIME]
     name = dataset.time_field
     span = {
-        "training": f"{name} <= {_shown(cuts[0])}",
-        "validation": f"{_shown(cuts[0])} < {name} <= {_shown(cuts[1])}",
-        "test": f"{name} > {_shown(cuts[1])}",
+        "training": f"{name} <= {cuts.named[0]}",
+        "validation": f"{cuts.named[0]} < {name} <= {cuts.named[1]}",
+        "test": f"{name} > {cuts.named[1]}",
     }[part]
     return (
-        f"eval_args.split.{TIME}: {list(shares)} leaves no target for {part}: no interaction with "
+        f"eval_args: {TIME}: {list(shares)} leaves no target for {part}: no interaction with "
         f"{span} has an earlier one of its user. Move the cuts apart, or away from 0 and 1."
     )
 
 
-def _shown(time: Tensor) -> str:
-    return f"{float(time):.15g}"
-
-
 def _announce_cuts(
-    dataset: Any, log: Any, is_trained: Tensor, parts: list[Any], cuts: tuple[Tensor, Tensor]
+    dataset: Any, log: Any, is_trained: Tensor, parts: list[Any], cuts: Cuts
 ) -> None:
     counts = [f"{len(part.inter_feat):,}" for part in parts]
     phrases = []
@@ -295,7 +272,7 @@ def _announce_cuts(
             unknown = ~torch.isin(tested, torch.unique(log[field][is_trained]))
             phrases.append(f"{int(unknown.sum()):,} of {len(tested):,} {what} of the {name}")
     getLogger().info(
-        f"Time split: training up to {dataset.time_field} {_shown(cuts[0])}, validation up to "
-        f"{_shown(cuts[1])}, test after it; {counts[0]} rows, then {counts[1]} and {counts[2]} "
+        f"Time split: training up to {dataset.time_field} {cuts.named[0]}, validation up to "
+        f"{cuts.named[1]}, test after it; {counts[0]} rows, then {counts[1]} and {counts[2]} "
         f"targets. Without a past in training: {', '.join(phrases)}."
     )

@@ -40,9 +40,9 @@ def build(
     def hold_out(tokens: Any, share: float, seed: int) -> torch.Tensor:
         return torch.tensor([token in HELD_OUT for token in tokens])
 
-    def split(model: str, **keys: Any) -> tuple[Any, list[Rows]]:
+    def split(model: str, start: float = 0.0, **keys: Any) -> tuple[Any, list[Rows]]:
         monkeypatch.setattr(splits, "choose_cold_items", hold_out)
-        write_dataset("tiny", [(user, item, float(time)) for user, item, time in LOG])
+        write_dataset("tiny", [(user, item, start + time) for user, item, time in LOG])
         _, dataset, *loaders = prepare(model, **{**KEYS, "train_positions": "last", **keys})
         return loaders, [rows(dataset, loader) for loader in loaders]
 
@@ -125,6 +125,21 @@ def test_a_split_by_time_trains_up_to_one_moment(build: Callable[..., Any], mode
     assert test == [("ann", "axbcy", "d"), ("dan", "d", "y"), ("eve", "a", "e")]
 
 
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+@pytest.mark.parametrize("keys", [{"eval_args": BY_TIME}, {"cold_items": 0.3}])
+def test_seconds_that_float32_cannot_tell_apart_change_nothing(
+    build: Callable[..., Any], caplog: pytest.LogCaptureFixture, model: str, keys: dict[str, Any]
+) -> None:
+    _, expected = build(model, **keys)
+    with caplog.at_level(logging.INFO):
+        loaders, found = build(model, start=1.6e9, **keys)
+    assert found == expected
+    times = [loader._dataset.inter_feat["timestamp"] for loader in loaders]
+    assert all(((time - 1.6e9).abs() < 128).all() for time in times)
+    if "eval_args" in keys:
+        assert "training up to timestamp 1600000012, validation up to 1600000016" in caplog.text
+
+
 def test_a_split_by_time_asks_general_models_for_the_same_targets(
     build: Callable[..., Any],
 ) -> None:
@@ -176,7 +191,7 @@ def test_a_draw_depends_on_tokens_and_seed_and_not_on_ids() -> None:
 def test_a_share_that_cannot_be_meant_is_refused(
     make_config: Callable[..., Any], share: Any
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"^cold_items: .*expected a share .* in \[0, 1\)"):
+    with pytest.raises(ConfigurationError, match=r"^cold_items must be a number in \[0, 1\)"):
         make_config("SASRec", cold_items=share)
 
 
