@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 
 from recbole_m3rec.cli.exit_codes import log_lines_on_screen, run_command
 from recbole_m3rec.support.command_names import command
-from recbole_m3rec.support.folder_names import fault_of_name
 
 
 class NotConfirmedError(ValueError):
@@ -62,9 +62,11 @@ def confirm(yes: bool) -> None:
 
 def dataset_name(text: str) -> str:
     """Return an argument that can name the folder of a dataset, and be typed without quotes."""
-    fault = fault_of_name(text) or ("holds a space" if " " in text else None)
-    if fault:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: it {fault}")
+    if not re.fullmatch(r"[^\W_][\w.-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
+            " letter or digit first"
+        )
     return text
 
 

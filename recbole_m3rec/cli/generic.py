@@ -14,10 +14,12 @@ properties/dataset/<name>.yaml, a recipe for features of the texts.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
 from recbole_m3rec.cli.commands import (
@@ -116,23 +118,20 @@ def columns_of(
 
 
 def time_format(text: str) -> str:
-    """Return an argument that is a format of times.
-
-    A format that says nothing of a date, or holds what no date is written in, reads none.
-    """
+    """Return an argument that is ``epoch``, ``iso`` or a format of ``strptime``."""
+    reason = "without % there is no time in it"
     if text in (EPOCH, ISO):
         return text
     try:
-        written = datetime(2014, 7, 23, 21, 46, 5, tzinfo=timezone.utc).strftime(text)
-        readable = datetime.strptime(written, text).year == 2014
-    except ValueError:
-        readable = False
-    if not readable:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none: expected epoch, iso, or a format with day, month and year such as"
-            " '%d.%m.%Y %H:%M'"
-        )
-    return text
+        pd.to_datetime([""], format=text, errors="coerce")
+        if "%" in text:
+            return text
+    except (ValueError, re.error) as error:
+        reason = str(error)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no format of times ({reason}). Expected epoch, iso, or one as in"
+        " '%d.%m.%Y %H:%M'"
+    )
 
 
 def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -> str:
