@@ -59,8 +59,8 @@ def register() -> None:
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers
     from recbole_m3rec.data import cache, time_order
-    from recbole_m3rec.evaluator import block_evaluation, mask_seen, nan_checks
-    from recbole_m3rec.trainer import distributed, learning_rate, pretraining
+    from recbole_m3rec.evaluator import all_processes, block_evaluation, mask_seen, nan_checks
+    from recbole_m3rec.trainer import distributed, learning_rate, pretraining, resume
 
     register_models()
     register_dataset()
@@ -68,6 +68,8 @@ def register() -> None:
     time_order.install()
     cache.install()
     distributed.install()
+    resume.install()
+    all_processes.install()
     nan_checks.install()
     block_evaluation.install()  # after the nan_checks, which look at RecBole's scores
     requirements.install()

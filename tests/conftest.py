@@ -31,6 +31,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))  # what was written here
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield tmp_path

@@ -27,8 +27,10 @@ examples:
       what the authors' released program does
   python run_recbole.py --model=M3Rec --dataset=beauty --nproc=2 --gpu_id=0,1
       two processes, each on a GPU of its own
-  python run_recbole.py --resume saved/M3Rec-Nov-23-2026_10-00-00.pth --epochs=400
-      go on from the best epoch so far
+  python run_recbole.py --model=M3Rec --dataset=ml-100k --resume
+      go on with the newest such run where it was stopped, as if it had not been
+  python run_recbole.py --resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt --epochs=400
+      go on from one checkpoint
   python run_recbole.py --evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
       valid and test metrics again, without training
   python run_recbole.py --topk saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
@@ -42,6 +44,10 @@ EVALUATION_KEYS = frozenset(
     + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
     + ["state", "show_progress", "log_wandb"]
 )
+
+
+# What --resume stands for when it names no checkpoint.
+NEWEST = Path()
 
 
 class UsageError(ValueError):
@@ -91,8 +97,11 @@ def build_parser(recommending: bool) -> Parser:
     what.add_argument(
         "--resume",
         type=Path,
+        nargs="?",
+        const=NEWEST,
         metavar="CHECKPOINT",
-        help="train on to the configured number of epochs; better epochs replace the checkpoint",
+        help="go on where a run was stopped, as if it had not been; without CHECKPOINT, the newest "
+        "run of this configuration",
     )
     what.add_argument(
         "--evaluate", type=Path, metavar="CHECKPOINT", help="valid and test metrics, no training"
@@ -189,7 +198,7 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     """
     checkpoint = options.resume or options.evaluate or options.topk
     if checkpoint is not None:
-        if options.config_files:
+        if options.config_files and checkpoint != NEWEST:
             raise UsageError(
                 "--config_files does not go with a checkpoint, which brings its own configuration. "
                 "Change single settings by --key=value."

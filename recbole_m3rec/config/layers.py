@@ -20,8 +20,8 @@ OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
-    *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
-    "time_order",
+    *("modalities", "feature_norm", "feature_rows", "train_positions"),
+    *("feature_digests", "source_digests", "time_order"),
 )
 
 FILES_KEY = "configuration_files"
@@ -30,7 +30,7 @@ FILES_KEY = "configuration_files"
 LAUNCHER_KEYS = frozenset(
     ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
     + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
-    + ("resume", "evaluate", "output", "feature_digests")
+    + ("resume", "evaluate", "output", "feature_digests", "source_digests")
 )
 
 # Settings that RecBole reads and that stand in none of its YAML files.

@@ -29,6 +29,15 @@ def compiled_for(x: Tensor) -> bool:
     return short and x.device.type == "cpu" and library.available()[0]
 
 
+def where_masks_are_drawn(device: torch.device | str) -> str:
+    """Say which kernels draw the masks of float32 tensors on a device.
+
+    They are two streams of random numbers: with equal seeds the masks, and so the results, differ.
+    """
+    compiled = compiled_for(torch.empty(0, device=device))
+    return "compiled kernels" if compiled else "torch's dropout"
+
+
 @torch.library.custom_op(
     "recbole_m3rec::dropout",
     mutates_args=(),
