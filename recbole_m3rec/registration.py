@@ -6,7 +6,14 @@ import importlib
 import sys
 
 from recbole_m3rec.config.layers import OWN_MODELS
-from recbole_m3rec.patches import atomic_files, checkpoints, libraries, runs, tables
+from recbole_m3rec.patches import (
+    atomic_files,
+    checkpoints,
+    full_disk,
+    libraries,
+    runs,
+    tables,
+)
 
 # RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
 MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
@@ -32,6 +39,8 @@ PATCHES = (
     runs.train_in_bfloat16,
     runs.keep_quiet_of_what_nobody_can_change,
     runs.log_what_ract_loads,
+    full_disk.end_logs_quietly,
+    full_disk.end_tensorboard_quietly,
 )
 
 _registered = False

@@ -80,7 +80,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     On the CPU the mask is a function of a seed, drawn from torch's default generator at every call,
     and of the element's number: it does not depend on the number of threads or the processor, and
     the backward pass makes it anew. There ``p`` is rounded to 1/65536. Elsewhere, in float64 and
-    without the compiled kernels this is torch's own dropout.
+    without the compiled kernels this is torch's own dropout, whose masks are others: with equal
+    seeds two such runs end with other numbers. Trainings log which masks they draw.
 
     Args:
         x: any shape; bfloat16 and float16 are computed in float32 and returned in kind.

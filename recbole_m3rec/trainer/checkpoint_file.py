@@ -68,13 +68,19 @@ _added: dict[str, Any] = {}
 
 
 @contextmanager
-def adding(entries: Mapping[str, Any]) -> Iterator[None]:
-    """Add entries to the checkpoint that RecBole's trainer saves inside."""
+def adding(entries: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Add entries to the checkpoint that RecBole's trainer saves inside, and note its content."""
+    contents: list[Any] = []
     _added.update(entries)
+    _contents.append(contents)
     try:
-        yield
+        yield contents
     finally:
         _added.clear()
+        _contents.pop()
+
+
+_contents: list[list[Any]] = []
 
 
 def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
@@ -92,6 +98,7 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
     path = Path(target)
     if _added and isinstance(content, Mapping):
         content = {**content, **_added}
+        _contents[-1].append(content)
     config = content.get("config") if isinstance(content, Mapping) else None
     with new_files(path) as [new], new.writing():
         if config is not None and config["checkpoint_format"] == "safe":
@@ -100,7 +107,7 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         else:
             sink = Sink(new.file)
             try:
-                torch.save(content, sink, *args, **kwargs)
+                torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
             except RuntimeError:  # torch's writer in C++ loses the system's error
                 if sink.error is not None:
                     raise sink.error from None
@@ -111,8 +118,10 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
 
 def plain_config(config: Any) -> dict[str, Any]:
     """Return what a safe checkpoint says of a configuration."""
-    keys = ("model", "dataset", "epochs", "seed", "train_stage", "world_size")
-    keys += ("learning_rate", "weight_decay", "source_digests", "feature_digests")
+    keys = (
+        *("model", "dataset", "epochs", "seed", "train_stage", "world_size"),
+        *("learning_rate", "weight_decay", "source_digests", "feature_digests"),
+    )
     return {"settings": settings_of(config), **{key: config[key] for key in keys}}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from collections import OrderedDict
+import copy
 from collections.abc import Callable, Iterator
 from logging import getLogger
 from pathlib import Path
@@ -13,16 +12,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from recbole_m3rec.ops.dropout import where_masks_are_drawn
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
-from recbole_m3rec.trainer import random_states
+from recbole_m3rec.trainer import checkpoint_file, random_states
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
+from recbole_m3rec.trainer.trainer_state import (
+    changes,
+    environment,
+    other_optimizers,
+    plain_attributes,
+)
 
 # Beside RecBole's own entries of a checkpoint.
 KEY = "progress"
-
-# Counters of some models, such as MultiVAE's annealing, are plain attributes.
-PLAIN = (bool, int, float, str)
 
 
 def last_checkpoint(best: str | Path) -> Path:
@@ -38,52 +39,6 @@ def best_checkpoint(path: str | Path, config: Any) -> Path:
         return path
     suffix = ".safetensors" if config["checkpoint_format"] == "safe" else ".pth"
     return path.with_name(path.name.removesuffix("-last.ckpt") + suffix)
-
-
-def carry(trainer: Any, name: str, part: Any) -> None:
-    """Let checkpoints carry the state of a part of a trainer, and give it its saved state.
-
-    Args:
-        trainer: RecBole's trainer.
-        name: of the part, such as ``lr_scheduler`` or ``averaged_weights``.
-        part: anything with ``state_dict()`` and ``load_state_dict(state)``.
-    """
-    vars(trainer).setdefault("carried_parts", {})[name] = part
-    saved = vars(trainer).get("resumed_from") or {}
-    if name in saved.get("parts", {}):
-        part.load_state_dict(saved["parts"][name])
-
-
-def plain_attributes(model: Any) -> dict[str, dict[str, Any]]:
-    """Return by module the attributes of a model that are numbers, switches or strings."""
-    return {
-        name: {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, PLAIN) and key != "training"
-        }
-        for name, module in model.named_modules()
-    }
-
-
-def other_optimizers(trainer: Any) -> dict[str, Any]:
-    """Return by attribute the optimisers of a trainer beside ``optimizer``."""
-    return {
-        name: value
-        for name, value in vars(trainer).items()
-        if isinstance(value, torch.optim.Optimizer) and name != "optimizer"
-    }
-
-
-def environment(trainer: Any) -> dict[str, Any]:
-    """Return what the last bits of a training depend on beside its state."""
-    return {
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "device": str(torch.device(trainer.device).type),
-        "threads": torch.get_num_threads(),
-        "random masks": where_masks_are_drawn(trainer.device),
-    }
 
 
 class Progress:
@@ -104,6 +59,7 @@ class Progress:
         self.epoch = self.saved_epoch = trainer.start_epoch - 1
         self.latest_result: Any = None
         self.in_epoch = False
+        self.unsaved_best: Any = None  # a best epoch's checkpoint that the disk had no room for
         self.at_epoch_start: list[Any] = []
         self.loss: Any = None  # of the epoch's batches so far, as RecBole adds them up
         self.trained: dict[str, Any] | None = None  # the state before an epoch is validated
@@ -150,7 +106,7 @@ class Progress:
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write the latest state; a full disk costs this checkpoint, not the training."""
-        if not self.saves:
+        if not self.saves or not self._best_is_saved():
             return
         path = last_checkpoint(self.trainer.saved_model_file)
         try:
@@ -159,6 +115,23 @@ class Progress:
         except (CannotWriteError, FileInUseError) as error:
             getLogger().warning(f"{error}. Training goes on; the next checkpoint is tried again.")
         self.saved_at = monotonic()
+
+    def keep_best(self, content: Any, error: Exception) -> None:
+        """Keep a best epoch's checkpoint that could not be written until there is room."""
+        getLogger().warning(f"{error}. Training goes on; the checkpoint is kept and tried again.")
+        self.unsaved_best = copy.deepcopy({**content, "config": None})
+        self.unsaved_best["config"] = content["config"]
+
+    def _best_is_saved(self) -> bool:
+        """Save a best epoch that is still kept: no latest state may lie beside an older one."""
+        if self.unsaved_best is None:
+            return True
+        try:
+            checkpoint_file.save(self.unsaved_best, self.trainer.saved_model_file)
+        except CannotWriteError:
+            return False
+        self.unsaved_best = None
+        return True
 
     # Epochs
 
@@ -289,40 +262,3 @@ class Progress:
         if self.trained is not None:
             self.save(self.epoch - 1, self.trained)
             self.trained = None
-
-
-def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that are new or differ."""
-    return {key: value for key, value in now.items() if key not in before or before[key] != value}
-
-
-def take_up(trainer: Any, saved: dict[str, Any]) -> None:
-    """Give a new trainer what a checkpoint of this package carries beside RecBole's entries.
-
-    Random states follow when training begins.
-    """
-    trainer.start_epoch = saved["epoch"] + 1
-    trainer.cur_step = saved["cur_step"]
-    trainer.best_valid_score = saved["best_valid_score"]
-    result = saved["best_valid_result"]
-    trainer.best_valid_result = None if result is None else OrderedDict(result)
-    trainer.train_loss_dict = dict(saved["train_loss"])
-    for name, optimizer in other_optimizers(trainer).items():
-        if name in saved["optimizers"]:
-            optimizer.load_state_dict(saved["optimizers"][name])
-    modules = dict(trainer.model.named_modules())
-    for module, values in saved["model"].items():
-        vars(modules[module]).update(values)
-    trainer.resumed_from = saved
-    for name, part in vars(trainer).get("carried_parts", {}).items():
-        carry(trainer, name, part)
-    now = environment(trainer)
-    differing = [
-        f"{name} ({value}, now {now[name]})"
-        for name, value in saved["environment"].items()
-        if now.get(name) != value
-    ]
-    if differing:
-        getLogger().warning(
-            f"The run goes on elsewhere, {', '.join(differing)}: it may end in other last digits."
-        )

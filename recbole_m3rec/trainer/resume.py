@@ -13,17 +13,17 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.support.safe_write import clear_leftovers
+from recbole_m3rec.ops.dropout import where_masks_are_drawn
+from recbole_m3rec.support.safe_write import CannotWriteError, clear_leftovers
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import (
     KEY,
     Progress,
     best_checkpoint,
     last_checkpoint,
-    plain_attributes,
-    take_up,
 )
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
+from recbole_m3rec.trainer.trainer_state import plain_attributes, take_up
 
 
 class CannotResumeError(ValueError):
@@ -85,6 +85,8 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
         self.eval_collector.data_collect(given["train_data"])
         progress.restore_random()
         return self.best_valid_score, self.best_valid_result
+    if type(self.model).__module__.startswith("recbole_m3rec."):
+        getLogger().info(f"Random masks of dropout: {where_masks_are_drawn(self.device)}")
     callback = given["callback_fn"]
 
     def after_validation(epoch: int, score: float) -> None:
@@ -98,6 +100,8 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
     try:
         result = original(*call.args, **call.kwargs)
         progress.end_epoch(progress.epoch)
+        if progress.unsaved_best is not None:  # its test could not read it
+            checkpoint_file.save(progress.unsaved_best, self.saved_model_file)
         return result
     except Stopped as stopped:
         SIGNALS.deferring = False
@@ -172,8 +176,16 @@ def save_checkpoint(
     if state is None and progress is not None:  # RecBole saves an epoch that is the best so far
         result = progress.latest_result or self.best_valid_result
         state = {**progress.state(epoch), "best_valid_result": result}
-    with checkpoint_file.adding({KEY: state} if state is not None else {}):
-        original(self, epoch, *args, **kwargs)
+    with checkpoint_file.adding({KEY: state} if state is not None else {}) as contents:
+        try:
+            original(self, epoch, *args, **kwargs)
+        except CannotWriteError as error:
+            if progress is None or not contents or "saved_model_file" in kwargs:
+                raise
+            progress.keep_best(contents[0], error)
+        else:
+            if progress is not None and "saved_model_file" not in kwargs:
+                progress.unsaved_best = None
 
 
 def resume_checkpoint(original: Callable[..., None], self: Any, resume_file: Any) -> None:

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +193,20 @@ def write_tiny(folder: Path) -> None:
 class Trial:
     """Unbroken runs of every model, and killed ones that are compared with them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: Iterable[str] = MODELS) -> None:
         self.folder = folder
         self.expected: dict[str, tuple[str, str, str]] = {}
         self.seconds = 0.0
-        for model in MODELS:
-            place = self._place(model)
+        for model in models:
+            place = self.place(model)
             begun = time.monotonic()
             code = wait(start(place, arguments(model)))
             self.seconds = max(self.seconds, time.monotonic() - begun)
             assert code == 0, (place / "output.txt").read_text(encoding="utf-8")[-3000:]
             self.expected[model] = outcome(place)
 
-    def _place(self, name: str) -> Path:
+    def place(self, name: str) -> Path:
+        """Return a new folder with the data set."""
         place = self.folder / name
         place.mkdir()
         write_tiny(place)
@@ -213,7 +214,7 @@ class Trial:
 
     def differs(self, seed: int) -> str | None:
         """Return how a seed's run went where it ended otherwise than the unbroken one."""
-        place = self._place(str(seed))
+        place = self.place(str(seed))
         model, self.story = interrupt(seed, place, self.seconds, lines=4000)
         try:
             found = outcome(place)
