@@ -33,7 +33,7 @@ def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> 
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
-def warn_of_changes(checkpoint: Path, digests: Mapping[str, Any] | None, config: Any) -> None:
+def warn_of_changes(checkpoint: str | Path, digests: Mapping[str, Any] | None, config: Any) -> None:
     """Warn where the data of today are not those that a checkpoint was trained on.
 
     Args:

@@ -52,12 +52,14 @@ def load_on_this_machine() -> None:
     """
     from recbole.quick_start import quick_start
 
+    from recbole_m3rec.data.sources import DIGEST_KEYS, warn_of_changes
     from recbole_m3rec.hooks import wrap_everywhere
     from recbole_m3rec.trainer import checkpoint_file
 
     @wrap_everywhere(quick_start, "load_data_and_model")
     def load(original: Callable[..., Any], model_file: Any) -> Any:
         strict_load = torch.load
+        digests: dict[str, Any] = {}
 
         def load_once(source: Any, *args: Any, **kwargs: Any) -> Any:
             if source is not model_file:
@@ -67,23 +69,28 @@ def load_on_this_machine() -> None:
             if isinstance(checkpoint["config"], checkpoint_file.SavedConfig):
                 checkpoint["config"] = configuration(checkpoint["config"])
             move_to_this_machine(checkpoint["config"])
+            digests.update({key: checkpoint["config"][key] for key in DIGEST_KEYS})
             return checkpoint
 
         if os.path.isfile(model_file):
             checkpoint_file.warn_if_foreign(Path(model_file))
         torch.load = load_once  # type: ignore[assignment]
         try:
-            return original(model_file)
+            loaded = original(model_file)
         finally:
             torch.load = strict_load
+        warn_of_changes(model_file, digests, loaded[0])
+        return loaded
 
 
 def configuration(saved: Any) -> Any:
     """Return RecBole's configuration from what a safe checkpoint says of it."""
     from recbole.config import Config
 
+    from recbole_m3rec.data.sources import DIGEST_KEYS
+
     config = Config(model=saved["model"], dataset=saved["dataset"], config_dict=saved.settings)
-    for key in ("source_digests", "feature_digests"):
+    for key in DIGEST_KEYS:
         config[key] = saved[key]
     return config
 

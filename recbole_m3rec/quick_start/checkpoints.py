@@ -38,7 +38,7 @@ class SavedRun:
     ``settings`` is everything RecBole had read, from files, dict and command line, before it
     derived anything: given to RecBole again, it makes the same configuration.
     ``epoch``, the one that was saved, counts from 0; ``is_exact`` tells whether training goes on
-    from it as it would have. ``digests`` are those of the data files that it was trained on.
+    from it as it would have.
     """
 
     path: Path
@@ -48,7 +48,6 @@ class SavedRun:
     epochs: int
     settings: Mapping[str, Any]
     is_exact: bool = False
-    digests: Mapping[str, Any] | None = None
 
 
 def read_saved_run(path: Path) -> SavedRun:
@@ -75,7 +74,6 @@ def read_saved_run(path: Path) -> SavedRun:
             }
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
             is_exact=PROGRESS in content,
-            digests={key: config[key] for key in DIGEST_KEYS},
         )
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
@@ -146,7 +144,6 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
 
     with around(quick_start, "create_dataset", create), misfits(run.path):
         config, model, dataset, *loaders = load_data_and_model(str(run.path))
-    warn_of_changes(run.path, run.digests, config)
     return config, model, dataset, (loaders[0], loaders[1], loaders[2]), interactions[0]
 
 
