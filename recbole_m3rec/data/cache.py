@@ -116,6 +116,7 @@ def open_whole(path: str, mode: str = "r", *args: Any, **kwargs: Any) -> Iterato
     with new_files(Path(path)) as [new], new.writing():
         sink = Sink(new.file)
         yield sink
+        written_here.expect(Path(path), sink.sha256)
     written_here.note(Path(path), sink.sha256)
 
 

@@ -30,15 +30,29 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def expect(path: Path, digest: str) -> None:
+    """Note a content that is about to be written here, beside the one that may still be there."""
+    with suppress(OSError, RuntimeError):
+        before = _entry(path).read_text() if _entry(path).is_file() else ""
+        _write(path, f"{before}{digest}\n")
+
+
 def note(path: Path, digest: str) -> None:
-    """Note that a file of this content was written here; a new content replaces the old one.
+    """Note that a file of this content was written here; nothing else at its path was.
 
     Where the note cannot be kept, the file counts as foreign later on.
     """
-    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
+    _write(path, f"{digest}\n")
+
+
+def _entry(path: Path) -> Path:
+    return state_folder() / hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
+
+
+def _write(path: Path, digests: str) -> None:
     try:
-        with new_files(state_folder() / name) as [new]:
-            new.file.write(digest.encode())
+        with new_files(_entry(path)) as [new]:
+            new.file.write(digests.encode())
     except (OSError, ValueError, RuntimeError) as error:
         getLogger().debug(f"{path} is not noted as written here: {error}")
 
@@ -49,6 +63,6 @@ def is_own(path: Path) -> bool:
     with suppress(OSError, RuntimeError):
         for entry in state_folder().iterdir():
             with suppress(OSError):
-                if entry.read_bytes() == digest:
+                if digest in entry.read_bytes().split():
                     return True
     return False

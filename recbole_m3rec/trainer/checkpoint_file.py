@@ -113,6 +113,7 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
                     raise sink.error from None
                 raise
             digest = sink.sha256
+        written_here.expect(path, digest)  # whoever is killed from here on leaves an own file
     written_here.note(path, digest)
 
 

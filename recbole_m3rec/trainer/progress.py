@@ -148,9 +148,12 @@ class Progress:
     def end_epoch(self, epoch: int) -> None:
         """Save what an epoch, trained and perhaps validated, left; once."""
         if epoch > self.saved_epoch:
-            self.trained = None
-            self.save(epoch, self.state(epoch))
-            self.saved_epoch = epoch
+            SIGNALS.deferring = True  # an epoch that is done is saved
+            try:
+                self.save(epoch, self.state(epoch))
+                self.saved_epoch, self.trained = epoch, None
+            finally:
+                SIGNALS.deferring = not self.alone
             self._stop_if_asked(saved=True)
 
     def restore_random(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from recbole.data import create_dataset, data_preparation
 
 from recbole_m3rec.support import written_here
+from recbole_m3rec.trainer import checkpoint_file
 from tests.trainer.killed_runs import arguments
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}
@@ -85,6 +86,17 @@ def test_an_own_file_stays_own_when_it_is_moved_and_not_when_it_is_changed(tmp_p
     assert written_here.is_own(tmp_path / "b")
     (tmp_path / "b").write_bytes(b"other")
     assert not written_here.is_own(tmp_path / "b")
+
+
+def test_a_program_killed_before_it_notes_a_file_leaves_an_own_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pth"
+    checkpoint_file.save({"epoch": 0}, path)
+    monkeypatch.setattr(written_here, "note", lambda path, digest: None)
+    for epoch in (1, 2):
+        checkpoint_file.save({"epoch": epoch}, path)
+        assert written_here.is_own(path)
 
 
 def test_a_home_that_cannot_be_written_makes_files_foreign_and_nothing_worse(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import random
 import signal
@@ -58,6 +59,7 @@ def start(folder: Path, given: list[str], prepare: Callable[[], None] = lambda: 
             os.dup2(output.fileno(), 2)
         sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+        logging.getLogger().handlers.clear()  # RecBole logs where nobody else does
         sys.argv = ["run_recbole.py"]
         torch.set_num_threads(1)
         train.print_metrics = write_metrics  # type: ignore[assignment]
@@ -68,6 +70,7 @@ def start(folder: Path, given: list[str], prepare: Callable[[], None] = lambda: 
     finally:
         sys.settrace(None)
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -170,9 +173,9 @@ def interrupt(seed: int, folder: Path, seconds: float, lines: int) -> tuple[str,
         story.append(f"exit {code}")
         saved = list((folder / "saved").glob("*-last.ckpt"))
         resume = ["--resume"] if saved else []
-    if not resume:  # killed before anything was saved: what there is does not count
-        for path in (folder / "saved").glob("*"):
-            path.unlink()
+        if not saved:  # killed before anything was saved: what there is does not count
+            for path in (folder / "saved").glob("*"):
+                path.unlink()
     code = wait(start(folder, [*given, *resume]))
     story.append(f"{'resumed' if resume else 'begun anew'}, exit {code}")
     if code != 0:
@@ -231,7 +234,7 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(Path(folder))
-        for seed in range(int(sys.argv[1])):
+        for seed in range(*map(int, sys.argv[1:])):
             wrong = trial.differs(seed)
             failures += wrong is not None
             print(wrong or f"seed {seed}: {trial.story}: equal", flush=True)
