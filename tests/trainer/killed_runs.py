@@ -31,7 +31,10 @@ SHARED = [
     *("--show_progress=False", "--gpu_id=", "--metric_decimal_place=12", "--learning_rate=0.02"),
 ]
 MODELS = {
-    "M3Rec": ["--hidden_size=8", "--d_state=4", "--modalities=[]", "--dropout_prob=0.3"],
+    "M3Rec": [
+        *("--hidden_size=8", "--d_state=4", "--modalities=[]", "--dropout_prob=0.3"),
+        *("--lr_scheduler=cosine", "--warmup_steps=3"),
+    ],
     "SASRec": ["--hidden_size=8", "--inner_size=8", "--n_heads=2", "--loss_type=BPR"],
     "BPR": ["--embedding_size=8"],
     "MultiVAE": ["--latent_dimension=8", "--mlp_hidden_size=[8]"],
