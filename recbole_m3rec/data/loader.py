@@ -84,8 +84,7 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
         self.max_targets, self.rank, self.world_size = max_targets, rank, world_size
 
     def state_before_epoch(self) -> Tensor | None:
-        """Return the generator's state from which the coming epoch was drawn, None if it was not
-        yet."""
+        """Return the generator's state before the coming epoch was drawn, None if it was not."""
         return None if self._coming is None else self._state
 
     def forget_epoch(self) -> None:

@@ -60,7 +60,8 @@ def install() -> None:
     @wrap(Collector, "get_data_struct")
     def get(original: Callable[..., Any], self: Any) -> Any:
         collected = original(self)
-        return collected if self.config["single_spec"] else gathered(collected)
+        several = dist.is_available() and dist.is_initialized()
+        return gathered(collected) if several else collected
 
     @wrap(Trainer, "_map_reduce")
     def keep(original: Callable[..., Any], self: Any, result: Any, num_sample: int) -> Any:

@@ -222,7 +222,7 @@ def test_two_processes_resume_exactly(trial: Trial) -> None:
 
     unbroken, broken = trial.place("two"), trial.place("two-resumed")
     environment = lambda: os.environ.update(OMP_NUM_THREADS="1")  # noqa: E731
-    given = [*arguments(MODEL), "--nproc=2"]
+    given = [*arguments("SASRec"), "--nproc=2"]  # without a schedule over all of its epochs
     assert wait(start(unbroken, [*given, port()], environment)) == 0, output(unbroken)
     short = [argument for argument in given if not argument.startswith("--epochs")]
     assert wait(start(broken, [*short, "--epochs=2", port()], environment)) == 0, output(broken)
