@@ -1,8 +1,8 @@
 """Packaging: what the distribution is called, what it needs, what it carries.
 
 Three things are decided here and nowhere else: the dependencies with their bounds, that
-``properties/`` travels inside the package, and that the compiled scan is optional: without a C++
-compiler the build goes on and the pure-PyTorch scan is used.
+``properties/`` travels inside the package, and that the compiled kernels are optional: without a
+C++ compiler the build goes on.
 """
 
 from __future__ import annotations
@@ -132,12 +132,14 @@ setup(
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     packages=find_packages(include=["recbole_m3rec", "recbole_m3rec.*"]),
-    package_data={"recbole_m3rec": ["py.typed"]},
+    package_data={
+        "recbole_m3rec": ["py.typed", "config/keys.yaml", "ops/csrc/*.cpp", "ops/csrc/*.h"],
+    },
     ext_modules=extensions(),
     cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},
     zip_safe=False,
     entry_points={
-        "console_scripts": ["recbole-m3rec = recbole_m3rec.cli.train:main"],
+        "console_scripts": ["recbole-m3rec = recbole_m3rec.cli.main:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

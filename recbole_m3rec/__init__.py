@@ -1,8 +1,9 @@
 """M3Rec, a multi-modal sequential recommender with a shared Mamba block, as a plugin of RecBole.
 
 Importing this package is all that is needed, before or after RecBole itself: RecBole then knows the
-models ``M3Rec``, ``Mamba4Rec`` and ``SASRecMM`` by name, runs on today's libraries, and reads this
-package's configuration. RecBole is imported and changed only when the program imports it.
+models ``M3Rec``, ``Mamba4Rec``, ``SASRecMM`` and ``ContentKNN`` by name, runs on today's libraries,
+and reads this package's configuration. RecBole is imported and changed only when the program
+imports it.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def __dir__() -> list[str]:
 
 
 def _on_import_of_recbole(recbole: ModuleType) -> None:
+    importlib.import_module(f"{__name__}.support.process_settings").prepare_process()
     importlib.import_module(f"{__name__}.registration").register()
 
 

@@ -34,6 +34,7 @@ PATCHES = (
     runs.download_without_process_group,
     runs.collect_plain_values,
     runs.report_plain_numbers,
+    runs.look_up_each_item_once,
     runs.survive_uncountable_flops,
     runs.name_every_checkpoint_apart,
     runs.train_in_bfloat16,
@@ -66,15 +67,24 @@ def register() -> None:
         patch()
 
     from recbole_m3rec.baselines import requirements
-    from recbole_m3rec.config import checks, layers
-    from recbole_m3rec.data import cache, time_order
-    from recbole_m3rec.evaluator import all_processes, block_evaluation, mask_seen, nan_checks
+    from recbole_m3rec.config import checks, layers, literals, values
+    from recbole_m3rec.data import cache, sources, splits, target_loader, time_order
+    from recbole_m3rec.evaluator import (
+        all_processes,
+        block_evaluation,
+        cold_items,
+        mask_seen,
+        nan_checks,
+    )
     from recbole_m3rec.trainer import distributed, learning_rate, pretraining, resume
 
     register_models()
     register_dataset()
+    literals.install()
     layers.install()
+    splits.install()  # inside of time_order, which puts ranks in place of times
     time_order.install()
+    values.install()
     cache.install()
     distributed.install()
     resume.install()
@@ -86,6 +96,9 @@ def register() -> None:
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
     learning_rate.install()
+    target_loader.install()
+    cold_items.install()
+    sources.install()  # before all others look at the files
 
 
 def register_models() -> None:

@@ -28,7 +28,7 @@ BELOW = {
     **FREE,
     **dict.fromkeys(PLUGIN_ROOMS, {*PLUGIN_ROOMS, *FREE, "hooks"}),
     "compare": {*PLUGIN_ROOMS, *FREE, "cli", "hooks", "__version__"},
-    "cli": {*PLUGIN_ROOMS, *FREE, "compare"},
+    "cli": {*PLUGIN_ROOMS, *FREE, "compare", "__version__"},
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -11,6 +11,7 @@ import pytest
 import recbole
 import yaml
 
+from recbole_m3rec.config.keys import KEYS, as_markdown
 from recbole_m3rec.config.layers import properties_folder
 
 ROOT = properties_folder()
@@ -145,7 +146,7 @@ def test_the_protocol_is_the_published_one() -> None:
 
 def test_there_is_a_file_for_every_published_baseline_and_dataset() -> None:
     models = {path.stem for path in (ROOT / "model").glob("*.yaml")}
-    assert models == {*BASELINES, "M3Rec", "Mamba4Rec", "SASRecMM"}
+    assert models == {*BASELINES, "M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN"}
     datasets = {path.stem for path in (ROOT / "dataset").glob("*.yaml")}
     assert datasets == {"ml-100k", "beauty", "toys", "sports", "clothing"}
 
@@ -196,19 +197,25 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
-    known = {"mask_seen", "time_order", "lr_scheduler", "warmup_steps"}
+    known = {"mask_seen", "cold_items", "time_order", "lr_scheduler", "warmup_steps", "download"}
     known |= {"checkpoint_format", "checkpoint_minutes"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known
 
 
-def test_datasets_only_say_how_features_are_made() -> None:
+def test_datasets_say_how_features_are_made_and_where_amazons_come_from() -> None:
+    from recbole_m3rec.data.sources import checked
+    from recbole_m3rec.datasets.amazon.releases import find_category, find_release, short_name
     from recbole_m3rec.features.encoders import ENCODER_NAMES
 
     for path in (ROOT / "dataset").glob("*.yaml"):
         values = load(f"dataset/{path.name}")
-        assert set(values) == {"features"}
+        assert set(values) == ({"features"} if path.stem == "ml-100k" else {"source", "features"})
+        if "source" in values:
+            source = checked(values["source"], path.stem)
+            release = find_release(str(source["release"]))
+            assert short_name(release, find_category(release, source["amazon"])) == path.stem
         assert all(recipe["encoder"] in ENCODER_NAMES for recipe in values["features"].values())
 
 
@@ -232,3 +239,36 @@ def test_the_search_space_reads_as_recboles_hyper_tuning_reads_it() -> None:
         assert "# (" in line
     assert set(space) <= set(known)
     assert all(known[name] in values for name, values in space.items())
+
+
+# A remark in a comment, which no range is: "(unit length)", but not "(0, 1)".
+REMARK = re.compile(r" \((?!-?[\d.]+, )[^()]*\)")
+COMMENTED = re.compile(r"^(?P<key>\w+):.*# \((?P<type>[a-z ]+)\) (?P<text>.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_comments_agree_with_the_table_of_keys(path: Path) -> None:
+    for line in COMMENTED.finditer(path.read_text(encoding="utf-8")):
+        key = KEYS[line["key"]]
+        text = REMARK.sub("", line["text"])
+        assert set(line["type"].split(" or ")) <= set(key.type.split(" or ")), line["key"]
+        assert key.range in text, f"{line['key']}: {text!r} does not say {key.range!r}"
+        if path.name == "overall.yaml":  # one meaning for all models
+            assert text == f"{key.meaning}, {key.range}", line["key"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_values_agree_with_the_table_of_keys(path: Path) -> None:
+    for name, value in load(str(path.relative_to(ROOT))).items():
+        assert KEYS[name].complaint(name, value) is None
+
+
+def test_every_key_of_recboles_own_files_is_in_the_table() -> None:
+    for name in ("overall.yaml", "dataset/sample.yaml"):
+        text = (RECBOLES / "properties" / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"^(\w+):", text, re.MULTILINE)) <= set(KEYS), name
+
+
+def test_the_documented_table_is_the_one_that_is_checked() -> None:
+    documented = (ROOT.parent / "docs" / "keys.md").read_text(encoding="utf-8")
+    assert as_markdown() in documented

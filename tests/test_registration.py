@@ -14,7 +14,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 import recbole_m3rec
 from recbole_m3rec import registration
 
-MODELS = ["M3Rec", "Mamba4Rec", "SASRecMM"]
+MODELS = ["M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,7 +1,4 @@
-"""``recbole-m3rec ablate``: train M3Rec without each of its parts and report what each adds.
-
-``python -m recbole_m3rec.ablate --help``
-"""
+"""``recbole-m3rec ablate``: train M3Rec without each of its parts and report what each adds."""
 
 from __future__ import annotations
 
@@ -11,15 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_m3rec.cli.arguments import Parser, UsageError
+from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
-from recbole_m3rec.cli.compare_command import run_command, say_what_became
+from recbole_m3rec.cli.compare_command import say_what_became
 from recbole_m3rec.compare.comparison import compare
-from recbole_m3rec.compare.runs import Run, configuration, first_seed, has_data
+from recbole_m3rec.compare.runs import Run, configuration, first_seed
 from recbole_m3rec.compare.settings import divide
+from recbole_m3rec.config.checks import has_data
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
 from recbole_m3rec.network.m3rec import GRADIENT_RULES, SCORES
+from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.suggestions import did_you_mean
 
 WHOLE = "M3Rec"
@@ -27,8 +27,8 @@ PRESET = "presets/m3rec-published.yaml"
 
 EXAMPLES = """\
 examples:
-  python -m recbole_m3rec.ablate --dataset ml-100k --seeds 3
-  python -m recbole_m3rec.ablate --dataset beauty --only "random features,shuffled features"
+  recbole-m3rec ablate --dataset ml-100k --seeds 3
+  recbole-m3rec ablate --dataset beauty --only "random features,shuffled features"
 """
 
 
@@ -111,10 +111,10 @@ def _others(config: Any, key: str, choices: Iterable[Any], question: str) -> lis
 def build_parser() -> Parser:
     """Return the parser of all that is no setting."""
     parser = Parser(
-        prog="python -m recbole_m3rec.ablate",
+        prog=command("ablate"),
         description="Train M3Rec without each of its parts, and report what each is worth.\n\n"
         "Any setting is written --key=value and holds for every row.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("recbole-m3rec", command()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -143,8 +143,8 @@ def chosen(rows: Sequence[Variant], only: str | None) -> list[Variant]:
     return [row for row in rows if row.name in {WHOLE, *names}]
 
 
-def ablate(arguments: Sequence[str]) -> bool:
-    """Do what the arguments ask for; return whether a run failed."""
+def ablate(arguments: Sequence[str]) -> int:
+    """Do what the arguments ask for; return the exit code."""
     parser = build_parser()
     options, others = parser.parse_known_args(arguments)
     given = settings_of(options, others, parser)
@@ -180,4 +180,4 @@ def _own(of_model: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an ablation; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    return run_command(ablate, arguments)
+    return run_script(ablate, arguments)

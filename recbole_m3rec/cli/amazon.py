@@ -1,7 +1,7 @@
 """Turn a category of Amazon's review data into a RecBole dataset.
 
-    python dataset_scripts/amazon.py --release 2014 --category clothing --download
-    python dataset_scripts/amazon.py --release 2023 --category Video_Games --from 2018-01-01 --duplicates last
+    recbole-m3rec prepare amazon --release 2014 --category clothing --download
+    recbole-m3rec prepare amazon --release 2023 --category Video_Games --from 2018-01-01 --duplicates last
 
 Writes <output>/<name>/<name>.inter, .item and .stats.json.
 """  # noqa: E501
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
-from recbole_m3rec.cli.commands import dataset_name, positive, run_script
+from recbole_m3rec.cli.commands import dataset_name, documented_parser, positive, run_script
 from recbole_m3rec.datasets.amazon.item_fields import ITEM_COLUMNS
 from recbole_m3rec.datasets.amazon.prepare import prepare
 from recbole_m3rec.datasets.amazon.raw_files import (
@@ -38,7 +38,7 @@ _DAY = timedelta(days=1)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def amazon(arguments: Sequence[str] | None) -> None:
+def amazon(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     release = find_release(options.release)
     category = find_category(release, options.category)
@@ -66,16 +66,11 @@ def amazon(arguments: Sequence[str] | None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
     names = "\n".join(
         f"  {year}: " + ", ".join(SHORT_NAMES[category] for category in release.categories)
         for year, release in RELEASES.items()
     )
-    made = argparse.ArgumentParser(
-        description=head,
-        epilog=f"{tail}\nShort names of categories:\n{names}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = documented_parser(__doc__, "prepare amazon", f"\nShort names of categories:\n{names}")
     add = made.add_argument
     add("--release", default="2014", help=f"{', '.join(RELEASES)} (default 2014)")
     add("--category", required=True, help="full or short name, e.g. Clothing_Shoes_and_Jewelry")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.suggestions import did_you_mean, nearest
+from recbole_m3rec.trainer.rendezvous import Options as ProcessOptions
+from recbole_m3rec.trainer.rendezvous import check as check_processes
 
 DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
@@ -18,36 +22,38 @@ Any setting is written --key=value, with the equals sign, and comes before every
 
 EXAMPLES = """\
 examples:
-  python run_recbole.py --model=M3Rec --dataset=ml-100k
+  recbole-m3rec train --model=M3Rec --dataset=ml-100k
       train until valid Hit@20 stops rising, then test
-  python run_recbole.py --model=SASRec --dataset=ml-100k --epochs=1
+  recbole-m3rec train --model=SASRec --dataset=ml-100k --epochs=1
       any other model of RecBole under the same protocol
-  python run_recbole.py --model=M3Rec --dataset=beauty \\
-         --config_files properties/presets/m3rec-published.yaml
+  recbole-m3rec train --model=M3Rec --dataset=beauty --config_files=published
       what the authors' released program does
-  python run_recbole.py --model=M3Rec --dataset=beauty --nproc=2 --gpu_id=0,1
+  recbole-m3rec train --model=M3Rec --dataset=beauty --nproc=2 --gpu_id=0,1
       two processes, each on a GPU of its own
-  python run_recbole.py --model=M3Rec --dataset=ml-100k --resume
-      go on with the newest such run where it was stopped, as if it had not been
-  python run_recbole.py --resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt --epochs=400
-      go on from one checkpoint
-  python run_recbole.py --evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
+  recbole-m3rec train --model=M3Rec --dataset=ml-100k --resume
+      resume the newest such run where it was stopped, as if it had not been
+  recbole-m3rec resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt --epochs=400
+      resume one checkpoint
+  recbole-m3rec evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
       valid and test metrics again, without training
-  python run_recbole.py --topk saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
+  recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
       the 20 best new items of every user
 """
 
 # Settings that change how a checkpoint is evaluated or where, and not what the model is.
 EVALUATION_KEYS = frozenset(
-    ["data_path", "feature_path"]
+    ["data_path", "feature_path", "download"]
     + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size", "mask_seen"]
     + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
-    + ["state", "show_progress", "log_wandb"]
+    + ["state", "show_progress", "log_wandb", "verbose"]
 )
 
 
 # What --resume stands for when it names no checkpoint.
 NEWEST = Path()
+
+# The setting ``topk`` of RecBole, numbers that make no sense included.
+LENGTHS = r"[\[(]?[-+\d\s,]*[\])]?"
 
 
 class UsageError(ValueError):
@@ -64,9 +70,9 @@ class Parser(argparse.ArgumentParser):
 def build_parser(recommending: bool) -> Parser:
     """Return the parser; ``--k`` and its like are settings of some models unless recommending."""
     parser = Parser(
-        prog="run_recbole.py",
+        prog=command("train"),
         description=DESCRIPTION,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("recbole-m3rec", command()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -78,7 +84,14 @@ def build_parser(recommending: bool) -> Parser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="YAML files with settings, each over those before it (spaces or commas between)",
+        help="YAML files with settings, or names of presets such as published, each over those "
+        "before it (spaces or commas between)",
+    )
+    add_no_download(train)
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show on the screen what else goes into the log file alone",
     )
     several = parser.add_argument_group("several processes")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
@@ -129,6 +142,16 @@ def build_parser(recommending: bool) -> Parser:
     return parser
 
 
+def add_no_download(group: argparse._ActionsContainer) -> None:
+    """Add the option that refuses to fetch a dataset."""
+    group.add_argument(
+        "--no-download",
+        "--no_download",
+        action="store_true",
+        help="refuse to fetch a dataset that is not there and says where it comes from",
+    )
+
+
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split arguments into options of this program and settings for RecBole.
 
@@ -136,7 +159,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UsageError: an argument is neither, or RecBole would drop it.
     """
     # RecBole has a setting of the same name: the lengths of the ranked lists.
-    lengths = re.compile(r"--topk=\s*[\[(]?[\d\s,]*[\])]?")
+    lengths = re.compile(rf"--topk=\s*{LENGTHS}")
     kept = [argument for argument in arguments if lengths.fullmatch(argument)]
     others = [argument for argument in arguments if not lengths.fullmatch(argument)]
     helping = bool({"-h", "--help"} & set(others))
@@ -145,12 +168,14 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, settings = parser.parse_known_args(others)
     settings += kept
     refuse_what_recbole_drops(settings, parser)
-    if recommending and re.fullmatch(r"[\[(]?[\d\s,]*[\])]?", str(options.topk)):
+    if recommending and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
             f"--topk={options.topk}."
         )
     check_options(options, settings)
+    settings += ["--download=False"] * options.no_download
+    settings += ["--verbose=True"] * options.verbose
     return options, settings
 
 
@@ -166,7 +191,7 @@ def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.Argument
         key, equals, value = setting.partition("=")
         if setting in ("--output", "--k", "--keep_seen") or key == "--output":
             raise UsageError(f"{setting} belongs to --topk CHECKPOINT, which is not given.")
-        near = difflib.get_close_matches(key, options, n=1, cutoff=0.85)
+        near = nearest(key, options, count=1, likeness=0.85)
         if near and key != near[0]:
             raise UsageError(f"There is no option {key}. Did you mean {near[0]}?")
         if not key.startswith("--") or key == "--":
@@ -219,6 +244,7 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
             raise UsageError(f"--k is {options.k}, but must be at least 1.")
         if not options.output.parent.is_dir():
             raise UsageError(f"--output names {options.output}, but there is no such folder.")
+    check_processes(ProcessOptions(*(getattr(options, name) for name in ProcessOptions._fields)))
     options.config_files = [
         file for argument in options.config_files for file in split_files(argument)
     ]
@@ -230,13 +256,28 @@ def keys(settings: Sequence[str]) -> list[str]:
 
 
 def split_files(argument: str) -> list[str]:
-    """Split an argument at commas and spaces unless it is the name of one file.
+    """Split an argument at commas and spaces unless it is the name of one file; find presets.
 
     Raises:
-        UsageError: a file does not exist.
+        UsageError: a name is neither a file's nor a preset's.
     """
     names = [argument] if Path(argument).is_file() else re.findall(r"[^\s,]+", argument)
-    for name in names:
-        if not Path(name).is_file():
-            raise UsageError(f"--config_files names {name}, which is no file.")
-    return names
+    return [name if Path(name).is_file() else str(preset(name)) for name in names]
+
+
+def preset(name: str) -> Path:
+    """Return the file of a preset, ``published`` being short for ``m3rec-published``.
+
+    Raises:
+        UsageError: there is none; names those that there are.
+    """
+    from recbole_m3rec.config.layers import properties_folder
+
+    files = {file.stem: file for file in (properties_folder() / "presets").glob("*.yaml")}
+    for stem in (name, f"m3rec-{name}"):
+        if stem in files:
+            return files[stem]
+    raise UsageError(
+        f"--config_files names {name}, which is no file and no preset; there are "
+        f"{', '.join(sorted(files))}.{did_you_mean(name, files)}"
+    )

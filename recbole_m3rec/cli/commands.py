@@ -1,14 +1,14 @@
-"""What the scripts in ``dataset_scripts/`` share: exit codes, errors in one line, arguments."""
+"""What the commands share that read, write or show data: parsers, arguments, a question."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
 
-from recbole_m3rec.cli.train import INTERRUPTED, USER_ERROR, users_error
+from recbole_m3rec.cli.exit_codes import log_lines_on_screen, run_command
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.folder_names import fault_of_name
 
 
 class NotConfirmedError(ValueError):
@@ -16,35 +16,28 @@ class NotConfirmedError(ValueError):
 
 
 def run_script(
-    script: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None
+    script: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None
 ) -> int:
-    """Run a script and return its exit code: 0, 2 for a user's error, 130 if interrupted.
+    """Run a command with this package's log lines on the screen, and return its exit code."""
+    with log_lines_on_screen():
+        return run_command(script, arguments)
+
+
+def documented_parser(doc: str | None, words: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Return a parser whose help is a module's docstring.
 
     Args:
-        script: parses arguments and does its work; log lines of this package are shown.
-        arguments: the arguments after the program's name; None takes the process's own.
+        doc: its first line is the description, the rest, with examples, comes after the options.
+        words: the subcommand, such as ``prepare amazon``.
+        epilog: what comes after that.
     """
-    shown = logging.StreamHandler()
-    shown.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("recbole_m3rec")
-    level = logger.level
-    logger.addHandler(shown)
-    logger.setLevel(logging.INFO)
-    try:
-        script(arguments)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where it was.", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        message = users_error(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return USER_ERROR
-    finally:
-        logger.removeHandler(shown)
-        logger.setLevel(level)
-    return 0
+    head, _, tail = (doc or "").replace("recbole-m3rec", command()).partition("\n")
+    return argparse.ArgumentParser(
+        prog=command(words),
+        description=head,
+        epilog=tail + epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def confirm(yes: bool) -> None:
@@ -68,12 +61,10 @@ def confirm(yes: bool) -> None:
 
 
 def dataset_name(text: str) -> str:
-    """Return an argument that can name the folder of a dataset."""
-    if not re.fullmatch(r"[^\W_][\w.-]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
-            " letter or digit first"
-        )
+    """Return an argument that can name the folder of a dataset, and be typed without quotes."""
+    fault = fault_of_name(text) or ("holds a space" if " " in text else None)
+    if fault:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: it {fault}")
     return text
 
 

@@ -1,11 +1,12 @@
-"""Compare models: ``python -m recbole_m3rec.compare --help``."""
+"""Compare models: ``recbole-m3rec compare --help``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import parse
-from recbole_m3rec.cli.compare_command import run_command, say_what_became
+from recbole_m3rec.cli.compare_command import say_what_became
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.write import NOT_TUNED
 from recbole_m3rec.compare.runs import Run, first_seed, locked
@@ -15,11 +16,11 @@ from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a comparison; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    return run_command(run, arguments)
+    return run_script(run, arguments)
 
 
-def run(arguments: Sequence[str]) -> bool:
-    """Do what the arguments ask for; return whether a run failed."""
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments ask for; return the exit code."""
     options, settings = parse(arguments)
     first = [
         Run(model, model, dataset, seed=first_seed(model, dataset, own), settings=own)

@@ -10,11 +10,13 @@ from typing import Any
 from recbole_m3rec.cli.arguments import (
     Parser,
     UsageError,
+    add_no_download,
     refuse_what_recbole_drops,
     split_files,
 )
 from recbole_m3rec.cli.commands import positive
 from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.support.command_names import command
 
 DESCRIPTION = """\
 Train models on datasets, several seeds each, and report them side by side.
@@ -28,14 +30,14 @@ Any setting is written --key=value and holds for every model that knows it.
 
 EXAMPLES = """\
 examples:
-  python -m recbole_m3rec.compare --models M3Rec,SASRec,GRU4Rec --datasets ml-100k
+  recbole-m3rec compare --models M3Rec,SASRec,GRU4Rec --datasets ml-100k
       one seed each; the report is in comparison/
-  python -m recbole_m3rec.compare --models M3Rec,SASRec --datasets beauty,ml-100k --seeds 3 --jobs 2
+  recbole-m3rec compare --models M3Rec,SASRec --datasets beauty,ml-100k --seeds 3 --jobs 2
       mean and deviation over three seeds, two runs at once
-  python -m recbole_m3rec.compare --models M3Rec,SASRec,BPR --datasets ml-100k --mask_seen=True \\
+  recbole-m3rec compare --models M3Rec,SASRec,BPR --datasets ml-100k --mask_seen=True \\
          --epochs=20 --output seen-removed
       settings for all models; items of the user's history are no candidates
-  python -m recbole_m3rec.compare --models M3Rec,SASRec --datasets ml-100k --seeds 3 --tune 20
+  recbole-m3rec compare --models M3Rec,SASRec --datasets ml-100k --seeds 3 --tune 20
       20 trials for each model on validation, then the best settings with every seed
 """
 
@@ -43,9 +45,9 @@ examples:
 def build_parser() -> Parser:
     """Return the parser of all that is no setting."""
     parser = Parser(
-        prog="python -m recbole_m3rec.compare",
+        prog=command("compare"),
         description=DESCRIPTION,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("recbole-m3rec", command()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -77,7 +79,8 @@ def add_common_options(parser: Parser, output: Path) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="YAML files with settings, each over those before it (spaces or commas between)",
+        help="YAML files with settings or names of presets, each over those before it (spaces or "
+        "commas between)",
     )
     add(
         "--output",
@@ -86,6 +89,7 @@ def add_common_options(parser: Parser, output: Path) -> None:
         metavar="DIR",
         help=f"folder of the results and the report ({output})",
     )
+    add_no_download(parser)
     add("--jobs", type=positive, default=1, metavar="N", help="runs at once, each a process (1)")
 
 
@@ -121,6 +125,8 @@ def settings_of(
     for argument in options.config_files:
         for file in split_files(argument):
             settings.update(read_yaml(Path(file)))
+    if options.no_download:
+        settings["download"] = False
     for setting in others:
         key, _, value = setting[2:].partition("=")
         settings[key] = value

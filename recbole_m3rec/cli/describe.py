@@ -1,7 +1,7 @@
 """Show what is in a prepared dataset, as a table and a picture, and whether features fit the items.
 
-    python dataset_scripts/describe.py --dataset clothing
-    python dataset_scripts/describe.py --dataset shop --images photos
+    recbole-m3rec describe --dataset clothing
+    recbole-m3rec describe --dataset shop --images photos
 
 Reads <data path>/<dataset>/: the .inter file, feature files, and titles of the .item file. "Fit to
 histories" is the chance that two items bought one after the other are more alike than two random
@@ -20,7 +20,7 @@ import numpy as np
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.atomic.item_file import field_names, read_item_fields
-from recbole_m3rec.cli.commands import positive, run_script
+from recbole_m3rec.cli.commands import documented_parser, positive, run_script
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
@@ -36,12 +36,14 @@ from recbole_m3rec.datasets.describe.log import (
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 from recbole_m3rec.features.recipes import files_by_modality
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.text_table import text_table
 
 FIVE = 5  # the k-core of properties/overall.yaml
 TITLE_FIELDS = ("title", "movie_title", "name")
 
 
-def describe(arguments: Sequence[str] | None) -> None:
+def describe(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     name, folder = options.dataset, options.data_path / options.dataset
     log = read_interactions(
@@ -49,7 +51,7 @@ def describe(arguments: Sequence[str] | None) -> None:
     )
     core = core_of(log, FIVE)
     whole, left = summarize(log), summarize(core)
-    show_table(["", "in the file", "after five-core"], summary_rows(whole, left))
+    show_table([["", "in the file", "after five-core"], *summary_rows(whole, left)])
     if not len(core):
         print("five-core leaves nothing; what follows is of all interactions in the file")
     seen = core if len(core) else log
@@ -65,14 +67,15 @@ def describe(arguments: Sequence[str] | None) -> None:
             summary, vectors = summarize_features(read_features(path), item_ids, popularity)
             fit = fit_to_histories(vectors, pairs) if summary.n_items else None
             print()
-            show_table([modality, str(path)], summary.rows(fit))
+            show_table([[modality, str(path)], *summary.rows(fit)])
             if not summary.n_items:
                 print(f"none of the {len(item_ids):,} items has a row: are ids written alike?")
             else:
                 modalities[modality] = Shown(summary, vectors, fit)
     if not modalities:
-        print(f"\nno features of these items in {options.features or folder}; encode_text.py and")
-        print("encode_images.py make some, run_recbole.py those it has a recipe for")
+        print(f"\nno features of these items in {options.features or folder}:")
+        print(f"{command('encode text')} and {command('encode images')} make some, and training")
+        print("those that it has a recipe for")
     titles = titles_of(options, folder / f"{name}.item", item_ids)
     vectors_of_all = [shown.vectors for shown in modalities.values()]
     examples = chosen_items(options.items, item_ids) or (
@@ -130,22 +133,14 @@ def short(title: str) -> str:
     return title if len(title) <= 40 else title[:39] + "…"
 
 
-def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [head, *rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    for line in lines:
-        first, *others = line
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        print("  ".join([first.ljust(max(widths[0], 26)), *cells]))
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    print(text_table(rows, narrowest=26))
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = documented_parser(__doc__, "describe")
     add = made.add_argument
-    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--features", type=Path, help="folder of the feature files (default that of the dataset)")
     add("--images", type=Path, help="folder of <item id>.jpg, or table of item_id and path")

@@ -1,10 +1,10 @@
 """Fetch the images of items, and turn images into image features, <dataset>.image.parquet.
 
-    python dataset_scripts/encode_images.py download --dataset clothing
-    python dataset_scripts/encode_images.py encode --dataset clothing --missing mean
-    python dataset_scripts/encode_images.py encode --dataset shop --images photos --encoder my_module:encode
+    recbole-m3rec prepare images --dataset clothing
+    recbole-m3rec encode images --dataset clothing --missing mean
+    recbole-m3rec encode images --dataset shop --images photos --encoder my_module:encode
 
-download reads addresses from a column of the .item file; encode reads files <item id>.jpg (the id
+The first line fetches, from the addresses in a column of the .item file; the others read files <item id>.jpg (the id
 percent-encoded), or a table of item_id and path. The second line is the published setting. A run
 that was killed goes on where it was.
 """  # noqa: E501
@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from recbole_m3rec.atomic.item_file import read_item_fields
-from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.commands import documented_parser, positive, run_script
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
@@ -45,12 +46,13 @@ from recbole_m3rec.features.image_sources import (
     images_in_folder,
     images_of,
 )
+from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.safe_write import new_files
 
 PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
 
 
-def encode_images(arguments: Sequence[str] | None) -> None:
+def encode_images(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     options.folder = options.data_path / options.dataset
     options.item_file = options.item_file or options.folder / f"{options.dataset}.item"
@@ -168,21 +170,22 @@ def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> 
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = documented_parser(__doc__, "encode images")
     both = argparse.ArgumentParser(add_help=False)
     add = both.add_argument
-    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
     add("--images", type=Path, help="folder of the images (default <data path>/<dataset>/images)")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+
+    def step(words: str, verb: str) -> dict[str, Any]:
+        return {"prog": command(words), "parents": [both], "help": f"{verb} the images"}
+
     steps = made.add_subparsers(dest="step", required=True)
-    add_download_options(steps.add_parser("download", parents=[both], help="fetch the images"))
-    add_encode_options(steps.add_parser("encode", parents=[both], help="encode the images"))
+    add_download_options(steps.add_parser("download", **step("prepare images", "fetch")))
+    add_encode_options(steps.add_parser("encode", **step("encode images", "encode")))
     return made
 
 
@@ -229,12 +232,6 @@ def add_encode_options(step: argparse.ArgumentParser) -> None:
         help="default auto: float16 on CUDA, else float32",
     )
     add("--overwrite", action="store_true", help="replace a file that is there")
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """Turn columns of a dataset's .item file into text features, <dataset>.text.parquet.
 
-    python dataset_scripts/encode_text.py --dataset clothing
-    python dataset_scripts/encode_text.py --dataset clothing --encoder sentence-transformers:all-MiniLM-L6-v2
-    python dataset_scripts/encode_text.py --dataset clothing --encoder transformers:bert-base-uncased \\
+    recbole-m3rec encode text --dataset clothing
+    recbole-m3rec encode text --dataset clothing --encoder sentence-transformers:all-MiniLM-L6-v2
+    recbole-m3rec encode text --dataset clothing --encoder transformers:bert-base-uncased \\
         --pooling cls --max-tokens 512 --fields title brand categories description
 
 The last one is the published setting. A run that was killed goes on where it was.
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from recbole_m3rec.atomic.item_file import field_names, read_item_fields
-from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.commands import documented_parser, run_script
 from recbole_m3rec.features.encoders import ENCODER_NAMES
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_file import read_metadata, write_features
@@ -29,7 +29,7 @@ from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_reci
 PUBLISHED_FIELDS = ("title", "brand", "categories", "description")
 
 
-def encode_text(arguments: Sequence[str] | None) -> None:
+def encode_text(arguments: Sequence[str]) -> None:
     options = parsed(arguments)
     folder = options.data_path / options.dataset
     item_file = options.item_file or folder / f"{options.dataset}.item"
@@ -69,12 +69,9 @@ def encode_text(arguments: Sequence[str] | None) -> None:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    head, _, tail = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = documented_parser(__doc__, "encode text")
     add = parser.add_argument
-    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
     add("--output", type=Path, help="default <data path>/<dataset>/<dataset>.<modality>.parquet")

@@ -1,9 +1,9 @@
 """Turn a purchase log of your own, with a table of items and photos, into a RecBole dataset.
 
-    python dataset_scripts/generic.py --name shop --log purchases.csv
-    python dataset_scripts/generic.py --name shop --log purchases.csv --items products.csv \\
+    recbole-m3rec prepare tables --name shop --log purchases.csv
+    recbole-m3rec prepare tables --name shop --log purchases.csv --items products.csv \\
         --images photos --yes
-    python dataset_scripts/generic.py --name shop --log log.parquet --user buyer --time - --yes
+    recbole-m3rec prepare tables --name shop --log log.parquet --user buyer --time - --yes
 
 Tables are CSV (any separator, gzipped or not) or Parquet. What each column is taken for is shown
 and asked for before anything is written. Photos are files <item id>.jpg (.png, ...), or files
@@ -14,15 +14,19 @@ properties/dataset/<name>.yaml, a recipe for features of the texts.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
-from recbole_m3rec.cli.commands import confirm, dataset_name, positive, run_script
+from recbole_m3rec.cli.commands import (
+    confirm,
+    dataset_name,
+    documented_parser,
+    positive,
+    run_script,
+)
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
     LOG_ROLES,
@@ -37,11 +41,12 @@ from recbole_m3rec.datasets.tables.time_formats import (
     describe_format,
     guess_time_formats,
 )
+from recbole_m3rec.support.command_names import command
 
 ITEM_OPTIONS = {"item": "item_column", "categories": "category"}
 
 
-def generic(arguments: Sequence[str] | None) -> None:
+def generic(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     log = open_table(
         options.log,
@@ -110,6 +115,26 @@ def columns_of(
     return columns
 
 
+def time_format(text: str) -> str:
+    """Return an argument that is a format of times.
+
+    A format that says nothing of a date, or holds what no date is written in, reads none.
+    """
+    if text in (EPOCH, ISO):
+        return text
+    try:
+        written = datetime(2014, 7, 23, 21, 46, 5, tzinfo=timezone.utc).strftime(text)
+        readable = datetime.strptime(written, text).year == 2014
+    except ValueError:
+        readable = False
+    if not readable:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none: expected epoch, iso, or a format with day, month and year such as"
+            " '%d.%m.%Y %H:%M'"
+        )
+    return text
+
+
 def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -> str:
     formats = [options.time_format] if options.time_format else guess_time_formats(values)
     if len(formats) == 1:
@@ -152,7 +177,7 @@ def show(result: Mapping[str, Any]) -> None:
             print(f"problem of the {kind}: {problem.replace('_', ' ')}: {count:,}")
     left = result["five_core"]
     print(
-        f"after five-core, which run_recbole.py applies: {left['users']:,} users,"
+        f"after five-core, which training applies: {left['users']:,} users,"
         f" {left['items']:,} items, {left['interactions']:,} interactions"
     )
 
@@ -173,43 +198,21 @@ def say_next(options: argparse.Namespace, result: Mapping[str, Any], recipe: Pat
             else (f"--images {options.images}")
         )
         print("next, features of the images, by an encoder of your choice:")
-        print(
-            f"  python dataset_scripts/encode_images.py encode --dataset {name}{data_path} {source}"
-        )
+        print(f"  {command('encode images')} --dataset {name}{data_path} {source}")
     elif result.get("image_addresses"):
         print("next, fetch the images:")
-        print(f"  python dataset_scripts/encode_images.py download --dataset {name}{data_path}")
+        print(f"  {command('prepare images')} --dataset {name}{data_path}")
     if not result["five_core"]["interactions"]:
         filters = ' --user_inter_num_interval="[0,inf)" --item_inter_num_interval="[0,inf)"'
         print("five-core leaves nothing of this dataset, hence the filters here:")
     print("then:")
     if data_path:
         data_path = f" --data_path={options.output} --feature_path={options.output / name}"
-    print(f"  python run_recbole.py --model=M3Rec --dataset={name}{data_path}{filters}")
-
-
-def time_format(text: str) -> str:
-    """Return an argument that is ``epoch``, ``iso`` or a format of ``strptime``."""
-    reason = "without % there is no time in it"
-    if text in (EPOCH, ISO):
-        return text
-    try:
-        pd.to_datetime([""], format=text, errors="coerce")
-        if "%" in text:
-            return text
-    except (ValueError, re.error) as error:
-        reason = str(error)
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is no format of times ({reason}). Expected epoch, iso, or one as in"
-        " '%d.%m.%Y %H:%M'"
-    )
+    print(f"  {command('train')} --model=M3Rec --dataset={name}{data_path}{filters}")
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = documented_parser(__doc__, "prepare tables")
     add = made.add_argument
     add("--name", type=dataset_name, required=True, help="of the dataset")
     add("--log", type=Path, required=True, help="table of purchases, one a row")
@@ -223,12 +226,8 @@ def parser() -> argparse.ArgumentParser:
     log("--item", metavar="COLUMN", help="what was bought")
     log("--time", metavar="COLUMN", help="when; - if the rows stand in the order of time")
     log("--rating", metavar="COLUMN", help="how good")
-    log(
-        "--time-format",
-        type=time_format,
-        metavar="FORMAT",
-        help="epoch, iso, or as in %%d.%%m.%%Y %%H:%%M",
-    )
+    shown = "epoch, iso, or as in %%d.%%m.%%Y %%H:%%M"
+    log("--time-format", type=time_format, metavar="FORMAT", help=shown)
     items = made.add_argument_group("columns of the items, - for none").add_argument
     items("--item-column", metavar="COLUMN", help="the item's id, as in the log")
     for name, what in (
@@ -253,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
         "--k-core",
         type=positive,
         default=1,
-        help="drop users and items with fewer purchases, repeatedly (default none: run_recbole.py"
+        help="drop users and items with fewer purchases, repeatedly (default none: training"
         " filters at five, see properties/overall.yaml)",
     )
     return made

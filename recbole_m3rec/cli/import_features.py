@@ -1,8 +1,8 @@
 """Bring vectors made elsewhere into a dataset as feature files, <dataset>.<modality>.parquet.
 
-    python dataset_scripts/import_features.py --dataset shop --modality image --source photos.npz
-    python dataset_scripts/import_features.py --dataset baby --source raw/baby
-    python dataset_scripts/import_features.py --dataset beauty --modality image \\
+    recbole-m3rec import --dataset shop --modality image --source photos.npz
+    recbole-m3rec import --dataset baby --source raw/baby
+    recbole-m3rec import --dataset beauty --modality image \\
         --source img_feat.pt --ids i_id_mapping.csv
 
 The second line takes a folder of image_feat.npy and text_feat.npy (or .pt) with i_id_mapping.csv,
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
-from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.commands import documented_parser, run_script
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
 from recbole_m3rec.features.vector_files import READERS, read_vectors
 
 
-def import_features(arguments: Sequence[str] | None) -> None:
+def import_features(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     folder = options.data_path / options.dataset
     ids = options.ids
@@ -100,12 +100,9 @@ def write(output: Path, table: FeatureTable, overwrite: bool, dry_run: bool) -> 
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = documented_parser(__doc__, "import")
     add = made.add_argument
-    add("--dataset", required=True, help="its name, as for run_recbole.py")
+    add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
     add("--modality", help="its name, such as image; of a folder, all that are found")

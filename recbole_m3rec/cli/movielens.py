@@ -1,8 +1,8 @@
 """Turn a MovieLens release into a RecBole dataset, with overviews and posters of your own.
 
-    python dataset_scripts/movielens.py --source ml-1m.zip
-    python dataset_scripts/movielens.py --source ml-latest-small --overviews overviews.tsv
-    python dataset_scripts/movielens.py --from-recbole --overviews overviews.tsv --posters posters
+    recbole-m3rec prepare movielens --source ml-1m.zip
+    recbole-m3rec prepare movielens --source ml-latest-small --overviews overviews.tsv
+    recbole-m3rec prepare movielens --from-recbole --overviews overviews.tsv --posters posters
 
 Reads ml-100k, ml-1m and ml-latest-small, folder or zip file. --from-recbole takes the ml-100k that
 comes with RecBole. Overviews are a table of movie_id, title and overview; posters are files
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.cli.commands import dataset_name, run_script
+from recbole_m3rec.cli.commands import dataset_name, documented_parser, run_script
 from recbole_m3rec.datasets.movielens import (
     FIELDS,
     OVERVIEW,
@@ -26,9 +26,10 @@ from recbole_m3rec.datasets.movielens import (
     find_release,
     prepare_movielens,
 )
+from recbole_m3rec.support.command_names import command
 
 
-def movielens(arguments: Sequence[str] | None) -> None:
+def movielens(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     release = find_release(options.source or recboles_folder())
     name = options.name or release.name
@@ -75,28 +76,21 @@ def say_next(options: argparse.Namespace, name: str) -> None:
     fields = [*FIELDS, *([OVERVIEW] if options.overviews else [])]
     data_path = f" --data-path {options.output}" if options.output != Path("dataset") else ""
     print("next, features:")
-    print(
-        f"  python dataset_scripts/encode_text.py --dataset {name}{data_path}"
-        f" --fields {' '.join(fields)}"
-    )
+    print(f"  {command('encode text')} --dataset {name}{data_path} --fields {' '.join(fields)}")
     if options.posters:
         kind = "images" if options.posters.is_dir() else "mapping"
         print(
-            f"  python dataset_scripts/encode_images.py encode --dataset {name}{data_path}"
-            f" --{kind} {options.posters}"
+            f"  {command('encode images')} --dataset {name}{data_path} --{kind} {options.posters}"
         )
     if name == SHIPPED:
         print(
-            "run_recbole.py --dataset=ml-100k reads the interactions that come with RecBole, which"
+            "--dataset=ml-100k reads the interactions that come with RecBole, which"
             f" are the same, and features from dataset/{name}"
         )
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, tail = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = documented_parser(__doc__, "prepare movielens")
     add = made.add_argument
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--source", type=Path, help="folder or zip file of a release")

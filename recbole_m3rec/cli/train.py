@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import linecache
 import logging
-import re
-import signal
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
+from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
+from recbole_m3rec.quick_start.screen import calm_screen
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.text_table import text_table
 from recbole_m3rec.trainer.progress import best_checkpoint
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
-
-USER_ERROR = 2
-INTERRUPTED = 130  # Ctrl-C
-TERMINATED = 143  # SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,30 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the arguments after the program's name; None takes the process's own.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
     process_arguments = sys.argv
     try:
-        options, settings = parse(given)
-        # RecBole reads settings from here, and warns about whatever else it finds.
-        sys.argv = [process_arguments[0], *settings]
-        dispatch(options)
-    except KeyboardInterrupt as error:
-        saved = getattr(error, "saved", None)
-        print(
-            f"\n{error or 'Interrupted'}. "
-            + (f"Go on with --resume {saved}." if saved else "No training was under way to save."),
-            file=sys.stderr,
-        )
-        return TERMINATED if getattr(error, "number", 0) == signal.SIGTERM else INTERRUPTED
-    except Exception as error:
-        message = users_error(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return USER_ERROR
+        return run_command(launch, arguments, when_interrupted="No training was under way to save.")
     finally:
         sys.argv = process_arguments
-    return 0
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """Do what the arguments ask for."""
+    options, settings = parse(arguments)
+    # RecBole reads settings from here, and warns about whatever else it finds.
+    sys.argv = [sys.argv[0], *settings]
+    with calm_screen():
+        dispatch(options)
 
 
 def dispatch(options: argparse.Namespace) -> None:
@@ -76,8 +62,6 @@ def train(options: argparse.Namespace) -> None:
     settings = None
     model, dataset = options.model, options.dataset
     config_files = options.config_files or None
-    if options.resume is None or options.resume == NEWEST:
-        refuse_missing_names(options)
     if options.resume is not None:
         saved = run_to_resume(options)
         model, dataset = saved.model, saved.dataset
@@ -92,6 +76,9 @@ def train(options: argparse.Namespace) -> None:
                 f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
                 f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."
             )
+    else:
+        named = read_names(options)
+        model, dataset = named["model"], named["dataset"]
     saved_runs.install_resuming()
     several = options.nproc != 1 or options.world_size > 0
     with SIGNALS.caught(by_workers=several), saved_runs.noting_checkpoint() as checkpoints:
@@ -116,7 +103,9 @@ def train(options: argparse.Namespace) -> None:
     saved_files = [*checkpoints, *result.get("checkpoint", ())]
     if not saved_files and options.resume is not None:
         saved_files = [best_checkpoint(saved.path, saved.settings)]
-    print_places(saved_files[-1] if saved_files else None, result.get("log"))
+    checkpoint = saved_files[-1] if saved_files else None
+    print_places(checkpoint, result.get("log"))
+    print_next(checkpoint, str(model), str(dataset))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -154,8 +143,8 @@ def recommend(options: argparse.Namespace) -> None:
     print_places(run.path)
 
 
-def refuse_missing_names(options: argparse.Namespace) -> None:
-    """Raise where neither the command line nor a file of it names model and dataset.
+def read_names(options: argparse.Namespace) -> dict[str, str]:
+    """Return model and dataset as the command line, or else a file of it, names them.
 
     Raises:
         UsageError: says how to name them.
@@ -164,10 +153,12 @@ def refuse_missing_names(options: argparse.Namespace) -> None:
     for file in options.config_files:
         named.update(read_yaml(Path(file)))
     for key in ("model", "dataset"):
-        if getattr(options, key) is None and key not in named:
+        named[key] = getattr(options, key) or named.get(key)
+        if named[key] is None:
             raise UsageError(
                 f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; --help shows more."
             )
+    return named
 
 
 def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
@@ -181,9 +172,9 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
         return open_checkpoint(options.resume, options)
     from recbole.config import Config
 
-    return saved_runs.newest_run(
-        Config(options.model, options.dataset, config_file_list=options.config_files or None)
-    )
+    named = read_names(options)
+    files = options.config_files or None
+    return saved_runs.newest_run(Config(named["model"], named["dataset"], config_file_list=files))
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
@@ -208,48 +199,23 @@ def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
     for metric in next(iter(sorted(results.values(), key=len, reverse=True)), {}):
         values = (result.get(metric) for result in results.values())
         rows.append([metric, *("-" if value is None else f"{value:.4f}" for value in values)])
-    width = max(len(row[0]) for row in rows)
-    print()
-    for name, *cells in rows:
-        print(name.ljust(width) + "".join(cell.rjust(10) for cell in cells))
-    print()
+    print(f"\n{text_table(rows)}\n")
+
+
+def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
+    """Print the commands that a user is likely to want next."""
+    lines = []
+    if checkpoint is not None:
+        lines.append(f"recommend {checkpoint} --output top.csv")
+        lines.append(f"evaluate {checkpoint}")
+    others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
+    lines.append(f"compare --models {others} --datasets {dataset}")
+    print("\nnext")
+    for line in lines:
+        print(f"  {command(line)}")
 
 
 def print_places(checkpoint: Path | None, log: Path | None = None) -> None:
     """Print where the checkpoint is and where RecBole logged to, a worker's log if one is given."""
     print(f"checkpoint: {checkpoint or 'none was saved'}")
     print(f"log: {log or saved_runs.log_file() or 'none'}")
-
-
-def users_error(error: Exception) -> str | None:
-    """Return one line for an error that the user can mend, None for a fault of the program.
-
-    Ours are the errors whose class this package defines, and those of a value or a file that it
-    raises itself; RecBole's are those that its configuration raises itself. What a worker process
-    raised arrives as the text of its traceback.
-    """
-    text = str(error)
-    if type(error).__name__ == "ProcessRaisedException":
-        found = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
-        return one_line(found[-1]) if found else None
-    if type(error).__module__.partition(".")[0] == "recbole_m3rec":
-        return one_line(text)
-    if isinstance(error, OSError) and error.filename is not None:
-        return one_line(f"{error.filename}: {error.strerror}")
-    frame = list(traceback.walk_tb(error.__traceback__))[-1]
-    raised_in = str(frame[0].f_globals.get("__name__"))
-    line = linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()
-    if (
-        isinstance(error, (ValueError, OSError))
-        and raised_in.startswith("recbole_m3rec.")
-        and line.startswith("raise ")  # our own words, not those of what we called
-    ):
-        return one_line(getattr(error, "strerror", None) or text)
-    if raised_in == "recbole.config.configurator":
-        return one_line(f"RecBole refuses the configuration: {text or line}")
-    return None
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks."""
-    return " ".join(text.split())

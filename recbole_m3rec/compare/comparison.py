@@ -16,6 +16,8 @@ from recbole_m3rec.compare.runs import (
     Identity,
     Run,
     configuration,
+    content_digests,
+    feature_table,
     has_data,
     identify,
     locked,
@@ -23,6 +25,8 @@ from recbole_m3rec.compare.runs import (
 )
 from recbole_m3rec.compare.scheduler import Job, Listed, run_all
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.feature_table import FeatureTable
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,25 @@ def compare(
             notes=notes,
             tuned=tuned,
             tuning=tuning,
+            features=features_of(planned),
         )
     return outcomes
+
+
+def features_of(planned: Sequence[Planned]) -> dict[str, dict[str, FeatureTable]]:
+    """Read the features of each dataset's items, those of the first run that reads any.
+
+    Random codes say nothing of items and are left out.
+    """
+    found: dict[str, dict[str, FeatureTable]] = {}
+    for each in planned:
+        if each.run.dataset not in found and content_digests(each.config):
+            found[each.run.dataset] = {
+                source.modality: feature_table(each.config, source)
+                for source in modality_sources(each.config)
+                if source.path is not None
+            }
+    return found
 
 
 def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planned]:

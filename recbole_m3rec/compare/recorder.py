@@ -14,32 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_m3rec.compare.user_values import (
+    Lists,
+    UserValues,
+    agreeing,
+    counts,
+    listed_before,
+    target_keys,
+)
 from recbole_m3rec.evaluator import block_evaluation
 from recbole_m3rec.quick_start.checkpoints import around
-
-
-@dataclass(frozen=True)
-class UserValues:
-    """The test of ``n`` users, a row each (several where several of a user's items are tested).
-
-    Attributes:
-        users: tokens, ``[n]`` str.
-        targets: tokens of the tested items, of several the one that ranks best, ``[n]`` str.
-        history: interactions of the user before the test, ``[n]`` int64.
-        popularity: interactions of the target in the training data, ``[n]`` int64.
-        rank: the target's place among all candidates, from 1, ``[n]`` int64; the number of items,
-            padding included, where ``mask_seen`` puts it out of reach.
-        metrics: names of the columns of ``values``, such as ``ndcg@10``.
-        values: ``[n, n_metrics]`` float64.
-    """
-
-    users: np.ndarray
-    targets: np.ndarray
-    history: np.ndarray
-    popularity: np.ndarray
-    rank: np.ndarray
-    metrics: tuple[str, ...]
-    values: np.ndarray
 
 
 @dataclass
@@ -62,6 +46,7 @@ class Recorder:
     _data: tuple[Any, Any, Any] | None = None  # dataset, validation and test loader
     _columns: dict[str, np.ndarray] = field(default_factory=dict)
     _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = field(default_factory=list)
+    _top: np.ndarray | None = None  # of the test
     _before: torch.Tensor | None = None
     _targets: torch.Tensor | None = None  # of a batch, those out of reach included, see target_keys
 
@@ -85,6 +70,7 @@ class Recorder:
                 (TopkMetric, "topk_result", self._averaged),
                 (trainers.Trainer, "_full_sort_batch_eval", self._scored),
                 (Collector, "eval_batch_collect", self._collected),
+                (Collector, "get_data_struct", self._gathered),
                 (block_evaluation, "rank_targets", self._ranked),
             ):
                 stack.enter_context(around(owner, name, listener))
@@ -126,8 +112,31 @@ class Recorder:
         self, original: Callable[..., Any], trainer: Any, data: Any, *args: Any, **kwargs: Any
     ) -> Any:
         self.parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        self._columns, self._rows = {}, []
-        return original(trainer, data, *args, **kwargs)
+        self._columns, self._rows, self._top = {}, [], None
+        with self._lists_collected(trainer, data):
+            return original(trainer, data, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _lists_collected(self, trainer: Any, data: Any) -> Iterator[None]:
+        """Have RecBole's collector keep the best items of a test, asked for by a metric or not."""
+        from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+
+        wanted = vars(trainer.eval_collector.register)
+        is_test = self._data is not None and data is self._data[2]
+        if "rec.items" in wanted or not is_test or not isinstance(data, FullSortEvalDataLoader):
+            yield
+            return
+        wanted["rec.items"] = True
+        try:
+            yield
+        finally:
+            del wanted["rec.items"]
+
+    def _gathered(self, original: Callable[..., Any], collector: Any) -> Any:
+        struct = original(collector)
+        if "rec.items" in struct:
+            self._top = struct.get("rec.items").numpy().astype(np.int32)
+        return struct
 
     def _averaged(
         self, original: Callable[..., Any], metric: Any, name: str, value: np.ndarray
@@ -199,85 +208,29 @@ class Recorder:
             return None
         dataset, valid, test = self._data
         history, popularity = counts(dataset, self._log, valid, test)
+        cold_items = getattr(dataset, "cold_items", None)
+        nothing = np.zeros(len(targets), dtype=bool)
         return UserValues(
             users=dataset.id2token(dataset.uid_field, users).astype(str),
             targets=dataset.id2token(dataset.iid_field, targets).astype(str),
             history=history[users],
             popularity=popularity[targets],
+            cold=nothing if cold_items is None else cold_items.numpy()[targets],
             rank=agreeing(rank, self._columns),
             metrics=tuple(self._columns),
             values=values,
         )
 
-
-def target_keys(rows: torch.Tensor, items: torch.Tensor, n_items: int) -> torch.Tensor:
-    """Return each pair of a batch's row and its target once, ``row * n_items + item``, ascending.
-
-    Args:
-        rows: ``[P]`` int64.
-        items: ``[P]`` int64.
-        n_items: how many items there are, padding included.
-    """
-    return torch.unique(rows.cpu() * n_items + items.cpu())
-
-
-def listed_before(scores: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Count the items before each target: of a higher score, or of the same and a lower id.
-
-    Args:
-        scores: ``[B, n_items]``.
-        rows: the row of each target, ``[P]`` int64.
-        targets: item ids, ``[P]`` int64.
-
-    Returns:
-        ``[P]`` int64.
-    """
-    counted = []
-    for some_rows, some in zip(rows.split(256), targets.split(256), strict=True):
-        all_scores = scores[some_rows]
-        own = all_scores.gather(1, some[:, None])
-        lower = torch.arange(scores.shape[1], device=scores.device) < some[:, None]
-        counted.append(((all_scores > own) | ((all_scores == own) & lower)).sum(dim=1))
-    return torch.cat(counted)
-
-
-def agreeing(rank: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Return ranks that say "in the list" exactly where RecBole's lists had a hit.
-
-    RecBole leaves the order of equal scores to chance, so that a target may be in its list or not
-    whatever its rank by item ids.
-
-    Args:
-        rank: from 1, ``[n]`` int64.
-        columns: values of each user by ``metric@k``; ``hit``, ``recall`` or any other is above 0
-            where a target was in the first k.
-    """
-    lengths = sorted({int(name.rpartition("@")[2]) for name in columns})
-    for k in reversed(lengths):
-        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
-        rank = np.where(hit, np.minimum(rank, k), rank)
-    for k in lengths:
-        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
-        rank = np.where(hit, rank, np.maximum(rank, k + 1))
-    return rank
-
-
-def counts(dataset: Any, log: Any, valid: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Count each user's interactions before the test and each item's in the training data.
-
-    Returns:
-        Two arrays over internal ids, int64.
-    """
-    users, items = log
-    history = np.bincount(users, minlength=dataset.user_num)
-    popularity = np.bincount(items, minlength=dataset.item_num)
-    for loader in (valid, test):
-        held_out = loader._dataset.inter_feat
-        tested = np.asarray(held_out[dataset.iid_field], dtype=np.int64)
-        popularity = popularity - np.bincount(tested, minlength=dataset.item_num)
-    of_users = np.asarray(test._dataset.inter_feat[dataset.uid_field], dtype=np.int64)
-    history = history - np.bincount(of_users, minlength=dataset.user_num)
-    return np.maximum(history, 0), np.maximum(popularity, 0)
+    def lists(self) -> Lists | None:
+        """Return what the test recommended; None where not all items were ranked."""
+        if self._data is None or self._top is None:
+            return None
+        dataset, valid, test = self._data
+        return Lists(
+            top=self._top,
+            items=np.asarray(dataset.field2id_token[dataset.iid_field]).astype(str),
+            popularity=counts(dataset, self._log, valid, test)[1],
+        )
 
 
 def log_to_stderr(original: Callable[..., Any], config: Any) -> None:

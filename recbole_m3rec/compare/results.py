@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from recbole_m3rec.compare.recorder import UserValues
 from recbole_m3rec.compare.runs import Identity, Run
+from recbole_m3rec.compare.user_values import Lists, UserValues
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.safe_write import new_files
 
-SPEC, RESULT, FAILURE, USERS = "spec.json", "result.json", "failure.json", "users.npz"
+SPEC, RESULT, FAILURE = "spec.json", "result.json", "failure.json"
+USERS, LISTS = "users.npz", "lists.npz"
 CHECKPOINTS = "checkpoint"  # folder of a run at work, gone when it ends
-PLACES = ("users", "targets", "history", "popularity", "rank", "values")
+PLACES = ("users", "targets", "history", "popularity", "cold", "rank", "values")
+RECOMMENDED = ("top", "items", "popularity")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class Outcome:
         """The test by users, read from disk when first asked for; None where there is none."""
         return read_users(self.folder)
 
+    @cached_property
+    def lists(self) -> Lists | None:
+        """What was recommended, read likewise; None where not all items were ranked."""
+        if self.result is None or not (self.folder / LISTS).is_file():
+            return None
+        with np.load(self.folder / LISTS, allow_pickle=False) as file:
+            return Lists(**{name: file[name] for name in RECOMMENDED})
+
 
 def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
     """Write what a worker is to do; a failure of an earlier try is forgotten.
@@ -90,13 +100,19 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
-def write_result(folder: Path, result: Mapping[str, Any], users: UserValues | None) -> None:
-    """Write a result, and the values of users if there are any, together or not at all."""
-    paths = [folder / USERS, folder / RESULT] if users is not None else [folder / RESULT]
-    with new_files(*paths) as files:
-        if users is not None:
-            arrays = {name: getattr(users, name) for name in PLACES}
-            np.savez_compressed(files[0].file, metrics=np.array(users.metrics), **arrays)
+def write_result(
+    folder: Path, result: Mapping[str, Any], users: UserValues | None, lists: Lists | None = None
+) -> None:
+    """Write a result, the values of users and their lists, where there are any, all or nothing."""
+    arrays: dict[str, dict[str, Any]] = {}
+    if users is not None:
+        arrays[USERS] = {name: getattr(users, name) for name in PLACES}
+        arrays[USERS]["metrics"] = np.array(users.metrics)
+    if lists is not None:
+        arrays[LISTS] = {name: getattr(lists, name) for name in RECOMMENDED}
+    with new_files(*(folder / name for name in (*arrays, RESULT))) as files:
+        for file, of_file in zip(files, arrays.values(), strict=False):
+            np.savez_compressed(file.file, **of_file)
         with files[-1].writing():
             files[-1].file.write(json.dumps(result, indent=1).encode())
 

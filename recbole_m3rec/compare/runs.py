@@ -20,18 +20,19 @@ from recbole_m3rec.baselines.item_columns import (
     reads_vectors,
 )
 from recbole_m3rec.baselines.requirements import GRAPH_FILES
-from recbole_m3rec.cli.train import one_line, users_error
+from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.config.checks import (
     UnknownNameError,
-    refuse_unknown_dataset,
+    has_data,
     refuse_unknown_model,
 )
 from recbole_m3rec.config.layers import FILES_KEY
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.cache import feature_digests
 from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.from_text import sha256_of
-from recbole_m3rec.features.recipes import load_or_build
+from recbole_m3rec.features.recipes import ModalitySource, load_or_build
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:
@@ -41,6 +42,7 @@ NOT_COUNTED = frozenset(
     + ["save_dataset", "save_dataloaders", "config_files", "config_file", FILES_KEY]
     + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
     + ["offset", "local_rank", "single_spec", "feature_digests"]
+    + ["source", "download"]
     + ["show_progress", "state", "log_wandb", "wandb_project", "verbose"]
 )
 
@@ -155,19 +157,6 @@ def locked(output: Path) -> Iterator[None]:
         yield
 
 
-def has_data(config: Any) -> bool:
-    """Tell whether a dataset's files are there.
-
-    Raises:
-        UnknownNameError: they are not, and there are none to download.
-    """
-    name, folder = config["dataset"], Path(config["data_path"])
-    if any(folder.glob(f"{name}*.inter")):
-        return True
-    refuse_unknown_dataset(name, folder)
-    return False
-
-
 def prepare(config: Any) -> None:
     """See to it that a dataset's files and the features made of them are there.
 
@@ -178,20 +167,24 @@ def prepare(config: Any) -> None:
     """
     from recbole.data import create_dataset
 
-    name, folder = config["dataset"], Path(config["data_path"])
     if not has_data(config):
         with no_command_line():
             create_dataset(config)  # downloads
     if content_digests(config):
         for source in modality_sources(config):
             if source.recipe is not None and source.path is not None:
-                load_or_build(
-                    source,
-                    folder / f"{name}.item",
-                    item_id_field=config["ITEM_ID_FIELD"],
-                    field_separator=config["field_separator"],
-                    encoding=config["encoding"] or "utf-8",
-                )
+                feature_table(config, source)
+
+
+def feature_table(config: Any, source: ModalitySource) -> FeatureTable:
+    """Return the features of a modality, made first where its recipe says so."""
+    return load_or_build(
+        source,
+        Path(config["data_path"]) / f"{config['dataset']}.item",
+        item_id_field=config["ITEM_ID_FIELD"],
+        field_separator=config["field_separator"],
+        encoding=config["encoding"] or "utf-8",
+    )
 
 
 def identify(config: Any) -> Identity:

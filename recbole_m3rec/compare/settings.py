@@ -7,7 +7,8 @@ from typing import Any
 
 from recbole_m3rec.baselines.item_columns import reads_vectors
 from recbole_m3rec.compare.runs import Run, configuration
-from recbole_m3rec.config.layers import DATASET_KEYS, LAUNCHER_KEYS
+from recbole_m3rec.config.known_keys import CONTENT_KEYS, LAUNCHER_KEYS
+from recbole_m3rec.config.layers import DATASET_KEYS
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -19,9 +20,6 @@ TAKEN = {
     "nproc": "--jobs",
     "resume": "the same command again, which goes on where it was",
 }
-
-# What the models of RecBole that read vectors of items know beside their own keys.
-CONTENT_KEYS = frozenset(["modalities", "features", "feature_path", "feature_norm", "feature_rows"])
 
 
 def known_keys(model: str, dataset: str) -> set[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec import __version__
-from recbole_m3rec.cli.train import one_line, users_error
+from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.recorder import Recorder
 from recbole_m3rec.compare.runs import Run, configuration, identify
@@ -98,6 +98,7 @@ def work(folder: Path, tell: Any) -> None:
             "versions": versions(),
         },
         recorder.user_values() if spec["tests"] else None,
+        recorder.lists() if spec["tests"] else None,
     )
 
 

@@ -7,13 +7,17 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_encoding
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
+from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.datasets.amazon.releases import command_for
+from recbole_m3rec.support import command_names as commands
+from recbole_m3rec.support.folder_names import fault_of_name
 from recbole_m3rec.support.suggestions import did_you_mean
 
 
@@ -44,16 +48,36 @@ AMAZON_WORDS = frozenset(
 def install() -> None:
     """Put the checks where RecBole looks names up and reads interactions."""
     from recbole.config import Config
+    from recbole.data import utils
     from recbole.data.dataset import Dataset
 
-    from recbole_m3rec.hooks import wrap
+    from recbole_m3rec.hooks import wrap, wrap_everywhere
 
     @wrap(Config, "_get_model_and_dataset")
     def find(original: Callable[..., Any], self: Any, model: Any, dataset: Any) -> Any:
         name = model if model is not None else self.external_config_dict.get("model")
         if isinstance(name, str):
             refuse_unknown_model(name)
+        name = dataset if dataset is not None else self.external_config_dict.get("dataset", "-")
+        fault = fault_of_name(name)
+        if fault:
+            raise UnknownNameError(f"{name!r} cannot name a dataset: it {fault}.")
         return original(self, model, dataset)
+
+    @wrap_everywhere(utils, "create_dataset")
+    def create(original: Callable[..., Any], config: Any) -> Any:
+        # Before anything else is asked of it, such as its features.
+        folder = Path(config["data_path"])
+        if folder.is_dir() and not config["dataset_save_path"]:
+            check_interaction_files(config["dataset"], folder, config["benchmark_filename"], config)
+        elif not config["dataset_save_path"]:
+            has_data(config)
+        return original(config)
+
+    @wrap_everywhere(utils, "data_preparation")
+    def split(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
+        check_catalogue(config, dataset)
+        return original(config, dataset)
 
     @wrap(Dataset, "_download")
     def download(original: Callable[..., None], self: Any) -> None:
@@ -62,9 +86,9 @@ def install() -> None:
 
     @wrap(Dataset, "_load_inter_feat")
     def load(original: Callable[..., None], self: Any, token: str, dataset_path: str) -> None:
-        parts = [f".{name}" for name in self.benchmark_filename_list or ()] or [""]
-        for part in parts:
-            check_interaction_file(Path(dataset_path) / f"{token}{part}.inter", self.config)
+        check_interaction_files(
+            token, Path(dataset_path), self.benchmark_filename_list, self.config
+        )
         original(self, token, dataset_path)
 
     @wrap(Dataset, "_data_filtering")
@@ -143,8 +167,8 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
         message += f" If it is one of Amazon's, prepare it once: `{command}`."
     elif AMAZON_WORDS & set(re.split(r"[^a-z]+", name.lower())):
         message += (
-            " If it is one of Amazon's, `python dataset_scripts/amazon.py --help` shows the names"
-            " of its categories."
+            f" If it is one of Amazon's, `{commands.command('prepare amazon --help')}` shows the"
+            " names of its categories."
         )
     message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(
@@ -154,6 +178,26 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     )
 
 
+def has_data(config: Any) -> bool:
+    """Tell whether a dataset's files are there.
+
+    Raises:
+        UnknownNameError: they are not, and nothing says where they come from.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if any(folder.glob(f"{escape(name)}*.inter")):
+        return True
+    if not (config["source"] and is_absent(config)):
+        refuse_unknown_dataset(name, folder)
+    return False
+
+
+def is_absent(config: Any) -> bool:
+    """Tell whether nothing of a dataset is there; what a user has put there is left alone."""
+    name, folder = config["dataset"], Path(config["data_path"])
+    return not any(folder.glob(f"{escape(name)}*.inter")) and not (folder / f"{name}.item").exists()
+
+
 def known_downloads() -> set[str]:
     """Return the names of the datasets that RecBole downloads, the shipped ``ml-100k`` included."""
     import recbole
@@ -161,6 +205,14 @@ def known_downloads() -> set[str]:
 
     file = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
     return {*yaml.safe_load(file.read_text(encoding="utf-8")), "ml-100k"}
+
+
+def check_interaction_files(
+    name: str, folder: Path, parts: Sequence[str] | None, config: Any
+) -> None:
+    """Check the ``.inter`` file of a dataset, or those of its ready-made splits."""
+    for part in [f".{each}" for each in parts or ()] or [""]:
+        check_interaction_file(folder / f"{name}{part}.inter", config)
 
 
 def check_interaction_file(path: Path, config: Any) -> None:

@@ -13,31 +13,17 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.config.known_keys import COMMAND_LINE, DICT, refuse_unknown
+from recbole_m3rec.config.known_keys import OWN_MODELS as OWN_MODELS
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
-from recbole_m3rec.support.suggestions import nearest
-
-OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM")
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
     *("modalities", "feature_norm", "feature_rows", "train_positions"),
-    *("feature_digests", "source_digests", "time_order"),
+    *("feature_digests", "source_digests", "time_order", "cold_items"),
 )
 
 FILES_KEY = "configuration_files"
-
-# Keys that say what to do and where, and are no settings of a model.
-LAUNCHER_KEYS = frozenset(
-    ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
-    + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
-    + ("resume", "evaluate", "output", "feature_digests", "source_digests")
-)
-
-# Settings that RecBole reads and that stand in none of its YAML files.
-KEYS_WITHOUT_FILE = frozenset(["encoding", "reg_weight", "neg_sampling", "training_neg_sample_num"])
-
-# A user's key at least this alike to a known one is taken for a slip (0 to 1).
-SLIP = 0.75
 
 
 def properties_folder() -> Path:
@@ -65,10 +51,15 @@ def install() -> None:
 
     from recbole_m3rec.hooks import wrap
 
-    @wrap(Config, "_load_config_files")
-    def remember_config_files(original: Callable[..., Any], self: Any, file_list: Any) -> Any:
+    def load_config_files(self: Any, file_list: Any) -> dict[str, Any]:
+        # RecBole's own reader takes the last of a key given twice, and names of Python objects.
         self._config_files = [str(file) for file in file_list or ()]
-        return original(self, file_list)
+        values: dict[str, Any] = {}
+        for file in self._config_files:
+            values.update(read_settings(Path(file)))
+        return values
+
+    Config._load_config_files = load_config_files
 
     @wrap(Config, "_update_internal_config_dict")
     def remember_internal_files(original: Callable[..., Any], self: Any, file: str) -> Any:
@@ -101,16 +92,15 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
     if local.is_dir() and not local.samefile(own):
         users_files = list(layer_files(local, model, dataset))
     users_layers = {str(file): read_yaml(file) for file in users_files}
-    config._unread_keys = []
-    if model in OWN_MODELS:
-        known = known_keys(config)
-        for where, layer in {
+    config._unread_keys = refuse_unknown(
+        config,
+        {
             **users_layers,
             ", ".join(config._config_files): config.file_config_dict,
-            "the configuration given as a dict": config.variable_config_dict,
-            "the command line": config.cmd_config_dict,
-        }.items():
-            config._unread_keys += refuse_slips(layer, known, where)
+            DICT: config.variable_config_dict,
+            COMMAND_LINE: config.cmd_config_dict,
+        },
+    )
 
     chosen: dict[str, Any] = {}
     for layer in (*users_layers.values(), config.external_config_dict):
@@ -169,36 +159,26 @@ def negative_sampling(
     return copy.deepcopy(recboles.get("train_neg_sample_args"))
 
 
-def known_keys(config: Any) -> set[str]:
-    """Return every key that some part of RecBole or of the plugin reads for this model."""
-    known = {key for keys in config.parameters.values() for key in keys}
-    known |= set(config.internal_config_dict) | LAUNCHER_KEYS | KEYS_WITHOUT_FILE
-    # Mamba4Rec refuses modalities with a reason of its own, better than "unknown key".
-    return known | set(read_yaml(properties_folder() / "model" / "M3Rec.yaml"))
-
-
-def refuse_slips(values: Mapping[str, Any], known: set[str], where: str) -> list[str]:
-    """Return the unknown keys, none of which may look like a known one.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a file that the user has named for its settings.
 
     Raises:
-        ConfigurationError: a key that nothing reads is nearly one that M3Rec knows.
+        ConfigurationError: it cannot be read as YAML, or has none.
     """
-    unknown = [key for key in values if key not in known]
-    for key in unknown:
-        meant = nearest(key, known, likeness=SLIP)
-        if meant:
-            raise ConfigurationError(
-                f"Unknown configuration key `{key}` in {where}. Did you mean "
-                f"{' or '.join(f'`{name}`' for name in meant)}?"
-            )
-    return unknown
+    values = read_yaml(path)
+    if not values:
+        raise ConfigurationError(f"{path} holds no settings: expected lines of `key: value`.")
+    return values
 
 
 def announce(config: Any) -> None:
     """Log which files made this configuration, and which keys of the user nothing reads."""
     logger = getLogger()
     files = config[FILES_KEY] or []
-    logger.info("Configuration files, each over those before it:\n  " + "\n  ".join(files))
+    logger.info(
+        "Configuration files, each over those before it:\n  " + "\n  ".join(files),
+        extra={"file_only": True},  # see quick_start/screen.py
+    )
     unread = getattr(config, "_unread_keys", [])
     if unread:
         logger.warning(f"Configuration keys that nothing reads: {', '.join(unread)}")

@@ -14,7 +14,20 @@ class ConfigurationError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; by YAML 1.1 alone, ``1e-3`` would be a text."""
+    """YAML's safe loader that refuses a key given twice; by YAML 1.1, ``1e-3`` would be a text."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is given twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -28,11 +41,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file of ``key: value`` lines; an empty one has no keys.
 
     Raises:
-        ConfigurationError: not YAML, or not a mapping of names to values.
+        ConfigurationError: not YAML, a key given twice, or not a mapping of names to values.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no valid YAML file: {error}") from error
     if values is None:
         return {}

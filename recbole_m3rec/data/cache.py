@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_m3rec.baselines.item_columns import reads_vectors
 from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS, announce
-from recbole_m3rec.data.sources import DIGEST_KEYS, changed, source_digests
+from recbole_m3rec.data.digests import DIGEST_KEYS, changed, source_digests
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.safe_write import Sink, new_files
 

@@ -27,6 +27,7 @@ from recbole_m3rec.features.feature_table import (
     row_name,
 )
 from recbole_m3rec.features.safe_read import decoding, load_npy, load_npz
+from recbole_m3rec.support.safe_write import is_stream
 
 __all__ = [
     "FORMATS",
@@ -126,7 +127,14 @@ def write_features(path: Path, table: FeatureTable) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` once it is complete and on the disk."""
+    """Open a file that takes the place of ``path`` once it is complete and on the disk.
+
+    A pipe or a device is written into.
+    """
+    if is_stream(path):
+        with open(path, "wb") as file:
+            yield file
+        return
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -26,30 +26,24 @@ ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
 SETTINGS = tuple(field.name for field in dataclasses.fields(M3RecConfig))
 
 
-class M3Rec(SequentialRecommender):  # type: ignore[misc]
-    """M3Rec (Guo et al., ICASSP 2025) with RecBole's four methods."""
+class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
+    """RecBole's four methods around ``self.network``, which reads packed histories.
+
+    A network offers what :class:`M3RecNetwork` does: ``item_vectors``, ``encode``, ``query``,
+    ``score_items``, ``cross_entropy``, ``bpr`` and ``hold_out``.
+    """
 
     supports_windows = True  # trains on the rows of train_positions: all
     content_modalities = True
 
-    def __init__(self, config: Any, dataset: Any) -> None:
-        """Build the network from RecBole's configuration and the dataset's item features.
-
-        Raises:
-            ModelConfigError: a setting is out of its range.
-        """
-        super().__init__(config, dataset)
-        check_choice("loss_type", config["loss_type"], LOSSES)
+    def prepare_training(self, config: Any, dataset: Any) -> None:
+        """Read what the loss needs, and hold out the items that no training is to see."""
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
-        settings = {name: config[name] for name in SETTINGS if config[name] is not None}
-        self.network = M3RecNetwork(self.n_items, self._features(dataset), **settings)
         self._items = Kept(self.network.item_vectors)
-
-    @staticmethod
-    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
-        features: Mapping[str, ItemFeatures] = dataset.item_features
-        return features
+        cold_items = getattr(dataset, "cold_items", None)
+        if cold_items is not None:
+            self.network.hold_out(cold_items)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, of which a row has one or many."""
@@ -116,3 +110,24 @@ class M3Rec(SequentialRecommender):  # type: ignore[misc]
         return self.network.repetition(
             pack(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         )
+
+
+class M3Rec(PackedRecommender):
+    """M3Rec (Guo et al., ICASSP 2025) in RecBole."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Build the network from RecBole's configuration and the dataset's item features.
+
+        Raises:
+            ModelConfigError: a setting is out of its range.
+        """
+        super().__init__(config, dataset)
+        check_choice("loss_type", config["loss_type"], LOSSES)
+        settings = {name: config[name] for name in SETTINGS if config[name] is not None}
+        self.network = M3RecNetwork(self.n_items, self._features(dataset), **settings)
+        self.prepare_training(config, dataset)
+
+    @staticmethod
+    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
+        features: Mapping[str, ItemFeatures] = dataset.item_features
+        return features

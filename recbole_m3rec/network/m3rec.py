@@ -45,6 +45,7 @@ from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
+from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
 from recbole_m3rec.ops.gelu_dropout import gelu_dropout
@@ -240,7 +241,7 @@ class ItemVectors(NamedTuple):
     table: Tensor
 
 
-class M3RecNetwork(nn.Module):
+class M3RecNetwork(UntrainedItems):
     """Score every item as a user's next, from ID, image, text, … histories.
 
     Example:
@@ -333,6 +334,7 @@ class M3RecNetwork(nn.Module):
             items: ids ``[n]``, or None for all in order.
         """
         embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
+        embedded = self.without_untrained(embedded, items)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each
@@ -420,7 +422,7 @@ class M3RecNetwork(nn.Module):
     def cross_entropy(
         self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
     ) -> Tensor:
-        """Mean softmax cross-entropy over all items, padding included.
+        """Mean softmax cross-entropy over all trained items, padding included.
 
         Args:
             packed: histories of item ids.
@@ -428,8 +430,11 @@ class M3RecNetwork(nn.Module):
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
         vectors = self.item_vectors()
-        query = self.encode(packed, vectors, scored)
-        return linear_cross_entropy(query, vectors.table, targets, self.repetition(packed, scored))
+        query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
+        table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
+        if terms is not None:
+            terms = terms._replace(items=self.rows_among_trained(terms.items))
+        return linear_cross_entropy(query, table, targets, terms)
 
     def bpr(
         self,

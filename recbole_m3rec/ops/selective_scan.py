@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 from collections.abc import Callable
@@ -19,11 +18,12 @@ from recbole_m3rec.ops.reference import (
 )
 from recbole_m3rec.ops.triton import device as triton_device
 from recbole_m3rec.ops.triton import selective_scan as triton_scan
+from recbole_m3rec.support.suggestions import expected_one_of
 
 BACKENDS = ("auto", "reference", "cpu", "triton", "mamba_ssm")
 
 _HOW_TO_GET = {
-    "cpu": "Install a C++ compiler and reinstall the package",
+    "cpu": "Install a C++ compiler (gcc or clang)",
     "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and "
     + triton_device.NEEDED,
     "mamba_ssm": "It needs a CUDA device, a CUDA build of torch and the packages of the extra "
@@ -58,11 +58,7 @@ def backends() -> dict[str, str]:
 def check_backend(name: str) -> None:
     """Raise ScanBackendError unless ``name`` is a backend that can be used here."""
     if name not in BACKENDS:
-        near = difflib.get_close_matches(str(name), BACKENDS, n=1)
-        raise ScanBackendError(
-            f"scan_backend must be one of {', '.join(BACKENDS)}, found {name!r}"
-            + (f". Did you mean {near[0]}?" if near else "")
-        )
+        raise ScanBackendError(expected_one_of("scan_backend", name, BACKENDS))
     here, what = (True, "") if name == "auto" else _probes()[name]()
     if not here:
         raise ScanBackendError(

@@ -85,6 +85,24 @@ def report_plain_numbers() -> None:
         return result
 
 
+def look_up_each_item_once() -> None:
+    """Mend evaluator/metrics.py:553 and 748, loops over every item of every list.
+
+    The second searches a list of all rare items each time. Both depend on the item alone, so that
+    each is looked up once.
+    """
+    from recbole.evaluator.metrics import AveragePopularity, TailPercentage
+
+    from recbole_m3rec.hooks import wrap
+
+    def of_items(original: Callable[..., Any], self: Any, lists: Any, counts: Any) -> Any:
+        items, place = np.unique(lists, return_inverse=True)
+        return original(self, items[None], counts)[0][place].reshape(lists.shape)
+
+    wrap(AveragePopularity, "get_pop")(of_items)
+    wrap(TailPercentage, "get_tail")(of_items)
+
+
 def survive_uncountable_flops() -> None:
     """Mend utils/utils.py:get_flops, called by quick_start.py before training.
 

@@ -10,8 +10,9 @@ from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
-from recbole_m3rec.data.sources import DIGEST_KEYS, warn_of_changes
+from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file, distributed, pretraining, safe_format
@@ -61,6 +62,8 @@ def read_saved_run(path: Path) -> SavedRun:
     try:
         checkpoint_file.warn_if_foreign(path)
         content = checkpoint_file.load(path, map_location="cpu")
+        if not isinstance(content, Mapping):
+            raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
         return SavedRun(
             path=path,
@@ -133,7 +136,8 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
     from recbole.config import Config
     from recbole.quick_start import load_data_and_model, quick_start
 
-    today = Config(model=run.model, dataset=run.dataset, config_dict=dict(run.settings))
+    settings = {**run.settings, EVALUATE_KEY: True}
+    today = Config(model=run.model, dataset=run.dataset, config_dict=settings)
     interactions: list[Any] = []
 
     def create(original: Callable[..., Any], config: Any) -> Any:
@@ -182,9 +186,11 @@ def run_resuming_worker(rank: int, *arguments: Any) -> None:
 
     The result that goes back to the parent says where checkpoint and log went, too.
     """
+    from recbole_m3rec.quick_start.screen import calm_screen
+
     install_resuming()
     options = arguments[-1]
-    with SIGNALS.caught(), noting_checkpoint() as checkpoints:
+    with SIGNALS.caught(), noting_checkpoint() as checkpoints, calm_screen():
         queue = _ResultQueue(options["queue"], checkpoints)
         distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
 

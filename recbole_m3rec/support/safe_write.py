@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,27 +26,41 @@ class CannotWriteError(OSError):
 class NewFile:
     """A file in the making, ``.<name>.tmp`` beside the one whose place it takes.
 
-    What a killed run left of it is overwritten; a run that is still at it is not disturbed.
+    What a killed run left of it is overwritten; a run that is still at it is not disturbed. A pipe
+    or a device, such as ``/dev/stdout``, is written into.
 
     Raises:
         FileInUseError: another run writes the same file.
-        CannotWriteError: it cannot be made.
+        CannotWriteError: it cannot be made, or is a folder, a disk or a socket.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_stream = is_stream(path)
         target = Path(os.path.realpath(path))  # a link stays a link
         self.target, self.temporary = target, target.with_name(f".{target.name}.tmp")
+        self.file: IO[bytes]
         with self._explained():
+            if self.is_stream:
+                self.file = open(path, "wb")  # noqa: SIM115
+                return
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.file: IO[bytes] = open_alone(self.temporary)
+            self.file = open_alone(self.temporary)
             self.file.truncate(0)
+
+    def to_disk(self) -> None:
+        """Hand everything that was written to the system, and a file to the disk."""
+        self.file.flush()
+        if not self.is_stream:
+            os.fsync(self.file.fileno())
 
     def put_in_place(self) -> None:
         """Let the file, complete and on the disk, take its place."""
         with self._explained():
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            self.to_disk()
+            if self.is_stream:
+                self.file.close()
+                return
             if fcntl is None:  # Windows renames closed files only
                 self.file.close()
             os.replace(self.temporary, self.target)
@@ -53,7 +68,10 @@ class NewFile:
 
     def give_up(self) -> None:
         """Remove what there is of the file, if it has not taken its place."""
-        if not self.file.closed:
+        if self.is_stream:
+            with suppress(OSError):
+                self.file.close()
+        elif not self.file.closed:
             if fcntl is not None:
                 self.temporary.unlink(missing_ok=True)  # before the lock goes with the file
             with suppress(OSError):  # what is still to be written does not fit either
@@ -80,15 +98,29 @@ class NewFile:
         except CannotWriteError:
             raise
         except OSError as error:
-            kept = (
-                "the file that was there is unchanged"
-                if self.path.exists()
-                else "nothing was left there"
-            )
+            kept = "nothing was left there"
+            if self.path.exists():
+                kept = f"{'what' if self.is_stream else 'the file that'} was there is unchanged"
             raise CannotWriteError(
                 f"cannot write {self.path}: {error.strerror or error}; {kept}. Make room, or name"
                 " a folder that can be written"
             ) from error
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a pipe or a device, which is written into and not replaced.
+
+    Raises:
+        CannotWriteError: it is a folder, a disk or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # not there, or not to be seen: opening says why
+        return False
+    for kind, test in (("folder", stat.S_ISDIR), ("disk", stat.S_ISBLK), ("socket", stat.S_ISSOCK)):
+        if test(mode):
+            raise CannotWriteError(f"cannot write {path}: it is a {kind}. Name a file")
+    return not stat.S_ISREG(mode)
 
 
 @contextmanager
@@ -106,8 +138,7 @@ def new_files(*paths: Path) -> Iterator[list[NewFile]]:
         yield files
         for file in files:  # all on the disk before the first takes its place
             with file.writing():
-                file.file.flush()
-                os.fsync(file.file.fileno())
+                file.to_disk()
         for file in files:
             file.put_in_place()
     finally:

@@ -11,13 +11,9 @@ from typing import Any
 
 import torch
 
-from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.safe_write import Sink, new_files
-from recbole_m3rec.support.suggestions import expected_one_of
 from recbole_m3rec.trainer import safe_format
-
-FORMATS = ("recbole", "safe")
 
 # What described a run's processes and files, not what it computed.
 NOT_SETTINGS = frozenset(
@@ -36,24 +32,6 @@ class SavedConfig(dict[str, Any]):
     def settings(self) -> dict[str, Any]:
         """Everything that files, dict and command line said, which makes the same configuration."""
         return dict(self["settings"])
-
-
-def check_settings(values: Mapping[str, Any]) -> None:
-    """Check ``checkpoint_format`` and ``checkpoint_minutes``.
-
-    Raises:
-        ConfigurationError: says which values they take.
-    """
-    chosen = values.get("checkpoint_format", "recbole")
-    if chosen not in FORMATS:
-        raise ConfigurationError(expected_one_of("checkpoint_format", chosen, FORMATS))
-    minutes = values.get("checkpoint_minutes")
-    is_number = isinstance(minutes, (int, float)) and not isinstance(minutes, bool)
-    if minutes is not None and not (is_number and 0 < minutes < float("inf")):
-        raise ConfigurationError(
-            f"checkpoint_minutes: {minutes!r}, expected a number of minutes above 0, or nothing "
-            "for one checkpoint an epoch."
-        )
 
 
 def settings_of(config: Any) -> dict[str, Any]:

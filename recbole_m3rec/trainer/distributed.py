@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,33 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.trainer import checkpoint_file, rendezvous
 
 
 def install() -> None:
     """Put everything that several processes need into RecBole."""
+    check_before_starting()
     start_workers_here()
     train_on_cpus()
     share_checkpoint()
+
+
+def check_before_starting() -> None:
+    """Let ``recbole.quick_start.run`` refuse what no process can do, before it starts one."""
+    from recbole.quick_start import quick_start
+
+    from recbole_m3rec.hooks import wrap_everywhere
+
+    @wrap_everywhere(quick_start, "run")
+    def run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(original).bind(*args, **kwargs)
+        given.apply_defaults()
+        options = rendezvous.Options(
+            *(given.arguments[name] for name in rendezvous.Options._fields)
+        )
+        rendezvous.check(options)
+        return original(*args, **kwargs)
 
 
 def start_workers_here() -> None:
@@ -48,7 +68,8 @@ def run_worker(rank: int, *arguments: Any) -> None:
 def train_on_cpus() -> None:
     """Mend config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
 
-    On a machine without, processes talk through gloo, and neither the data-parallel wrapper nor
+    Processes wait for each other aloud, see ``rendezvous``. On a machine without CUDA they talk
+    through gloo, and neither the data-parallel wrapper nor
     batch norms ask for a GPU (norms then keep statistics of their own in every process).
     """
     from recbole.config import Config
@@ -59,24 +80,25 @@ def train_on_cpus() -> None:
     @wrap(Config, "_init_device")
     def init_device(original: Callable[..., None], self: Any) -> None:
         values = self.final_config_dict
-        if "local_rank" not in values:
-            return original(self)
         # As if alone: RecBole hides the other GPUs first and chooses the device then.
-        rank = values.pop("local_rank")
+        rank = values.pop("local_rank", None)
         original(self)
-        values["local_rank"] = rank
+        refuse_absent_gpus(self, 1 if rank is None else values["nproc"])
+        if rank is None:
+            return
+        values.update(local_rank=rank, single_spec=False)
         if values["device"].type == "cuda":
-            return original(self)
-        values["single_spec"] = False
-        dist.init_process_group(
-            backend="gloo",
-            rank=rank + values["offset"],
-            world_size=values["world_size"],
-            init_method=f"tcp://{values['ip']}:{values['port']}",
+            values["device"] = torch.device("cuda", rank)
+            torch.cuda.set_device(rank)
+        rendezvous.join(
+            "nccl" if values["device"].type == "cuda" else "gloo",
+            rank + values["offset"],
+            values["world_size"],
+            values["ip"],
+            int(values["port"]),
         )
         if rank != 0:
             values.update(state="error", show_progress=False, verbose=False)
-        return None
 
     class OnAnyDevice:
         """``SyncBatchNorm`` where there is a GPU; batch norms as they are where there is none."""
@@ -89,6 +111,29 @@ def train_on_cpus() -> None:
 
     overlay(trainers, "torch", nn=Overlay(torch.nn, SyncBatchNorm=OnAnyDevice))
     trainers.DistributedDataParallel = data_parallel
+
+
+def refuse_absent_gpus(config: Any, processes: int) -> None:
+    """Raise where a GPU that the command line or a file names is not there, or too few are named.
+
+    Checkpoints name the GPU that they were trained on, which another machine need not have.
+
+    Raises:
+        ConfigurationError: RecBole would train on the CPU, or several processes on one GPU.
+    """
+    named = {**config.file_config_dict, **config.cmd_config_dict}.get("gpu_id")
+    gpus = [gpu for gpu in str(config["gpu_id"]).split(",") if gpu.strip() not in ("", "-1")]
+    on_gpu = config["device"].type == "cuda"
+    count = torch.cuda.device_count() if on_gpu else 0
+    if named is not None and gpus and config["use_gpu"] and count < min(processes, len(gpus)):
+        raise ConfigurationError(
+            f"gpu_id: {config['gpu_id']}, but {count or 'none'} of these GPUs can be used here. "
+            "Name others, or train on the CPU by --gpu_id= with nothing behind it."
+        )
+    if on_gpu and len(gpus) < processes:
+        raise ConfigurationError(
+            f"gpu_id: {config['gpu_id']}, but each of --nproc={processes} needs a GPU of its own."
+        )
 
 
 def on_cpu(module: torch.nn.Module) -> bool:

@@ -32,17 +32,10 @@ class CannotResumeError(ValueError):
 
 def install() -> None:
     """Put following, saving and resuming into RecBole's trainers."""
-    from recbole.config import Config
     from recbole.trainer import trainer as trainers
 
     from recbole_m3rec.evaluator.nan_checks import trainers_with
     from recbole_m3rec.hooks import wrap
-
-    @wrap(Config, "_get_final_config_dict")
-    def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-        values = original(self)
-        checkpoint_file.check_settings(values)
-        return values
 
     @wrap(trainers.Trainer, "__init__")
     def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:

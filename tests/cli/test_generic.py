@@ -62,10 +62,8 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(
     assert run(script, *TABLES, "--yes") == 0
     said = capsys.readouterr().out.splitlines()
     assert "users: 6" in said
-    assert (
-        "after five-core, which run_recbole.py applies: 6 users, 6 items, 36 interactions" in said
-    )
-    assert said[-1] == "  python run_recbole.py --model=M3Rec --dataset=shop"
+    assert "after five-core, which training applies: 6 users, 6 items, 36 interactions" in said
+    assert said[-1] == "  recbole-m3rec train --model=M3Rec --dataset=shop"
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_m3rec.cli import arguments, train
+from recbole_m3rec.cli import arguments, exit_codes, train
 from recbole_m3rec.quick_start import checkpoints
 
 
@@ -97,6 +97,19 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(
         (["--dataset=tiny"], "No model is named"),
         (["--model=SASRex", "--dataset=tiny"], "SASRec"),
         (["--model=SASRec", "--dataset=tiny", "--metrics=Hits"], "no metric named 'Hits'"),
+        (["--model=SASRec", "--dataset=ml-100k", "--nproc=0"], "--nproc must be an integer from 1"),
+        (["--model=SASRec", "--dataset=ml-100k", "--nproc=-1"], "--nproc must be an integer from"),
+        (["--model=M3Rec", "--dataset=ml-100k", "--world_size=0"], "--world_size must be an"),
+        (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--world_size=1"], "at least --nproc"),
+        (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--port=99999"], "1 to 65535"),
+        (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--port=http"], "1 to 65535"),
+        (["--model=SASRec", "--dataset=ml-100kk"], "no dataset `ml-100kk`"),
+        (["--model=SASRec", "--dataset=../x"], "cannot name a dataset"),
+        (["--model=SASRec", "--dataset=ml-100k", "--hiden_size=8"], "`hidden_size`"),
+        (["--model=SASRec", "--dataset=ml-100k", "--foo=exit(7)"], "Unknown configuration key"),
+        (["--model=SASRec", "--dataset=ml-100k", "--topk=[-1]"], "topk must be a list"),
+        (["--topk=[-1]"], "No model is named"),
+        (["--topk", "[-1]"], "names no checkpoint"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(
@@ -144,8 +157,10 @@ def test_a_users_error_in_a_worker_is_one_line_too() -> None:
         '  File "x.py", line 1, in <module>\n'
     )
     ours = "recbole_m3rec.config.checks.UnknownNameError: There is no dataset `x`.\n"
-    assert train.users_error(ProcessRaisedException(worker + ours)) == ("There is no dataset `x`.")
-    assert train.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
+    assert exit_codes.users_error(ProcessRaisedException(worker + ours)) == (
+        "There is no dataset `x`."
+    )
+    assert exit_codes.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
 
 
 def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +190,12 @@ def test_evaluating_takes_other_metrics_and_lengths(call: Any, trained: Any) -> 
     )
     assert code == 0, error
     assert list(metrics(out)) == ["recall@1"]
+
+
+def test_evaluating_other_lengths_asks_for_no_metric_to_watch(call: Any, trained: Any) -> None:
+    code, out, error = call("--evaluate", str(trained("SASRec")), "--topk=[1,2]")
+    assert code == 0, error
+    assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (1, 2)]
 
 
 def test_resuming_trains_the_epochs_that_are_left(
@@ -283,6 +304,11 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call: Any) -> None:
     code, _, error = call("--evaluate", "x.pth")
     assert code == 2
     assert "x.pth is no whole checkpoint" in error
+    torch.save(torch.zeros(2), "tensor.pth")
+    assert (
+        "tensor.pth is no whole checkpoint of RecBole (TypeError: it holds a Tensor"
+        in call("--evaluate", "tensor.pth")[2]
+    )
     torch.save({"state_dict": {}}, "y.pth")
     assert "y.pth is no whole checkpoint" in call("--evaluate", "y.pth")[2]
     torch.save({"config": {"model": "M3Rec", "dataset": "tiny"}, "epoch": 1}, "z.pth")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.recorder import UserValues
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run
+from recbole_m3rec.compare.user_values import Lists, UserValues
 
 PROTOCOL = {
     "mask_seen": False,
@@ -54,6 +54,8 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
         dataset: str = "tiny",
         model: str | None = None,
         failure: str | None = None,
+        lists: Lists | None = None,
+        parts: Mapping[str, float] | None = None,
         **config: Any,
     ) -> Outcome:
         """Make an outcome.
@@ -65,6 +67,8 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
             dataset: its dataset.
             model: its model; default the name.
             failure: why it failed.
+            lists: what it recommended.
+            parts: metrics of parts of the targets, such as "cold hit@5".
             config: keys that differ from ``PROTOCOL``.
         """
         run = Run(name, model or name, dataset, seed)
@@ -79,6 +83,7 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
             targets=np.array([f"i{i:03d}" for i in range(n)]),
             history=np.arange(n) % 9 + 3,
             popularity=np.arange(n) % 7,
+            cold=np.zeros(n, dtype=bool),
             rank=np.arange(n) + 1,
             metrics=tuple(values),
             values=columns,
@@ -89,7 +94,8 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
         ]
         result = {
             "hash": identity.hash,
-            "test": dict(zip(values, columns.mean(axis=0).tolist(), strict=True)),
+            "test": dict(zip(values, columns.mean(axis=0).tolist(), strict=True))
+            | dict(parts or {}),
             "valid": {"ndcg@5": 0.2},
             "epochs": epochs,
             "best_epoch": 2,
@@ -101,7 +107,7 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
             "peak_gpu_memory_mib": None,
             "versions": {"torch": "2"},
         }
-        results.write_result(folder, result, users)
+        results.write_result(folder, result, users, lists)
         made = results.read_outcome(run, identity, folder)
         assert made is not None
         return made

@@ -123,6 +123,24 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
     assert means == pytest.approx(dict(result))
 
 
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_the_lists_of_the_test_hold_its_hits(
+    write_dataset: Callable[..., Path], tmp_path: Path, model: str
+) -> None:
+    write_dataset("tiny")
+    recorder = Recorder()
+    run(recorder, model, tmp_path, metrics=["Hit", "NDCG"])
+    users, lists = recorder.user_values(), recorder.lists()
+    assert users is not None
+    assert lists is not None
+    assert lists.top.shape == (len(users.users), 5)
+    for k in (2, 5):
+        listed = (lists.items[lists.top[:, :k]] == users.targets[:, None]).any(axis=1)
+        assert np.array_equal(listed, users.values[:, users.metrics.index(f"hit@{k}")] > 0)
+    place = dict(zip(lists.items, lists.popularity, strict=True))
+    assert [place[token] for token in users.targets] == users.popularity.tolist()
+
+
 def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
     write_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

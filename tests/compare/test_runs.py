@@ -48,7 +48,7 @@ def write_images(folder: Path, scale: float = 1.0) -> None:
         {"model": "GRU4Rec"},
         {"epochs": 2},
         {"mask_seen": True},
-        {"topk": [1, 5]},
+        {"topk": [1, 5], "valid_metric": "Hit@5"},
         {
             "eval_args": {
                 "split": {"RS": [8, 1, 1]},

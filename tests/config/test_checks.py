@@ -31,13 +31,13 @@ def test_a_model_like_no_other_is_an_error_without_guesses():
     [
         (
             "clothing",
-            "`python dataset_scripts/amazon.py --release 2014 --category Clothing_Shoes_and_Jewelry"
+            "`recbole-m3rec prepare amazon --release 2014 --category Clothing_Shoes_and_Jewelry"
             " --name clothing --download`",
         ),
         ("beauty", "--release 2014 --category Beauty --name beauty --download`"),
         ("toys-18", "--release 2018 --category Toys_and_Games --name toys-18 --download`"),
         ("Home_and_Kitchen", "--category Home_and_Kitchen --name Home_and_Kitchen --download`"),
-        ("amazon-shoes", "python dataset_scripts/amazon.py --help` shows the names"),
+        ("amazon-shoes", "recbole-m3rec prepare amazon --help` shows the names"),
         ("amazon-beuty", "Did you mean amazon-beauty"),
         ("ml100k", "Did you mean ml-100k"),
         ("tinyy", "Did you mean tiny"),
@@ -49,13 +49,41 @@ def test_an_unknown_dataset_is_an_error_that_says_what_to_do(
 ):
     write_dataset("tiny")
     with pytest.raises(UnknownNameError, match=f"no dataset `{name}`: .*{says}"):
-        create_dataset(make_config("BPR", name))
+        create_dataset(make_config("BPR", name, download=False))
 
 
 def test_only_amazons_names_are_told_how_to_prepare_them(make_config):
     with pytest.raises(UnknownNameError) as error:
         create_dataset(make_config("BPR", "mine"))
     assert "amazon" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "SASRecMM", "SASRec"])
+def test_a_misspelt_dataset_is_told_before_its_features(model, make_config):
+    config = make_config(model, "ml-100kk", modalities="auto", features={})
+    with pytest.raises(UnknownNameError, match=r"no dataset `ml-100kk`: .*Did you mean ml-100k"):
+        create_dataset(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("../x", "begins with a dot"),
+        ("..", "begins with a dot"),
+        ("/etc", "is a path"),
+        ("a/b", "is a path"),
+        ("a\\b", "is a path"),
+        ("", "is empty"),
+        (" ", "is empty"),
+        ("a\nb", "not printable"),
+        ("a\0b", "not printable"),
+    ],
+)
+def test_what_names_no_folder_is_refused_as_a_name(name, says):
+    with pytest.raises(UnknownNameError, match=f"cannot name a dataset: it .*{says}"):
+        Config("SASRec", name)
+    with pytest.raises(UnknownNameError, match=f"cannot name a dataset: it .*{says}"):
+        Config(config_dict={"model": "BPR", "dataset": name})
 
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"

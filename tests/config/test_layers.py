@@ -106,7 +106,7 @@ def test_the_log_names_every_file(prepare, caplog):
 
 def test_recboles_lists_of_keys_are_left_alone(layers):
     before = list(argument_list.dataset_arguments)
-    layers("properties", "dataset/ml-100k.yaml", "my_own_key: 1\n")
+    layers("properties", "dataset/ml-100k.yaml", "n_layers: 1\n")
     Config("SASRec", "ml-100k")
     assert argument_list.dataset_arguments == before
 
@@ -268,11 +268,56 @@ def test_a_key_of_the_users_own_is_reported_and_kept(make_config, caplog):
     assert "Configuration keys that nothing reads: zzz_experiment" in caplog.messages
 
 
-def test_other_models_keys_are_recboles_business():
-    assert Config("SASRec", "ml-100k", config_dict={"hiden_size": 1})["hiden_size"] == 1
+@pytest.mark.parametrize("model", ["SASRec", "BPR", "DeepFM", "M3Rec"])
+@pytest.mark.parametrize("slip", ["learning_rat", "epocs", "train_batchsize"])
+def test_a_slip_is_refused_for_every_model(model, slip):
+    with pytest.raises(ConfigurationError, match=rf"`{slip}` in the configuration given as a dict"):
+        Config(model, "ml-100k", config_dict={slip: 1})
 
 
-@pytest.mark.parametrize("given", ["[text]", "text,image", "[image, text]"])
-def test_lists_of_names_reach_the_data_side_as_written(given, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "argument", "says"),
+    [
+        ("SASRec", "--hiden_size=8", "Did you mean `hidden_size`"),
+        ("BPR", "--embeding_size=8", "Did you mean `embedding_size`"),
+        ("SASRec", "--num_layers=4", "Did you mean `n_layers`"),  # a key of other models
+        ("SASRec", "--foo=exit(7)", "SASRec reads none of this name"),
+        ("M3Rec", "--zzz=1", "M3Rec reads none of this name"),
+    ],
+)
+def test_an_unknown_key_of_the_command_line_is_refused(model, argument, says, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", argument])
+    with pytest.raises(ConfigurationError, match=f"in the command line.*{says}"):
+        Config(model, "ml-100k")
+
+
+def test_keys_of_other_models_in_a_shared_file_are_reported(layers):
+    mine = layers("", "mine.yaml", "num_layers: 1\nn_layers: 1\nspatial_ratio: 0\n")
+    config = Config("SASRec", "ml-100k", config_file_list=[str(mine)])
+    assert config._unread_keys == ["num_layers", "spatial_ratio"]
+
+
+def test_what_a_users_own_model_reads_is_known(monkeypatch):
+    from recbole.model.sequential_recommender import SASRec
+
+    class Mine(SASRec):
+        def __init__(self, config, dataset):
+            super().__init__(config, dataset)
+            self.taste = config["taste_of_mine"]
+
+    monkeypatch.setattr("sys.argv", ["run", "--taste_of_mine=3", "--n_layers=1", "--loss_type=CE"])
+    assert Config(Mine, "ml-100k", config_dict={"repeatable": True})["taste_of_mine"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("[text]", ["text"]),
+        ("[image, text]", ["image", "text"]),
+        ("text,image", "text,image"),
+        ("[id]", ["id"]),  # a function of Python's
+    ],
+)
+def test_lists_of_names_are_lists_of_names(given, value, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run", f"--modalities={given}"])
-    assert Config("M3Rec", "ml-100k")["modalities"] == given
+    assert Config("M3Rec", "ml-100k")["modalities"] == value

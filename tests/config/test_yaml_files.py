@@ -55,3 +55,16 @@ def test_anything_but_data_is_refused_with_the_files_name(read, text):
 def test_a_file_without_named_values_is_refused(read, text):
     with pytest.raises(ConfigurationError, match=r"must hold lines of `key: value`"):
         read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: 2\na: 3\n", "a:\n  b: 1\n  b: 2\n", "a: {b: 1, b: 2}\n"]
+)
+def test_a_key_given_twice_is_refused_with_its_line(read, text):
+    with pytest.raises(ConfigurationError, match=r"file\.yaml.*the key '[ab]' is given twice"):
+        read(text)
+
+
+def test_a_key_over_a_merged_one_is_given_once(read):
+    text = "base: &base {a: 1, b: 2}\nmine: {<<: *base, b: 3}\n"
+    assert read(text)["mine"] == {"a": 1, "b": 3}

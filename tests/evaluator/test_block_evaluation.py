@@ -8,6 +8,7 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.utils import get_model, get_trainer, init_seed
 
+from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import block_evaluation, ranking
 from recbole_m3rec.evaluator.block_evaluation import (
     Products,
@@ -15,7 +16,7 @@ from recbole_m3rec.evaluator.block_evaluation import (
     offers_products,
 )
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
-from recbole_m3rec.model.m3rec import M3Rec
+from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
 
 METRICS = ["Hit", "MRR", "MAP", "Recall", "NDCG", "Precision", "GAUC"]
 OF_LISTS = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]
@@ -67,7 +68,7 @@ def forbid_the_matrix(monkeypatch):
     def forbidden(self, interaction):
         raise AssertionError("the matrix of scores was made")
 
-    monkeypatch.setattr(M3Rec, "full_sort_predict", forbidden)
+    monkeypatch.setattr(PackedRecommender, "full_sort_predict", forbidden)
 
 
 def collected(config, scores, positive_u, positive_i, batches, counts):
@@ -293,10 +294,9 @@ def test_metrics_that_need_more_than_ranks_get_recboles_collector(training, need
     assert (seen[0][:, 0] == -np.inf).all()
 
 
-def test_lists_longer_than_the_catalogue_are_refused_by_recbole(training):
-    trainer, _, valid, _ = training(topk=[14], valid_metric="Hit@14")
-    with pytest.raises(RuntimeError, match="out of range"):
-        trainer.evaluate(valid, load_best_model=False)
+def test_lists_longer_than_the_catalogue_are_refused_before_training(training):
+    with pytest.raises(ConfigurationError, match="topk: 14, but `tiny` has 12 items"):
+        training(topk=[14], valid_metric="Hit@14")
 
 
 def test_a_masked_history_scores_in_blocks_as_in_recboles_matrix(training, recboles_own):

@@ -10,12 +10,15 @@ import torch
 from recbole.model.sequential_recommender.sasrec import SASRec
 from recbole.utils import get_model, init_seed
 
+from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.evaluator.block_evaluation import offers_products
 from recbole_m3rec.network.item_encoder import FeatureMismatchError
-from recbole_m3rec.network.settings import ModelConfigError
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
+# As RecBole's SASRec has it.
+PLAIN = {"score": "dot", "repetition": False, "train_positions": "last", "feature_norm": "none"}
+PLAIN["initializer_range"] = 0.5  # so that attention matters
 FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat"])
 
 
@@ -24,7 +27,7 @@ def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, A
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
     def made(**keys: Any) -> tuple[Any, Any, Any]:
-        config, _, train, _, test = prepare("SASRecMM", **{**TWO, **keys})
+        config, _, train, _, test = prepare("SASRecMM", **{**PLAIN, **TWO, **keys})
         init_seed(config["seed"], True)
         model = get_model("SASRecMM")(config, train.dataset)
         return model.eval(), next(iter(train)), next(iter(test))[0]
@@ -65,11 +68,9 @@ def test_loss_and_scores_are_those_of_sasrec_with_that_table(
 def test_the_catalogue_is_fused_once_a_step_and_learns_from_both_of_its_uses(build: Any) -> None:
     model, train, _ = build()
     fused = []
-    compute = model.item_embedding.table._compute
-    model.item_embedding.table._compute = lambda: fused.append(1) or compute()
+    model.item_embedding.content["text"].register_forward_hook(lambda *_: fused.append(1))
     model.calculate_loss(train).backward()
     assert len(fused) == 1
-    assert not model.item_embedding.table._keeps
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name
@@ -83,6 +84,76 @@ def test_its_scores_are_products_for_evaluation_in_blocks(build: Any) -> None:
     )
 
 
+ALONE = {"modalities": [], "features": {}}
+
+
+@pytest.mark.parametrize("loss", ["CE", "BPR"])
+def test_without_modalities_it_is_sasrec(
+    build: Any, prepare: Callable[..., tuple[Any, ...]], loss: str
+) -> None:
+    model, train, test = build(loss_type=loss, **ALONE)
+    config, _, data, *_ = prepare("SASRec", loss_type=loss)
+    recboles = get_model("SASRec")(config, data.dataset).eval()
+    weights = {name.replace("embedding.id.", "embedding."): w for name, w in
+               model.state_dict().items() if "extra_state" not in name}  # fmt: skip
+    recboles.load_state_dict(weights)
+    torch.testing.assert_close(model.calculate_loss(train), recboles.calculate_loss(train))
+    torch.testing.assert_close(model.full_sort_predict(test), recboles.full_sort_predict(test))
+
+
+@pytest.mark.parametrize("loss", ["CE", "BPR"])
+@pytest.mark.parametrize("keys", [TWO, ALONE], ids=["two modalities", "none"])
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(
+    build: Any, keys: dict[str, Any], loss: str, score: str
+) -> None:
+    # Histories of five inputs at three a row: windows overlap, some positions are not scored.
+    keys = {"score": score, "repetition": score == "cosine", "temperature": 0.5, **keys}
+    keys = {"train_positions": "all", "loss_type": loss, "MAX_ITEM_LIST_LENGTH": 3, **keys}
+    model, batch, _ = build(**keys)
+    if score == "cosine":
+        model.repeats.by_lag.data.fill_(0.1)
+    assert int((batch[TARGET_LIST] > 0).sum()) < batch["item_length"].sum()
+    negatives = batch["neg_" + TARGET_LIST] if loss == "BPR" else batch[TARGET_LIST]
+    losses = []
+    for row, end in batch[TARGET_LIST].nonzero().tolist():
+        history = batch["item_id_list"][row, : end + 1]
+        query = SASRec.forward(model, history[None], torch.tensor([end + 1]))
+        table = model.item_embedding.weight
+        if score == "cosine":
+            scores = torch.nn.functional.cosine_similarity(query, table) / 0.5
+            scores[history] += 30 * 0.1  # no item is twice in a history
+        else:
+            scores = (query @ table.T)[0]
+        target = batch[TARGET_LIST][row, end]
+        if loss == "CE":
+            losses.append(scores.logsumexp(0) - scores[target])
+        else:
+            margin = scores[target] - scores[negatives[row, end]]
+            losses.append(-torch.nn.functional.logsigmoid(margin))
+    expected = torch.stack(losses).mean()
+    torch.testing.assert_close(model.calculate_loss(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_held_out_item_is_its_content_alone_and_no_candidate_in_training(build: Any) -> None:
+    model, train, _ = build(fusion="sum")
+    before = float(model.calculate_loss(train).detach())
+    is_cold = torch.zeros(model.n_items, dtype=torch.bool)
+    is_cold[int((~torch.isin(torch.arange(model.n_items), train["item_id"])).nonzero()[-1])] = True
+    model.hold_out(is_cold)
+    items = model.item_embedding
+    content = sum(c.weight * c.projector(c.features) for c in items.content.values())
+    torch.testing.assert_close(model.item_table()[is_cold], content[is_cold].detach())
+    query = model.queries(train)
+    logits = (query @ model.item_table().T).masked_fill(is_cold, -torch.inf)
+    loss = model.calculate_loss(train)
+    expected = torch.nn.functional.cross_entropy(logits, train["item_id"])
+    torch.testing.assert_close(loss.detach(), expected)
+    assert float(loss.detach()) < before
+    loss.backward()
+    assert not items.id.weight.grad[is_cold].any()
+
+
 def test_a_checkpoint_fits_no_other_features(build: Any) -> None:
     weights = build()[0].state_dict()
     build()[0].load_state_dict(weights)
@@ -94,7 +165,6 @@ def test_a_checkpoint_fits_no_other_features(build: Any) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"modalities": []}, "SASRecMM without a content modality is SASRec"),
         ({"fusion": "add"}, "fusion must be one of sum, concat, found 'add'"),
         ({"projector_experts": 0}, "projector_experts must be an integer"),
     ],
@@ -102,5 +172,5 @@ def test_a_checkpoint_fits_no_other_features(build: Any) -> None:
 def test_settings_without_a_meaning_are_refused(
     build: Any, keys: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ModelConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         build(**keys)

@@ -199,3 +199,20 @@ def test_the_path_that_ract_loads_is_logged(caplog):
     caplog.set_level(logging.INFO)
     logging.getLogger().info("Load pretrained model from", "saved/RaCT.pth")  # noqa: PLE1205
     assert "Load pretrained model from saved/RaCT.pth" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("metric", "method"), [("AveragePopularity", "get_pop"), ("TailPercentage", "get_tail")]
+)
+def test_metrics_that_look_items_up_once_are_recboles(metric, method):
+    from recbole.evaluator import metrics
+
+    config = {"topk": [3], "metric_decimal_place": 4, "tail_ratio": 0.4}
+    lists = torch.randint(1, 12, (40, 3), generator=torch.Generator().manual_seed(1)).numpy()
+    counts = {item: 20 - item for item in range(1, 10)}
+    patched = getattr(metrics, metric)(config)
+    found = getattr(patched, method)(lists, counts)
+    expected = getattr(metrics, metric).__dict__[method].__wrapped__(patched, lists, counts)
+    assert found.dtype == expected.dtype
+    assert (found == expected).all()
+    assert found.any()

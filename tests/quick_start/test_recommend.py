@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,28 @@ def test_batches_of_users_do_not_change_recommendations(call: Any, trained: Any)
     assert [(row["user"], row["item"]) for row in one] == [
         (row["user"], row["item"]) for row in two
     ]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "full device", "folder"])
+def test_what_is_no_file_is_written_into_or_refused(call: Any, trained: Any, kind: str) -> None:
+    checkpoint = str(trained("Pop"))
+    if kind == "pipe":
+        os.mkfifo("out.csv")
+        reader = os.open("out.csv", os.O_RDONLY | os.O_NONBLOCK)  # 100 rows fit into a pipe
+        code, _, error = call("--topk", checkpoint, "--output", "out.csv", "--k=2")
+        assert code == 0, error
+        assert os.read(reader, 1 << 20).startswith(b"user,rank,item,score")
+        os.close(reader)
+        assert Path("out.csv").is_fifo()
+    elif kind == "full device":
+        code, _, error = call("--topk", checkpoint, "--output", "/dev/full")
+        assert code == 2
+        assert error.startswith("error: cannot write /dev/full: No space left")
+        assert Path("/dev/full").is_char_device()
+    else:
+        Path("out.csv").mkdir()
+        code, _, error = call("--topk", checkpoint, "--output", "out.csv")
+        assert (code, error) == (2, "error: cannot write out.csv: it is a folder. Name a file")
 
 
 def test_a_failed_writing_leaves_the_old_file(

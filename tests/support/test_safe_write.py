@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,64 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: 
         new_files(tmp_path / "file" / "a"),
     ):
         pass
+
+
+def reading(path: Path) -> threading.Thread:
+    """Read a pipe in a thread whose ``text`` is what came."""
+
+    class Reader(threading.Thread):
+        def run(self) -> None:
+            self.text = path.read_bytes()
+
+    reader = Reader(daemon=True)
+    reader.start()
+    return reader
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in the file system are POSIX's")
+def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path / "link"):
+        if place != pipe:
+            place.symlink_to(pipe)
+        reader = reading(pipe)
+        with new_files(place) as files:
+            files[0].file.write(b"rows")
+        reader.join(10)
+        assert reader.text == b"rows"
+        assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_a_device_is_written_into_and_stays_a_device() -> None:
+    with new_files(Path("/dev/null")) as files:
+        files[0].file.write(b"rows")
+
+    def fill() -> None:
+        with new_files(Path("/dev/full")) as files, files[0].writing():
+            files[0].file.write(b"rows")
+
+    with pytest.raises(CannotWriteError, match=r"cannot write /dev/full: No space left"):
+        fill()
+    for device in ("/dev/null", "/dev/full"):
+        assert Path(device).is_char_device()
+    assert not [path for path in Path("/dev").iterdir() if path.name.endswith(".tmp")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets in the file system are POSIX's")
+def test_folders_and_sockets_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket"))
+        for name in ("folder", "socket"):
+            with (
+                pytest.raises(CannotWriteError, match=f"{name}: it is a {name}. Name a file"),
+                new_files(tmp_path / name),
+            ):
+                pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "socket"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")

@@ -66,7 +66,8 @@ def test_a_signal_within_an_epoch_saves_and_exits_with_its_code(
     stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), number))
     assert wait(start(place, arguments(MODEL), stop)) == code
     [last] = (place / "saved").glob("*-last.ckpt")
-    assert f"{number.name}. Go on with --resume saved/{last.name}." in output(place)
+    assert f"{number.name}. Resume it by" in output(place)
+    assert f"resume saved/{last.name}" in output(place)
     position = checkpoint_file.load(last)["progress"]["position"]
     assert 0 < position["batches"] < position["of"]
     assert wait(start(place, ["--resume", f"saved/{last.name}"])) == 0, output(place)

@@ -11,12 +11,13 @@ import numpy as np
 
 from recbole_m3rec.compare.report.significance import Paired, holm, paired
 from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.evaluator.cold_items import split_name
 
 DIGITS = 4
 
 # Settings under which results may stand side by side only if they are the same for all.
 PROTOCOL = (
-    *("mask_seen", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
+    *("mask_seen", "cold_items", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
     *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
 )
 
@@ -81,7 +82,7 @@ class Table:
     Attributes:
         dataset: its name.
         config: the configuration of its first run, for what all have in common.
-        metrics: columns, in RecBole's order.
+        metrics: columns, in RecBole's order; ``cells`` has those of cold and warm targets too.
         cells: by name and metric; a name whose runs all failed has none.
         outcomes: by name, in the order of the rows.
         reference: the name that ``gains`` and ``tests`` are about, None if it is alone or failed.
@@ -141,14 +142,15 @@ def _table(outcomes: Sequence[Outcome], reference: str | None, smaller: frozense
     for outcome in outcomes:
         by_name.setdefault(outcome.run.name, []).append(outcome)
     tested = [outcome.result["test"] for outcome in outcomes if outcome.result is not None]
-    metrics = list(dict.fromkeys(metric for result in tested for metric in result))
+    measured = list(dict.fromkeys(metric for result in tested for metric in result))
+    metrics = [metric for metric in measured if not split_name(metric)[0]]
     table = Table(outcomes[0].run.dataset, outcomes[0].identity.config, metrics, by_name)
     for name in by_name:
         done = table.done(name)
         if done:
             table.cells[name] = _cells(done)
-    for metric in metrics:
-        sign = -1.0 if metric.partition("@")[0] in smaller else 1.0
+    for metric in measured:
+        sign = -1.0 if split_name(metric)[1].partition("@")[0] in smaller else 1.0
         _mark_best(table.cells, metric, sign)
     if reference is None:
         own = [name for name in by_name if any(o.run.model == OWN for o in by_name[name])]
@@ -193,7 +195,10 @@ def _gains(
 ) -> dict[str, Gain]:
     found = {(test.metric, test.other): test for test in table.tests}
     gains = {}
-    for metric, cell in table.cells[reference].items():
+    for metric in table.metrics:
+        cell = table.cells[reference].get(metric)
+        if cell is None:
+            continue
         sign = -1.0 if metric.partition("@")[0] in smaller else 1.0
         rivals = [name for name in others if metric in table.cells[name]]
         if not rivals:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole_m3rec.compare.report.aggregate import Table
+from recbole_m3rec.data.splits import COLD, TIME
 
 LEFT_OUT = {
     "valid_and_test": "leave one out: each user's last interaction tests, the one before validates",
@@ -56,13 +57,22 @@ def split(config: Mapping[str, Any]) -> str:
         return "as the files " + ", ".join(map(str, config["benchmark_filename"])) + " have it"
     how = config["eval_args"]
     order = ORDERS.get(how["order"], str(how["order"]))
+    held_out = ""
+    if config.get(COLD):
+        held_out = f"; a share of {config[COLD]:g} of the items is held out and tested by itself"
+    if TIME in how["split"]:
+        first, second = how["split"][TIME]
+        return (
+            f"by time, the first {first:.4g} of all interactions train, the next up to "
+            f"{second:.4g} validate, the last test{held_out}"
+        )
     if "LS" in how["split"]:
         method = LEFT_OUT.get(how["split"]["LS"], f"leave out, {how['split']['LS']}")
     else:
         shares = " : ".join(f"{share:g}" for share in next(iter(how["split"].values())))
         by = f" of each {how['group_by']}" if how["group_by"] not in (None, "none") else ""
         method = f"shares {shares}{by}"
-    return f"{method}, {order}"
+    return f"{method}, {order}{held_out}"
 
 
 def candidates(config: Mapping[str, Any]) -> str:

@@ -225,14 +225,20 @@ def group_edges(values: np.ndarray) -> np.ndarray:
 
 def label_groups(axes: Any, by: np.ndarray, edges: np.ndarray, seeds: int) -> None:
     """Write the range of each group and how many tests it has."""
+    names = group_names(by, edges, seeds)
+    axes.set_xticks(range(len(names)))
+    axes.set_xticklabels(name.replace(" (n", "\nn").rstrip(")") for name in names)
+
+
+def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
+    """Return the range of each group and how many tests it has, such as ``3 to 5 (n = 1,200)``."""
     starts = [int(by.min()), *map(int, edges)]
     ends = [*(int(edge) - 1 for edge in edges), int(by.max())]
     sizes = np.bincount(np.searchsorted(edges, by, side="right"), minlength=len(starts)) // seeds
-    axes.set_xticks(range(len(starts)))
-    axes.set_xticklabels(
-        f"{a}\nn = {n:,}" if a == b else f"{a} to {b}\nn = {n:,}"
+    return [
+        f"{a} (n = {n:,})" if a == b else f"{a} to {b} (n = {n:,})"
         for a, b, n in zip(starts, ends, sizes, strict=True)
-    )
+    ]
 
 
 def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:

@@ -33,7 +33,7 @@ def result_grid(table: Table, tuned: str) -> Grid:
         if done < len(runs):
             title = f"{name} (failed)" if not done else f"{name} ({done} of {len(runs)} seeds)"
         cells = table.cells.get(name, {})
-        rows.append([Entry(title), *(_result(cells.get(metric)) for metric in table.metrics)])
+        rows.append([Entry(title), *(result_entry(cells.get(metric)) for metric in table.metrics)])
     said = f"{caption(table)} {tuned}"
     if table.gains:
         rows.append([Entry(f"gain of {table.reference}"), *_gains(table)])
@@ -46,7 +46,8 @@ def result_grid(table: Table, tuned: str) -> Grid:
     return Grid(said, ["model", *map(metric_title, table.metrics)], rows)
 
 
-def _result(cell: Cell | None) -> Entry:
+def result_entry(cell: Cell | None) -> Entry:
+    """Return mean and deviation over seeds as they are shown."""
     if cell is None:
         return Entry(NONE)
     text = f"{cell.mean:.{DIGITS}f}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_m3rec.compare.report import html, latex, markdown, results_csv
 from recbole_m3rec.compare.report.aggregate import Table, tables
 from recbole_m3rec.compare.report.document import Block, Grid, Heading, Paragraph
 from recbole_m3rec.compare.report.figures import draw, missing_library
+from recbole_m3rec.compare.report.lists import list_grid
+from recbole_m3rec.compare.report.slices import cold_grid, slice_grids
 from recbole_m3rec.compare.report.tables import (
     cost_grid,
     failure_grid,
@@ -17,6 +19,7 @@ from recbole_m3rec.compare.report.tables import (
 )
 from recbole_m3rec.compare.results import Outcome, write_text
 from recbole_m3rec.compare.runs import smaller_is_better
+from recbole_m3rec.features.feature_table import FeatureTable
 
 NOT_TUNED = "Nothing was tuned: every model has its configured settings."
 KEYED = (
@@ -34,6 +37,7 @@ def write_report(
     notes: Sequence[str] = (),
     tuned: str = NOT_TUNED,
     tuning: Sequence[Grid] = (),
+    features: Mapping[str, Mapping[str, FeatureTable]] | None = None,
 ) -> list[Path]:
     """Write all files of the report and return their paths.
 
@@ -44,13 +48,16 @@ def write_report(
         title: plain text, as are ``notes``, paragraphs at the start, and ``tuned``, which says in
             every caption what was tuned.
         tuning: grids that say what it came to.
+        features: of items, by dataset and modality, for the distances in lists.
     """
     compared = tables(outcomes, reference, smaller_is_better())
     blocks: list[Block] = [Heading(title, level=1), *(Paragraph(note) for note in notes)]
     why = missing_library()
     for place, table in enumerate(compared):
         blocks.append(Heading(heading(table, compared)))
-        blocks += [grid for grid in (result_grid(table, tuned), test_grid(table)) if grid]
+        grids = [result_grid(table, tuned), cold_grid(table), test_grid(table)]
+        grids += [list_grid(table, (features or {}).get(table.dataset, {})), *slice_grids(table)]
+        blocks += [grid for grid in grids if grid]
         blocks += [] if why else draw(table, output, f"{table.dataset}-{place + 1}")
         cost = cost_grid(table)
         blocks += [cost] if cost else []

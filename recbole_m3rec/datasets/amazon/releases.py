@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.suggestions import nearest
 
 
 class CategoryError(ValueError):
@@ -155,8 +157,7 @@ def find_category(release: Release, name: str) -> str:
     for wanted in (_plain(name), _plain(name).removeprefix("amazon")):
         if wanted in plain:
             return plain[wanted]
-    near = difflib.get_close_matches(_plain(name), plain, n=3)
-    guesses = dict.fromkeys(plain[match] for match in near)
+    guesses = dict.fromkeys(plain[match] for match in nearest(_plain(name), plain))
     elsewhere = [
         year
         for year, other in RELEASES.items()
@@ -186,9 +187,8 @@ def command_for(dataset: str) -> str | None:
         category = find_category(release, found.group(1))
     except CategoryError:
         return None
-    return (
-        f"python dataset_scripts/amazon.py --release {release.year} --category {category}"
-        f" --name {dataset} --download"
+    return command(
+        f"prepare amazon --release {release.year} --category {category} --name {dataset} --download"
     )
 
 

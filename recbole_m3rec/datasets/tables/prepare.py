@@ -136,7 +136,7 @@ def prepare_shop(
 
 
 def recipe(name: str, fields: list[str]) -> str:
-    """Return the YAML by which ``run_recbole.py`` makes features of an item's texts."""
+    """Return the YAML by which training makes features of an item's texts."""
     return (
         f"# How dataset/{name}/{name}.text.parquet is made where it is not there.\n"
         "features:\n"

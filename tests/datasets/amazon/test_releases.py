@@ -91,7 +91,7 @@ def test_datasets_of_later_releases_say_so() -> None:
     ],
 )
 def test_the_command_that_prepares_a_dataset_is_known(dataset: str, command: str) -> None:
-    assert command_for(dataset) == f"python dataset_scripts/amazon.py {command} --download"
+    assert command_for(dataset) == f"recbole-m3rec prepare amazon {command} --download"
 
 
 @pytest.mark.parametrize("dataset", ["mine", "", "-18", "ml-100k"])

@@ -1,0 +1,109 @@
+"""``recbole-m3rec``: one command, whose subcommands are imported when they are called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from recbole_m3rec import __version__
+from recbole_m3rec.cli.exit_codes import USER_ERROR
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.suggestions import did_you_mean
+
+
+class Subcommand(NamedTuple):
+    """What a subcommand calls.
+
+    Attributes:
+        module: in this folder; its ``main`` takes the arguments and returns the exit code.
+        help: one line.
+        before: arguments put before the given ones.
+        wants: what has to come first, such as CHECKPOINT.
+    """
+
+    module: str
+    help: str
+    before: tuple[str, ...] = ()
+    wants: str = ""
+
+
+SUBCOMMANDS = {
+    "train": Subcommand("train", "train and test a model"),
+    "resume": Subcommand("train", "resume a checkpoint, or the newest run", ("--resume",)),
+    "evaluate": Subcommand("train", "metrics of a checkpoint", ("--evaluate",), "CHECKPOINT"),
+    "recommend": Subcommand("train", "best items of every user", ("--topk",), "CHECKPOINT"),
+    "compare": Subcommand("compare", "many models, datasets and seeds, one report"),
+    "ablate": Subcommand("ablate", "M3Rec without each of its parts"),
+    "prepare amazon": Subcommand("amazon", "a dataset from Amazon's review data"),
+    "prepare movielens": Subcommand("movielens", "a dataset from a release of MovieLens"),
+    "prepare tables": Subcommand("generic", "a dataset from your own purchases and items"),
+    "prepare images": Subcommand("encode_images", "fetch the items' images", ("download",)),
+    "encode text": Subcommand("encode_text", "text features from columns of the items"),
+    "encode images": Subcommand("encode_images", "image features from pictures", ("encode",)),
+    "import": Subcommand("import_features", "features from vectors made elsewhere"),
+    "describe": Subcommand("describe", "what is in a dataset, and whether features fit"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit code: 0, 2 for a user's error, 130 if interrupted.
+
+    Without a subcommand, settings such as ``--model=M3Rec`` mean ``train``.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "--version"):
+        build_parser().parse_args(given or ["--help"])
+    name = name_of(given)
+    if name is None:
+        print(f"error: {unknown(given)}", file=sys.stderr)
+        return USER_ERROR
+    subcommand = SUBCOMMANDS[name]
+    rest = given[len(name.split()) :] if given[0][:1] != "-" else given
+    help_of_wanted = subcommand.wants and {"-h", "--help"} & set(rest)
+    if subcommand.wants and not help_of_wanted and (not rest or rest[0].startswith("-")):
+        print(f"error: expected {command(name)} {subcommand.wants} …", file=sys.stderr)
+        return USER_ERROR
+    module = importlib.import_module(f"recbole_m3rec.cli.{subcommand.module}")
+    exit_code: int = module.main(rest if help_of_wanted else [*subcommand.before, *rest])
+    return exit_code
+
+
+def name_of(given: Sequence[str]) -> str | None:
+    """Return the name of the subcommand that arguments begin with, None where there is none."""
+    if given[0].startswith("-"):
+        return "train"
+    return next((name for name in (given[0], " ".join(given[:2])) if name in SUBCOMMANDS), None)
+
+
+def unknown(given: Sequence[str]) -> str:
+    """Return what to say of arguments that begin with no subcommand."""
+    group = [name for name in SUBCOMMANDS if name.startswith(f"{given[0]} ")]
+    if group:
+        words = " ".join(given[:2])
+        return f"There is no command {words!r}; there are {', '.join(group)}." + did_you_mean(
+            words, group
+        )
+    return (
+        f"There is no command {given[0]!r}.{did_you_mean(given[0], SUBCOMMANDS)} "
+        f"{command('--help')} lists them."
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of what comes without a subcommand: help and version."""
+    width = max(map(len, SUBCOMMANDS)) + 2
+    lines = (f"  {name.ljust(width)}{each.help}" for name, each in SUBCOMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog=command(),
+        usage=f"{command()} COMMAND …",
+        description="M3Rec and every model of RecBole: data, training, comparison, use.",
+        epilog="commands:\n"
+        + "\n".join(lines)
+        + f"\n\n{command('COMMAND --help')} shows what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser

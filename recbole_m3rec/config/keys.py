@@ -1,0 +1,135 @@
+"""The keys of the configuration: type, range and meaning of each, RecBole's and the plugin's.
+
+``keys.yaml`` is the one table of them. It serves the checks of values, the comments in
+``properties/`` and ``docs/keys.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.support.suggestions import expected_one_of
+
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "float": (
+        "a number",
+        lambda value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    ),
+    # 0 and 1 are switches to RecBole, too.
+    "bool": ("true or false", lambda value: isinstance(value, int) and value in (0, 1)),
+    "str": ("a string", lambda value: isinstance(value, str)),
+    "list": ("a list", lambda value: isinstance(value, (list, tuple))),
+    "dict": ("a mapping such as {a: b}", lambda value: isinstance(value, dict)),
+}
+
+_POINT = r"\s*([-+]?(?:inf|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+))\s*"
+_INTERVAL = re.compile(rf"\s*([\[(]){_POINT},{_POINT}([\])])\s*", re.IGNORECASE)
+_BOUND = re.compile(r"(>=?) ([\d.]+)")
+_CHOICE = re.compile(r"one of ([\w-]+(?:, [\w-]+)*)")
+INTERVAL = "interval of integers"
+
+# Choices of which RecBole takes capitals and small letters alike.
+ANY_CASE = ("learner", "state")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        type: one of ``TYPES``, or several with "or" between.
+        range: ``>= 1``, ``> 0``, ``in [0, 1)``, ``one of a, b`` are checked, of the elements of a
+            list likewise; anything else is for people.
+        meaning: what it is, and its unit.
+        optional: whether it may be ``~``.
+    """
+
+    type: str
+    range: str
+    meaning: str
+    optional: bool = False
+
+    def complaint(self, name: str, value: Any) -> str | None:
+        """Return what is wrong with a value in one sentence, None if nothing is."""
+        if value is None and self.optional:
+            return None
+        choice = _CHOICE.search(self.range)
+        if choice and isinstance(value, str):
+            choices = choice[1].split(", ")
+            fits = value in choices or (name in ANY_CASE and value.lower() in choices)
+            return None if fits else expected_one_of(name, value, choices)
+        kinds = self.type.split(" or ")
+        numeric = {"int", "float"} & set(kinds)
+        inside = value if isinstance(value, (list, tuple)) and numeric else [value]
+        if any(TYPES[kind][1](value) for kind in kinds) and all(map(self._fits, inside)):
+            return None
+        expected = " or ".join(TYPES[kind][0] for kind in kinds)
+        if self._bounds:
+            expected += f" {self.range}"
+        if self.range == INTERVAL:
+            expected = "an interval such as [5,inf)"
+        none = ", or ~" if self.optional else ""
+        return f"{name} must be {expected}{none}, found {value!r}."
+
+    @property
+    def _bounds(self) -> re.Match[str] | None:
+        """The range as an interval, None where it bounds no number."""
+        bound = _BOUND.search(self.range)
+        if bound:
+            return _INTERVAL.fullmatch(f"{'[' if bound[1] == '>=' else '('}{bound[2]},inf)")
+        return _INTERVAL.search(self.range)
+
+    def _fits(self, value: Any) -> bool:
+        if self.range == INTERVAL:
+            return isinstance(value, str) and is_interval(value)
+        if self._bounds is None:
+            return True
+        number = "float" if "float" in self.type else "int"
+        return TYPES[number][1](value) and _within(value, self._bounds)
+
+
+def _within(value: float, interval: re.Match[str]) -> bool:
+    left, low, high, right = interval.groups()
+    above = value >= float(low) if left == "[" else value > float(low)
+    return above and (value <= float(high) if right == "]" else value < float(high))
+
+
+def is_interval(text: str) -> bool:
+    """Tell whether a text is an interval such as ``[5,inf)``, or several with ``;`` between."""
+    found = [_INTERVAL.fullmatch(part) for part in text.split(";")]
+    return all(each is not None and float(each[2]) <= float(each[3]) for each in found)
+
+
+def stays_text(name: str) -> bool:
+    """Tell whether a key holds a string, however much like a number it looks."""
+    return name in KEYS and KEYS[name].type == "str"
+
+
+def as_markdown() -> str:
+    """Return the table of ``docs/keys.md``."""
+    lines = ["| key | type | meaning | range |", "|---|---|---|---|"]
+    for name, key in KEYS.items():
+        range_ = f"{key.range} (or `~`)" if key.optional and "~" not in key.range else key.range
+        lines.append(f"| `{name}` | {key.type} | {key.meaning} | {range_} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read() -> dict[str, Key]:
+    """Read ``keys.yaml``."""
+    keys = {}
+    for name, line in read_yaml(Path(__file__).with_name("keys.yaml")).items():
+        kinds, range_, meaning = line.split(" | ")
+        keys[name] = Key(kinds.removesuffix(" or ~"), range_, meaning, kinds.endswith(" or ~"))
+    return keys
+
+
+KEYS = _read()

@@ -1,0 +1,18 @@
+"""Names that become folders, such as a dataset's."""
+
+from __future__ import annotations
+
+
+def fault_of_name(text: object) -> str | None:
+    """Return why a text cannot name a folder, in words that follow it; None if it can."""
+    if not isinstance(text, str):
+        return "is no string"
+    if not text.strip():
+        return "is empty"
+    if text.startswith("."):
+        return "begins with a dot"
+    if "/" in text or "\\" in text:
+        return "is a path; name the folder alone, and the folder around it by --data_path"
+    if not text.isprintable():
+        return "holds a character that is not printable"
+    return None

@@ -1,0 +1,63 @@
+"""What a process is told once, before it trains: how threads wait, what becomes of freed memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+
+# Numbers of glibc's mallopt().
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+
+_logger = logging.getLogger(__name__)
+
+
+def prepare_process() -> None:
+    """Let threads wait without using a core, and let the allocator keep freed memory.
+
+    What the user set in the environment stays as it is.
+    """
+    wait_passively()
+    keep_freed_memory()
+
+
+def wait_passively() -> None:
+    """Have OpenMP's threads sleep while they wait, here and in every process started from here.
+
+    Threads that wait actively take the cores from each other as soon as another program runs: one
+    busy neighbour slows an epoch up to twentyfold. OpenMP reads ``OMP_WAIT_POLICY`` when torch
+    loads it, so this comes too late for this process where torch is imported already.
+    """
+    if any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        return
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if "torch" in sys.modules:
+        _logger.info(
+            "torch was imported before recbole_m3rec, so its threads wait actively, which is slow "
+            "beside other busy programs. Import recbole_m3rec first, or set "
+            "OMP_WAIT_POLICY=PASSIVE before Python starts."
+        )
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's allocator keep freed memory for the next step instead of returning it.
+
+    Otherwise each step's large tensors are mapped and cleared anew, a fifth to two fifths of a step
+    of SASRec. The price is a process that stays as large as it once was, up to a fifth larger at
+    its peak. ``RECBOLE_M3REC_MALLOC=default`` leaves the allocator alone, and so does a setting of
+    its own, such as ``MALLOC_TRIM_THRESHOLD_`` or ``GLIBC_TUNABLES``.
+    """
+    own = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    if os.environ.get("RECBOLE_M3REC_MALLOC") == "default" or any(n in os.environ for n in own):
+        return
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library, such as musl
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_TOP_PAD, 64 << 20)
+        # The backward pass has a thread of its own, whose arena would hold 64 MiB at most.
+        mallopt(_ARENA_MAX, 1)

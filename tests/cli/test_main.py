@@ -1,0 +1,104 @@
+"""The one command: which subcommand is called, with what, and what is said of a slip."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recbole_m3rec
+from recbole_m3rec.cli import main as cli
+from recbole_m3rec.cli.arguments import split_files
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Have every subcommand note its module and arguments, and do nothing."""
+    calls: list[Any] = []
+    for module in {each.module for each in cli.SUBCOMMANDS.values()}:
+        monkeypatch.setattr(
+            importlib.import_module(f"recbole_m3rec.cli.{module}"),
+            "main",
+            lambda arguments, module=module: calls.append((module, *arguments)) or 0,
+        )
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("train --model=M3Rec", "train --model=M3Rec"),
+        ("--model=M3Rec --dataset=tiny", "train --model=M3Rec --dataset=tiny"),
+        ("--resume x.pth", "train --resume x.pth"),
+        ("resume x.pth --epochs=9", "train --resume x.pth --epochs=9"),
+        ("evaluate x.pth --topk=[1]", "train --evaluate x.pth --topk=[1]"),
+        ("recommend x.pth --output top.csv", "train --topk x.pth --output top.csv"),
+        ("recommend --help", "train --help"),
+        ("compare --models A", "compare --models A"),
+        ("prepare amazon --category toys", "amazon --category toys"),
+        ("prepare images --dataset shop", "encode_images download --dataset shop"),
+        ("encode images --help", "encode_images encode --help"),
+        ("import --dataset shop", "import_features --dataset shop"),
+    ],
+)
+def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: str) -> None:
+    assert cli.main(given.split()) == 0
+    assert called == [tuple(expected.split())]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("trian", "Did you mean train"),
+        ("prepare", "there are prepare amazon"),
+        ("prepare amazn", "Did you mean prepare amazon"),
+        ("evaluate", "evaluate CHECKPOINT"),
+        ("resume --epochs=3", "resume CHECKPOINT"),
+    ],
+)
+def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
+    called: list[Any], capsys: pytest.CaptureFixture[str], given: str, expected: str
+) -> None:
+    assert cli.main(given.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert expected in error
+    assert error.count("\n") == 1
+    assert called == []
+
+
+def test_help_lists_every_subcommand_without_loading_any() -> None:
+    root = Path(recbole_m3rec.__file__).parent.parent
+    code = (
+        "import sys\nfrom recbole_m3rec.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    print([m for m in ('torch', 'numpy', 'recbole') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    assert all(f"\n  {name} " in shown for name in cli.SUBCOMMANDS)
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_help_of_each_subcommand_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, subcommand in cli.SUBCOMMANDS.items():
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*name.split(), "--help"])
+        assert stopped.value.code == 0
+        shown = capsys.readouterr().out
+        assert f"{'train' if subcommand.module == 'train' else name} " in shown
+        assert "dataset_scripts" not in shown
+        assert "run_recbole.py" not in shown
+
+
+def test_a_preset_is_found_by_its_name_and_without_its_models() -> None:
+    expected = [p for p in split_files("m3rec-published") if Path(p).is_file()]
+    assert [Path(path).name for path in expected] == ["m3rec-published.yaml"]
+    assert split_files("published") == expected
+    with pytest.raises(ValueError, match="publishd, which is no file and no preset.*m3rec-publish"):
+        split_files("publishd")

@@ -1,0 +1,131 @@
+"""Values without a meaning are one line each, before any data are read."""
+
+import pytest
+from recbole.config import Config
+
+from recbole_m3rec.config.values import check_catalogue
+from recbole_m3rec.config.yaml_files import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--learning_rate=nan", "learning_rate must be a number > 0, found 'nan'"),
+        ("--learning_rate=-1", "learning_rate must be a number > 0, found -1"),
+        ("--learning_rate=abc", "learning_rate must be a number > 0, found 'abc'"),
+        ("--learning_rate=1e999", "learning_rate must be a number > 0, found inf"),
+        ("--weight_decay=-0.1", "weight_decay must be a number >= 0"),
+        ("--train_batch_size=0", "train_batch_size must be an integer >= 1, found 0"),
+        ("--train_batch_size=-5", "train_batch_size must be an integer >= 1"),
+        ("--train_batch_size=abc", "train_batch_size must be an integer >= 1"),
+        ("--train_batch_size=2.5", "train_batch_size must be an integer >= 1"),
+        ("--eval_batch_size=0", "eval_batch_size must be an integer >= 1"),
+        ("--seed=abc", "seed must be an integer"),
+        ("--seed=-1", "seed must be an integer"),
+        ("--seed=4294967296", "seed must be an integer"),
+        ("--worker=-1", "worker must be an integer >= 0"),
+        ("--stopping_step=-1", "stopping_step must be an integer >= 0"),
+        ("--epochs=None", "epochs must be an integer >= 0, found None"),
+        ("--epochs=True", "epochs must be an integer >= 0, found True"),
+        ("--hidden_size=None", "hidden_size must be an integer >= 1, found None"),
+        ("--hidden_dropout_prob=1", "hidden_dropout_prob must be a number probability in"),
+        ("--show_progress=no", "show_progress must be true or false, found 'no'"),
+        ("--learner=adamm", "learner must be one of .*Did you mean adam"),
+        ("--state=loud", "state must be one of"),
+        ("--eval_args={}", "eval_args is empty"),
+        ("--eval_args=[1]", "eval_args must be a mapping"),
+        ("--eval_args={'ordr': 'TO'}", "'ordr' is none of split, group_by, order, mode"),
+        ("--eval_args={'order': 'XX'}", "order must be one of TO, RO"),
+        ("--eval_args={'mode': 'fulll'}", "mode must be full"),
+        ("--eval_args={'mode': 'uni'}", "mode must be full"),
+        ("--eval_args={'split': {'LS': 'valid'}}", "split must be"),
+        ("--eval_args={'split': {'RS': [0.8, 0.2]}}", "split must be"),
+        ("--user_inter_num_interval=[5,oops)", "user_inter_num_interval must be an interval"),
+        ("--item_inter_num_interval=5", "item_inter_num_interval must be an interval"),
+        ("--item_inter_num_interval=[9,5]", "item_inter_num_interval must be an interval"),
+        ("--topk=[]", "topk is empty"),
+        ("--topk=[0]", r"topk must be a list or an integer"),
+        ("--topk=[5,'a']", r"topk must be a list or an integer"),
+        ("--topk=-1", r"topk must be a list or an integer"),
+        ("--metrics=Hits", "no metric named 'Hits'.*Did you mean Hit"),
+        ("--metrics=[]", "metrics is empty"),
+        ("--valid_metric=Hit@7", "'Hit@7' is none of what is computed.*Did you mean Hit@5"),
+        ("--valid_metric=Recall@5", "'Recall@5' is none of what is computed"),
+        ("--topk=[7]", "'Hit@20' is none of what is computed"),
+        ("--layer_norm_eps=tiny", "layer_norm_eps must be a number > 0"),
+    ],
+)
+def test_a_value_without_meaning_is_told_before_data_are_read(argument, says, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", argument])
+    with pytest.raises(ConfigurationError, match=says) as error:
+        Config("SASRec", "no-such-data")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["BPR", "M3Rec", "DeepFM"])
+def test_every_models_values_are_checked(model):
+    with pytest.raises(ConfigurationError, match="learning_rate must be"):
+        Config(model, "ml-100k", config_dict={"learning_rate": "fast"})
+
+
+def test_a_number_of_a_single_model_must_be_one():
+    with pytest.raises(ConfigurationError, match="n_interest|interest_size must be a number"):
+        Config("SINE", "ml-100k", config_dict={"interest_size": "many"})
+
+
+def test_a_bad_value_in_a_file_is_told_with_the_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("epochs: many\n")
+    with pytest.raises(ConfigurationError, match=r"epochs must be .*mine\.yaml"):
+        Config("SASRec", "ml-100k", config_file_list=["mine.yaml"])
+
+
+@pytest.mark.parametrize("text", ["# nothing\n", ""])
+def test_a_file_of_comments_is_told(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml holds no settings"):
+        Config("SASRec", "ml-100k", config_file_list=["mine.yaml"])
+
+
+def test_values_that_recbole_takes_are_taken(monkeypatch):
+    given = [
+        "--learner=Adam",
+        "--topk=5,10",
+        "--valid_metric=hit@5",
+        "--use_gpu=0",
+        "--eval_step=-1",
+    ]
+    given += ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}, 'mode': 'uni100', 'order': 'RO'}"]
+    monkeypatch.setattr("sys.argv", ["run", *given])
+    config = Config("BPR", "ml-100k")
+    assert config["topk"] == [5, 10]
+    assert config["learner"] == "Adam"
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+def test_lists_longer_than_the_catalogue_are_refused_before_training(model, prepare):
+    says = r"topk: 20, but `tiny` has 12 items .*--topk=\[5\] --valid_metric=NDCG@5"
+    with pytest.raises(ConfigurationError, match=says):
+        prepare(model, topk=[5, 20])
+    prepare(model, topk=[5, 12])
+
+
+def test_a_catalogue_matters_where_lists_are_ranked_alone(make_config):
+    from types import SimpleNamespace
+
+    config = make_config("DeepFM", topk=[50], valid_metric="AUC")
+    check_catalogue(config, SimpleNamespace(item_num=3, dataset_name="tiny"))
+
+
+def test_a_gpu_that_is_named_and_not_there_is_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["run", "--gpu_id=7"])
+    with pytest.raises(ConfigurationError, match="gpu_id: 7, but none of these GPUs"):
+        Config("SASRec", "ml-100k")
+    for harmless in ("--gpu_id=", "--gpu_id=-1", "--epochs=1"):
+        monkeypatch.setattr("sys.argv", ["run", harmless])
+        assert Config("SASRec", "ml-100k")["device"].type == "cpu"
+    monkeypatch.setattr("sys.argv", ["run"])
+    # As a checkpoint of another machine brings it.
+    assert Config("SASRec", "ml-100k", config_dict={"gpu_id": "7"})["device"].type == "cpu"

@@ -1,0 +1,73 @@
+"""Metrics of held-out targets are RecBole's on their rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recbole.quick_start import quick_start
+
+from recbole_m3rec.compare.recorder import Recorder
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 1,
+    "hidden_size": 8,
+    "embedding_size": 8,
+    "inner_size": 8,
+    "d_state": 4,
+    "modalities": [],
+    "train_batch_size": 32,
+    "eval_batch_size": 20,  # a row at a time for general models
+    "MAX_ITEM_LIST_LENGTH": 5,
+    "metrics": ["Hit", "NDCG"],
+    "topk": [2, 5],
+    "valid_metric": "NDCG@5",
+    "metric_decimal_place": 12,
+    "show_progress": False,
+    "data_path": "dataset",
+    "gpu_id": "",
+    "cold_items": 0.25,
+}
+
+
+@pytest.mark.parametrize("mask_seen", [False, True])
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR", "Pop"])
+def test_warm_and_cold_are_the_means_over_their_own_rows(
+    write_dataset: Callable[..., Path], tmp_path: Path, model: str, mask_seen: bool
+) -> None:
+    write_dataset("tiny")
+    recorder = Recorder()
+    with recorder.listening(tmp_path):
+        result = quick_start.run_recbole(
+            model=model, dataset="tiny", config_dict={**SETTINGS, "mask_seen": mask_seen}
+        )["test_result"]
+    users = recorder.user_values()
+    assert users is not None
+    assert recorder._data is not None
+    dataset = recorder._data[0]
+    ids = dataset.token2id("item_id", users.targets)
+    is_cold = dataset.cold_items.numpy()[ids]
+    assert 0 < is_cold.sum() < len(is_cold)
+    assert (users.popularity[is_cold] == 0).all()
+    assert (users.popularity[~is_cold] > 0).all()
+    for column, name in enumerate(users.metrics):
+        values = users.values[:, column]
+        assert result[name] == pytest.approx(values.mean())
+        assert result[f"warm {name}"] == pytest.approx(values[~is_cold].mean())
+        assert result[f"cold {name}"] == pytest.approx(values[is_cold].mean())
+    assert len(result) == 3 * len(users.metrics)
+    if not mask_seen:  # one target a row, each ranked among all items but padding
+        assert users.rank.max() <= 12
+        hit = users.values[:, users.metrics.index("hit@5")]
+        assert np.array_equal(hit > 0, users.rank <= 5)
+
+
+def test_validation_knows_no_held_out_target(
+    write_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_dataset("tiny")
+    result = quick_start.run_recbole(model="SASRec", dataset="tiny", config_dict=SETTINGS)
+    assert set(result["best_valid_result"]) == {"hit@2", "hit@5", "ndcg@2", "ndcg@5"}

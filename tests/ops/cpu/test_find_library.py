@@ -1,0 +1,138 @@
+"""The compiled kernels are found however the package was installed, or compiled at first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recbole_m3rec
+from recbole_m3rec.ops.cpu import compile as compiling
+from recbole_m3rec.ops.cpu import find_library, library
+
+ROOT = Path(recbole_m3rec.__file__).parent.parent
+
+SOURCE = 'extern "C" __attribute__((visibility("default"))) int m3rec_interface() { return 7; }\n'
+
+
+def has_compiler() -> bool:
+    try:
+        return bool(compiling.compiler())
+    except compiling.CompileError:
+        return False
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+
+
+@pytest.fixture
+def small_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a source of one line in the kernels' place, and the cache into the test's folder."""
+    folder = tmp_path / "csrc"
+    folder.mkdir()
+    (folder / "one.cpp").write_text(SOURCE)
+    monkeypatch.setattr(compiling, "SOURCES", folder)
+    monkeypatch.setattr(find_library, "built_libraries", list)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+@needs_compiler
+def test_it_is_compiled_once_and_again_when_a_source_changes(
+    small_source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = find_library.compiled_library()
+    assert caplog.text.count("Compiling the CPU kernels") == 1
+    assert find_library.compiled_library() == first
+    assert caplog.text.count("Compiling the CPU kernels") == 1
+    (small_source / "one.cpp").write_text(SOURCE + "// changed\n")
+    second = find_library.compiled_library()
+    assert second != first
+    left = {path.suffix for path in second.parent.iterdir()}
+    assert left == {".so", ".lock"}  # nothing half-made
+
+
+@needs_compiler
+def test_a_library_of_another_source_is_named_with_the_compilers_reason(
+    small_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = find_library.compiled_library()
+    monkeypatch.setattr(library, "built_libraries", lambda: [old])
+    (small_source / "one.cpp").write_text("int broken( {\n")
+    with pytest.raises(library.LibraryError, match="another version of the source, and .*error"):
+        library._open_any()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("no-such-compiler", "no program"), ("false", "false failed")]
+)
+def test_without_a_usable_compiler_one_warning_says_why_and_what_it_costs(
+    small_source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    monkeypatch.setattr(library, "built_libraries", list)
+    library.load.cache_clear()
+    try:
+        assert library.load()[0] is None
+        assert library.load()[0] is None
+    finally:
+        library.load.cache_clear()
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert expected in record.getMessage()
+    assert "10 to 50 times slower" in record.getMessage()
+    assert not list(find_library.cache_folder().glob("*.so"))
+
+
+def test_a_cache_that_cannot_be_written_is_the_reason(
+    small_source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(compiling.CompileError, match="file"):
+        find_library.compiled_library()
+
+
+def test_a_library_of_an_installation_elsewhere_on_the_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "site" / "recbole_m3rec" / "ops"
+    there.mkdir(parents=True)
+    installed = there / f"_m3rec_ops{find_library.EXTENSION_SUFFIXES[-1]}"
+    installed.write_bytes(b"")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    assert find_library.built_libraries()[-1] == installed
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_two_processes_that_start_with_an_empty_cache_compile_once(tmp_path: Path) -> None:
+    code = (
+        "import logging\nlogging.basicConfig(level='INFO')\n"
+        "from recbole_m3rec.ops.cpu import library\nlibrary.built_libraries = list\n"
+        "print(library.load()[1])"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate() for process in both]
+    assert all(out.strip().endswith("kernels") for out, _ in said), said
+    assert sum("Compiling the CPU kernels" in err for _, err in said) == 1
+    assert len(list(tmp_path.rglob("*.so"))) == 1

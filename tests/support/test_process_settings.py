@@ -1,0 +1,96 @@
+"""A process waits passively and keeps freed memory unless the user says otherwise."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recbole_m3rec
+from recbole_m3rec.support import process_settings
+
+ROOT = Path(recbole_m3rec.__file__).parent.parent
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def environment(**given: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if name not in WAITING}
+    return {**clean, "PYTHONPATH": str(ROOT), **given}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+)
+def test_the_command_line_sets_the_policy_before_torch_unless_the_user_has(
+    given: dict[str, str], expected: str
+) -> None:
+    code = (
+        "import recbole_m3rec.cli, os, sys\n"
+        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [expected, "False"]
+
+
+def test_importing_the_package_alone_sets_nothing() -> None:
+    code = "import recbole_m3rec, os\nprint(os.environ.get('OMP_WAIT_POLICY'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"
+
+
+def test_a_torch_that_was_there_first_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in WAITING:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    caplog.set_level(logging.INFO)
+    process_settings.wait_passively()
+    assert "torch was imported before recbole_m3rec" in caplog.text
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"  # for the processes it starts
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, 4), ({"RECBOLE_M3REC_MALLOC": "default"}, 0), ({"MALLOC_ARENA_MAX": "2"}, 0)],
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_the_allocator_is_set_unless_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: int
+) -> None:
+    calls: list[Any] = []
+
+    class Library:
+        def __init__(self, name: Any) -> None:
+            pass
+
+        def mallopt(self, *arguments: int) -> int:
+            calls.append(arguments)
+            return 1
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    process_settings.keep_freed_memory()
+    assert len(calls) == expected

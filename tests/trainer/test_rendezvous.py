@@ -1,0 +1,105 @@
+"""Processes that cannot meet are refused at once or given up aloud; nothing waits for ever."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from recbole_m3rec.trainer import rendezvous
+from recbole_m3rec.trainer.rendezvous import Options, ProcessesError, check, join
+
+ALONE = Options(nproc=1, world_size=-1, ip="localhost", port="5678", group_offset=0)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"nproc": 0}, "--nproc must be an integer from 1 on, found 0"),
+        ({"nproc": -1}, "--nproc must be an integer from 1 on, found -1"),
+        ({"world_size": 0}, "--world_size must be an integer from 1 on, found 0"),
+        ({"world_size": -2}, "--world_size must be"),
+        ({"group_offset": -1}, "--group_offset must be an integer from 0 on"),
+        ({"group_offset": 2}, "needs --world_size"),
+        ({"nproc": 2, "world_size": 1}, "at least --nproc=2"),
+        ({"nproc": 2, "world_size": 3, "group_offset": 2}, "--group_offset=2 together"),
+        ({"nproc": 2, "port": "0"}, "from 1 to 65535"),
+        ({"nproc": 2, "port": "65536"}, "from 1 to 65535"),
+    ],
+)
+def test_options_without_meaning_are_told(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ProcessesError, match=says):
+        check(ALONE._replace(**options))
+
+
+def test_options_with_a_meaning_pass(port: int) -> None:
+    check(ALONE)
+    check(ALONE._replace(nproc=2, port=str(port)))
+    check(ALONE._replace(nproc=2, world_size=4, group_offset=2, ip="far", port=port))
+
+
+def test_recboles_run_checks_them_too() -> None:
+    from recbole.quick_start import run
+
+    with pytest.raises(ProcessesError, match="--nproc must be"):
+        run("SASRec", "ml-100k", nproc=0)
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(ProcessesError, match=f"--port={taken} of localhost cannot be used"):
+            check(ALONE._replace(nproc=2, port=str(taken)))
+
+
+def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ProcessesError, match="torchrun starts processes that would each train"):
+        check(ALONE)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_absent_peers_are_waited_for_aloud_and_given_up(
+    rank: int, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rendezvous, "PATIENCE", 2.0)
+    monkeypatch.setattr(rendezvous, "EVERY", 0.5)
+    with pytest.raises(ProcessesError, match=f"Process {rank} gave up after 2 s of waiting for"):
+        join("gloo", rank, 3, "localhost", port)
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("process ")]
+    assert said
+    whom = "2 of 3 processes, the first of them 1" if rank == 0 else "the first process"
+    assert said[0].startswith(f"process {rank} waits at localhost:{port} for {whom}: ")
+    assert not dist.is_initialized()
+
+
+def test_a_number_given_twice_is_told(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "PATIENCE", 3.0)
+    told: list[str] = []
+
+    def enter(rank: int) -> None:
+        try:
+            join("gloo", rank, 3, "localhost", port)
+        except ProcessesError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=enter, args=(rank,)) for rank in (0, 1, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert any("Process 1 is there already" in text for text in told)
+    assert len(told) == 3
