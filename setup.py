@@ -32,6 +32,7 @@ INSTALL_REQUIRES = [
     "pandas>=2.1.4",
     "pyarrow>=15.0.2",  # the first series that stores float16 in Parquet
     "pyyaml>=6.0.1",
+    "safetensors>=0.4.3",  # checkpoints that run no code
     "scikit-learn>=1.3.2",
     "scipy>=1.11.4",
     "threadpoolctl>=3.1.0",

@@ -6,7 +6,14 @@ import importlib
 import sys
 
 from recbole_m3rec.config.layers import OWN_MODELS
-from recbole_m3rec.patches import atomic_files, checkpoints, libraries, runs, tables
+from recbole_m3rec.patches import (
+    atomic_files,
+    checkpoints,
+    full_disk,
+    libraries,
+    runs,
+    tables,
+)
 
 # RecBole finds a model in the module `recbole.model.<family>.<name in small letters>`.
 MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
@@ -33,6 +40,8 @@ PATCHES = (
     runs.train_in_bfloat16,
     runs.keep_quiet_of_what_nobody_can_change,
     runs.log_what_ract_loads,
+    full_disk.end_logs_quietly,
+    full_disk.end_tensorboard_quietly,
 )
 
 _registered = False
@@ -60,8 +69,14 @@ def register() -> None:
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
     from recbole_m3rec.data import cache, sources, splits, target_loader, time_order
-    from recbole_m3rec.evaluator import block_evaluation, cold_items, mask_seen, nan_checks
-    from recbole_m3rec.trainer import distributed, learning_rate, pretraining
+    from recbole_m3rec.evaluator import (
+        all_processes,
+        block_evaluation,
+        cold_items,
+        mask_seen,
+        nan_checks,
+    )
+    from recbole_m3rec.trainer import distributed, learning_rate, pretraining, resume
 
     register_models()
     register_dataset()
@@ -72,6 +87,8 @@ def register() -> None:
     values.install()
     cache.install()
     distributed.install()
+    resume.install()
+    all_processes.install()
     nan_checks.install()
     block_evaluation.install()  # after the nan_checks, which look at RecBole's scores
     requirements.install()

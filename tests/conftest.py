@@ -32,6 +32,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))  # what was written here
     monkeypatch.setattr(command_names, "program", lambda: "recbole-m3rec")  # installed or not
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -198,6 +198,7 @@ def test_every_key_of_a_baseline_is_one_that_recbole_reads(model: str) -> None:
 
 def test_every_key_of_the_protocol_is_one_that_recbole_has_or_the_plugins_own() -> None:
     known = {"mask_seen", "cold_items", "time_order", "lr_scheduler", "warmup_steps", "download"}
+    known |= {"checkpoint_format", "checkpoint_minutes"}
     for name in ("overall.yaml", "dataset/sample.yaml"):
         known |= set(yaml.safe_load((RECBOLES / "properties" / name).read_text(encoding="utf-8")))
     assert set(load("overall.yaml")) <= known

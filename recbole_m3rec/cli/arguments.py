@@ -30,8 +30,10 @@ examples:
       what the authors' released program does
   recbole-m3rec train --model=M3Rec --dataset=beauty --nproc=2 --gpu_id=0,1
       two processes, each on a GPU of its own
-  recbole-m3rec resume saved/M3Rec-Nov-23-2026_10-00-00.pth --epochs=400
-      go on from the best epoch so far
+  recbole-m3rec train --model=M3Rec --dataset=ml-100k --resume
+      resume the newest such run where it was stopped, as if it had not been
+  recbole-m3rec resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt --epochs=400
+      resume one checkpoint
   recbole-m3rec evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
       valid and test metrics again, without training
   recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
@@ -46,6 +48,9 @@ EVALUATION_KEYS = frozenset(
     + ["state", "show_progress", "log_wandb", "verbose"]
 )
 
+
+# What --resume stands for when it names no checkpoint.
+NEWEST = Path()
 
 # The setting ``topk`` of RecBole, numbers that make no sense included.
 LENGTHS = r"[\[(]?[-+\d\s,]*[\])]?"
@@ -105,8 +110,11 @@ def build_parser(recommending: bool) -> Parser:
     what.add_argument(
         "--resume",
         type=Path,
+        nargs="?",
+        const=NEWEST,
         metavar="CHECKPOINT",
-        help="train on to the configured number of epochs; better epochs replace the checkpoint",
+        help="go on where a run was stopped, as if it had not been; without CHECKPOINT, the newest "
+        "run of this configuration",
     )
     what.add_argument(
         "--evaluate", type=Path, metavar="CHECKPOINT", help="valid and test metrics, no training"
@@ -215,7 +223,7 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     """
     checkpoint = options.resume or options.evaluate or options.topk
     if checkpoint is not None:
-        if options.config_files:
+        if options.config_files and checkpoint != NEWEST:
             raise UsageError(
                 "--config_files does not go with a checkpoint, which brings its own configuration. "
                 "Change single settings by --key=value."

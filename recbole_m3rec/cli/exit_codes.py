@@ -5,14 +5,18 @@ from __future__ import annotations
 import linecache
 import logging
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from recbole_m3rec.support import command_names
+
 SOME_FAILED = 1
 USER_ERROR = 2
-INTERRUPTED = 130
+INTERRUPTED = 130  # Ctrl-C
+TERMINATED = 143  # SIGTERM
 
 
 def run_command(
@@ -21,7 +25,9 @@ def run_command(
     *,
     when_interrupted: str = "The same command resumes where it was.",
 ) -> int:
-    """Run a command and return its exit code: its own, 2 for a user's error, 130 if interrupted.
+    """Run a command and return its exit code: its own, or 2 for a user's error.
+
+    130 if interrupted by Ctrl-C, 143 if by SIGTERM.
 
     Args:
         command: parses arguments and does its work; None is 0.
@@ -30,9 +36,13 @@ def run_command(
     """
     try:
         return command(list(sys.argv[1:] if arguments is None else arguments)) or 0
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {when_interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        saved = getattr(stopped, "saved", None)  # by a training that was under way
+        resume = command_names.command(f"resume {saved}")
+        advice = f"Resume it by {resume}" if saved else when_interrupted
+        print(f"\n{str(stopped) or 'Interrupted'}. {advice}", file=sys.stderr)
+        is_terminated = getattr(stopped, "number", None) == signal.SIGTERM
+        return TERMINATED if is_terminated else INTERRUPTED
     except Exception as error:
         message = users_error(error)
         if message is None:

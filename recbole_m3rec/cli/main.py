@@ -32,7 +32,7 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "train": Subcommand("train", "train and test a model"),
-    "resume": Subcommand("train", "train a checkpoint on", ("--resume",), "CHECKPOINT"),
+    "resume": Subcommand("train", "resume a checkpoint, or the newest run", ("--resume",)),
     "evaluate": Subcommand("train", "metrics of a checkpoint", ("--evaluate",), "CHECKPOINT"),
     "recommend": Subcommand("train", "best items of every user", ("--topk",), "CHECKPOINT"),
     "compare": Subcommand("compare", "many models, datasets and seeds, one report"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.cli.arguments import UsageError, parse
+from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
 from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.quick_start import checkpoints as saved_runs
@@ -17,22 +17,21 @@ from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
+from recbole_m3rec.trainer.progress import best_checkpoint
+from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a user's error, 130 if interrupted.
+    """Run the command line and return its exit code: 0, or 2 for a user's error.
+
+    130 if interrupted by Ctrl-C, 143 if by SIGTERM; training saves its state before.
 
     Args:
         arguments: the arguments after the program's name; None takes the process's own.
     """
     process_arguments = sys.argv
     try:
-        return run_command(
-            launch,
-            arguments,
-            when_interrupted="The best epoch so far, if any, is in its checkpoint; resume it by "
-            f"{command('resume')} CHECKPOINT.",
-        )
+        return run_command(launch, arguments, when_interrupted="No training was under way to save.")
     finally:
         sys.argv = process_arguments
 
@@ -62,36 +61,31 @@ def train(options: argparse.Namespace) -> None:
 
     settings = None
     model, dataset = options.model, options.dataset
+    config_files = options.config_files or None
     if options.resume is not None:
-        saved = open_checkpoint(options.resume, options)
+        saved = run_to_resume(options)
         model, dataset = saved.model, saved.dataset
         settings = saved_runs.settings_to_resume(saved)
+        config_files = None  # the checkpoint brings what they said
         given = [argument[len("--epochs=") :] for argument in sys.argv if "--epochs=" in argument]
         epochs = given[0] if given else str(saved.epochs)
         if not epochs.isdecimal():
             raise UsageError(f"--epochs={epochs} is no number of epochs.")
-        if saved.epoch + 1 >= int(epochs):
+        if saved.epoch + 1 >= int(epochs) and not saved.is_exact:
             raise UsageError(
                 f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
                 f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."
             )
     else:
-        named: dict[str, Any] = {}
-        for file in options.config_files:
-            named.update(read_yaml(Path(file)))
-        for key, value in (("model", model), ("dataset", dataset)):
-            if value is None and key not in named:
-                raise UsageError(
-                    f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; "
-                    "--help shows more."
-                )
-        model, dataset = model or named["model"], dataset or named["dataset"]
+        named = read_names(options)
+        model, dataset = named["model"], named["dataset"]
     saved_runs.install_resuming()
-    with saved_runs.noting_checkpoint() as checkpoints:
+    several = options.nproc != 1 or options.world_size > 0
+    with SIGNALS.caught(by_workers=several), saved_runs.noting_checkpoint() as checkpoints:
         result = run(
             model,
             dataset,
-            config_file_list=options.config_files or None,
+            config_file_list=config_files,
             config_dict=settings,
             nproc=options.nproc,
             world_size=options.world_size,
@@ -99,14 +93,19 @@ def train(options: argparse.Namespace) -> None:
             port=options.port,
             group_offset=options.group_offset,
         )
+        if SIGNALS.pending is not None:
+            raise Stopped(SIGNALS.pending)
     if result is None:  # several machines, and the first one has the result
         return
     valid = result["best_valid_result"]
     print_metrics({"valid": valid or {}, "test": result["test_result"] or {}})
     # A resumed training that did not get better leaves its checkpoint as it was.
-    saved_files = [*checkpoints, *result.get("checkpoint", ())] or [options.resume]
-    print_places(saved_files[-1], result.get("log"))
-    print_next(saved_files[-1], str(model), str(dataset))
+    saved_files = [*checkpoints, *result.get("checkpoint", ())]
+    if not saved_files and options.resume is not None:
+        saved_files = [best_checkpoint(saved.path, saved.settings)]
+    checkpoint = saved_files[-1] if saved_files else None
+    print_places(checkpoint, result.get("log"))
+    print_next(checkpoint, str(model), str(dataset))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -142,6 +141,40 @@ def recommend(options: argparse.Namespace) -> None:
     )
     print(f"recommendations: {options.output}, up to {options.k} items for each of {users:,} users")
     print_places(run.path)
+
+
+def read_names(options: argparse.Namespace) -> dict[str, str]:
+    """Return model and dataset as the command line, or else a file of it, names them.
+
+    Raises:
+        UsageError: says how to name them.
+    """
+    named: dict[str, Any] = {}
+    for file in options.config_files:
+        named.update(read_yaml(Path(file)))
+    for key in ("model", "dataset"):
+        named[key] = getattr(options, key) or named.get(key)
+        if named[key] is None:
+            raise UsageError(
+                f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; --help shows more."
+            )
+    return named
+
+
+def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
+    """Read the checkpoint that is named, or find the newest run of this configuration.
+
+    Raises:
+        UsageError: a checkpoint of another model or dataset is named.
+        CheckpointError: there is none.
+    """
+    if options.resume != NEWEST:
+        return open_checkpoint(options.resume, options)
+    from recbole.config import Config
+
+    named = read_names(options)
+    files = options.config_files or None
+    return saved_runs.newest_run(Config(named["model"], named["dataset"], config_file_list=files))
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:

@@ -18,7 +18,7 @@ OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN")
 LAUNCHER_KEYS = frozenset(
     ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
     + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
-    + ("resume", "evaluate", "output", "feature_digests", "source", "download")
+    + ("resume", "evaluate", "output", "feature_digests", "source_digests", "source", "download")
 )
 
 # What the models of RecBole that read vectors of items know; the others say in the log that these

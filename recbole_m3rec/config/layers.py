@@ -19,8 +19,8 @@ from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
-    *("modalities", "feature_norm", "feature_rows", "train_positions", "feature_digests"),
-    *("time_order", "cold_items"),
+    *("modalities", "feature_norm", "feature_rows", "train_positions"),
+    *("feature_digests", "source_digests", "time_order", "cold_items"),
 )
 
 FILES_KEY = "configuration_files"

@@ -60,6 +60,7 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
         self.world_size = world_size
         self.epoch = 0
         self._coming: list[Tensor] | None = None
+        self._state: Tensor | None = None  # the generator's, before the coming epoch was drawn
 
     def __len__(self) -> int:
         return len(self._coming_batches())
@@ -82,8 +83,17 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
             self._coming = None
         self.max_targets, self.rank, self.world_size = max_targets, rank, world_size
 
+    def state_before_epoch(self) -> Tensor | None:
+        """Return the generator's state before the coming epoch was drawn, None if it was not."""
+        return None if self._coming is None else self._state
+
+    def forget_epoch(self) -> None:
+        """Draw the coming epoch anew, since the generator was put back."""
+        self._coming = None
+
     def _coming_batches(self) -> list[Tensor]:
         if self._coming is None:
+            self._state = None if self.generator is None else self.generator.get_state()
             batches = group_by_targets(self.n_targets, self._draw_order(), self.max_targets)
             n_steps = -(-len(batches) // self.world_size)
             self._coming = [

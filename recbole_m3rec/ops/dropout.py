@@ -29,6 +29,15 @@ def compiled_for(x: Tensor) -> bool:
     return short and x.device.type == "cpu" and library.available()[0]
 
 
+def where_masks_are_drawn(device: torch.device | str) -> str:
+    """Say which kernels draw the masks of float32 tensors on a device.
+
+    They are two streams of random numbers: with equal seeds the masks, and so the results, differ.
+    """
+    compiled = compiled_for(torch.empty(0, device=device))
+    return "compiled kernels" if compiled else "torch's dropout"
+
+
 @torch.library.custom_op(
     "recbole_m3rec::dropout",
     mutates_args=(),
@@ -71,7 +80,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     On the CPU the mask is a function of a seed, drawn from torch's default generator at every call,
     and of the element's number: it does not depend on the number of threads or the processor, and
     the backward pass makes it anew. There ``p`` is rounded to 1/65536. Elsewhere, in float64 and
-    without the compiled kernels this is torch's own dropout.
+    without the compiled kernels this is torch's own dropout, whose masks are others: with equal
+    seeds two such runs end with other numbers. Trainings log which masks they draw.
 
     Args:
         x: any shape; bfloat16 and float16 are computed in float32 and returned in kind.

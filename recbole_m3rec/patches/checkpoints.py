@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import io
-import pickle
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,36 +22,20 @@ READERS = (
 )
 
 
-class _Probe:
-    """Something that a weights-only reader refuses."""
-
-
-@functools.cache
-def torch_reads_weights_only() -> bool:
-    """Tell whether ``torch.load`` refuses, unless told otherwise, what RecBole saves."""
-    buffer = io.BytesIO()
-    torch.save(_Probe(), buffer)
-    buffer.seek(0)
-    try:
-        torch.load(buffer)
-    except pickle.UnpicklingError:
-        return True
-    return False
-
-
 def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
-    """Read a checkpoint of RecBole, which holds a pickled ``Config`` beside the weights."""
-    return torch.load(*args, **{"weights_only": False, **kwargs})
+    """Read a checkpoint of RecBole's format or of the safe one, as ``torch.load`` does."""
+    from recbole_m3rec.trainer import checkpoint_file
+
+    return checkpoint_file.load(*args, **kwargs)
 
 
 def read_whole_checkpoints() -> None:
     """Mend trainer/trainer.py:323 and 583 and six models, whose ``torch.load`` reads weights only.
 
-    Only those modules see another ``torch.load``; everybody else's, that of feature files above
-    all, stays as strict as it is.
+    The safe format, which torch cannot read at all, is read there, too. Only those modules see
+    another ``torch.load``; everybody else's, that of feature files above all, stays as strict as
+    it is.
     """
-    if not torch_reads_weights_only():
-        return
     from recbole_m3rec.hooks import overlay
 
     for name in READERS:
@@ -69,25 +52,47 @@ def load_on_this_machine() -> None:
     """
     from recbole.quick_start import quick_start
 
+    from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
     from recbole_m3rec.hooks import wrap_everywhere
+    from recbole_m3rec.trainer import checkpoint_file
 
     @wrap_everywhere(quick_start, "load_data_and_model")
     def load(original: Callable[..., Any], model_file: Any) -> Any:
         strict_load = torch.load
+        digests: dict[str, Any] = {}
 
         def load_once(source: Any, *args: Any, **kwargs: Any) -> Any:
             if source is not model_file:
                 return strict_load(source, *args, **kwargs)
             torch.load = strict_load
             checkpoint = load_checkpoint(source, *args, **{"map_location": "cpu", **kwargs})
+            if isinstance(checkpoint["config"], checkpoint_file.SavedConfig):
+                checkpoint["config"] = configuration(checkpoint["config"])
             move_to_this_machine(checkpoint["config"])
+            digests.update({key: checkpoint["config"][key] for key in DIGEST_KEYS})
             return checkpoint
 
+        if os.path.isfile(model_file):
+            checkpoint_file.warn_if_foreign(Path(model_file))
         torch.load = load_once  # type: ignore[assignment]
         try:
-            return original(model_file)
+            loaded = original(model_file)
         finally:
             torch.load = strict_load
+        warn_of_changes(model_file, digests, loaded[0])
+        return loaded
+
+
+def configuration(saved: Any) -> Any:
+    """Return RecBole's configuration from what a safe checkpoint says of it."""
+    from recbole.config import Config
+
+    from recbole_m3rec.data.digests import DIGEST_KEYS
+
+    config = Config(model=saved["model"], dataset=saved["dataset"], config_dict=saved.settings)
+    for key in DIGEST_KEYS:
+        config[key] = saved[key]
+    return config
 
 
 def move_to_this_machine(config: Any) -> None:

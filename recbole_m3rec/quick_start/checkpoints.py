@@ -10,21 +10,22 @@ from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.config.layers import FILES_KEY
 from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
+from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
-from recbole_m3rec.patches.checkpoints import load_checkpoint
-from recbole_m3rec.trainer import distributed, pretraining
+from recbole_m3rec.support import written_here
+from recbole_m3rec.trainer import checkpoint_file, distributed, pretraining, safe_format
+from recbole_m3rec.trainer.progress import KEY as PROGRESS
+from recbole_m3rec.trainer.stopping import SIGNALS
 
 # Configuration key, taken out again before training starts: the checkpoint to go on from.
 RESUME_KEY = "resume"
 
-# What described the old run's processes and files, not what it computed.
-NOT_SETTINGS = frozenset(
-    ["MODEL_TYPE", FILES_KEY, RESUME_KEY]
-    + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
-)
+# Settings that may differ between a run and the command that resumes it.
+CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
+    *("epochs", "stopping_step", "checkpoint_minutes", "show_progress", "state", "worker"),
+}
 
 
 class CheckpointError(ValueError):
@@ -37,7 +38,8 @@ class SavedRun:
 
     ``settings`` is everything RecBole had read, from files, dict and command line, before it
     derived anything: given to RecBole again, it makes the same configuration.
-    ``epoch``, the one that was saved, counts from 0.
+    ``epoch``, the one that was saved, counts from 0; ``is_exact`` tells whether training goes on
+    from it as it would have.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class SavedRun:
     epoch: int
     epochs: int
     settings: Mapping[str, Any]
+    is_exact: bool = False
 
 
 def read_saved_run(path: Path) -> SavedRun:
@@ -57,7 +60,8 @@ def read_saved_run(path: Path) -> SavedRun:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}. Runs write theirs into saved/.")
     try:
-        content = load_checkpoint(path, map_location="cpu")
+        checkpoint_file.warn_if_foreign(path)
+        content = checkpoint_file.load(path, map_location="cpu")
         if not isinstance(content, Mapping):
             raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
@@ -68,23 +72,54 @@ def read_saved_run(path: Path) -> SavedRun:
             epoch=content["epoch"],
             epochs=config["epochs"],
             settings={
-                key: value
-                for key, value in {
-                    time_order.KEY: "recbole",  # that of checkpoints from before there was a choice
-                    **config.internal_config_dict,
-                    **config.external_config_dict,
-                }.items()
-                if key not in NOT_SETTINGS
+                time_order.KEY: "recbole",  # that of checkpoints from before there was a choice
+                **checkpoint_file.settings_of(config),
             }
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
+            is_exact=PROGRESS in content,
         )
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
-        *(AttributeError, ImportError),
+        *(AttributeError, ImportError, ValueError),
     ) as error:
         raise CheckpointError(
             f"{path} is no whole checkpoint of RecBole ({type(error).__name__}: {error})."
         ) from error
+
+
+def newest_run(config: Any) -> SavedRun:
+    """Return the newest run of a configuration, by its latest state.
+
+    Args:
+        config: RecBole's; of it, model, dataset and what files and command line say have to agree.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(config["checkpoint_dir"])
+    asked = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
+    reasons = []
+    for path in sorted(
+        folder.glob(f"{config['model']}-*-last.ckpt"),
+        key=lambda path: (path.stat().st_mtime_ns, path.name),
+        reverse=True,
+    ):
+        if not safe_format.is_safe_file(path) and not written_here.is_own(path):
+            reasons.append(f"{path} was not written by you on this machine")
+            continue
+        run = read_saved_run(path)
+        differing = [key for key, value in asked.items() if run.settings.get(key) != value]
+        if run.dataset != config["dataset"]:
+            reasons.append(f"{path} is of dataset {run.dataset}")
+        elif differing:
+            reasons.append(f"{path} has another {', '.join(differing)}")
+        else:
+            return run
+    raise CheckpointError(
+        f"No run of {config['model']} on {config['dataset']} with these settings is in {folder}: "
+        f"{'; '.join(reasons[:3]) or 'it has none of this model'}. Name a checkpoint, or start the "
+        "run without --resume."
+    )
 
 
 def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
@@ -155,7 +190,7 @@ def run_resuming_worker(rank: int, *arguments: Any) -> None:
 
     install_resuming()
     options = arguments[-1]
-    with noting_checkpoint() as checkpoints, calm_screen():
+    with SIGNALS.caught(), noting_checkpoint() as checkpoints, calm_screen():
         queue = _ResultQueue(options["queue"], checkpoints)
         distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
 
@@ -183,25 +218,31 @@ def log_file() -> Path | None:
 def resume(trainer: Any, checkpoint: Path) -> None:
     """Bring a new trainer to where a checkpoint was written.
 
-    RecBole restores the optimiser whole, step size included; today's configuration decides that.
+    RecBole restores the optimiser whole, step size included; where today's configuration says
+    another than the checkpoint's, it decides.
     """
     with misfits(checkpoint):
         trainer.resume_checkpoint(checkpoint)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = trainer.config["learning_rate"]
-        group["weight_decay"] = trainer.config["weight_decay"]
+    before = checkpoint_file.load(checkpoint, map_location="cpu")["config"]
+    for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
+        if before[key] != trainer.config[key]:
+            for group in trainer.optimizer.param_groups:
+                group[name] = trainer.config[key]
+    digests = {key: before[key] for key in DIGEST_KEYS}
+    warn_of_changes(checkpoint, digests, trainer.config)
 
 
 @contextmanager
 def noting_checkpoint() -> Iterator[list[Path]]:
-    """Note where the trainers of this process save; workers of several processes are not seen."""
+    """Note where the trainers of this process save their best epochs; workers are not seen."""
     from recbole.trainer import trainer as trainers
 
     noted: list[Path] = []
 
     def save(original: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
         original(trainer, *args, **kwargs)
-        noted.append(Path(kwargs.get("saved_model_file") or trainer.saved_model_file))
+        if "saved_model_file" not in kwargs:
+            noted.append(Path(trainer.saved_model_file))
 
     with around(trainers.Trainer, "_save_checkpoint", save):
         yield noted

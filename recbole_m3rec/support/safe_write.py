@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -142,6 +144,56 @@ def new_files(*paths: Path) -> Iterator[list[NewFile]]:
     finally:
         for file in files:
             file.give_up()
+
+
+class Sink:
+    """Writes to a file, hashes what is written, and remembers why writing failed.
+
+    Libraries that write through other languages lose the system's error; it is raised again from
+    here.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+        self._digest = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        """Write bytes or a buffer and return how many bytes these are."""
+        try:
+            size = self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+        self._digest.update(content)
+        return size
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self.file.flush()
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of everything written."""
+        return self._digest.hexdigest()
+
+
+def clear_leftovers(folder: Path, seconds: float = 60.0) -> list[Path]:
+    """Remove what dead programs left of files in the making, and return the paths removed.
+
+    Files of a program that is still at work, or younger than ``seconds``, stay. Without locks
+    (Windows) an open file cannot be removed, so nothing is lost there either.
+    """
+    removed = []
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*.unfinished")]:
+        with suppress(OSError, FileInUseError):
+            if abs(time.time() - path.stat().st_mtime) < seconds:
+                continue
+            file = open_alone(path)
+            path.unlink()
+            file.close()
+            removed.append(path)
+    return removed
 
 
 def open_alone(path: Path) -> IO[bytes]:

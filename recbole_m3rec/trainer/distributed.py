@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.trainer import rendezvous
+from recbole_m3rec.trainer import checkpoint_file, rendezvous
 
 
 def install() -> None:
@@ -180,26 +179,15 @@ def share_checkpoint() -> None:
 
     @wrap(trainers.Trainer, "_save_checkpoint")
     def save_and_wait(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        if not self.config["single_spec"]:
-            dist.barrier()
+        try:
+            original(self, *args, **kwargs)
+        finally:  # a process that cannot save must not keep the others waiting
+            if not self.config["single_spec"]:
+                dist.barrier()
 
-    overlay(trainers, "torch", save=save_whole)
+    overlay(trainers, "torch", save=checkpoint_file.save)
 
     @wrap_everywhere(utils, "ensure_dir")
     def ensure_dir(original: Callable[..., None], dir_path: str) -> None:
         # Processes that start together meet between RecBole's "is it there?" and "make it".
         os.makedirs(dir_path, exist_ok=True)
-
-
-def save_whole(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-    """Save like ``torch.save``; a file keeps its previous content until the new one is whole."""
-    if not isinstance(target, (str, os.PathLike)):
-        torch.save(content, target, *args, **kwargs)
-        return
-    unfinished = Path(f"{os.fspath(target)}.{os.getpid()}.unfinished")
-    try:
-        torch.save(content, unfinished, *args, **kwargs)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)

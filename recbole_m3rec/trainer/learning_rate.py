@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import expected_one_of
+from recbole_m3rec.trainer.trainer_state import carry
 
 SCHEDULERS = ("none", "linear", "cosine")
 FINAL = 0.02
@@ -46,6 +47,14 @@ class Schedule:
         self.optimizer, self.base = optimizer, base
         self.name, self.warmup, self.total = name, warmup, total
         self.step = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a checkpoint carries."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take over what a checkpoint carries."""
+        self.step = state["step"]
 
     def before(self, *_: Any) -> None:
         """Set the rate of the step that follows."""
@@ -85,6 +94,7 @@ def install() -> None:
         schedule = Schedule(self.optimizer, self.learning_rate, name, warmup, steps * self.epochs)
         schedule.step = steps * self.start_epoch
         self.lr_schedule = schedule
+        carry(self, "lr_schedule", schedule)
         handle = self.optimizer.register_step_pre_hook(schedule.before)
         try:
             return original(self, train_data, *args, **kw)

@@ -265,14 +265,28 @@ def test_resuming_keeps_weights_and_optimiser(trained: Any, prepare: Any) -> Non
     assert trainer.optimizer.state_dict()["state"].keys() == content["optimizer"]["state"].keys()
 
 
-def test_a_finished_training_is_not_resumed(call: Any, trained: Any) -> None:
+def test_a_finished_training_goes_on_to_its_test(
+    call: Any, trained: Any, write_dataset: Any, small_arguments: list[str]
+) -> None:
+    write_dataset()
+    _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
+    [last] = Path("saved").glob("*-last.ckpt")
+    before = last.read_bytes()
+    code, out, error = call("--resume", str(last))
+    assert code == 0, error
+    assert metrics(out) == metrics(expected)
+    assert last.read_bytes() == before
+    assert "no number of epochs" in call("--resume", str(last), "--epochs=many")[2]
+
+
+def test_a_finished_training_without_random_states_is_not_resumed(call: Any, trained: Any) -> None:
     checkpoint = trained("SASRec")
-    before = checkpoint.read_bytes()
+    content = torch.load(checkpoint, weights_only=False)
+    del content["progress"]
+    torch.save(content, checkpoint)
     code, _, error = call("--resume", str(checkpoint))
     assert code == 2
     assert "--epochs=101" in error
-    assert "no number of epochs" in call("--resume", str(checkpoint), "--epochs=many")[2]
-    assert checkpoint.read_bytes() == before
 
 
 def test_a_checkpoint_that_does_not_fit_is_a_users_error(call: Any, trained: Any) -> None:

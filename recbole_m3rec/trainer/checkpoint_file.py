@@ -1,0 +1,128 @@
+"""Checkpoints on disk: written whole or not at all, in RecBole's format or in the safe one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_m3rec.support import written_here
+from recbole_m3rec.support.safe_write import Sink, new_files
+from recbole_m3rec.trainer import safe_format
+
+# What described a run's processes and files, not what it computed.
+NOT_SETTINGS = frozenset(
+    ["MODEL_TYPE", "MODEL_INPUT_TYPE", "configuration_files", "resume"]
+    + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
+)
+
+
+class SavedConfig(dict[str, Any]):
+    """The configuration in a safe checkpoint: RecBole's ``config[key]``, None for unknown keys."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that files, dict and command line said, which makes the same configuration."""
+        return dict(self["settings"])
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """Return what RecBole had read before it derived anything, of its ``Config`` or a saved one."""
+    if isinstance(config, SavedConfig):
+        return config.settings
+    read = {**config.internal_config_dict, **config.external_config_dict}
+    return {key: value for key, value in read.items() if key not in NOT_SETTINGS}
+
+
+_added: dict[str, Any] = {}
+
+
+@contextmanager
+def adding(entries: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Add entries to the checkpoint that RecBole's trainer saves inside, and note its content."""
+    contents: list[Any] = []
+    _added.update(entries)
+    _contents.append(contents)
+    try:
+        yield contents
+    finally:
+        _added.clear()
+        _contents.pop()
+
+
+_contents: list[list[Any]] = []
+
+
+def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+    """Save like ``torch.save``; a file keeps its previous content until the new one is whole.
+
+    A checkpoint whose configuration says ``checkpoint_format: safe`` is written in that format.
+
+    Raises:
+        CannotWriteError: the disk is full or not writable; the old file is unchanged.
+        CannotStoreError: the safe format has no form for something in it.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        torch.save(content, target, *args, **kwargs)
+        return
+    path = Path(target)
+    if _added and isinstance(content, Mapping):
+        content = {**content, **_added}
+        _contents[-1].append(content)
+    config = content.get("config") if isinstance(content, Mapping) else None
+    with new_files(path) as [new], new.writing():
+        if config is not None and config["checkpoint_format"] == "safe":
+            safe_format.write({**content, "config": plain_config(config)}, new.temporary)
+            digest = written_here.sha256_of(new.temporary)
+        else:
+            sink = Sink(new.file)
+            try:
+                torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
+            except RuntimeError:  # torch's writer in C++ loses the system's error
+                if sink.error is not None:
+                    raise sink.error from None
+                raise
+            digest = sink.sha256
+        written_here.expect(path, digest)  # whoever is killed from here on leaves an own file
+    written_here.note(path, digest)
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Return what a safe checkpoint says of a configuration."""
+    keys = (
+        *("model", "dataset", "epochs", "seed", "train_stage", "world_size"),
+        *("learning_rate", "weight_decay", "source_digests", "feature_digests"),
+    )
+    return {"settings": settings_of(config), **{key: config[key] for key in keys}}
+
+
+def load(source: Any, *args: Any, **kwargs: Any) -> Any:
+    """Read a checkpoint of either format; RecBole's holds a pickled ``Config`` beside the weights.
+
+    Takes what ``torch.load`` takes.
+
+    Raises:
+        ValueError: it is of the safe format, but not whole.
+    """
+    if isinstance(source, (str, os.PathLike)) and safe_format.is_safe_file(Path(source)):
+        content = safe_format.read(Path(source), kwargs.get("map_location", "cpu"))
+        content["config"] = SavedConfig(content["config"])
+        return content
+    return torch.load(source, *args, **{"weights_only": False, **kwargs})
+
+
+def warn_if_foreign(path: Path) -> None:
+    """Warn, before it is read, of a checkpoint that can run code and was not written here."""
+    if not safe_format.is_safe_file(path) and not written_here.is_own(path):
+        getLogger().warning(
+            f"{path} was not written by you on this machine, and reading it can run code of whoever"
+            " made it: go on only if you trust its source."
+        )

@@ -1,0 +1,267 @@
+"""Where a training is: everything that a later process needs to go on to the last bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from logging import getLogger
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
+from recbole_m3rec.trainer import checkpoint_file, random_states
+from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
+from recbole_m3rec.trainer.trainer_state import (
+    changes,
+    environment,
+    other_optimizers,
+    plain_attributes,
+)
+
+# Beside RecBole's own entries of a checkpoint.
+KEY = "progress"
+
+
+def last_checkpoint(best: str | Path) -> Path:
+    """Return where a run keeps its latest state, beside its best epoch."""
+    best = Path(best)
+    return best.with_name(f"{best.stem}-last.ckpt")
+
+
+def best_checkpoint(path: str | Path, config: Any) -> Path:
+    """Return where a run keeps its best epoch, given either of its two checkpoints."""
+    path = Path(path)
+    if not path.name.endswith("-last.ckpt"):
+        return path
+    suffix = ".safetensors" if config["checkpoint_format"] == "safe" else ".pth"
+    return path.with_name(path.name.removesuffix("-last.ckpt") + suffix)
+
+
+class Progress:
+    """One call of ``Trainer.fit``, followed from outside.
+
+    Args:
+        trainer: RecBole's trainer; one that resumes has ``resumed_from``.
+        train_data: its training loader.
+        valid_data: its validation loader or None.
+        saves: whether checkpoints are written.
+    """
+
+    def __init__(self, trainer: Any, train_data: Any, valid_data: Any, saves: bool) -> None:
+        self.trainer, self.train_data, self.valid_data = trainer, train_data, valid_data
+        self.saves = saves
+        self.resumed: dict[str, Any] | None = vars(trainer).get("resumed_from")
+        self.alone = bool(trainer.config["single_spec"])
+        self.epoch = self.saved_epoch = trainer.start_epoch - 1
+        self.latest_result: Any = None
+        self.in_epoch = False
+        self.unsaved_best: Any = None  # a best epoch's checkpoint that the disk had no room for
+        self.at_epoch_start: list[Any] = []
+        self.loss: Any = None  # of the epoch's batches so far, as RecBole adds them up
+        self.trained: dict[str, Any] | None = None  # the state before an epoch is validated
+        self.saved_at = monotonic()
+        minutes = trainer.config["checkpoint_minutes"]
+        self.seconds = None if minutes is None else 60 * minutes
+
+    # Into a checkpoint
+
+    def state(self, epoch: int, position: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the state after ``epoch``, or inside the next one at a position.
+
+        With several processes all have to call this; each has random states of its own.
+        """
+        trainer = self.trainer
+        own = random_states.capture(), random_states.of_loader(self.valid_data)
+        of_all: list[Any] = [own]
+        if not self.alone:
+            of_all = [None] * dist.get_world_size()
+            dist.all_gather_object(of_all, own)
+        loader = self.at_epoch_start if position else random_states.of_loader(self.train_data)
+        built = vars(trainer).get("model_as_built", {})
+        return {
+            "epoch": epoch,
+            "position": position,
+            "cur_step": trainer.cur_step,
+            "best_valid_score": float(trainer.best_valid_score),
+            "best_valid_result": trainer.best_valid_result,
+            "train_loss": dict(trainer.train_loss_dict),
+            "train_loader": loader,
+            "random": [list(each) for each in of_all],
+            "optimizers": {k: v.state_dict() for k, v in other_optimizers(trainer).items()},
+            "optimizer_is": [
+                name for name, v in other_optimizers(trainer).items() if v is trainer.optimizer
+            ],
+            "parts": {k: v.state_dict() for k, v in vars(trainer).get("carried_parts", {}).items()},
+            "model": {
+                module: changed
+                for module, values in plain_attributes(trainer.model).items()
+                if (changed := changes(built.get(module, {}), values))
+            },
+            "environment": environment(trainer),
+        }
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Write the latest state; a full disk costs this checkpoint, not the training."""
+        if not self.saves or not self._best_is_saved():
+            return
+        path = last_checkpoint(self.trainer.saved_model_file)
+        try:
+            self.trainer.state_to_save = state
+            self.trainer._save_checkpoint(epoch, verbose=False, saved_model_file=str(path))
+        except (CannotWriteError, FileInUseError) as error:
+            getLogger().warning(f"{error}. Training goes on; the next checkpoint is tried again.")
+        self.saved_at = monotonic()
+
+    def keep_best(self, content: Any, error: Exception) -> None:
+        """Keep a best epoch's checkpoint that could not be written until there is room."""
+        getLogger().warning(f"{error}. Training goes on; the checkpoint is kept and tried again.")
+        self.unsaved_best = copy.deepcopy({**content, "config": None})
+        self.unsaved_best["config"] = content["config"]
+
+    def _best_is_saved(self) -> bool:
+        """Save a best epoch that is still kept: no latest state may lie beside an older one."""
+        if self.unsaved_best is None:
+            return True
+        try:
+            checkpoint_file.save(self.unsaved_best, self.trainer.saved_model_file)
+        except CannotWriteError:
+            return False
+        self.unsaved_best = None
+        return True
+
+    # Epochs
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Note where an epoch starts; one before that nobody validated is saved now."""
+        self.end_epoch(self.epoch)
+        if self.resumed is not None:
+            random_states.restore_loader(self.train_data, self.resumed["train_loader"])
+            if self.resumed["position"] is None:
+                self.restore_random()
+        self.epoch, self.trained, self.loss = epoch, None, None
+        self.at_epoch_start = random_states.of_loader(self.train_data)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Save what an epoch, trained and perhaps validated, left; once."""
+        if epoch > self.saved_epoch:
+            SIGNALS.deferring = True  # an epoch that is done is saved
+            try:
+                self.save(epoch, self.state(epoch))
+                self.saved_epoch, self.trained = epoch, None
+            finally:
+                SIGNALS.deferring = not self.alone
+            self._stop_if_asked(saved=True)
+
+    def restore_random(self) -> None:
+        """Put every random state back to where the checkpoint was written."""
+        resumed, self.resumed = self.resumed, None
+        if resumed is None:
+            return
+        rank, world_size = (0, 1) if self.alone else (dist.get_rank(), dist.get_world_size())
+        if len(resumed["random"]) != world_size:
+            getLogger().warning(
+                f"The checkpoint is of {len(resumed['random'])} processes and goes on in "
+                f"{world_size}: training goes on from it, but not as it would have."
+            )
+            return
+        states, loader = resumed["random"][rank]
+        random_states.restore_loader(self.valid_data, loader)
+        random_states.restore(states)
+
+    # Batches
+
+    def follow(self, loss_function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a loss function that adds its losses up as RecBole does."""
+
+        def calculate(interaction: Any) -> Any:
+            losses = loss_function(interaction)
+            parts = losses if isinstance(losses, tuple) else (losses,)
+            self._new = tuple(part.detach() for part in parts), isinstance(losses, tuple)
+            return losses
+
+        return calculate
+
+    def batches(self, loader: Any) -> Iterator[Any]:
+        """Yield an epoch's batches, without those before the position that is resumed."""
+        self.n_batches = len(loader)  # before it begins: windows then draw the next epoch's
+        iterator = iter(loader)
+        done = 0
+        if self.resumed is not None:
+            done = self._skip(iterator, self.resumed["position"])
+            self.restore_random()
+        SIGNALS.deferring = True
+        try:
+            for batch in iterator:
+                yield batch
+                done += 1  # the trainer asks for the next one, so it has made its step
+                self._add_loss()
+                self._after_step(done)
+        finally:
+            SIGNALS.deferring = not self.alone
+        if self.saves:
+            self.trained = self.state(self.epoch - 1, self._position(done))
+        self._stop_if_asked(saved=False)
+
+    def _skip(self, batches: Iterator[Any], position: dict[str, Any]) -> int:
+        if position["of"] != self.n_batches:
+            getLogger().warning(
+                f"The checkpoint was written after {position['batches']} of {position['of']} "
+                f"batches of epoch {self.epoch}, which has {self.n_batches} now: it starts anew."
+            )
+            return 0
+        for _ in range(position["batches"]):
+            next(batches)
+        self.loss = position["loss"]
+        self.trainer._batch = position["batches"]  # a NaN names it
+        return int(position["batches"])
+
+    def _position(self, done: int) -> dict[str, Any]:
+        return {"batches": done, "of": self.n_batches, "loss": self.loss}
+
+    def _add_loss(self) -> None:
+        parts, is_tuple = self._new
+        values = tuple(part.item() for part in parts)
+        if not is_tuple:
+            self.loss = values[0] if self.loss is None else self.loss + values[0]
+        else:
+            self.loss = values if self.loss is None else tuple(map(sum, zip(self.loss, values)))  # noqa: B905
+
+    def _after_step(self, done: int) -> None:
+        late = self.seconds is not None and monotonic() - self.saved_at > self.seconds
+        asked = [SIGNALS.pending or 0, int(late)]
+        if not self.alone:
+            together = torch.tensor(asked, device=self.trainer.device)
+            dist.all_reduce(together, op=dist.ReduceOp.MAX)
+            asked = together.tolist()
+        if not any(asked):
+            return
+        exact = not self.trainer.enable_scaler  # RecBole keeps the scale of a step to itself
+        if self.saves and exact:
+            self.save(self.epoch - 1, self.state(self.epoch - 1, self._position(done)))
+        if asked[0]:
+            self._stop(asked[0])
+
+    def _stop_if_asked(self, *, saved: bool) -> None:
+        number = SIGNALS.pending or 0
+        if not self.alone:
+            together = torch.tensor([number], device=self.trainer.device)
+            dist.all_reduce(together, op=dist.ReduceOp.MAX)
+            number = int(together)
+        if number:
+            if not saved:
+                self.save_trained()
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        SIGNALS.pending = None
+        raise Stopped(number)
+
+    def save_trained(self) -> None:
+        """Save an epoch whose training is done and whose validation was interrupted."""
+        if self.trained is not None:
+            self.save(self.epoch - 1, self.trained)
+            self.trained = None

@@ -1,0 +1,118 @@
+"""Checkpoints that cannot run code: tensors in safetensors, everything else as JSON in its header.
+
+Any nesting of dicts, lists, tuples, numbers, strings, tensors and arrays is kept; nothing else is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+KEY = "recbole_m3rec"
+VERSION = 1
+
+
+class CannotStoreError(ValueError):
+    """A checkpoint holds something that the safe format has no form for; names it."""
+
+
+def is_safe_file(path: Path) -> bool:
+    """Tell whether a file begins as a safetensors file does: the header's length, then JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def write(content: Mapping[str, Any], path: Path) -> None:
+    """Write a nested dictionary to a file.
+
+    Raises:
+        CannotStoreError: a value that is none of the kinds named above.
+        OSError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _encode(content, "", tensors)
+    header = {KEY: json.dumps({"version": VERSION, "content": tree})}
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def read(path: Path, device: Any = "cpu") -> dict[str, Any]:
+    """Read what :func:`write` wrote; nothing in the file is executed.
+
+    Raises:
+        ValueError: no whole file of this format and version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=str(device or "cpu")) as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "null"))
+            if not isinstance(header, dict) or header.get("version") != VERSION:
+                raise ValueError("not written by this package, or by a newer one")
+            content = _decode(header["content"], file.get_tensor)
+    except (SafetensorError, KeyError, RecursionError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError("its content is no dictionary")
+    return content
+
+
+def _encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, np.generic):
+        return _encode(value.item(), name, tensors)
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        tensors[name] = value.detach().cpu().clone().contiguous()  # safetensors shares no memory
+        return {"tensor": name}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+            numbers = torch.from_numpy(value.astype(np.int64))
+        else:
+            numbers = torch.from_numpy(np.ascontiguousarray(value))
+        tensors[name] = numbers.clone()
+        return {"array": name, "dtype": value.dtype.str}
+    if isinstance(value, (list, tuple)):
+        parts = [_encode(part, f"{name}/{i}", tensors) for i, part in enumerate(value)]
+        return parts if isinstance(value, list) else {"tuple": parts}
+    if isinstance(value, Mapping):
+        kind = "ordered" if isinstance(value, OrderedDict) else "dict"
+        return {
+            kind: [
+                [_encode(key, name, tensors), _encode(part, f"{name}/{key}", tensors)]
+                for key, part in value.items()
+            ]
+        }
+    raise CannotStoreError(
+        f"checkpoint_format: safe has no form for {name.lstrip('/')}, a {type(value).__name__}: "
+        "set checkpoint_format: recbole"
+    )
+
+
+def _decode(tree: Any, tensor: Any) -> Any:
+    if isinstance(tree, list):
+        return [_decode(part, tensor) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "tensor" in tree:
+        return tensor(tree["tensor"])
+    if "array" in tree:
+        return tensor(tree["array"]).cpu().numpy().astype(np.dtype(tree["dtype"]))
+    if "tuple" in tree:
+        return tuple(_decode(part, tensor) for part in tree["tuple"])
+    kind = OrderedDict if "ordered" in tree else dict
+    pairs = tree["ordered"] if "ordered" in tree else tree["dict"]
+    return kind((_decode(key, tensor), _decode(part, tensor)) for key, part in pairs)

@@ -1,0 +1,183 @@
+"""No pickle is read unasked, caches follow their files, and changed data are said loudly."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recbole.data import create_dataset, data_preparation
+
+from recbole_m3rec.support import written_here
+from recbole_m3rec.trainer import checkpoint_file
+from tests.trainer.killed_runs import arguments
+
+SAVED = {"save_dataset": True, "save_dataloaders": True}
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("exploded",)
+
+
+@pytest.fixture
+def build(make_config: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes dataset and loaders and returns the number of interactions."""
+
+    def run(**keys: Any) -> int:
+        config = make_config("SASRec", user_inter_num_interval="[0,inf)", **{**SAVED, **keys})
+        dataset = create_dataset(config)
+        n_interactions = len(dataset.inter_feat)
+        data_preparation(config, dataset)
+        return n_interactions
+
+    return run
+
+
+def test_a_changed_interaction_file_is_read_again_and_said(
+    build: Any, write_dataset: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = write_dataset()
+    before = build()
+    caplog.clear()
+    assert build() == before
+    assert "Load filtered dataset" in caplog.text
+    with open(folder / "tiny.inter", "a", encoding="utf-8") as file:
+        file.write("u00\ti11\t5000\n")
+    caplog.clear()
+    assert build() == before + 1
+    assert "saved/tiny-SequentialDataset.pth is made anew, for tiny.inter changed" in caplog.text
+    assert "saved/tiny-for-SASRec-dataloader.pth is made anew" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tiny-SequentialDataset.pth", "tiny-for-SASRec-dataloader.pth"])
+def test_a_pickle_that_somebody_laid_into_saved_is_not_read(
+    name: str, build: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("saved").mkdir()
+    with open(Path("saved") / name, "wb") as file:
+        pickle.dump(Bomb(), file)
+    build(save_dataset=False, save_dataloaders=False)
+    assert not Path("exploded").exists()
+    assert f"saved/{name} was not written by you on this machine" in caplog.text
+
+
+def test_a_cache_that_the_user_names_is_read(build: Any) -> None:
+    Path("named.pth").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(AttributeError):  # read, and no data set
+        build(dataset_save_path="named.pth")
+    assert Path("exploded").exists()
+
+
+def test_an_own_file_stays_own_when_it_is_moved_and_not_when_it_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    assert not written_here.is_own(path)
+    written_here.note(path, written_here.sha256_of(path))
+    assert written_here.is_own(path)
+    path.rename(tmp_path / "b")
+    assert written_here.is_own(tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"other")
+    assert not written_here.is_own(tmp_path / "b")
+
+
+def test_a_program_killed_before_it_notes_a_file_leaves_an_own_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pth"
+    checkpoint_file.save({"epoch": 0}, path)
+    monkeypatch.setattr(written_here, "note", lambda path, digest: None)
+    for epoch in (1, 2):
+        checkpoint_file.save({"epoch": epoch}, path)
+        assert written_here.is_own(path)
+
+
+def test_a_home_that_cannot_be_written_makes_files_foreign_and_nothing_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    written_here.note(tmp_path / "file", "0")
+    assert not written_here.is_own(tmp_path / "file")
+
+
+def test_naming_a_foreign_checkpoint_is_one_line_of_warning(
+    trained: Any, call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = trained("SASRec")
+    caplog.clear()
+    assert call("--evaluate", str(checkpoint))[0] == 0
+    assert "not written by you" not in caplog.text
+    content = torch.load(checkpoint, weights_only=False)
+    torch.save({**content, "epoch": 0, "note": "by somebody else"}, checkpoint)
+    caplog.clear()
+    assert call("--evaluate", str(checkpoint))[0] == 0
+    warnings = [line for line in caplog.text.splitlines() if "not written by you" in line]
+    assert len(warnings) == 1 or len(set(warnings)) == 1
+    assert f"{checkpoint} was not written by you on this machine" in warnings[0]
+
+
+@pytest.mark.parametrize("option", ["--evaluate", "--resume"])
+def test_changed_interactions_are_warned_of(
+    option: str, trained: Any, call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = str(trained("SASRec"))
+    caplog.clear()
+    more = ["--epochs=2"] if option == "--resume" else []
+    assert call(option, checkpoint, *more)[0] == 0
+    assert "DATA CHANGED" not in caplog.text
+    with open("dataset/tiny/tiny.inter", "a", encoding="utf-8") as file:
+        file.write("u00\ti11\t5000\n")
+    caplog.clear()
+    more = ["--epochs=3"] if option == "--resume" else []
+    assert call(option, checkpoint, *more)[0] == 0
+    [warning] = [line for line in caplog.text.splitlines() if "DATA CHANGED" in line]
+    assert f"{checkpoint} was trained with another tiny.inter than lies in" in warning
+
+
+@pytest.mark.parametrize("option", ["--evaluate", "--resume", "--topk"])
+def test_a_safe_checkpoint_is_read_by_every_option(
+    option: str, call: Any, write_dataset: Any, small_arguments: list[str]
+) -> None:
+    write_dataset()
+    code, trained, error = call(
+        "--model=SASRec", "--epochs=1", "--checkpoint_format=safe", *small_arguments
+    )
+    assert code == 0, error
+    [checkpoint] = Path("saved").glob("*.safetensors")
+    more = {"--topk": ["--output=top.csv"], "--resume": ["--epochs=2"]}.get(option, [])
+    code, out, error = call(option, str(checkpoint), *more)
+    assert code == 0, error
+    assert not list(Path("saved").glob("*.pth"))
+    if option == "--evaluate":
+        assert [x for x in out.splitlines() if "@" in x] == [
+            x for x in trained.splitlines() if "@" in x
+        ]
+
+
+def test_recboles_loader_reads_a_safe_checkpoint(call: Any, write_dataset: Any) -> None:
+    from recbole.quick_start import load_data_and_model
+
+    write_dataset()
+    code, _, error = call(*arguments("M3Rec", "--checkpoint_format=safe"))
+    assert code == 0, error
+    [checkpoint] = Path("saved").glob("*.safetensors")
+    config, model, dataset, *_ = load_data_and_model(str(checkpoint))
+    assert (config["model"], type(model).__name__) == ("M3Rec", "M3Rec")
+    assert config["hidden_size"] == 8
+    assert len(dataset.inter_feat) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("checkpoint_format", "pickle"), ("checkpoint_minutes", 0)]
+)
+def test_settings_without_meaning_are_refused(key: str, value: Any, make_config: Any) -> None:
+    with pytest.raises(ValueError, match=f"{key}.*{value}"):
+        make_config("SASRec", **{key: value})

@@ -1,0 +1,123 @@
+"""The one writer of whole files, killed at every point where it can be: old files or new ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_m3rec.support import safe_write
+from recbole_m3rec.support.safe_write import clear_leftovers, new_files
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")
+
+OLD, NEW = b"old" * 10_000, b"new!" * 20_000
+
+
+def write(a: Path, b: Path) -> None:
+    """Write two files that appear together, piece by piece."""
+    with new_files(a, b) as files:
+        for file in files:
+            with file.writing():
+                for start in range(0, len(NEW), 30_000):
+                    file.file.write(NEW[start : start + 30_000])
+                    file.file.flush()
+
+
+def killed_at(point: int, a: Path, b: Path) -> bool:
+    """Write in a process that ends at the n-th line of the writer; tell whether it ended there."""
+    process = os.fork()
+    if not process:
+        left = point
+        files = {safe_write.__file__, __file__}
+
+        def trace(frame: Any, event: str, argument: Any) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename not in files:
+                return None
+            if event in ("line", "return"):
+                left -= 1
+                if left == 0:
+                    os._exit(9)
+            return trace
+
+        sys.settrace(trace)
+        write(a, b)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("there_before", [True, False])
+def test_at_every_crash_point_files_are_old_or_new(tmp_path: Path, there_before: bool) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    old = OLD if there_before else None
+    seen = set()
+    point = 0
+    while True:
+        point += 1
+        for path in (a, b):
+            path.unlink(missing_ok=True)
+            if there_before:
+                path.write_bytes(OLD)
+        ended = killed_at(point, a, b)
+        found = tuple(path.read_bytes() if path.exists() else None for path in (a, b))
+        seen.add(found)
+        if not ended:
+            break
+        assert found in {(old, old), (NEW, old), (NEW, NEW)}, f"crash point {point}"
+    assert point > 100
+    assert seen == {(old, old), (NEW, old), (NEW, NEW)}
+    write(a, b)  # what the dead ones left disturbs nobody
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_content_is_on_the_disk_before_a_file_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the renaming finds the content."""
+    calls: list[tuple[str, Any]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(number: int) -> None:
+        fsync(number)
+        calls.append(("fsync", os.fstat(number).st_ino))
+
+    def noted_replace(source: Path, target: Path) -> None:
+        calls.append(("replace", os.stat(source).st_ino))
+        assert os.stat(source).st_size == len(NEW)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write(tmp_path / "a", tmp_path / "b")
+    replaced = [place for place, (name, _) in enumerate(calls) if name == "replace"]
+    assert len(replaced) == 2
+    for place in replaced:
+        assert ("fsync", calls[place][1]) in calls[: replaced[0]]
+
+
+def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path: Path) -> None:
+    dead, young, legacy = (
+        tmp_path / name for name in (".x.pth.tmp", ".y.pth.tmp", "z.pth.123.unfinished")
+    )
+    for path in (dead, young, legacy):
+        path.write_bytes(b"half")
+    for path in (dead, legacy):
+        os.utime(path, (1, 1))
+    with new_files(tmp_path / "alive.pth") as [new]:
+        os.utime(new.temporary, (1, 1))
+        assert sorted(clear_leftovers(tmp_path)) == sorted([dead, legacy])
+        assert new.temporary.exists()
+        assert young.exists()
+
+
+def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path: Path) -> None:
+    with new_files(tmp_path / "alive.pth") as [new]:
+        os.utime(new.temporary, (4e9, 4e9))
+        assert clear_leftovers(tmp_path) == []
+        new.file.write(b"whole")
+    assert (tmp_path / "alive.pth").read_bytes() == b"whole"

@@ -1,0 +1,233 @@
+"""A run that is stopped at any moment and resumed ends as the unbroken one, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.trainer.progress import Progress
+from recbole_m3rec.trainer.stopping import Signals, Stopped
+from recbole_m3rec.trainer.trainer_state import carry
+from tests.trainer.killed_runs import MODELS, Trial, arguments, outcome, start, wait
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+
+MODEL = "M3Rec"
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """An unbroken run of M3Rec, with dropout and several batches an epoch."""
+    return Trial(tmp_path_factory.mktemp("runs"), [MODEL])
+
+
+def output(folder: Path) -> str:
+    return (folder / "output.txt").read_text(encoding="utf-8")
+
+
+def at_call(owner: Any, name: str, number: int, act: Callable[[], None]) -> Callable[[], None]:
+    """Return what lets a process act when a method is called for the n-th time, before it runs."""
+
+    def prepare() -> None:
+        original, calls = getattr(owner, name), [0]
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == number:
+                act()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, counted)
+
+    return prepare
+
+
+@pytest.mark.slow
+def test_twenty_killed_runs_end_as_unbroken_ones(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, MODELS)
+    wrong = [story for seed in range(20) if (story := trial.differs(seed))]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_signal_within_an_epoch_saves_and_exits_with_its_code(
+    trial: Trial, number: signal.Signals, code: int
+) -> None:
+    place = trial.place(number.name)
+    stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), number))
+    assert wait(start(place, arguments(MODEL), stop)) == code
+    [last] = (place / "saved").glob("*-last.ckpt")
+    assert f"{number.name}. Resume it by" in output(place)
+    assert f"resume saved/{last.name}" in output(place)
+    position = checkpoint_file.load(last)["progress"]["position"]
+    assert 0 < position["batches"] < position["of"]
+    assert wait(start(place, ["--resume", f"saved/{last.name}"])) == 0, output(place)
+    assert outcome(place) == trial.expected[MODEL]
+
+
+def test_a_signal_during_validation_loses_no_epoch(trial: Trial) -> None:
+    from recbole.trainer import Trainer
+
+    place = trial.place("validation")
+    stop = at_call(Trainer, "_full_sort_batch_eval", 2, lambda: os.kill(os.getpid(), 15))
+    assert wait(start(place, arguments(MODEL), stop)) == 143
+    [last] = (place / "saved").glob("*-last.ckpt")
+    content = checkpoint_file.load(last)
+    position = content["progress"]["position"]
+    assert (content["epoch"], position["batches"]) == (0, position["of"])
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 0, output(place)
+    assert outcome(place) == trial.expected[MODEL]
+
+
+def test_a_run_killed_after_its_last_epoch_goes_on_to_the_test(trial: Trial) -> None:
+    from recbole.quick_start import quick_start
+
+    place = trial.place("tested")
+    stop = at_call(quick_start, "get_environment", 1, lambda: os._exit(9))
+    assert wait(start(place, arguments(MODEL), stop)) == 9
+    (place / "output.txt").unlink()
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 0, output(place)
+    assert "training [" not in output(place)
+    assert outcome(place) == trial.expected[MODEL]
+
+
+def test_resuming_the_best_epoch_is_exact_too(trial: Trial) -> None:
+    place = trial.place("best")
+    assert wait(start(place, arguments("BPR"))) == 0
+    [best] = (place / "saved").glob("*.pth")
+    [last] = (place / "saved").glob("*-last.ckpt")
+    expected = outcome(place)
+    assert checkpoint_file.load(best)["epoch"] < checkpoint_file.load(last)["epoch"]
+    last.unlink()
+    assert wait(start(place, ["--resume", f"saved/{best.name}"])) == 0
+    assert outcome(place) == expected
+
+
+def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial: Trial) -> None:
+    place = trial.place("newest")
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 2
+    assert "Name a checkpoint, or start the run without --resume" in output(place)
+    for more in ([], ["--seed=5"]):
+        stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), 15))
+        assert wait(start(place, arguments(MODEL, *more), stop)) == 143
+    assert wait(start(place, arguments(MODEL, "--seed=6", "--resume"))) == 2
+    assert "has another seed" in output(place)
+    (place / "output.txt").unlink()
+    [older, newer] = sorted((place / "saved").glob("*-last.ckpt"), key=os.path.getmtime)
+    before = older.read_bytes()
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 0, output(place)
+    assert older.read_bytes() == before  # without --seed both agree, and the newer one goes on
+    assert checkpoint_file.load(newer)["progress"]["position"] is None
+
+
+def test_a_full_disk_is_one_line_and_training_goes_on(trial: Trial) -> None:
+    import resource
+
+    [whole] = (trial.folder / MODEL / "saved").glob("*.pth")
+    size = whole.stat().st_size
+
+    def fill() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        original, calls = Progress.end_epoch, [0]
+
+        def end_epoch(self: Any, epoch: int) -> None:
+            calls[0] += 1
+            limit = (
+                size - 100 if calls[0] < 6 else hard
+            )  # no room for a checkpoint, then room again
+            original(self, epoch)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+        Progress.end_epoch = end_epoch  # type: ignore[method-assign]
+
+    place = trial.place("full")
+    assert wait(start(place, arguments(MODEL), fill)) == 0, output(place)
+    said = [line for line in output(place).splitlines() if "cannot write" in line]
+    assert said
+    assert all("saved/M3Rec-" in line for line in said)
+    assert "Traceback" not in output(place)
+    assert outcome(place) == trial.expected[MODEL]
+
+
+def test_a_missing_best_epoch_is_named(trial: Trial) -> None:
+    place = trial.place("missing")
+    assert wait(start(place, arguments(MODEL))) == 0
+    [best] = (place / "saved").glob("*.pth")
+    best.unlink()
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 2
+    assert f"{best.name} is missing" in output(place)
+
+
+def test_schedules_and_averaged_weights_are_carried(prepare: Any, tmp_path: Path) -> None:
+    """What a trainer registers before or after it resumes gets its state back."""
+    from recbole.utils import get_model, get_trainer
+
+    config, _, train, valid, _ = prepare("SASRec", epochs=2)
+
+    def build() -> Any:
+        trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(
+            config, get_model("SASRec")(config, train.dataset)
+        )
+        steps = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 1, gamma=0.5)
+        average = torch.optim.swa_utils.AveragedModel(trainer.model)
+        return trainer, steps, average
+
+    trainer, steps, average = build()
+    carry(trainer, "lr_scheduler", steps)
+    carry(trainer, "averaged_weights", average)
+
+    def step(epoch: int, score: float) -> None:
+        trainer.optimizer.step()
+        steps.step()
+        average.update_parameters(trainer.model)
+
+    trainer.fit(train, valid, callback_fn=step)
+    again, steps_again, average_again = build()
+    carry(again, "lr_scheduler", steps_again)
+    again.resume_checkpoint(next(Path("saved").glob("*-last.ckpt")))
+    carry(again, "averaged_weights", average_again)
+    assert steps_again.state_dict() == steps.state_dict()
+    for name, value in average.state_dict().items():
+        assert torch.equal(average_again.state_dict()[name], value)
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    signals = Signals()
+    signals.deferring = True
+    signals.receive(signal.SIGINT)
+    with pytest.raises(Stopped):
+        signals.receive(signal.SIGINT)
+    signals = Signals()
+    with pytest.raises(KeyboardInterrupt):
+        signals.receive(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(trial: Trial) -> None:
+    import socket
+
+    def port() -> str:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            return f"--port={free.getsockname()[1]}"
+
+    unbroken, broken = trial.place("two"), trial.place("two-resumed")
+    environment = lambda: os.environ.update(OMP_NUM_THREADS="1")  # noqa: E731
+    given = [*arguments("SASRec"), "--nproc=2"]  # without a schedule over all of its epochs
+    assert wait(start(unbroken, [*given, port()], environment)) == 0, output(unbroken)
+    short = [argument for argument in given if not argument.startswith("--epochs")]
+    assert wait(start(broken, [*short, "--epochs=2", port()], environment)) == 0, output(broken)
+    [last] = (broken / "saved").glob("*-last.ckpt")
+    again = ["--resume", f"saved/{last.name}", "--epochs=7", "--nproc=2", port()]
+    assert wait(start(broken, again, environment)) == 0, output(broken)
+    assert outcome(broken) == outcome(unbroken)
