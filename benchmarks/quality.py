@@ -39,8 +39,7 @@ def train(model: str, dataset: str, seed: int, settings: dict[str, Any]) -> list
     config = Config(model=model, dataset=dataset, config_dict={**settings, "seed": seed})
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
-    data = create_dataset(config)
-    train_data, valid_data, test_data = data_preparation(config, data)
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
     init_seed(config["seed"], config["reproducibility"])
     network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
@@ -57,7 +56,7 @@ def train(model: str, dataset: str, seed: int, settings: dict[str, Any]) -> list
     results = []
     for protocol, mask_seen in PROTOCOLS.items():
         config["mask_seen"] = mask_seen
-        _, valid_data, test_data = data_preparation(config, data)
+        _, valid_data, test_data = data_preparation(config, create_dataset(config))
         for split, loader in (("valid", valid_data), ("test", test_data)):
             found = trainer.evaluate(loader, load_best_model=True, show_progress=False)
             values = {key: found[key] for key in ("hit@10", "ndcg@10", "hit@20")}

@@ -83,6 +83,8 @@ class M3RecConfig:
         score: ``dot`` or ``cosine``.
         temperature: what cosines are divided by; without effect on ``dot``.
         repetition: whether items of the user's own history get a learned term.
+        id_dropout: share of the items whose ID vectors are zeros in a training step, so that
+            content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
             whatever ``modality_gradient`` says (for ablations).
         share_experts: one expert a layer for all modalities (for ablations).
@@ -108,6 +110,7 @@ class M3RecConfig:
     score: str = "dot"
     temperature: float = 0.2
     repetition: bool = False
+    id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
     scan_backend: str = "auto"
@@ -116,7 +119,8 @@ class M3RecConfig:
         for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
             check_size(name, getattr(self, name))
         check_size("projector_experts", self.projector_experts)
-        _check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
+        for name in ("dropout_prob", "id_dropout"):
+            _check_number(name, getattr(self, name), lambda p: 0 <= p < 1, "in [0, 1)")
         _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
@@ -335,6 +339,9 @@ class M3RecNetwork(UntrainedItems):
         """
         embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
         embedded = self.without_untrained(embedded, items)
+        if self.training and self.config.id_dropout:
+            dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
+            embedded = embedded.masked_fill(dropped, 0.0)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each
