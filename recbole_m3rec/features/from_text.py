@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from recbole_m3rec.features.encoders import encode_texts
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError
+from recbole_m3rec.support.hashing import sha256_of
 
 
 def make_text_features(
@@ -123,12 +123,3 @@ def read_item_texts(
 def work_folder(path: Path) -> Path:
     """Return the folder where the finished batches of a feature file are kept until it is whole."""
     return path.with_name(f".{path.name}.work")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -153,7 +153,16 @@ def openmp_of_torch() -> int | None:
         return None
 
 
-@torch.compiler.assume_constant_result  # torch.compile need not look into it
+def assume_constant_result(function: Any) -> Any:
+    """Mark a function that torch.compile need not look into.
+
+    As ``torch.compiler.assume_constant_result``, which first imports torch's compiler for a second.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@assume_constant_result
 def available() -> tuple[bool, str]:
     """Tell whether the compiled kernels can be used here.
 
