@@ -142,9 +142,7 @@ def _tfidf(
     return weights, tuple(counter.get_feature_names_out()[kept]), weigher.idf_
 
 
-def _leading_directions(
-    weights: sparse.csr_matrix, rank: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _leading_directions(weights: sparse.csr_matrix, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Project rows on their ``rank`` leading right singular vectors, signs fixed; return both."""
     from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
