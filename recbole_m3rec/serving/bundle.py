@@ -94,16 +94,10 @@ def read_bundle(folder: str | Path) -> Bundle:
         name: _read_tensors(folder / name) if name in about["files"] else {}
         for name in (INDEX, ENCODERS)
     }
-    for table, name, columns in (
-        (items, ITEMS, {"item_id": pa.string(), "count": pa.int64()}),
-        (histories, HISTORIES, {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}),
-    ):
-        for column, kind in columns.items() if table is not None else ():
-            found = table.schema.field(column).type if column in table.column_names else None
-            if found != kind:
-                raise BundleError(
-                    f"{folder / name}: column {column} is {found}, expected {kind}. {AGAIN}"
-                )
+    _check_columns(items, folder / ITEMS, {"item_id": pa.string(), "count": pa.int64()})
+    if histories is not None:
+        columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
+        _check_columns(histories, folder / HISTORIES, columns)
     return Bundle(about, network, vectors, items, histories, more[INDEX], more[ENCODERS], digest)
 
 
@@ -243,3 +237,10 @@ def _read_table(path: Path) -> pa.Table:
         return pq.read_table(path, memory_map=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BundleError(f"{path}: not Parquet ({error}). {AGAIN}") from error
+
+
+def _check_columns(table: pa.Table, path: Path, columns: Mapping[str, pa.DataType]) -> None:
+    for column, kind in columns.items():
+        found = table.schema.field(column).type if column in table.column_names else None
+        if found != kind:
+            raise BundleError(f"{path}: column {column} is {found}, expected {kind}. {AGAIN}")

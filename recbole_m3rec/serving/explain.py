@@ -77,4 +77,3 @@ def explain(recommender: Recommender, history: np.ndarray, item: int) -> Explana
         {name: float(terms[0, column]) for name, column in by_name.items()},
         because,
     )
-

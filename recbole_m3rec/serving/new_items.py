@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.serving.text_encoders import encode_text
@@ -75,7 +76,8 @@ def _checked(
 ) -> tuple[Tensor, Tensor]:
     """Return features as the projector reads them, and which items have some."""
     known = recommender.about["features"].get(name, {})
-    width = recommender.ranker.network.content[name].features.shape[1]
+    content = cast(ContentModality, recommender.ranker.network.content[name])
+    width = content.features.shape[1]
     if made is None:
         return torch.zeros(n, width), torch.zeros(n, dtype=torch.bool)
     given = np.array(made, dtype=np.float32)

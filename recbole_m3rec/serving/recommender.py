@@ -361,4 +361,3 @@ def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:
     return {
         key: list(part) for key, part in items.groupby(ordered[columns[0]].to_numpy(), sort=True)
     }
-

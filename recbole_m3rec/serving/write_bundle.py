@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recbole_m3rec import __version__
+from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.serving.bundle import (
     ABOUT,
@@ -148,7 +149,9 @@ def describe_network(network: M3RecNetwork, settings: Mapping[str, Any]) -> dict
                 "any_missing": content.any_missing,
                 "fingerprint": content.fingerprint,
             }
-            for name, content in network.content.items()
+            for name, content in cast(
+                "dict[str, ContentModality]", dict(network.content.items())
+            ).items()
         ],
     }
 

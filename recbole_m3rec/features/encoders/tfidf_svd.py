@@ -51,8 +51,15 @@ def encode_tfidf_svd(
     Raises:
         ValueError: an option out of range, or no text has any word.
     """
-    options = {"dim": dim, "min_df": min_df, "max_ngram": max_ngram, "unit_rows": unit_rows}
-    return fit_tfidf_svd(texts, progress=progress, **options)[1]
+    _, rows = fit_tfidf_svd(
+        texts,
+        dim=dim,
+        min_df=min_df,
+        max_ngram=max_ngram,
+        unit_rows=unit_rows,
+        progress=progress,
+    )
+    return rows
 
 
 @dataclass(frozen=True)
