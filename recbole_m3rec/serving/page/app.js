@@ -65,7 +65,7 @@ function cross() {
 
 const KNOWN = ["text", "image", "id", "repetition"];
 const colour = (modality) => `var(--${KNOWN.includes(modality) ? modality : "other"})`;
-const named = (modality) => ({ id: "Taste (ID)", repetition: "Again" })[modality]
+const named = (modality) => ({ id: "Taste", repetition: "Again" })[modality]
   || modality[0].toUpperCase() + modality.slice(1);
 const title = (item) => item.title || item.item;
 const about = (item) => [item.year, item.brand, item.categories, item.price].filter(Boolean).join(" · ");
@@ -77,9 +77,11 @@ function hash(text) {
   return value >>> 0;
 }
 
+const HUES = [262, 284, 306, 336, 2, 20, 36, 158, 178, 196, 216, 240]; // none of them muddy
+
 function tile(item, size) {
   const first = (item.categories || item.brand || title(item)).split(/[\s,|]+/)[0];
-  const css = { "--h": (hash(first) % 360) + (hash(title(item)) % 24), "--x": `${hash(title(item)) % 100}%` };
+  const css = { "--h": HUES[hash(first.toLowerCase()) % HUES.length] + (hash(title(item)) % 16), "--x": `${hash(title(item)) % 100}%` };
   const letters = title(item).replace(/^(the|a|an)\s+/i, "").split(/\s+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
   const initials = (letters.slice(0, 2).map((word) => [...word][0]).join("") || "·").toUpperCase();
   const picture = item.picture && make("img", { src: item.picture, alt: "", loading: "lazy" });
@@ -131,13 +133,13 @@ async function chooseUser(user) {
 
 const recommend = newest(async () => {
   const weights = Object.fromEntries(Object.entries(state.weights).filter(([, weight]) => weight !== 1));
-  const asked = { history: state.history.map((item) => item.item), k: 10, explain: true, weights };
+  const asked = { history: state.history.map((item) => item.item), k: 12, explain: true, weights };
   const answer = await ask("/recommend", asked);
   const popular = answer.source === "popular";
   const weighed = Object.keys(weights).length ? ", with your weights" : "";
   say(popular
     ? "Nothing is known of you yet, so these are used most. Add something, and the model takes over."
-    : `Ten of ${state.about.items.toLocaleString("en")} items for a history of ${state.history.length}${weighed}. Hover or tap one to see why.`);
+    : `Twelve of ${state.about.items.toLocaleString("en")} items for a history of ${state.history.length}${weighed}. Hover or tap one to see why.`);
   showCards(answer.items);
 });
 
@@ -172,7 +174,8 @@ function card(item) {
     })));
   const legend = item.terms && make("div", { class: "legend", "aria-hidden": "true" },
     ...parts.map((part) => make("span", {},
-      make("span", { class: "dot", css: { "--c": colour(part.modality) } }), `${part.value < 0 ? "−" : ""}${Math.round(100 * part.share)} %`)));
+      make("span", { class: "dot", css: { "--c": colour(part.modality) } }),
+      `${named(part.modality)} ${part.value < 0 ? "−" : ""}${Math.round(100 * part.share)} %`)));
   const element = make("li", { class: "card", "data-item": item.item },
     tile(item), make("span", { class: "rank", "aria-label": `Rank ${item.rank}` }, String(item.rank)),
     item.cold ? make("span", { class: "cold", title: "Nobody had used it when the model was trained" }, "New") : null,
@@ -185,7 +188,7 @@ function card(item) {
         make("button", { class: "ghost small", type: "button", "aria-label": `Items like ${title(item)}`, on: { click: () => showNear(item) } }, "Alike"))));
   if (item.terms) {
     let timer;
-    element.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") timer = setTimeout(() => showWhy(item, element), 220); });
+    element.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse" && $("found").hidden) timer = setTimeout(() => showWhy(item, element), 220); });
     element.addEventListener("pointerleave", () => { clearTimeout(timer); if (state.open && !state.open.kept) hideWhy(); });
     element.querySelector(".tile").addEventListener("click", (event) => { event.stopPropagation(); showWhy(item, element, true); });
   }
@@ -217,8 +220,8 @@ async function showWhy(item, element, kept = false) {
       because.length ? make("div", { class: "because" }, ...because.map((entry) => make("span", { title: `${title(entry)}: ${number(entry.effect)}` }, title(entry)))) : null);
   });
   const box = $("why");
-  box.replaceChildren(make("h3", {}, `Because of what came before`), ...rows,
-    make("p", {}, "Without an item named here, its term would be lower. The terms sum to the score."));
+  box.replaceChildren(make("h3", {}, `Why ${title(item)}?`), ...rows,
+    make("p", {}, "Without the items named, these terms would be lower. They sum to the score."));
   box.hidden = false;
   const at = element.getBoundingClientRect(), width = box.offsetWidth;
   const left = Math.max(8, Math.min(at.left + at.width / 2 - width / 2, document.documentElement.clientWidth - width - 8));
@@ -260,6 +263,7 @@ async function showNear(item, modality = null) {
     make("div", { class: "body" },
       make("div", { class: "bar", role: "img", "aria-label": `Cosine ${number(one.score)}` },
         make("i", { css: { "--c": modality ? colour(modality) : "var(--accent)", "--w": `${100 * Math.max(0, one.score)}%` } })),
+      make("p", { class: "meta" }, about(one)),
       make("div", { class: "actions" },
         make("button", { class: "ghost small", type: "button", "aria-label": `Add ${title(one)} to the history`, on: { click: () => { state.edited = true; $("near").close(); add(one); } } }, "Add"),
         make("button", { class: "ghost small", type: "button", "aria-label": `Items like ${title(one)}`, on: { click: () => showNear(one, modality) } }, "Alike"))))));
@@ -314,7 +318,7 @@ function closeSearch() {
 }
 
 $("search").addEventListener("input", () => search($("search").value));
-$("search").addEventListener("focus", () => search($("search").value));
+$("search").addEventListener("focus", () => { hideWhy(); search($("search").value); });
 $("search").addEventListener("blur", () => { $("found").hidden = true; $("search").setAttribute("aria-expanded", "false"); });
 $("search").addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
