@@ -21,10 +21,10 @@ from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import SavedRun, load_saved_run
 from recbole_m3rec.quick_start.recommend import Histories
+from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
+from recbole_m3rec.serving.bundle.write import check_target, write_bundle
 from recbole_m3rec.serving.catalogue import SHOWN
-from recbole_m3rec.serving.index import LARGE, build_index
-from recbole_m3rec.serving.text_encoders import TFIDF, as_tensors
-from recbole_m3rec.serving.write_bundle import check_target, write_bundle
+from recbole_m3rec.serving.scoring.index import LARGE, build_index
 
 # Columns of .item files, the likeliest first, that hold what people are shown.
 COLUMNS = {

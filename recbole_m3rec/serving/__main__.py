@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import torch
         import uvicorn
 
-        from recbole_m3rec.serving.service.app import Settings, create_app
+        from recbole_m3rec.serving.service.app import create_app
         from recbole_m3rec.serving.service.limits import Limits
+        from recbole_m3rec.serving.service.state import Settings
         from recbole_m3rec.serving.service.store import open_store
     except ImportError as error:
         print(f"error: {error}: pip install 'recbole_m3rec[serving]'", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recbole_m3rec.serving.ranking import REPETITION
+from recbole_m3rec.serving.scoring.ranker import REPETITION
 
 if TYPE_CHECKING:
     from recbole_m3rec.serving.recommender import Recommender

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
+from recbole_m3rec.serving.bundle.text_encoders import encode_text
 from recbole_m3rec.serving.catalogue import SHOWN
-from recbole_m3rec.serving.text_encoders import encode_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recbole_m3rec.serving.bundle import Bundle, read_bundle
+from recbole_m3rec.serving.bundle.read import Bundle, read_bundle
 from recbole_m3rec.serving.catalogue import Catalogue
 from recbole_m3rec.serving.explain import Explanation, explain
-from recbole_m3rec.serving.index import Index
+from recbole_m3rec.serving.histories import Histories, RequestError, read_histories
 from recbole_m3rec.serving.new_items import add_items
-from recbole_m3rec.serving.ranking import REPETITION, Answers, Question, Ranker
+from recbole_m3rec.serving.scoring.index import Index
+from recbole_m3rec.serving.scoring.ranker import REPETITION, Answers, Question, Ranker
 from recbole_m3rec.serving.session import Session
 from recbole_m3rec.support.suggestions import expected_one_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Histories = Any  # lists of item ids, {user: item ids}, user ids, or a frame of user, item, time
-
-
-class RequestError(ValueError):
-    """A question that has no meaning; says what was expected."""
 
 
 class Recommender:
@@ -121,34 +116,8 @@ class Recommender:
         return self._users
 
     def histories_of(self, given: Histories) -> dict[Any, Sequence[str]]:
-        """Read histories as people have them.
-
-        Args:
-            given: lists of item ids (their users are then 0, 1, …); a mapping of users to such
-                lists; ids of users of the bundle; or a frame of user, item and time, in this order
-                or with such names (``user_id``, ``item_id``, ``timestamp``).
-
-        Raises:
-            RequestError: none of these, or a user whom the bundle does not know.
-        """
-        if isinstance(given, Mapping):
-            return dict(given)
-        if hasattr(given, "columns"):
-            return _from_frame(given)
-        if isinstance(given, str):
-            raise RequestError(
-                f"histories must be a list, found the string {given!r}: write [{given!r}]"
-            )
-        given = list(given)
-        if given and all(isinstance(entry, str) for entry in given):
-            for user in given:
-                if user not in self._user_rows():
-                    raise RequestError(
-                        f"user {user!r} is not in the bundle, which has {len(self._user_rows()):,} "
-                        "histories. Give the user's items, or export --with-histories"
-                    )
-            return {user: self.history(user) for user in given}
-        return dict(enumerate(given))
+        """Read histories as people have them; see :func:`.histories.read_histories`."""
+        return read_histories(given, self._user_rows(), self.history)
 
     # Recommendations
 
@@ -166,8 +135,8 @@ class Recommender:
         """Recommend to each history the items that score highest, of equal ones in item order.
 
         Args:
-            histories: see :meth:`histories_of`. Unknown items are skipped; an empty history gets
-                the items that are used most, scored by how often they are.
+            histories: see :func:`.histories.read_histories`. Unknown items are skipped; an empty
+                history gets the items that are used most, scored by how often they are.
             k: items per history; fewer where fewer are left.
             exclude_seen: leave out items of the history.
             allowed: recommend these items only.
@@ -345,19 +314,3 @@ class Recommender:
 def _cosines(table: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     lengths = table.norm(dim=1) * own.norm()
     return torch.where(lengths > 0, (table @ own) / lengths, -torch.inf)
-
-
-def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:
-    names = [str(name) for name in frame.columns]
-    known = [("user", "user_id"), ("item", "item_id"), ("time", "timestamp")]
-    columns = [next((name for name in pair if name in names), None) for pair in known]
-    if None in columns:
-        if len(names) != 3:
-            raise RequestError(f"expected a frame of user, item, time, found the columns {names}")
-        columns = list(names)
-    user, item, time = (frame[name] for name in columns)
-    ordered = frame.iloc[np.argsort(time.to_numpy(), kind="stable")]
-    items = ordered[columns[1]].astype(str)
-    return {
-        key: list(part) for key, part in items.groupby(ordered[columns[0]].to_numpy(), sort=True)
-    }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.serving.ranking import packed
+from recbole_m3rec.serving.scoring.ranker import packed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ import torch
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.m3rec import M3RecNetwork
+from recbole_m3rec.serving.bundle.write import write_bundle
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.write_bundle import write_bundle
 
 N_ITEMS = 60
 SETTINGS = {"hidden_size": 8, "num_layers": 2, "d_state": 4, "dropout_prob": 0.5}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_m3rec.serving import write_bundle as writing
-from recbole_m3rec.serving.bundle import BundleError, read_bundle, seal
+from recbole_m3rec.serving.bundle import write as writing
+from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
 from recbole_m3rec.support.safe_write import CannotWriteError
 from tests.serving.conftest import SETTINGS, made_items, made_network
 

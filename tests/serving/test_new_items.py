@@ -14,10 +14,10 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
+from recbole_m3rec.serving.bundle.text_encoders import as_tensors, from_tensors
+from recbole_m3rec.serving.bundle.write import write_bundle
 from recbole_m3rec.serving.new_items import NewItemError
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.text_encoders import as_tensors, from_tensors
-from recbole_m3rec.serving.write_bundle import write_bundle
 from tests.serving.conftest import made_features, made_network
 
 N, GROUPS = 48, 4

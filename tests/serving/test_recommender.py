@@ -11,7 +11,7 @@ from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.top_items import best
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender, RequestError
-from recbole_m3rec.serving.scoring import best_by_groups
+from recbole_m3rec.serving.scoring.exact import best_by_groups
 from tests.serving.conftest import N_ITEMS, made_network
 
 
@@ -92,7 +92,7 @@ def test_histories_come_as_users_mappings_and_frames(shop):
     assert list(shop.recommend(["ann"])["item"]) == list(shop.recommend([["i1", "i2"]])["item"])
     with pytest.raises(RequestError, match="zoe"):
         shop.recommend(["zoe"])
-    with pytest.raises(RequestError, match="string"):
+    with pytest.raises(RequestError, match="must be a list"):
         shop.recommend("ann")
 
 

@@ -19,9 +19,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.service.app import Settings, create_app
+from recbole_m3rec.serving.service.app import create_app
 from recbole_m3rec.serving.service.batching import Batcher
+from recbole_m3rec.serving.service.endpoints import PAGE
 from recbole_m3rec.serving.service.limits import Limits
+from recbole_m3rec.serving.service.state import Settings
 from recbole_m3rec.serving.service.store import SQLiteStore, StoreError, open_store
 from tests.serving.conftest import made_network
 
@@ -261,9 +263,8 @@ def test_openapi_has_examples_and_problems(client):
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):
-    page = Path(sys.modules[Settings.__module__].PAGE)
     for name in ("index.html", "app.js", "style.css"):
-        text = (page / name).read_text(encoding="utf-8")
+        text = (PAGE / name).read_text(encoding="utf-8")
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text
         assert "innerHTML" not in text

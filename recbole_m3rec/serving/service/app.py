@@ -3,133 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
-from fastapi import FastAPI, Header, Query
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from recbole_m3rec import __version__
-from recbole_m3rec.features.image_sources import images_in_folder
-from recbole_m3rec.serving.bundle import BundleError
-from recbole_m3rec.serving.ranking import REPETITION, Answers, Question
-from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.service import problems
+from recbole_m3rec.serving.bundle.read import BundleError
+from recbole_m3rec.serving.service import endpoints, problems
 from recbole_m3rec.serving.service import schemas as s
-from recbole_m3rec.serving.service.batching import Batcher
-from recbole_m3rec.serving.service.limits import Gate, Limits
-from recbole_m3rec.serving.service.store import Store
+from recbole_m3rec.serving.service.limits import Gate
+from recbole_m3rec.serving.service.state import Service, Settings
 
-PAGE = Path(__file__).parent.parent / "page"
-PAGE_FILES = {
-    "app.js": "text/javascript",
-    "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
-}
 _logger = logging.getLogger(__name__)
-
-Asked = tuple["Recommender", Question, bool]
-
-
-@dataclass
-class Settings:
-    """How a service runs.
-
-    Attributes:
-        bundle: its folder; read again on reload.
-        store: of events.
-        images: folder of files ``<item id>.jpg``, or None.
-        admin_token: that ``/admin/reload`` wants; None turns it off.
-        limits: bounds of a request.
-        most: most requests that are scored together.
-        wait: seconds that a request waits for others at most.
-        index: whether a bundle's index is used.
-    """
-
-    bundle: Path
-    store: Store
-    images: Path | None = None
-    admin_token: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    most: int = 64
-    wait: float = 0.002
-    index: bool = True
-
-
-class Service:
-    """What the endpoints share: the recommender at the moment, the store, the batches."""
-
-    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
-        self.settings, self.store = settings, settings.store
-        self.executor = ThreadPoolExecutor(1, "model")
-        self.pictures = images_in_folder(settings.images) if settings.images else {}
-        self.shop = Recommender.load(settings.bundle, index=settings.index)
-        self._loading = asyncio.Lock()
-        sizes = Histogram(
-            "m3rec_batch_size",
-            "Requests scored together",
-            registry=registry,
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-        )
-        self.items = Gauge("m3rec_items", "Items of the catalogue", registry=registry)
-        self.items.set(len(self.shop.items))
-        self.batcher: Batcher[Asked, tuple[Answers, int]] = Batcher(
-            _answer, self.executor, settings.most, settings.wait, sizes.observe
-        )
-
-    async def run(self, function: Any, *arguments: Any) -> Any:
-        """Run what takes a while beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
-
-    async def reload(self) -> None:
-        """Read the bundle's folder again; requests go on with the old one until it is there."""
-        async with self._loading:
-            loop = asyncio.get_running_loop()
-            load = Recommender.load
-            new = await loop.run_in_executor(
-                None, lambda: load(self.settings.bundle, index=self.settings.index)
-            )
-            self.shop = new
-            self.items.set(len(new.items))
-            _logger.info("bundle %s is in use", new.digest[:12])
-
-    async def history(self, request: s.ForHistory) -> list[str]:
-        """Return the history that a request is about."""
-        if request.history is not None:
-            return request.history
-        user = str(request.user)
-        return [*self.shop.history(user), *await self.store.history(user)]
-
-    def show(self, shop: Recommender, number: int) -> dict[str, Any]:
-        """Return an item as people see it, with its picture's address on this server."""
-        shown = shop.items.show(number)
-        shown.pop("image", None)  # on other people's servers
-        if shown["item"] in self.pictures:
-            shown["picture"] = f"/pictures/{number}"
-        return shown
-
-
-def _answer(asked: Sequence[Asked]) -> list[tuple[Answers, int]]:
-    """Answer what was asked of one recommender or, around a reload, of several."""
-    found: list[tuple[Answers, int] | None] = [None] * len(asked)
-    for shop in {id(shop): shop for shop, _, _ in asked}.values():
-        rows = [n for n, (its_shop, _, _) in enumerate(asked) if its_shop is shop]
-        explain = any(asked[n][2] for n in rows)
-        answers = shop.ranker.answer([asked[n][1] for n in rows], explain)
-        for row, n in enumerate(rows):
-            found[n] = answers, row
-    return [answer for answer in found if answer is not None]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -165,198 +55,17 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
-        responses=problems.documented(401, 408, 413, 422),
+        responses=problems.documented(400, 401, 408, 413, 422, 503),
     )
     app.state.service = service
     app.add_middleware(Gate, limits=settings.limits, registry=registry)  # type: ignore[arg-type]
     problems.install(app)
-    _add_questions(app, service)
-    _add_catalogue(app, service)
-    _add_operation(app, service, registry)
-    _add_page(app, service)
+    endpoints.add_questions(app, service)
+    endpoints.add_catalogue(app, service)
+    endpoints.add_operation(app, service, registry)
+    endpoints.add_page(app, service)
     _describe_problem(app)
     return app
-
-
-def _add_questions(app: FastAPI, service: Service) -> None:
-    @app.post("/recommend", response_model=s.RecommendAnswer)
-    async def recommend(request: s.RecommendRequest) -> Response:
-        """Recommend items to a user or to a history."""
-        history, shop = await service.history(request), service.shop
-        (question,), unknown = shop.questions(
-            [history],
-            request.k,
-            request.exclude_seen,
-            request.allowed,
-            request.blocked,
-            request.weights,
-        )
-        answers, row = await service.batcher.ask((shop, question, request.explain))
-        items = []
-        for rank in range(min(request.k, answers.items.shape[1])):
-            score = float(answers.scores[row, rank])
-            if score == -np.inf:
-                break
-            shown = service.show(shop, int(answers.items[row, rank]))
-            shown |= {"rank": rank + 1, "score": score}
-            if request.explain and answers.terms is not None and not answers.popular[row]:
-                values = answers.terms[row, rank].tolist()
-                terms = dict(zip(shop.ranker.names, values, strict=True))
-                if not shop.has_repetition:
-                    del terms[REPETITION]
-                shown["terms"] = terms
-            items.append(shown)
-        source = "popular" if answers.popular[row] else "model"
-        return _json(
-            {
-                "items": items,
-                "source": source,
-                "unknown_items": unknown,
-                "bundle": shop.digest,
-            }
-        )
-
-    @app.post("/events", response_model=s.EventsAnswer, responses=problems.documented(404))
-    async def events(request: s.EventsRequest) -> Response:
-        """Append to a user's history; an answer means that it is on the disk."""
-        for item in request.items:
-            service.shop.items.number(item)
-        await service.store.append(request.user, request.items)
-        return _json({"accepted": len(request.items)})
-
-    @app.post("/explain", response_model=s.ExplainAnswer, responses=problems.documented(404))
-    async def explain(request: s.ExplainRequest) -> Response:
-        """Say why an item has its score."""
-        history, shop = await service.history(request), service.shop
-        found = (await service.run(shop.explain, history, request.item)).as_dict()
-        number = shop.items.number
-        found["item"] = service.show(shop, number(found["item"]))
-        found["because"] = {
-            name: [service.show(shop, number(e["item"])) | {"effect": e["effect"]} for e in effects]
-            for name, effects in found["because"].items()
-        }
-        return _json(found)
-
-    @app.post("/similar", response_model=s.SimilarAnswer, responses=problems.documented(404))
-    async def similar(request: s.SimilarRequest) -> Response:
-        """Find the items nearest to one."""
-        shop = service.shop
-        frame = await service.run(shop.similar, request.item, request.modality, request.k)
-        return _json(
-            {
-                "items": [
-                    service.show(shop, shop.items.number(item)) | {"rank": rank, "score": score}
-                    for rank, item, score in zip(
-                        *(frame[name].tolist() for name in ("rank", "item", "score")), strict=True
-                    )
-                ]
-            }
-        )
-
-
-def _add_catalogue(app: FastAPI, service: Service) -> None:
-    @app.get("/items", response_model=s.ItemsAnswer)
-    async def items(
-        q: Annotated[str, Query(max_length=200)] = "",
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    ) -> Response:
-        """Search items by words; without words, those that are used most."""
-        shop = service.shop
-        found = await service.run(shop.items.search, q, limit)
-        return _json({"items": [service.show(shop, number) for number in found]})
-
-    @app.get("/users", response_model=s.UsersAnswer)
-    async def users(
-        q: Annotated[str, Query(max_length=200)] = "",
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    ) -> Response:
-        """Name users whose histories the bundle has."""
-        found = [user for user in service.shop.users if q.casefold() in user.casefold()]
-        found.sort(key=lambda user: (user != q, len(user), user))
-        return _json({"users": found[:limit]})
-
-    @app.get("/history", response_model=s.HistoryAnswer)
-    async def history(user: Annotated[str, Query(min_length=1, max_length=256)]) -> Response:
-        """Return a user's history: the bundle's, then events."""
-        shop = service.shop
-        found = [*shop.history(user), *await service.store.history(user)]
-        numbers, _ = shop.items.numbers(found)
-        return _json({"items": [service.show(shop, int(n)) for n in numbers[-s.MOST_ITEMS :]]})
-
-    @app.get("/pictures/{number}", responses=problems.documented(404))
-    async def picture(number: int) -> Response:
-        """Return an item's picture."""
-        ids = service.shop.items.ids
-        path = service.pictures.get(ids[number]) if 0 < number < len(ids) else None
-        if path is None or not path.is_file():
-            raise HTTPException(404, "There is no picture of this item.")
-        return FileResponse(path, headers={"cache-control": "max-age=3600"})
-
-    @app.get("/about", response_model=s.AboutAnswer)
-    async def about() -> Response:
-        """Say which model answers."""
-        shop = service.shop
-        return _json(
-            {
-                "model": str(shop.about.get("model", "M3Rec")),
-                "dataset": str(shop.about.get("dataset", "")),
-                "modalities": list(shop.modalities),
-                "repetition": shop.has_repetition,
-                "items": len(shop.items),
-                "has_users": shop.bundle.histories is not None,
-                "max_history": shop.max_history,
-                "metrics": shop.metrics,
-                "bundle": shop.digest,
-            }
-        )
-
-
-def _add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -> None:
-    @app.get("/healthz", response_model=s.Status)
-    async def healthz() -> Response:
-        """Whether the process runs."""
-        return _json({"status": "ok"})
-
-    @app.get("/readyz", response_model=s.Status, responses=problems.documented(503))
-    async def readyz() -> Response:
-        """Whether requests can be answered."""
-        if not await service.store.ready():
-            raise HTTPException(503, "The store of events does not answer.")
-        return _json({"status": "ready", "bundle": service.shop.digest})
-
-    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """Counts and times for Prometheus."""
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
-
-    @app.post("/admin/reload", response_model=s.Status, responses=problems.documented(403, 409))
-    async def reload(authorization: Annotated[str, Header(max_length=1000)] = "") -> Response:
-        """Take the bundle that is in the folder now; `Authorization: Bearer` and the token."""
-        token = service.settings.admin_token
-        given = authorization.removeprefix("Bearer ").encode("utf-8", "replace")
-        if token is None or not hmac.compare_digest(given, token.encode()):
-            raise HTTPException(
-                403, "Send the token of M3REC_ADMIN_TOKEN as Authorization: Bearer …"
-            )
-        try:
-            await service.reload()
-        except BundleError as error:
-            raise HTTPException(409, f"The old bundle stays in use: {error}") from error
-        return _json({"status": "reloaded", "bundle": service.shop.digest})
-
-
-def _add_page(app: FastAPI, service: Service) -> None:
-    no_cache = {"cache-control": "no-cache"}
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers=no_cache, media_type="text/html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def page_file(name: str) -> Response:
-        if name not in PAGE_FILES:
-            raise HTTPException(404, "The page has no such file.")
-        return FileResponse(PAGE / name, headers=no_cache, media_type=PAGE_FILES[name])
 
 
 def _describe_problem(app: FastAPI) -> None:
@@ -381,9 +90,3 @@ async def _reload_logged(service: Service) -> None:
         await service.reload()
     except (BundleError, OSError) as error:
         _logger.error("the old bundle stays in use: %s", error)
-
-
-def _json(content: Any) -> Response:
-    """Return JSON, made faster than by validating what was made here."""
-    body = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return Response(body, media_type="application/json")

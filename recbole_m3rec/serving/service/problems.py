@@ -15,6 +15,7 @@ from starlette.responses import Response
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import RequestError
 from recbole_m3rec.serving.service.schemas import Problem
+from recbole_m3rec.serving.service.store import StoreUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> Response:
         return problem(422, str(error))
+
+    @app.exception_handler(StoreUnavailableError)
+    async def unavailable(request: Request, error: StoreUnavailableError) -> Response:
+        return problem(503, str(error))
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:

@@ -19,6 +19,10 @@ class StoreError(ValueError):
     """A store that cannot be opened."""
 
 
+class StoreUnavailableError(RuntimeError):
+    """A store that does not answer at the moment; nothing was written."""
+
+
 class Store(Protocol):
     """Users' events, oldest first."""
 
@@ -83,13 +87,14 @@ class SQLiteStore:
     def _write(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[None]:
         now = time.time()
         rows = [(user, item, now) for user, items in batch for item in items]
-        self._writer.execute("BEGIN IMMEDIATE")
         try:
+            self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT INTO events (user, item, time) VALUES (?, ?, ?)", rows)
             self._writer.execute("COMMIT")
-        except sqlite3.Error:
-            self._writer.execute("ROLLBACK")
-            raise
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise StoreUnavailableError(f"the store cannot write ({error})") from error
         return [None] * len(batch)
 
     async def history(self, user: str) -> list[str]:
@@ -135,23 +140,30 @@ class RedisStore:
             ) from error
         try:
             self._client: Any = redis.from_url(address, decode_responses=True, socket_timeout=5)
+            self._failures = (redis.RedisError, OSError)
         except ValueError as error:
             raise StoreError(f"--store {address}: {error}") from error
 
     async def history(self, user: str) -> list[str]:
         """Return the user's newest items, oldest first."""
-        items: list[str] = await self._client.lrange(_key(user), -NEWEST, -1)
+        items: list[str] = await self._call(self._client.lrange(_key(user), -NEWEST, -1))
         return items
 
     async def append(self, user: str, items: Sequence[str]) -> None:
         """Append items."""
-        await self._client.rpush(_key(user), *items)
+        await self._call(self._client.rpush(_key(user), *items))
+
+    async def _call(self, waiting: Any) -> Any:
+        try:
+            return await waiting
+        except self._failures as error:
+            raise StoreUnavailableError(f"the store does not answer ({error})") from error
 
     async def ready(self) -> bool:
         """Whether the server answers."""
         try:
-            return bool(await self._client.ping())
-        except Exception:  # whatever the client raises, the server is not there
+            return bool(await self._call(self._client.ping()))
+        except StoreUnavailableError:
             return False
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_m3rec.serving.scoring import Edits, exact_top
+from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 # Items from which --export builds an index.
 LARGE = 200_000
@@ -97,7 +97,7 @@ class Index:
         """Return each query's ``k`` best items of those found, scored exactly.
 
         Where filters leave fewer than ``k``, more is searched, and at last everything.
-        See :func:`recbole_m3rec.serving.scoring.exact_top`.
+        See :func:`recbole_m3rec.serving.scoring.exact.exact_top`.
         """
         items = torch.zeros(len(queries), k, dtype=torch.int64)
         scores = torch.full((len(queries), k), -torch.inf)

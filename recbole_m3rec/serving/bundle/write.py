@@ -21,7 +21,7 @@ from torch import Tensor
 from recbole_m3rec import __version__
 from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
-from recbole_m3rec.serving.bundle import (
+from recbole_m3rec.serving.bundle.read import (
     ABOUT,
     ENCODERS,
     FORMAT_NUMBER,
@@ -139,7 +139,7 @@ def check_target(folder: Path) -> None:
 
 
 def describe_network(network: M3RecNetwork, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`recbole_m3rec.serving.bundle.build_network` needs."""
+    """Return what :func:`recbole_m3rec.serving.bundle.read.build_network` needs."""
     return {
         "settings": dict(settings),
         "modalities": [

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.serving.index import Index
-from recbole_m3rec.serving.scoring import Edits, exact_top
+from recbole_m3rec.serving.scoring.exact import Edits, exact_top
+from recbole_m3rec.serving.scoring.index import Index
 
 # Tokens encoded at once: activations then stay in a processor's cache.
 ENCODED_AT_ONCE = 2**13
