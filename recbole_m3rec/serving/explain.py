@@ -60,7 +60,9 @@ def explain(recommender: Recommender, history: np.ndarray, item: int) -> Explana
     filled = [number for number, variant in enumerate(variants) if len(variant)]
     queries, histories = ranker.encode([variants[number] for number in filled])
     items = torch.full((len(filled), 1), item)
-    found = ranker.terms(queries, items, ranker.repetition(histories))[:, 0].double().numpy()
+    found = (
+        ranker.terms(queries, items, ranker.network.repetition(histories))[:, 0].double().numpy()
+    )
     terms = np.zeros((len(variants), found.shape[1]))  # without a history, nothing speaks for it
     terms[filled] = found
     effects = terms[0] - terms[1:]

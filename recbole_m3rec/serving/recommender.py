@@ -75,7 +75,7 @@ class Recommender:
     @property
     def has_repetition(self) -> bool:
         """Whether the model has a term for items of the user's own history."""
-        return getattr(self.ranker.network, "repeats", None) is not None
+        return self.ranker.network.repeats is not None
 
     @property
     def metrics(self) -> dict[str, Any]:

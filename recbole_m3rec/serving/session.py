@@ -36,11 +36,11 @@ class _Stepping(nn.Module):
         self.block = block
         self._tape = [tape]  # in a list, so that nn.Module does not look into it
 
-    def forward(self, h: Tensor, cu_seqlens: Tensor, read_last: bool = False) -> Tensor:
+    def forward(self, h: Tensor, cu_seqlens: Tensor, last_only: bool = False) -> Tensor:
         tape = self._tape[0]
         if tape.writes:
             tape.states.append(self.block.last_state(h, cu_seqlens))
-            out: Tensor = self.block(h, cu_seqlens, read_last)
+            out: Tensor = self.block(h, cu_seqlens, last_only)
             return out
         out, tape.states[tape.place] = self.block.step(h, tape.states[tape.place])
         tape.place += 1
@@ -153,7 +153,7 @@ class Session:
         if self._query is None:
             answers = ranker.answer([question], explain)
         else:
-            added = ranker.repetition(packed([history]))
+            added = ranker.network.repetition(packed([history]))
             answers = ranker.answer_queries([question], self._query, added, explain)
         frame = shop._frame(np.zeros(1, dtype=int), answers, explain)
         frame.attrs["unknown_items"] = self.unknown_items

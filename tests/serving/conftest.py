@@ -44,6 +44,8 @@ def made_network(n_items: int = N_ITEMS, spread: float = 1.0, **settings: Any) -
         for content in network.content.values():
             for weight in content.projector.parameters():
                 weight.normal_(0, 0.5)
+        if network.repeats is not None:
+            network.repeats.by_lag.normal_(0, 0.3)
     return network.eval()
 
 
@@ -91,3 +93,17 @@ def write_made(tmp_path: Path) -> Callable[..., Path]:
 def shop(write_made: Callable[..., Path]) -> Recommender:
     """A recommender of the made bundle."""
     return Recommender.load(write_made())
+
+
+@pytest.fixture(params=["dot", "cosine"])
+def any_score(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of either score; with cosines goes the term for repetition."""
+    settings: dict[str, Any] = {"score": request.param, "repetition": request.param == "cosine"}
+    return settings
+
+
+@pytest.fixture
+def any_shop(write_made: Callable[..., Path], any_score: dict[str, Any]) -> Recommender:
+    """A recommender of either score."""
+    network = made_network(**any_score)
+    return Recommender.load(write_made(network=network, settings=SETTINGS | any_score))

@@ -94,7 +94,8 @@ def test_where_only_pictures_matter_the_explanation_says_pictures(only_pictures)
         assert frame["item"][0] == f"new{group}"
 
 
-def test_a_known_item_added_again_under_another_id_gets_the_same_content_terms(shop):
+def test_a_known_item_added_again_under_another_id_gets_the_same_content_terms(any_shop):
+    shop = any_shop
     features = made_features(60)
     rows = {name: of.values[[7, 5]].numpy() for name, of in features.items()}
     rows["image"][1] = np.nan  # item 5 has no picture

@@ -96,10 +96,28 @@ def test_histories_come_as_users_mappings_and_frames(shop):
         shop.recommend("ann")
 
 
-def test_terms_sum_to_the_scores(shop):
-    frame = shop.recommend([["i4", "i9"], ["i3"]], 20, explain=True)
-    assert list(frame.columns[4:]) == ["image", "text", "id"]
-    assert np.allclose(frame[["image", "text", "id"]].sum(axis=1), frame["score"], atol=1e-5)
+def test_scores_are_the_networks_own_and_terms_sum_to_them(any_shop, any_score):
+    network = made_network(**any_score)
+    history = [4, 9, 4, 17]
+    with torch.no_grad():
+        expected = network(torch.tensor([history]), torch.tensor([4]))[0]
+    frame = any_shop.recommend([ids(history)], 60, explain=True, exclude_seen=False)
+    numbers = [int(item[1:]) for item in frame["item"]]
+    assert np.allclose(frame["score"], expected[numbers], atol=1e-4)
+    names = ["image", "text", "id"] + ["repetition"] * any_shop.has_repetition
+    assert list(frame.columns[4:]) == names
+    assert np.allclose(frame[names].sum(axis=1), frame["score"], atol=1e-4)
+    found = any_shop.explain(ids(history), "i4")
+    assert list(found.terms) == names
+    assert found.score == pytest.approx(float(expected[4]), abs=1e-4)
+    if any_shop.has_repetition:
+        assert frame.set_index("item")["repetition"]["i4"] != 0
+        assert frame.set_index("item")["repetition"]["i5"] == 0
+        assert found.because["repetition"][0][0] in ("i4", "i9", "i17")
+        silent = any_shop.recommend(
+            [ids(history)], 60, weights={"repetition": 0}, explain=True, exclude_seen=False
+        )
+        assert (silent["repetition"] == 0).all()
 
 
 def test_weights_weigh_terms(shop):

@@ -257,7 +257,7 @@ async function showNear(item, modality = null) {
           $("near-tabs").querySelector('[aria-selected="true"]').focus());
       },
     },
-  }, name ? make("span", { class: "dot", css: { "--c": colour(name) } }) : null, name ? named(name) : "All together")));
+  }, name ? make("span", { class: "dot", css: { "--c": colour(name) } }) : null, name ? named(name) : "All")));
   $("near-items").replaceChildren(...items.map((one) => make("li", { class: "card", "data-item": one.item },
     tile(one), one.cold ? make("span", { class: "cold" }, "New") : null,
     make("div", { class: "body" },

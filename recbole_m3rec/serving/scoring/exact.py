@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.matmul import product
+from recbole_m3rec.ops.matmul import matmul
+from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.top_items import best
 
 # A block holds at most so many scores, and of a large catalogue so many items.
@@ -21,14 +22,14 @@ class Edits(NamedTuple):
 
     Attributes:
         removed: rows, ascending, and an item of each that is not to be recommended; ``[S]`` each.
-        added: rows, ascending, items, and what is added to their scores; ``[S]`` each; or None.
+        added: terms that are added to single scores, or None.
         allowed: for each row the items it may get, ascending ``[n]``, or None for all.
         replaced: ascending rows whose scores are not the model's but ``replacement``.
         replacement: ``[n_items]`` float32.
     """
 
     removed: tuple[Tensor, Tensor]
-    added: tuple[Tensor, Tensor, Tensor] | None
+    added: ScoreTerms | None
     allowed: Sequence[Tensor | None]
     replaced: Tensor
     replacement: Tensor
@@ -39,8 +40,8 @@ class Edits(NamedTuple):
         here = self.replaced[part] - rows.start
         scores[here] = self.replacement[items]
         if self.added is not None:
-            part, row = _within(self.added[0], rows)
-            item, values = self.added[1][part] - items.start, self.added[2][part]
+            part, row = _within(self.added.rows, rows)
+            item, values = self.added.items[part] - items.start, self.added.values[part]
             inside = (item >= 0) & (item < scores.shape[1])
             where = row[inside], item[inside]
             scores.index_put_(where, values[inside].to(scores.dtype), accumulate=True)
@@ -85,7 +86,7 @@ def exact_top(queries: Tensor, table: Tensor, k: int, edits: Edits) -> tuple[Ten
         top_items = torch.empty(rows.stop - start, 0, dtype=torch.int64)
         for first in range(0, n_items, width):
             items = slice(first, min(first + width, n_items))
-            scores = product(queries[rows], table[items].to(queries.dtype), rows_at_a_time=height)
+            scores = matmul(queries[rows], table[items].to(queries.dtype), rows_at_a_time=height)
             edits.apply(scores, rows, items)
             block_scores, block_items = best_by_groups(scores, k)
             if first == 0:

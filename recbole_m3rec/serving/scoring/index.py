@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 # Items from which --export builds an index.
@@ -119,7 +120,7 @@ class Index:
             n, probes = min(n, len(table)), min(probes, self.faiss.nlist)
             found = self.candidates(query, n, probes)[0]
             if own.added is not None:  # what the query alone does not find
-                found = np.union1d(found, own.added[1].numpy())
+                found = np.union1d(found, own.added.items.numpy())
             chosen = torch.from_numpy(np.unique(found[found > 0]))
             scores = _scores_of(query, table, chosen, own)
             if int((scores > -torch.inf).sum()) >= k:
@@ -141,7 +142,7 @@ def _of_row(edits: Edits, row: int) -> Edits:
     removed, added = pick(*edits.removed), edits.added and pick(*edits.added)
     return Edits(
         (removed[0], removed[1]),
-        (added[0], added[1], added[2]) if added else None,
+        ScoreTerms(added[0], added[1], added[2]) if added else None,
         [edits.allowed[row]],
         pick(edits.replaced)[0],
         edits.replacement,
@@ -151,9 +152,9 @@ def _of_row(edits: Edits, row: int) -> Edits:
 def _scores_of(query: Tensor, table: Tensor, items: Tensor, own: Edits) -> Tensor:
     scores = (table[items].float() @ query[0]).clone()
     if own.added is not None:
-        place = torch.searchsorted(items, own.added[1]).clamp(max=len(items) - 1)
-        same = items[place] == own.added[1]
-        scores.index_add_(0, place[same], own.added[2][same].to(scores.dtype))
+        place = torch.searchsorted(items, own.added.items).clamp(max=len(items) - 1)
+        same = items[place] == own.added.items
+        scores.index_add_(0, place[same], own.added.values[same].to(scores.dtype))
     scores[torch.isin(items, own.removed[1])] = -torch.inf
     if own.allowed[0] is not None:
         scores[~torch.isin(items, own.allowed[0])] = -torch.inf

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
+from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 from recbole_m3rec.serving.scoring.index import Index
 
@@ -103,24 +104,19 @@ class Ranker:
         some = ItemVectors(sequence, self.vectors.table)
         return self.network.encode(PackedSequences(inverse, histories.cu_seqlens), some)
 
-    def repetition(self, histories: PackedSequences) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return rows, items and values of the repetition term; None where the model has none."""
-        terms = getattr(self.network, "repetition", lambda _: None)(histories)
-        return None if terms is None else (terms[0], terms[1], terms[2])
-
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], explain: bool = False) -> Answers:
         """Answer questions together; each gets what it would get alone."""
         filled = [n for n, question in enumerate(questions) if len(question.history)]
         width = self.vectors.table.shape[1]
         queries = torch.zeros(len(questions), width)
-        added = None
+        added: ScoreTerms | None = None
         if filled:
             encoded, histories = self.encode([questions[n].history for n in filled])
             queries[filled] = encoded
-            added = self.repetition(histories)
+            added = self.network.repetition(histories)
             if added is not None:
-                added = torch.tensor(filled)[added[0]], added[1], added[2]
+                added = added._replace(rows=torch.tensor(filled)[added.rows])
         return self.answer_queries(questions, queries, added, explain)
 
     @torch.inference_mode()
@@ -128,7 +124,7 @@ class Ranker:
         self,
         questions: Sequence[Question],
         queries: Tensor,
-        added: tuple[Tensor, Tensor, Tensor] | None,
+        added: ScoreTerms | None,
         explain: bool,
     ) -> Answers:
         """Answer questions whose histories are encoded already; see :meth:`answer`."""
@@ -157,8 +153,8 @@ class Ranker:
         self,
         questions: Sequence[Question],
         queries: Tensor,
-        added: tuple[Tensor, Tensor, Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
+        added: ScoreTerms | None,
+    ) -> tuple[Tensor, ScoreTerms | None]:
         if all(question.weights is None for question in questions):
             return queries, added
         ones = np.ones(len(self.names))
@@ -168,18 +164,16 @@ class Ranker:
         by_modality = queries.view(len(queries), len(self.names) - 1, -1)
         queries = (by_modality * weights[:, :-1, None]).view_as(queries)
         if added is not None:
-            added = added[0], added[1], added[2] * weights[added[0], -1]
+            added = added._replace(values=added.values * weights[added.rows, -1])
         return queries, added
 
-    def terms(
-        self, queries: Tensor, items: Tensor, added: tuple[Tensor, Tensor, Tensor] | None
-    ) -> Tensor:
+    def terms(self, queries: Tensor, items: Tensor, added: ScoreTerms | None) -> Tensor:
         """Split the scores of some items.
 
         Args:
             queries: ``[B, (M + 1) · H]``.
             items: ``[B, k]``.
-            added: rows, items and values of the repetition term, or None.
+            added: the repetition term, or None.
 
         Returns:
             ``[B, k, M + 2]``: a term by modality, and last repetition; they sum to the scores.
