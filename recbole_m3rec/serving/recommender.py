@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 class Recommender:
     """Recommends, explains and finds neighbours from a bundle.
 
-    >>> shop = Recommender.load("shop-bundle")               # doctest: +SKIP
-    >>> shop.recommend([["50", "181", "172"]], k=3)          # doctest: +SKIP
-       user  rank item  score
-    0     0     1  174  3.81
-    1     0     2  210  3.42
-    2     0     3   96  3.40
+    >>> import tempfile, pyarrow as pa
+    >>> from recbole_m3rec import M3RecNetwork
+    >>> from recbole_m3rec.serving.bundle.write import write_bundle
+    >>> folder = tempfile.mkdtemp()
+    >>> items = pa.table({"item_id": ["hat", "shoe", "coat"], "count": [3, 5, 1]})
+    >>> about = {"max_history": 50, "features": {}}
+    >>> network = M3RecNetwork(4, hidden_size=8)  # --export writes a trained one's bundle
+    >>> _ = write_bundle(folder, network, {"hidden_size": 8}, items, about=about)
+    >>> shop = Recommender.load(folder)
+    >>> sorted(shop.recommend([["hat"]])["item"])
+    ['coat', 'shoe']
+    >>> shop.recommend([[]], k=1)["item"].tolist()  # what is used most
+    ['shoe']
 
     Attributes:
         items: ids and what is shown of them.

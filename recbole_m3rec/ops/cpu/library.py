@@ -11,6 +11,8 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,18 @@ def available() -> tuple[bool, str]:
     """
     library, description = load()
     return library is not None, description
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run in plain PyTorch inside, so that what runs can be traced; not for several threads."""
+    global available
+    kept = available
+    available = assume_constant_result(lambda: (False, "switched off"))
+    try:
+        yield
+    finally:
+        available = kept
 
 
 def call(function: str, *arguments: Any) -> None:
