@@ -1,4 +1,4 @@
-"""A bundle as ONNX graphs: ``python -m recbole_m3rec.serving.onnx --bundle shop --output shop-onnx``.
+"""A bundle as ONNX graphs: ``python -m recbole_m3rec.serving.onnx --bundle … --output …``.
 
 The folder holds two graphs, checked against PyTorch when written, and plain files beside them:
 
@@ -181,7 +181,8 @@ def _scan(body: Any, step: Step) -> Any:
         )
     )
     width = step.network.item_embedding.embedding_dim
-    sizes = {name: ["B", "L", width] for name in more} | {"mask": ["B", "L"]}
+    sizes: dict[str, list[str | int | None]] = {name: ["B", "L", width] for name in more}
+    sizes["mask"] = ["B", "L"]
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, sizes[n]) for n in more]
     whole = len(step.names) * width
     outputs = [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["B", whole])]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,3 +59,43 @@ def test_a_graph_that_differs_is_an_error(write_made, tmp_path, monkeypatch):
 def test_the_command_names_what_is_missing(tmp_path, capsys):
     assert main(["--bundle", str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
+def test_the_browser_recommends_as_python_does(write_made, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    pack = ["npm", "pack", "--silent", "onnxruntime-web@1.20.1"]
+    if subprocess.run(pack, cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("npm cannot fetch onnxruntime-web")
+    shutil.unpack_archive(tmp_path / "onnxruntime-web-1.20.1.tgz", tmp_path, "tar")
+    settings = SETTINGS | {"repetition": True}
+    bundle = write_made(network=made_network(**settings), settings=settings)
+    export_onnx(bundle, tmp_path / "model")
+    example = Path(__file__).parents[2] / "examples" / "browser" / "index.html"
+    shutil.copy(example, tmp_path)
+    command = [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1", "-d", str(tmp_path)]
+    server = subprocess.Popen(
+        [command[0], "-u", *command[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        address = re.search(r"http://\S+?/", server.stdout.readline())[0]
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page()
+            page.goto(f"{address}index.html?ort=package/dist")
+            page.wait_for_selector("body[data-ready]", timeout=120_000)
+            found = page.evaluate("recommend(['i4', 'i9', 'i17'], 10)")
+            browser.close()
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    frame = Recommender.load(bundle).recommend([["i4", "i9", "i17"]], 10)
+    assert [one["item"] for one in found] == list(frame["item"])
+    assert np.allclose([one["score"] for one in found], frame["score"], atol=1e-3)

@@ -176,6 +176,7 @@ def build_index(
         ``queries``.
     """
     faiss = _faiss()
+    table, queries = table.detach(), queries.detach()
     n_items, width = table.shape
     n_cells = max(1, min(int(4 * n_items**0.5), n_items // 8))
     rng = np.random.default_rng(0)
