@@ -36,9 +36,9 @@ examples:
       valid and test metrics again, without training
   recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
       the 20 best new items of every user
-  recbole-m3rec --export saved/M3Rec-Nov-23-2026_10-00-00.pth --output shop-bundle
+  recbole-m3rec export saved/M3Rec-Nov-23-2026_10-00-00.pth --output shop-bundle
       a folder with all that recommending needs, for recbole_m3rec.serving
-  recbole-m3rec --show saved/M3Rec-Nov-23-2026_10-00-00.pth
+  recbole-m3rec show saved/M3Rec-Nov-23-2026_10-00-00.pth
       the model's recommendations on a page in the browser
 """
 
@@ -263,7 +263,9 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
                 "Change single settings by --key=value."
             )
         if options.resume is None and (options.nproc != 1 or options.world_size > 0):
-            raise UsageError("Only training runs in several processes; leave out --nproc.")
+            raise UsageError(
+                "--evaluate, --topk, --export and --show run in one process; leave out --nproc."
+            )
     if options.resume is None and checkpoint is not None:
         refused = [key for key in keys(settings) if key not in EVALUATION_KEYS]
         if refused:
