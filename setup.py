@@ -49,6 +49,8 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     # Everything that the checks need: tests, lint, types.
     "test": [
+        "fastapi>=0.115",
+        "httpx>=0.27",
         "hyperopt>=0.2.7",
         "hypothesis>=6.100",
         "matplotlib>=3.8",
@@ -56,11 +58,26 @@ EXTRAS_REQUIRE = {
         "optuna>=4.1",
         "pandas-stubs",
         "pillow>=10.0.1",
+        "prometheus-client>=0.20",
         "pytest>=8.0",
         "pytest-cov>=5.0",
         "ruff>=0.6",
+        "safetensors>=0.4.3",
         "types-PyYAML",
+        "uvicorn>=0.30",
     ],
+    # Bundles, Recommender, and the service with its page; redis for replicas that share events.
+    "serving": [
+        "fastapi>=0.115",
+        "prometheus-client>=0.20",
+        "redis>=5.0.1",
+        "safetensors>=0.4.3",
+        "uvicorn>=0.30",
+    ],
+    # Approximate search in catalogues of more than 200,000 items.
+    "faiss": ["faiss-cpu>=1.8"],
+    # Bundles for other runtimes: python -m recbole_m3rec.serving.onnx
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2", "safetensors>=0.4.3"],
     # RecBole's hyper-parameter search; trials of `python -m recbole_m3rec.compare --tune`.
     "tuning": ["hyperopt>=0.2.7", "optuna>=4.1"],
     # Fetching images, and encoders with pretrained weights. Not needed for tfidf-svd. Encoders of
@@ -133,7 +150,10 @@ setup(
     extras_require=EXTRAS_REQUIRE,
     packages=find_packages(include=["recbole_m3rec", "recbole_m3rec.*"]),
     package_data={
-        "recbole_m3rec": ["py.typed", "config/keys.yaml", "ops/csrc/*.cpp", "ops/csrc/*.h"],
+        "recbole_m3rec": [
+            *("py.typed", "config/keys.yaml", "serving/page/*"),
+            *("ops/csrc/*.cpp", "ops/csrc/*.h"),
+        ],
     },
     ext_modules=extensions(),
     cmdclass={"build_ext": CompileKernels, "build_py": BuildWithProperties},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recbole_m3rec.network.packed import PackedSequences, pack
     from recbole_m3rec.network.released_weights import load_released_state
     from recbole_m3rec.registration import register
+    from recbole_m3rec.serving.recommender import Recommender
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "M3RecNetwork",
     "Outcome",
     "PackedSequences",
+    "Recommender",
     "Run",
     "__version__",
     "align",
@@ -56,6 +58,7 @@ _PUBLIC = {
     "M3RecNetwork": "network.m3rec",
     "Outcome": "compare.results",
     "PackedSequences": "network.packed",
+    "Recommender": "serving.recommender",
     "Run": "compare.runs",
     "align": "features.align",
     "load_released_state": "network.released_weights",

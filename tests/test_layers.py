@@ -20,6 +20,7 @@ FREE = {
     "features": {"atomic", "support"},
     "datasets": {"features", "atomic", "support"},
     "network": {"ops", "features", "support"},
+    "serving": {"network", "ops", "features", "atomic", "support", "__version__"},
 }
 PLUGIN_ROOMS = {
     *("baselines", "config", "data", "evaluator", "model", "patches", "quick_start", "trainer"),

@@ -38,6 +38,10 @@ examples:
       valid and test metrics again, without training
   recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
       the 20 best new items of every user
+  recbole-m3rec export saved/M3Rec-Nov-23-2026_10-00-00.pth --output shop-bundle
+      a folder with all that recommending needs, for recbole_m3rec.serving
+  recbole-m3rec show saved/M3Rec-Nov-23-2026_10-00-00.pth
+      the model's recommendations on a page in the browser
 """
 
 # Settings that change how a checkpoint is evaluated or where, and not what the model is.
@@ -126,12 +130,44 @@ def build_parser(recommending: bool) -> Parser:
         help="write the best items of every user, given the user's whole history: what comes after "
         "the last interaction, those that validate and test included",
     )
+    what.add_argument(
+        "--export",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="write a bundle: model, items and metrics in a folder that is safe to pass on",
+    )
+    what.add_argument(
+        "--show",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="show the recommendations on a page that this machine serves to itself",
+    )
     if recommending:
         saved.add_argument(
             "--output",
             type=Path,
-            metavar="FILE.csv",
-            help="where --topk writes user,rank,item,score",
+            metavar="PATH",
+            help="where --topk writes user,rank,item,score, or --export its folder",
+        )
+        saved.add_argument(
+            "--precision",
+            choices=("float32", "float16"),
+            default="float32",
+            help="of the item vectors of --export (float32)",
+        )
+        saved.add_argument(
+            *("--with-histories", "--with_histories"),
+            action="store_true",
+            help="let --export write the users' histories, too",
+        )
+        saved.add_argument(
+            "--page_port", type=int, default=8000, help="port of --show; 0 takes a free one (8000)"
+        )
+        saved.add_argument(
+            "--images",
+            type=Path,
+            metavar="FOLDER",
+            help="images <item id>.jpg that --show shows",
         )
         saved.add_argument("--k", type=int, default=10, help="items per user of --topk (10)")
         saved.add_argument(
@@ -163,12 +199,14 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     kept = [argument for argument in arguments if lengths.fullmatch(argument)]
     others = [argument for argument in arguments if not lengths.fullmatch(argument)]
     helping = bool({"-h", "--help"} & set(others))
-    recommending = helping or any(re.fullmatch(r"--topk(=.*)?", argument) for argument in others)
+    recommending = helping or any(
+        re.fullmatch(r"--(topk|export|show)(=.*)?", argument) for argument in others
+    )
     parser = build_parser(recommending)
     options, settings = parser.parse_known_args(others)
     settings += kept
     refuse_what_recbole_drops(settings, parser)
-    if recommending and re.fullmatch(LENGTHS, str(options.topk)):
+    if options.topk is not None and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
             f"--topk={options.topk}."
@@ -191,6 +229,8 @@ def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.Argument
         key, equals, value = setting.partition("=")
         if setting in ("--output", "--k", "--keep_seen") or key == "--output":
             raise UsageError(f"{setting} belongs to --topk CHECKPOINT, which is not given.")
+        if key in ("--precision", "--with-histories", "--with_histories", "--images"):
+            raise UsageError(f"{key} belongs to --export CHECKPOINT or --show, neither is given.")
         near = nearest(key, options, count=1, likeness=0.85)
         if near and key != near[0]:
             raise UsageError(f"There is no option {key}. Did you mean {near[0]}?")
@@ -221,7 +261,9 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     Raises:
         UsageError: says which and what to do.
     """
-    checkpoint = options.resume or options.evaluate or options.topk
+    checkpoint = (
+        options.resume or options.evaluate or options.topk or options.export or options.show
+    )
     if checkpoint is not None:
         if options.config_files and checkpoint != NEWEST:
             raise UsageError(
@@ -229,7 +271,9 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
                 "Change single settings by --key=value."
             )
         if options.resume is None and (options.nproc != 1 or options.world_size > 0):
-            raise UsageError("--evaluate and --topk run in one process; leave out --nproc.")
+            raise UsageError(
+                "--evaluate, --topk, --export and --show run in one process; leave out --nproc."
+            )
     if options.resume is None and checkpoint is not None:
         refused = [key for key in keys(settings) if key not in EVALUATION_KEYS]
         if refused:
@@ -245,6 +289,10 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
         if not options.output.parent.is_dir():
             raise UsageError(f"--output names {options.output}, but there is no such folder.")
     check_processes(ProcessOptions(*(getattr(options, name) for name in ProcessOptions._fields)))
+    if options.export is not None and options.output is None:
+        raise UsageError("--export CHECKPOINT needs --output FOLDER, the bundle to write.")
+    if options.show is not None and options.images is not None and not options.images.is_dir():
+        raise UsageError(f"--images names {options.images}, but there is no such folder.")
     options.config_files = [
         file for argument in options.config_files for file in split_files(argument)
     ]

@@ -23,8 +23,9 @@ from recbole_m3rec.cli.commands import documented_parser, run_script
 from recbole_m3rec.features.encoders import ENCODER_NAMES
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_file import read_metadata, write_features
-from recbole_m3rec.features.from_text import make_text_features, sha256_of, work_folder
+from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
+from recbole_m3rec.support.hashing import sha256_of
 
 PUBLISHED_FIELDS = ("title", "brand", "categories", "description")
 

@@ -35,6 +35,8 @@ SUBCOMMANDS = {
     "resume": Subcommand("train", "resume a checkpoint, or the newest run", ("--resume",)),
     "evaluate": Subcommand("train", "metrics of a checkpoint", ("--evaluate",), "CHECKPOINT"),
     "recommend": Subcommand("train", "best items of every user", ("--topk",), "CHECKPOINT"),
+    "export": Subcommand("train", "a bundle that recommends alone", ("--export",), "CHECKPOINT"),
+    "show": Subcommand("train", "a checkpoint's page, in the browser", ("--show",), "CHECKPOINT"),
     "compare": Subcommand("compare", "many models, datasets and seeds, one report"),
     "ablate": Subcommand("ablate", "M3Rec without each of its parts"),
     "prepare amazon": Subcommand("amazon", "a dataset from Amazon's review data"),

@@ -51,6 +51,10 @@ def dispatch(options: argparse.Namespace) -> None:
         evaluate(options)
     elif options.topk is not None:
         recommend(options)
+    elif options.export is not None:
+        export(options)
+    elif options.show is not None:
+        show(options)
     else:
         train(options)
 
@@ -175,6 +179,36 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
     named = read_names(options)
     files = options.config_files or None
     return saved_runs.newest_run(Config(named["model"], named["dataset"], config_file_list=files))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the bundle of a checkpoint."""
+    from recbole_m3rec.quick_start.export import export_checkpoint
+
+    run = open_checkpoint(options.export, options)
+    digest = export_checkpoint(
+        run, options.output, precision=options.precision, with_histories=options.with_histories
+    )
+    print(f"bundle: {options.output} ({digest[:12]})")
+    print(f"serve it: python -m recbole_m3rec.serving --bundle {options.output}")
+    print_places(run.path)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Export a checkpoint into a temporary folder, and serve its page until interrupted."""
+    import tempfile
+
+    from recbole_m3rec.quick_start.export import export_checkpoint
+    from recbole_m3rec.serving.__main__ import main as serve
+
+    run = open_checkpoint(options.show, options)
+    with tempfile.TemporaryDirectory(prefix="m3rec-") as folder:
+        bundle = Path(folder) / "bundle"
+        export_checkpoint(run, bundle, with_histories=True)
+        images = ["--images", str(options.images)] if options.images else []
+        store = str(Path(folder) / "events.sqlite")
+        given = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
+        serve([*given, *images])
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:

@@ -31,8 +31,8 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.cache import feature_digests
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.feature_table import FeatureTable
-from recbole_m3rec.features.from_text import sha256_of
 from recbole_m3rec.features.recipes import ModalitySource, load_or_build
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 # Where things lie, on what device and in how many processes they run, what is shown and logged:

@@ -7,7 +7,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.support.written_here import sha256_of
+from recbole_m3rec.support.hashing import sha256_of
 
 # Endings of RecBole's atomic files, parts of ready-made splits (x.train.inter) included.
 SUFFIXES = ("inter", "item", "user", "kg", "link", "net", "ent")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recbole_m3rec.ops.matmul import matmul
 from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.top_items import best
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
 # catalogue is large: with fewer users to a block, reading the item table would take the time.
@@ -220,18 +221,3 @@ def _equal_of_lower_id(scores: Tensor, own: Tensor, column: Tensor, equal: Tenso
         is_before = torch.arange(scores.shape[1], device=scores.device) < column[tied, None]
         count[tied] = ((scores[tied] == own[tied, None]) & is_before).sum(1)
     return count
-
-
-def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return each row's ``k`` highest scores and their columns, of equal ones the lower column.
-
-    Where the row is shorter, it is returned whole, in order.
-    """
-    # One more than wanted, to see whether a tie was cut.
-    values, columns = torch.topk(scores, min(k + 1, scores.shape[1]))
-    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
-    if len(tied):
-        by_rank = scores[tied].sort(dim=1, descending=True, stable=True)
-        values[tied] = by_rank.values[:, : values.shape[1]]
-        columns[tied] = by_rank.indices[:, : values.shape[1]]
-    return values[:, :k], columns[:, :k]

@@ -12,7 +12,7 @@ from recbole_m3rec.features.encoders import encode_texts
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError
-from recbole_m3rec.support.written_here import sha256_of
+from recbole_m3rec.support.hashing import sha256_of
 
 
 def make_text_features(

@@ -23,8 +23,9 @@ from recbole_m3rec.features.feature_file import (
     read_metadata,
     write_features,
 )
-from recbole_m3rec.features.from_text import make_text_features, sha256_of, work_folder
+from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipes
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import did_you_mean
 
 _MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")

@@ -80,7 +80,7 @@ def _fits(x: Tensor, weight: Tensor, rows: int) -> bool:
         x.dim() == 2
         and x.is_cpu
         and x.dtype == weight.dtype == torch.float32
-        and len(x) >= rows
+        and x.shape[0] >= rows  # not len, which torch.export takes for a constant
         and weight.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
 
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import new_files
 
 
@@ -19,15 +20,6 @@ def state_folder() -> Path:
     """Return the folder with one small file per path written, named by the path's hash."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "recbole_m3rec" / "written"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def expect(path: Path, digest: str) -> None:

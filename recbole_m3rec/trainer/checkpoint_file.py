@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from recbole_m3rec.support import written_here
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import Sink, new_files
 from recbole_m3rec.trainer import safe_format
 
@@ -81,7 +82,7 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
     with new_files(path) as [new], new.writing():
         if config is not None and config["checkpoint_format"] == "safe":
             safe_format.write({**content, "config": plain_config(config)}, new.temporary)
-            digest = written_here.sha256_of(new.temporary)
+            digest = sha256_of(new.temporary)
         else:
             sink = Sink(new.file)
             try:

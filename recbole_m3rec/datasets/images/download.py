@@ -28,8 +28,8 @@ from recbole_m3rec.datasets.images.report import (
 from recbole_m3rec.datasets.io.download import DownloadError, Limits, download
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
 from recbole_m3rec.features.encoders.image_files import ImageFileError, decode_image
-from recbole_m3rec.features.from_text import sha256_of
 from recbole_m3rec.features.image_sources import ImageSourceError, file_stem
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 
 IMAGE_LIMITS = Limits(max_bytes=20_000_000, stall=30.0, try_time=300.0, tries=4)

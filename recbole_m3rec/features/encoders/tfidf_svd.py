@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _WORD = re.compile(r"\w+")
 
@@ -50,13 +51,68 @@ def encode_tfidf_svd(
     Raises:
         ValueError: an option out of range, or no text has any word.
     """
+    _, rows = fit_tfidf_svd(
+        texts,
+        dim=dim,
+        min_df=min_df,
+        max_ngram=max_ngram,
+        unit_rows=unit_rows,
+        progress=progress,
+    )
+    return rows
+
+
+@dataclass(frozen=True)
+class FittedTfidfSvd:
+    """What a corpus taught: with it, texts outside the corpus are encoded alike.
+
+    Attributes:
+        terms: the corpus's terms, ``T`` of them.
+        idf: weight of each, ``[T]`` float32.
+        directions: right singular vectors, ``[T, d]`` float32.
+        max_ngram: longest term in words.
+        unit_rows: whether rows are scaled to length 1.
+    """
+
+    terms: tuple[str, ...]
+    idf: np.ndarray
+    directions: np.ndarray
+    max_ngram: int
+    unit_rows: bool
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts, ``[len(texts), d]`` float32; zeros for one without any known term."""
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+        analyzer = partial(_terms, max_ngram=self.max_ngram)
+        counter = CountVectorizer(analyzer=analyzer, vocabulary=self.terms, dtype=np.float32)
+        weigher = TfidfTransformer(sublinear_tf=True)
+        weigher.idf_ = self.idf
+        return _finished(weigher.transform(counter.transform(texts)) @ self.directions, self)
+
+
+def fit_tfidf_svd(
+    texts: Sequence[str],
+    *,
+    dim: int = 512,
+    min_df: int = 2,
+    max_ngram: int = 1,
+    unit_rows: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[FittedTfidfSvd, np.ndarray]:
+    """Encode texts as :func:`encode_tfidf_svd` does; also return what encodes further texts."""
     _check_options(dim, min_df, max_ngram, unit_rows)
-    weights = _tfidf(texts, min_df, max_ngram, progress)
-    rows = _leading_directions(weights, min(dim, *weights.shape))
+    weights, terms, idf = _tfidf(texts, min_df, max_ngram, progress)
+    rows, directions = _leading_directions(weights, min(dim, *weights.shape))
+    fitted = FittedTfidfSvd(terms, idf.astype(np.float32), directions, max_ngram, unit_rows)
+    return fitted, _finished(rows, fitted)
+
+
+def _finished(rows: np.ndarray, fitted: FittedTfidfSvd) -> np.ndarray:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     known = lengths > _ROUNDING
     rows = np.where(known, rows, np.float32(0))
-    if unit_rows:
+    if fitted.unit_rows:
         rows /= np.where(known, lengths, np.float32(1))
     return np.ascontiguousarray(rows, dtype=np.float32)
 
@@ -75,8 +131,10 @@ def _check_options(dim: int, min_df: int, max_ngram: int, unit_rows: bool) -> No
 
 def _tfidf(
     texts: Sequence[str], min_df: int, max_ngram: int, progress: Callable[[int], object] | None
-) -> sparse.csr_matrix:
-    """Return the TF-IDF weights, ``[len(texts), n_terms]`` float32, rows of length 1 or 0."""
+) -> tuple[sparse.csr_matrix, tuple[str, ...], np.ndarray]:
+    """Return TF-IDF weights, ``[len(texts), n_terms]``, rows of length 1 or 0; terms and idf."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
     if not any(map(_WORD.search, texts)):
         raise ValueError("tfidf-svd: none of the texts has a word, so there is nothing to encode")
     analyzer = partial(_terms, max_ngram=max_ngram)
@@ -85,13 +143,19 @@ def _tfidf(
     in_texts = np.bincount(counts.indices, minlength=counts.shape[1])
     by_frequency = np.argsort(-in_texts, kind="stable")[:_MAX_TERMS]
     frequent = by_frequency[in_texts[by_frequency] >= min(min_df, in_texts.max())]
-    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, np.sort(frequent)])
+    kept = np.sort(frequent)
+    weigher = TfidfTransformer(sublinear_tf=True)
+    weights = weigher.fit_transform(counts[:, kept])
+    return weights, tuple(counter.get_feature_names_out()[kept]), weigher.idf_
 
 
-def _leading_directions(weights: sparse.csr_matrix, rank: int) -> np.ndarray:
-    """Project rows on their ``rank`` leading right singular vectors, signs fixed."""
+def _leading_directions(weights: sparse.csr_matrix, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Project rows on their ``rank`` leading right singular vectors, signs fixed; return both."""
+    from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     with threadpool_limits(limits=1):  # BLAS adds up in another order on another number of threads
-        directions, lengths, _ = randomized_svd(
+        left, lengths, right = randomized_svd(
             weights,
             rank,
             n_oversamples=10,
@@ -99,7 +163,8 @@ def _leading_directions(weights: sparse.csr_matrix, rank: int) -> np.ndarray:
             flip_sign=True,  # the largest entry of each left vector is positive
             random_state=0,
         )
-    return (directions * lengths)[:, lengths > _ROUNDING * lengths.max()]
+    kept = lengths > _ROUNDING * lengths.max()
+    return (left * lengths)[:, kept], right[kept].T.astype(np.float32)
 
 
 def _terms(text: str, max_ngram: int) -> Iterator[str]:

@@ -11,6 +11,8 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,16 @@ def openmp_of_torch() -> int | None:
         return None
 
 
-@torch.compiler.assume_constant_result  # torch.compile need not look into it
+def assume_constant_result(function: Any) -> Any:
+    """Mark a function that torch.compile need not look into.
+
+    As ``torch.compiler.assume_constant_result``, which first imports torch's compiler for a second.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@assume_constant_result
 def available() -> tuple[bool, str]:
     """Tell whether the compiled kernels can be used here.
 
@@ -162,6 +173,18 @@ def available() -> tuple[bool, str]:
     """
     library, description = load()
     return library is not None, description
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run in plain PyTorch inside, so that what runs can be traced; not for several threads."""
+    global available
+    kept = available
+    available = assume_constant_result(lambda: (False, "switched off"))
+    try:
+        yield
+    finally:
+        available = kept
 
 
 def call(function: str, *arguments: Any) -> None:

@@ -107,7 +107,7 @@ def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 _linear.register_autograd(_gradients, setup_context=_save_inputs)
 
 
-@torch.compiler.assume_constant_result
+@cpu_library.assume_constant_result
 @functools.cache
 def is_faster() -> bool:
     """Whether the kernel is here and faster than torch's product, as with AVX-512 on AMD's."""

@@ -1,0 +1,240 @@
+"""From a checkpoint of RecBole to a bundle that needs neither RecBole nor the data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from recbole_m3rec.atomic.item_file import field_names, read_item_fields
+from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
+from recbole_m3rec.features.feature_file import read_features, read_metadata
+from recbole_m3rec.features.from_text import read_item_texts
+from recbole_m3rec.features.recipes import ModalitySource
+from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
+from recbole_m3rec.quick_start.checkpoints import SavedRun, load_saved_run
+from recbole_m3rec.quick_start.recommend import Histories
+from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
+from recbole_m3rec.serving.bundle.write import check_target, write_bundle
+from recbole_m3rec.serving.catalogue import SHOWN
+from recbole_m3rec.serving.scoring.index import LARGE, build_index
+
+# Columns of .item files, the likeliest first, that hold what people are shown.
+COLUMNS = {
+    "title": ("title", "movie_title", "name", "product_name", "item_name"),
+    "brand": ("brand", "store", "artist", "author", "manufacturer"),
+    "categories": ("categories", "category", "genres", "genre", "class", "main_category"),
+    "price": ("price",),
+    "year": ("release_year", "year"),
+    "image": ("image", "image_url", "image_path", "imUrl", "img"),
+}
+PROTOCOL = (
+    *("eval_args", "mask_seen", "loss_type", "train_positions", "metrics", "topk", "seed"),
+    *("user_inter_num_interval", "item_inter_num_interval", "feature_norm"),
+)
+_logger = logging.getLogger(__name__)
+
+
+class ExportError(ValueError):
+    """A checkpoint that no bundle can be made of."""
+
+
+def export_checkpoint(
+    run: SavedRun, folder: Path, *, precision: str = "float32", with_histories: bool = False
+) -> str:
+    """Write the bundle of a checkpoint, with its metrics computed anew.
+
+    Args:
+        run: of M3Rec or Mamba4Rec.
+        folder: where; a bundle that is there is replaced.
+        precision: of the item vectors, ``float32`` or ``float16``.
+        with_histories: whether users' histories go along.
+
+    Returns:
+        The bundle's digest.
+
+    Raises:
+        ExportError: a checkpoint of another model, or of ready-made splits.
+        BundleError: something else than a bundle is at ``folder``.
+        CannotWriteError: it cannot be written; nothing is left there.
+    """
+    from recbole.utils import get_trainer
+
+    check_target(folder)
+    config, model, dataset, loaders, interactions = load_saved_run(run)
+    if not isinstance(model, M3Rec):
+        raise ExportError(
+            f"{run.path} is of {run.model}; bundles are made of M3Rec and Mamba4Rec. --topk writes "
+            "recommendations of any model"
+        )
+    if config["benchmark_filename"]:
+        raise ExportError(
+            "the dataset is given as ready-made splits (benchmark_filename), from which no "
+            "histories can be read"
+        )
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer.eval_collector.data_collect(loaders[0])
+    metrics = {
+        name: {key: float(value) for key, value in result.items()}
+        for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
+        for result in [trainer.evaluate(loader, load_best_model=False, show_progress=False)]
+    }
+    network = model.network.cpu().eval()
+    histories = Histories(interactions, dataset)
+    features, encoders = _features(config, dataset)
+    settings = {name: config[name] for name in SETTINGS if config[name] is not None}
+    about: dict[str, Any] = {
+        "model": run.model,
+        "dataset": run.dataset,
+        "epoch": run.epoch,
+        "max_history": int(config["MAX_ITEM_LIST_LENGTH"]),
+        "protocol": {key: config[key] for key in PROTOCOL if config[key] is not None},
+        "metrics": metrics,
+        "features": features,
+    }
+    index: Mapping[str, Tensor] = {}
+    if dataset.item_num > LARGE:
+        index, about["index"] = _index(model, histories, config)
+    return write_bundle(
+        folder,
+        network,
+        {**settings, "scan_backend": "auto"},
+        _items(config, dataset, histories, network),
+        about=about,
+        precision=precision,
+        histories=_history_table(dataset, histories) if with_histories else None,
+        index=index,
+        encoders=encoders,
+    )
+
+
+def _items(config: Any, dataset: Any, histories: Histories, network: Any) -> pa.Table:
+    """Return a row per item in the order of internal ids, padding left out."""
+    tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
+    used = histories.rows[dataset.iid_field].to_numpy()
+    columns: dict[str, Any] = {
+        "item_id": pa.array(tokens, pa.string()),
+        "count": np.bincount(used, minlength=len(tokens) + 1)[1:].astype(np.int64),
+        **_shown(config, dataset, tokens),
+    }
+    for name, content in network.content.items():
+        columns[f"has_{name}"] = ~content.is_missing[1:].cpu().numpy()
+    return pa.table(columns)
+
+
+def _shown(config: Any, dataset: Any, tokens: list[str]) -> dict[str, pa.Array]:
+    """Return the columns of the ``.item`` file that people are shown."""
+    path = _item_file(dataset)
+    if not path.is_file():
+        return {}
+    format_ = {"field_separator": config["field_separator"], "encoding": config["encoding"]}
+    names = field_names(path, **format_)
+    chosen = {
+        shown: next(name for name in candidates if name in names)
+        for shown, candidates in COLUMNS.items()
+        if set(candidates) & set(names)
+    }
+    if not chosen:
+        return {}
+    ids, columns = read_item_fields(
+        path, list(chosen.values()), item_id_field=dataset.iid_field, **format_
+    )
+    row_of = {item: row for row, item in enumerate(ids)}
+    rows = [row_of.get(token) for token in tokens]
+    return {
+        shown: pa.array([None if row is None else column[row] for row in rows], pa.string())
+        for shown, column in zip(chosen, columns, strict=True)
+        if shown in SHOWN
+    }
+
+
+def _history_table(dataset: Any, histories: Histories) -> pa.Table:
+    users = dataset.id2token(dataset.uid_field, histories.users)
+    items = dataset.id2token(dataset.iid_field, histories.rows[dataset.iid_field].to_numpy())
+    offsets = np.concatenate([[0], np.cumsum(histories.counts)])
+    lists = pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array([str(item) for item in items], pa.string())
+    )
+    return pa.table({"user_id": pa.array([str(u) for u in users], pa.string()), "item_ids": lists})
+
+
+def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return how features are made, by modality, and what text encoders learned."""
+    about: dict[str, Any] = {}
+    encoders: dict[str, Tensor] = {}
+    norm = config["feature_norm"] or "none"
+    for source in modality_sources(config):
+        name = source.modality
+        about[name] = {"norm": norm}
+        if source.path is None or config["feature_rows"] not in (None, "own"):
+            continue  # random or shuffled features say nothing about further items
+        recipe = read_metadata(source.path).get("recipe") if source.recipe is None else None
+        if source.recipe is not None:
+            recipe = source.recipe.as_metadata()
+        if norm == "standardize":
+            about[name] |= _standard(dataset, source)
+        if recipe and recipe["encoder"] == TFIDF:
+            encoders |= _fitted(config, dataset, source)
+        if recipe:
+            about[name]["recipe"] = recipe
+    return about, encoders
+
+
+def _standard(dataset: Any, source: ModalitySource) -> dict[str, list[float]]:
+    table = read_features(Path(str(source.path)))
+    known = set(dataset.field2id_token[dataset.iid_field][1:])
+    rows = table.values[[item in known for item in table.item_ids]].astype(np.float64)
+    deviation = rows.std(axis=0)
+    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return {"mean": rows.mean(axis=0).tolist(), "scale": scale.tolist()}
+
+
+def _fitted(config: Any, dataset: Any, source: ModalitySource) -> dict[str, Tensor]:
+    """Fit the text encoder again, and keep it if it makes the features that the model knows."""
+    if source.recipe is None or source.path is None or not _item_file(dataset).is_file():
+        return {}
+    tokens, texts = read_item_texts(
+        _item_file(dataset),
+        source.recipe.fields,
+        item_id_field=dataset.iid_field,
+        field_separator=config["field_separator"],
+        encoding=config["encoding"],
+        keep_html=source.recipe.keep_html,
+    )
+    filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
+    fitted, values = fit_tfidf_svd([text for _, text in filled], **source.recipe.options)
+    there = values.any(axis=1)
+    table = read_features(source.path)
+    ids = np.array([token for token, _ in filled], dtype=object)[there]
+    if not np.array_equal(ids, table.item_ids) or not np.allclose(values[there], table.values):
+        _logger.warning(
+            "%s: the .item file has changed since %s was made, so items cannot be added from text",
+            source.modality,
+            source.path,
+        )
+        return {}
+    return as_tensors(source.modality, fitted)
+
+
+def _item_file(dataset: Any) -> Path:
+    return Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
+
+
+@torch.no_grad()
+def _index(model: M3Rec, histories: Histories, config: Any) -> tuple[Any, dict[str, Any]]:
+    from recbole_m3rec.network.packed import pack
+
+    some = slice(0, 256)
+    rows, lengths = histories.latest(some, config["MAX_ITEM_LIST_LENGTH"])
+    items = histories.rows[histories.item_field].to_numpy()
+    padded = torch.from_numpy(np.where(rows >= 0, items[rows], 0)).long()
+    vectors = model.network.item_vectors()
+    packed = pack(padded, torch.from_numpy(lengths).long())
+    return build_index(vectors.table, model.network.encode(packed, vectors))

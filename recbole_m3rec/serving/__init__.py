@@ -1,0 +1,1 @@
+"""A trained model in use, without RecBole: bundle, Recommender, service, page."""

@@ -1,0 +1,84 @@
+"""``python -m recbole_m3rec.serving --bundle shop-bundle``: the service, until interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+USER_ERROR = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the service's options."""
+    made = argparse.ArgumentParser(
+        prog="python -m recbole_m3rec.serving",
+        description="Serve a bundle: a page for people, JSON for programs.",
+        epilog="Environment: M3REC_API_KEY (that requests then bring in X-API-Key), "
+        "M3REC_ADMIN_TOKEN (for POST /admin/reload). SIGHUP reloads the bundle, too.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.add_argument("--bundle", type=Path, required=True, help="folder that --export wrote")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    made.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    made.add_argument(
+        "--store", help="SQLite file of events, or redis://…; by default BUNDLE.events.sqlite"
+    )
+    made.add_argument("--images", type=Path, help="folder of pictures <item id>.jpg")
+    made.add_argument("--exact", action="store_true", help="do without the bundle's index")
+    made.add_argument("--threads", type=int, help="of the model; by default one less than cores")
+    made.add_argument("--max-batch", type=int, default=64, help="requests scored together")
+    made.add_argument(
+        "--max-wait-ms", type=float, default=2.0, help="that a request waits for others"
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service and return its exit code: 0, or 2 for a user's error."""
+    options = parser().parse_args(arguments)
+    try:
+        import torch
+        import uvicorn
+
+        from recbole_m3rec.serving.service.app import create_app
+        from recbole_m3rec.serving.service.limits import Limits
+        from recbole_m3rec.serving.service.state import Settings
+        from recbole_m3rec.serving.service.store import open_store
+    except ImportError as error:
+        print(f"error: {error}: pip install 'recbole_m3rec[serving]'", file=sys.stderr)
+        return USER_ERROR
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
+    bundle = Path(os.path.abspath(options.bundle))
+    try:
+        store = open_store(options.store or str(bundle.with_name(f"{bundle.name}.events.sqlite")))
+        app = create_app(
+            Settings(
+                bundle=bundle,
+                store=store,
+                images=options.images,
+                admin_token=os.environ.get("M3REC_ADMIN_TOKEN") or None,
+                limits=Limits(api_key=os.environ.get("M3REC_API_KEY") or None),
+                most=max(1, options.max_batch),
+                wait=max(0.0, options.max_wait_ms / 1000),
+                index=not options.exact,
+            )
+        )
+        listening = socket.create_server((options.host, options.port), backlog=2048)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    port = listening.getsockname()[1]
+    print(f"Recommendations at http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

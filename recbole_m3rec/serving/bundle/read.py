@@ -1,0 +1,246 @@
+"""The bundle: a folder that holds a trained model and its items, and is safe to read.
+
+It is made of safetensors, JSON and Parquet, so reading it runs no code, and needs no dataset:
+
+- ``model.json``: settings, protocol, metrics, versions, and the digest of every other file;
+- ``model.safetensors``: the network's weights, but those of single items;
+- ``vectors.safetensors``: what histories read and what scores use of each item, row 0 padding;
+- ``items.parquet``: the items' ids, what to show of them, how often each was used;
+- ``histories.parquet`` (optional): the items of every user, oldest first;
+- ``index.safetensors`` (optional): cells of a large catalogue, for approximate search;
+- ``encoders.safetensors`` (optional): what text encoders learned, for items added later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
+from recbole_m3rec.support.hashing import sha256_of
+
+FORMAT_NUMBER = 1
+ABOUT, WEIGHTS, VECTORS, ITEMS = (
+    *("model.json", "model.safetensors"),
+    *("vectors.safetensors", "items.parquet"),
+)
+HISTORIES, INDEX, ENCODERS = "histories.parquet", "index.safetensors", "encoders.safetensors"
+NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS)
+
+# Weights that hold a row per item, or no tensor; vectors.safetensors stands for them.
+PER_ITEM = ("item_embedding.weight", "content._extra_state")
+
+LARGEST_ABOUT = 16 * 2**20  # bytes of model.json
+LARGEST_WIDTH = 2**20
+
+
+class BundleError(ValueError):
+    """A folder that is no whole bundle of this format."""
+
+
+@dataclass
+class Bundle:
+    """What a bundle holds.
+
+    Attributes:
+        about: the content of ``model.json``.
+        network: with the weights, in evaluation mode; its own item table has one row.
+        vectors: of all items, row 0 padding; float32 or float16.
+        items: a row per item but padding: ``item_id``, ``count``, ``title``, ``has_<modality>``, …
+        histories: ``user_id``, ``item_ids``; None where there are none.
+        index: tensors of the index by name, empty where there is none.
+        encoders: tensors of the encoders by name, empty where there are none.
+        digest: identifies the bundle.
+    """
+
+    about: dict[str, Any]
+    network: M3RecNetwork
+    vectors: ItemVectors
+    items: pa.Table
+    histories: pa.Table | None = None
+    index: dict[str, Tensor] = field(default_factory=dict)
+    encoders: dict[str, Tensor] = field(default_factory=dict)
+    digest: str = ""
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle; a changed byte in any file is an error, and nothing read is executed.
+
+    Vectors are memory-mapped: what is not used takes no memory.
+
+    Raises:
+        BundleError: not a bundle, damaged, or of another format; names the file and what to do.
+    """
+    folder = Path(folder)
+    about, digest = _read_about(folder)
+    _check_files(folder, about["files"])
+    network = build_network(about["network"])
+    _load_weights(folder / WEIGHTS, network)
+    items = _read_table(folder / ITEMS)
+    vectors = _read_vectors(folder / VECTORS, network, items.num_rows + 1)
+    histories = _read_table(folder / HISTORIES) if HISTORIES in about["files"] else None
+    more = {
+        name: _read_tensors(folder / name) if name in about["files"] else {}
+        for name in (INDEX, ENCODERS)
+    }
+    _check_columns(items, folder / ITEMS, {"item_id": pa.string(), "count": pa.int64()})
+    if histories is not None:
+        columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
+        _check_columns(histories, folder / HISTORIES, columns)
+    return Bundle(about, network, vectors, items, histories, more[INDEX], more[ENCODERS], digest)
+
+
+AGAIN = "Export the bundle again, or copy it again from where it is whole"
+
+
+def seal(content: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Return the bytes of ``model.json``, its own digest among them, and that digest."""
+    digest = hashlib.sha256(_as_json(content)).hexdigest()
+    return _as_json({**content, "digest": digest}), digest
+
+
+def _as_json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _read_about(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / ABOUT
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: there is no such folder. Bundles are written by --export")
+    if not path.is_file() or path.is_symlink():
+        raise BundleError(
+            f"{folder}: no {ABOUT} in it, so it is no bundle. Name one that --export wrote"
+        )
+    if path.stat().st_size > LARGEST_ABOUT:
+        raise BundleError(f"{path}: larger than {LARGEST_ABOUT:,} bytes, so not of this format")
+    raw = path.read_bytes()
+    try:
+        about = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not JSON ({error}). {AGAIN}") from error
+    number = about.get("format_number") if isinstance(about, dict) else None
+    if isinstance(number, int) and number != FORMAT_NUMBER:
+        raise BundleError(
+            f"{path}: format {number}, this version of recbole_m3rec reads {FORMAT_NUMBER}. Export "
+            f"the bundle with this version, or install that of {about.get('versions')}"
+        )
+    content = {key: value for key, value in about.items() if key != "digest"} if number else {}
+    if not number or seal(content)[0] != raw:
+        raise BundleError(
+            f"{path}: its content does not fit its digest, so it was changed. {AGAIN}"
+        )
+    return about, str(about["digest"])
+
+
+def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
+    """Compare the folder with the list of files, byte by byte."""
+    for name in (*NEEDED, *files):
+        if name not in files or name not in (*NEEDED, *OPTIONAL):
+            raise BundleError(
+                f"{folder / ABOUT}: lists {sorted(files)}, expected {NEEDED}. {AGAIN}"
+            )
+    for path in sorted(folder.iterdir()):
+        if path.name not in files and path.name != ABOUT:
+            raise BundleError(f"{path}: no file of the bundle. Remove it, or export again")
+    for name, known in files.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise BundleError(f"{path}: missing, or no plain file. {AGAIN}")
+        size = path.stat().st_size
+        if size != known["bytes"]:
+            raise BundleError(f"{path}: {size:,} bytes, expected {known['bytes']:,}. {AGAIN}")
+        if sha256_of(path) != known["sha256"]:
+            raise BundleError(f"{path}: its bytes do not fit their digest. {AGAIN}")
+
+
+def build_network(known: Mapping[str, Any]) -> M3RecNetwork:
+    """Build the network that ``model.json`` describes, with one item in its table.
+
+    Args:
+        known: ``settings``, and for each of ``modalities`` its ``name``, ``width`` and whether
+            items miss it, ``any_missing``.
+
+    Raises:
+        BundleError: it cannot be built of these settings.
+    """
+    try:
+        features = {
+            modality["name"]: ItemFeatures(
+                modality["name"],
+                torch.zeros(1, min(int(modality["width"]), LARGEST_WIDTH)),
+                torch.tensor([not modality["any_missing"]]),
+                *(modality["fingerprint"], ""),
+            )
+            for modality in known["modalities"]
+        }
+        network = M3RecNetwork(1, features, **known["settings"])
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise BundleError(
+            f"{ABOUT}: no network can be built of its settings ({error}). Use the version of "
+            "recbole_m3rec that wrote the bundle"
+        ) from error
+    network.modality_gradient = "shared"  # nothing learns here, so no weight need be detached
+    return network.eval().requires_grad_(False)
+
+
+def _load_weights(path: Path, network: M3RecNetwork) -> None:
+    tensors = _read_tensors(path)
+    try:
+        result = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise BundleError(f"{path}: {error}. {AGAIN}") from error
+    missing = [key for key in result.missing_keys if key not in PER_ITEM]
+    if missing or result.unexpected_keys:
+        raise BundleError(
+            f"{path}: missing {missing}, not expected {result.unexpected_keys}. Use the version of"
+            " recbole_m3rec that wrote the bundle"
+        )
+
+
+def _read_vectors(path: Path, network: M3RecNetwork, n_items: int) -> ItemVectors:
+    tensors = _read_tensors(path)
+    width = network.item_embedding.embedding_dim
+    shapes = {f"sequence.{name}": [n_items, width] for name in network.modalities}
+    shapes["table"] = [n_items, len(network.modalities) * width]
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes or not all(
+        t.dtype in (torch.float32, torch.float16) for t in tensors.values()
+    ):
+        raise BundleError(
+            f"{path}: holds {found}, expected {shapes} in float32 or float16. {AGAIN}"
+        )
+    sequence = {name: tensors[f"sequence.{name}"] for name in network.modalities}
+    return ItemVectors(sequence, tensors["table"])
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path}: not safetensors ({error}). {AGAIN}") from error
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BundleError(f"{path}: not Parquet ({error}). {AGAIN}") from error
+
+
+def _check_columns(table: pa.Table, path: Path, columns: Mapping[str, pa.DataType]) -> None:
+    for column, kind in columns.items():
+        found = table.schema.field(column).type if column in table.column_names else None
+        if found != kind:
+            raise BundleError(f"{path}: column {column} is {found}, expected {kind}. {AGAIN}")

@@ -1,0 +1,195 @@
+"""Write a bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recbole_m3rec import __version__
+from recbole_m3rec.network.item_encoder import ContentModality
+from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
+from recbole_m3rec.serving.bundle.read import (
+    ABOUT,
+    ENCODERS,
+    FORMAT_NUMBER,
+    HISTORIES,
+    INDEX,
+    ITEMS,
+    PER_ITEM,
+    VECTORS,
+    WEIGHTS,
+    BundleError,
+    seal,
+)
+from recbole_m3rec.support.hashing import sha256_of
+from recbole_m3rec.support.safe_write import CannotWriteError
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
+LIBRARIES = ("torch", "safetensors", "pyarrow", "numpy")
+
+
+def write_bundle(
+    folder: Path,
+    network: M3RecNetwork,
+    settings: Mapping[str, Any],
+    items: pa.Table,
+    *,
+    about: Mapping[str, Any],
+    precision: str = "float32",
+    vectors: ItemVectors | None = None,
+    histories: pa.Table | None = None,
+    index: Mapping[str, Tensor] | None = None,
+    encoders: Mapping[str, Tensor] | None = None,
+) -> str:
+    """Write a bundle under a temporary name, then let it take its place.
+
+    Args:
+        folder: where; a bundle that is there is replaced, anything else is not.
+        network: trained, with its features.
+        settings: what the network was built with, as JSON can hold it.
+        items: a row per item but padding, in the order of the network's item numbers: ``item_id``
+            (string), ``count`` (int64) and what is to be shown.
+        about: more for ``model.json``: ``max_history``, protocol, metrics, recipes.
+        precision: of the item vectors, ``float32`` or ``float16``.
+        vectors: the items' vectors; None computes them.
+        histories: ``user_id`` (string), ``item_ids`` (list of string), oldest first.
+        index: tensors of the approximate index.
+        encoders: tensors of the text encoders.
+
+    Returns:
+        The bundle's digest.
+
+    Raises:
+        BundleError: something else is at ``folder``, or two items have one id.
+        CannotWriteError: it cannot be written, e.g. for a full disk; nothing is left.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_target(folder)
+    if len(set(items["item_id"].to_pylist())) != items.num_rows:
+        raise BundleError(f"{folder}: items must have ids of their own, found some twice")
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        network = network.eval()
+        save_file(_weights(network), temporary / WEIGHTS)
+        save_file(_vectors(network, vectors, PRECISIONS[precision]), temporary / VECTORS)
+        pq.write_table(items, temporary / ITEMS)
+        if histories is not None:
+            pq.write_table(histories, temporary / HISTORIES)
+        for name, tensors in ((INDEX, index), (ENCODERS, encoders)):
+            if tensors:
+                save_file(dict(tensors), temporary / name)
+        content = {
+            **about,
+            "format": "recbole_m3rec bundle",
+            "format_number": FORMAT_NUMBER,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "precision": precision,
+            "network": describe_network(network, settings),
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                for path in sorted(temporary.iterdir())
+            },
+        }
+        sealed, digest = seal(content)
+        (temporary / ABOUT).write_bytes(sealed)
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors writes for its user alone
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        _put_in_place(temporary, folder)
+    except OSError as error:
+        raise CannotWriteError(
+            f"cannot write {folder}: {error.strerror or error}; nothing was left there that was "
+            "not there before. Make room, or name a folder that can be written"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return digest
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to replace anything but a bundle or an empty folder.
+
+    Raises:
+        BundleError: something else is there.
+    """
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleError(f"{folder}: there is a file or a link of this name. Name another folder")
+    if any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise BundleError(
+            f"{folder}: there is a folder with other things in it. Name another, or empty it"
+        )
+
+
+def describe_network(network: M3RecNetwork, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`recbole_m3rec.serving.bundle.read.build_network` needs."""
+    return {
+        "settings": dict(settings),
+        "modalities": [
+            {
+                "name": name,
+                "width": int(content.features.shape[1]),
+                "any_missing": content.any_missing,
+                "fingerprint": content.fingerprint,
+            }
+            for name, content in cast(
+                "dict[str, ContentModality]", dict(network.content.items())
+            ).items()
+        ],
+    }
+
+
+def _weights(network: M3RecNetwork) -> dict[str, Tensor]:
+    """Return all weights but those of single items; shared ones are written once each."""
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+        if name not in PER_ITEM
+    }
+
+
+@torch.no_grad()
+def _vectors(
+    network: M3RecNetwork, vectors: ItemVectors | None, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    vectors = vectors or network.item_vectors()
+    named = {f"sequence.{name}": vectors.sequence[name] for name in network.modalities}
+    named["table"] = vectors.table
+    return {
+        name: tensor.detach().cpu().to(dtype).contiguous().clone() for name, tensor in named.items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"recbole_m3rec": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(temporary, folder)
+        return
+    old = temporary.with_suffix(".old")
+    os.rename(folder, old)
+    try:
+        os.rename(temporary, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

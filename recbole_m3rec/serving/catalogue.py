@@ -1,0 +1,136 @@
+"""The items of a bundle: ids to numbers and back, and what to show of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recbole_m3rec.support.suggestions import did_you_mean
+
+SHOWN = ("title", "brand", "categories", "price", "year", "image")
+PADDING = "[PAD]"
+NEAR_OF_AT_MOST = 50_000  # ids that are compared for a "did you mean"
+
+
+class UnknownItemError(ValueError):
+    """An item that the catalogue does not have."""
+
+
+class Catalogue:
+    """Items by number, from 1 on; 0 is padding.
+
+    Args:
+        table: ``item_id``, ``count``, any of :data:`SHOWN`, ``has_<modality>``.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        ids = table["item_id"].to_pylist()
+        self.ids = np.array([PADDING, *ids], dtype=object)
+        self._numbers = {item: number for number, item in enumerate(ids, start=1)}
+        self._numbers_of_cold: set[int] = set()
+        self._shown = {
+            name: [None, *table[name].to_pylist()] for name in SHOWN if name in table.column_names
+        }
+        self.counts = np.concatenate([[0], table["count"].to_numpy()])
+        self.has = {
+            name.removeprefix("has_"): np.concatenate([[False], table[name].to_numpy()])
+            for name in table.column_names
+            if name.startswith("has_")
+        }
+        self._search_text: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids) - 1
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._numbers
+
+    def number(self, item: str) -> int:
+        """Return an item's number.
+
+        Raises:
+            UnknownItemError: there is no such item.
+        """
+        found = self._numbers.get(item)
+        if found is None:
+            near = did_you_mean(str(item), self._numbers) if len(self) <= NEAR_OF_AT_MOST else ""
+            raise UnknownItemError(f"there is no item {str(item)[:80]!r} in the catalogue.{near}")
+        return found
+
+    def numbers(self, items: Iterable[str]) -> tuple[np.ndarray, int]:
+        """Return the numbers of the items that there are, in order, and how many there are not."""
+        found = [self._numbers.get(item, 0) for item in items]
+        known = [number for number in found if number]
+        return np.array(known, dtype=np.int64), len(found) - len(known)
+
+    def ids_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Return ids of numbers, as objects."""
+        return self.ids[numbers]
+
+    def is_cold(self, number: int) -> bool:
+        """Whether nobody had used the item when the bundle was written."""
+        return bool(self.counts[number] == 0)
+
+    def show(self, number: int) -> dict[str, Any]:
+        """Return an item as people see it: its id, what there is of :data:`SHOWN`, ``cold``."""
+        shown = {name: column[number] for name, column in self._shown.items()}
+        return {
+            "item": self.ids[number],
+            **{name: value for name, value in shown.items() if value not in (None, "")},
+            "cold": self.is_cold(number),
+        }
+
+    def search(self, words: str, limit: int) -> list[int]:
+        """Return items whose text has all words; those that begin so, then the most used, first.
+
+        No words find what is used most.
+        """
+        if self._search_text is None:
+            self._search_text = [""] + [self._text(n) for n in range(1, len(self.ids))]
+        wanted = _plain(words).split()
+        found = [
+            number
+            for number, text in enumerate(self._search_text)
+            if number and all(word in text for word in wanted)
+        ]
+        first = wanted[0] if wanted else ""
+        exact = self._numbers.get(words.strip(), 0)
+
+        def order(number: int) -> tuple[bool, bool, int, int]:
+            starts = self._search_text is not None and self._search_text[number].startswith(first)
+            return number != exact, not starts, -int(self.counts[number]), number
+
+        return sorted(found, key=order)[:limit]
+
+    def _text(self, number: int) -> str:
+        parts = [self._shown[name][number] for name in SHOWN[:5] if name in self._shown]
+        return _plain(" ".join(str(part) for part in [*parts, self.ids[number]] if part))
+
+    def add(
+        self, ids: Sequence[str], shown: Mapping[str, Sequence[Any]], has: Mapping[str, np.ndarray]
+    ) -> None:
+        """Add items after the last one; nobody has used them yet."""
+        n_before = len(self.ids)
+        self.ids = np.concatenate([self.ids, np.array([*ids, None], dtype=object)[:-1]])
+        self._numbers |= {item: n_before + n for n, item in enumerate(ids)}
+        for name in SHOWN:
+            if name in shown:
+                self._shown.setdefault(name, [None] * n_before)
+        for name, column in self._shown.items():
+            column.extend(shown.get(name, [None] * len(ids)))
+        self.counts = np.concatenate([self.counts, np.zeros(len(ids), self.counts.dtype)])
+        self.has = {
+            name: np.concatenate([column, has.get(name, np.zeros(len(ids), bool))])
+            for name, column in self.has.items()
+        }
+        self._search_text = None
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case and without accents."""
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in parts if not unicodedata.combining(letter))

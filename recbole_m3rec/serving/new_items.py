@@ -1,0 +1,178 @@
+"""Items that were never in training: vectors from their features, or from their text."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_m3rec.network.item_encoder import ContentModality
+from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
+from recbole_m3rec.serving.bundle.text_encoders import encode_text
+from recbole_m3rec.serving.catalogue import SHOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from recbole_m3rec.serving.recommender import Recommender
+
+NEIGHBOURS = 10  # known items that lend a new one its place in histories
+
+
+class NewItemError(ValueError):
+    """Items that cannot be added; says which and why."""
+
+
+def add_items(
+    recommender: Recommender, items: pd.DataFrame, features: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Add items to a recommender; see :meth:`Recommender.add_items`."""
+    ids = _checked_ids(recommender, items)
+    network = recommender.ranker.network
+    unknown = [name for name in features if name not in network.content_modalities]
+    if unknown:
+        raise NewItemError(
+            f"features of {unknown[0]}, but the model's content modalities are "
+            f"{', '.join(network.content_modalities) or 'none'}"
+        )
+    values, present = {}, {}
+    for name in network.content_modalities:
+        made = features.get(name)
+        if made is None:
+            made = encode_text(recommender, name, items)
+        values[name], present[name] = _checked(recommender, name, made, len(ids))
+    if not any(there.any() for there in present.values()):
+        raise NewItemError(
+            "the new items have no feature of any modality, so nothing can be said of them. Give "
+            f"features of {' or '.join(network.content_modalities) or 'a model with content'}"
+        )
+    vectors = vectors_of_new(recommender.ranker.vectors, network, values, present)
+    _append(recommender, vectors)
+    shown = {name: items[name].tolist() for name in SHOWN if name in items.columns}
+    has = {name: there.numpy() for name, there in present.items()}
+    recommender.items.add(ids, shown, has)
+    return [name for name, there in present.items() if bool(there.any())]
+
+
+def _checked_ids(recommender: Recommender, items: pd.DataFrame) -> list[str]:
+    if "item_id" not in items.columns:
+        raise NewItemError(f"expected a column item_id, found {list(items.columns)}")
+    ids = [str(item) for item in items["item_id"]]
+    for number, item in enumerate(ids):
+        if item in recommender.items or item in ids[:number] or not item:
+            raise NewItemError(f"row {number}: item id {item!r} is empty or there already")
+    if not ids:
+        raise NewItemError("no items to add")
+    return ids
+
+
+def _checked(
+    recommender: Recommender, name: str, made: np.ndarray | None, n: int
+) -> tuple[Tensor, Tensor]:
+    """Return features as the projector reads them, and which items have some."""
+    known = recommender.about["features"].get(name, {})
+    content = cast(ContentModality, recommender.ranker.network.content[name])
+    width = content.features.shape[1]
+    if made is None:
+        return torch.zeros(n, width), torch.zeros(n, dtype=torch.bool)
+    given = np.array(made, dtype=np.float32)
+    if given.shape != (n, width):
+        raise NewItemError(
+            f"features of {name} have shape {list(given.shape)}, expected {[n, width]}"
+        )
+    values = torch.from_numpy(given)
+    present = ~values.isnan().all(1)
+    values[~present] = 0
+    if not bool(values.isfinite().all()):
+        raise NewItemError(f"features of {name} have numbers that are not finite")
+    norm = known.get("norm", "none")
+    if norm == "l2":
+        values = F.normalize(values, dim=1)
+    elif norm == "standardize":
+        if "mean" not in known:
+            raise NewItemError(f"the bundle does not say how features of {name} were standardized")
+        values = (values - torch.tensor(known["mean"])) * torch.tensor(known["scale"])
+        values[~present] = 0
+    return values, present
+
+
+@torch.inference_mode()
+def vectors_of_new(
+    known: ItemVectors,
+    network: M3RecNetwork,
+    values: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+) -> ItemVectors:
+    """Project new items through the network itself.
+
+    Nobody has used them, so their ID says nothing: it adds nothing to a score. In histories the
+    network needs some ID vector, and gets the mean of those of the most similar known items.
+
+    Args:
+        known: vectors of the catalogue, row 0 padding.
+        values: features by modality, ``[n, d]``.
+        present: which items have the modality, ``[n]`` bool.
+    """
+    n, width = len(next(iter(values.values()))), network.item_embedding.embedding_dim
+    own: Any = copy.copy(network)
+    own._modules = dict(network._modules)
+    own.item_embedding = torch.nn.Embedding.from_pretrained(torch.zeros(n, width))
+    own.content = copy.copy(network.content)
+    own.content._modules = {}
+    never_missing = {}
+    for name, content in network.content.items():
+        changed: Any = copy.copy(content)
+        changed._buffers = {"features": values[name], "is_missing": ~present[name]}
+        own.content._modules[name] = changed
+        never_missing[name] = not content.any_missing
+    made = own.item_vectors()
+    sequence = dict(made.sequence)
+    table = made.table.clone().view(n, len(network.modalities), width)
+    for place, name in enumerate(network.content_modalities):
+        if never_missing[name]:  # the model has no vector for what was never missing in training
+            absent = ~present[name]
+            typical = known.sequence[name][1:].float().mean(0)
+            sequence[name] = torch.where(absent[:, None], typical, sequence[name])
+            table[absent, place] = 0
+    table[:, -1] = 0
+    flat = table.view(n, -1)
+    sequence[ID] = _borrowed_ids(known, flat)
+    return ItemVectors(sequence, flat)
+
+
+def _borrowed_ids(known: ItemVectors, table: Tensor) -> Tensor:
+    """Return the mean ID vector of each new item's nearest known items by content, ``[n, H]``."""
+    width = known.sequence[ID].shape[1]
+    content = F.normalize(table[:, :-width], dim=1)
+    best_scores = content.new_full((len(table), 0), -torch.inf)
+    best_items = torch.empty(len(table), 0, dtype=torch.int64)
+    for first in range(0, len(known.table), 2**16):
+        part = F.normalize(known.table[first : first + 2**16, :-width].float(), dim=1)
+        scores = content @ part.T
+        if first == 0:
+            scores[:, 0] = -torch.inf
+        values, items = torch.topk(scores, min(NEIGHBOURS, scores.shape[1]))
+        best_scores = torch.cat([best_scores, values], 1)
+        best_items = torch.cat([best_items, items + first], 1)
+        best_scores, order = best_scores.topk(min(NEIGHBOURS, best_scores.shape[1]))
+        best_items = best_items.gather(1, order)
+    found: Tensor = known.sequence[ID][best_items].float().mean(1)
+    return found
+
+
+def _append(recommender: Recommender, new: ItemVectors) -> None:
+    ranker = recommender.ranker
+    if ranker.index is not None:
+        ranker.index.add(len(ranker.vectors.table), new.table)
+    dtype = ranker.vectors.table.dtype
+    sequence = {
+        name: torch.cat([table, new.sequence[name].to(dtype)])
+        for name, table in ranker.vectors.sequence.items()
+    }
+    ranker.vectors = ItemVectors(sequence, torch.cat([ranker.vectors.table, new.table.to(dtype)]))
+    ranker.counts = torch.cat([ranker.counts, ranker.counts.new_zeros(len(new.table))])

@@ -1,0 +1,266 @@
+"""A bundle as ONNX graphs: ``python -m recbole_m3rec.serving.onnx --bundle … --output …``.
+
+The folder holds two graphs, checked against PyTorch when written, and plain files beside them:
+
+- ``step.onnx``: vectors of one item by modality ``item.<m> [B, H]`` and states in; ``query`` and
+  new states out;
+- ``encode.onnx``: vectors of padded histories ``item.<m> [B, L, H]`` and ``mask [B, L]`` (1 where
+  there is an item, padding on the right) in; ``query [B, (M + 1) · H]`` out;
+- ``sequence.<m>.f32``, ``table.f32``: item vectors, row 0 padding, float32, little-endian;
+- ``about.json``: sizes, item ids and titles, and what repetition adds by how long ago.
+
+A score is the product of ``query`` and a row of ``table``, plus ``repetition[k - 1]`` for each time
+that the item is the history's ``k``-th latest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_m3rec.network.m3rec import ItemVectors
+from recbole_m3rec.network.mamba import MambaBlock, MambaState
+from recbole_m3rec.network.packed import PackedSequences
+from recbole_m3rec.ops.cpu.library import without_kernels
+from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
+from recbole_m3rec.serving.recommender import Recommender
+from recbole_m3rec.serving.session import Stepper
+
+OPSET = 18
+TOLERANCE = 1e-4
+CHECKED = 64  # histories that are compared with PyTorch
+
+
+class OnnxError(RuntimeError):
+    """Graphs that cannot be written, or do not agree with PyTorch."""
+
+
+class Step(nn.Module):
+    """One more item of each history, where its mask is 1; else all stays as it was.
+
+    Takes query and states, then item vectors by modality, then the mask ``[B]``; returns query and
+    states.
+    """
+
+    def __init__(self, shop: Recommender) -> None:
+        super().__init__()
+        self.stepper = Stepper(shop.ranker.network)
+        self.network = self.stepper.network
+        self.names = self.network.modalities
+        for module in self.network.modules():
+            if isinstance(module, MambaBlock):
+                module.scan_backend = "reference"
+        one = torch.zeros(1, self.network.item_embedding.embedding_dim)
+        self.stepper.read(dict.fromkeys(self.names, one))
+        self.n_blocks = len(self.stepper.tape.states)
+
+    def initial(self, n: int) -> list[Tensor]:
+        """Return query and states of ``n`` histories without an item yet."""
+        width = len(self.names) * self.network.item_embedding.embedding_dim
+        zeros = [torch.zeros(n, width)]
+        for state in self.stepper.tape.states[: self.n_blocks]:
+            zeros += [torch.zeros(n, *state.window.shape[1:]), torch.zeros(n, *state.ssm.shape[1:])]
+        return zeros
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        old, mask = given[: 1 + 2 * self.n_blocks], given[-1]
+        vectors = dict(zip(self.names, given[len(old) : -1], strict=True))
+        n = mask.shape[0]
+        tape = self.stepper.tape
+        tape.states = [MambaState(old[1 + 2 * i], old[2 + 2 * i]) for i in range(self.n_blocks)]
+        tape.writes, tape.place = False, 0
+        rows = PackedSequences(torch.arange(n), torch.arange(n + 1))
+        query = self.network.encode(rows, ItemVectors(vectors, torch.empty(0)))
+        new = [query, *(tensor for state in tape.states for tensor in state)]
+        is_new = mask > 0
+        return tuple(
+            torch.where(is_new.view(-1, *[1] * (then.dim() - 1)), now, then)
+            for then, now in zip(old, new, strict=True)
+        )
+
+
+def export_onnx(bundle: Path, output: Path) -> dict[str, float]:
+    """Write the graphs of a bundle into a folder.
+
+    Args:
+        bundle: a bundle's folder.
+        output: a folder, made if need be.
+
+    Returns:
+        The greatest differences from PyTorch: of ``step`` and ``encode``.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        OnnxError: onnx is not installed, or a graph does not agree with PyTorch.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise OnnxError(f"{error}: pip install 'recbole_m3rec[onnx]'") from error
+    shop = Recommender(read_bundle(bundle), index=False)
+    step = Step(shop).eval()
+    body = _trace(step)
+    output.mkdir(parents=True, exist_ok=True)
+    onnx.save(body, output / "step.onnx")
+    onnx.save(_scan(body, step), output / "encode.onnx")
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            str(output / f"{name}.onnx"), providers=["CPUExecutionProvider"]
+        )
+        for name in ("step", "encode")
+    }
+    found = compare(shop, step, sessions)
+    for name, difference in found.items():
+        if not difference < TOLERANCE:
+            raise OnnxError(f"{name}.onnx differs from PyTorch by {difference:.1e}")
+    _write_items(shop, output)
+    return found
+
+
+def names_of(step: Step) -> tuple[list[str], list[str]]:
+    """Return the names of query and states, and those of the other inputs."""
+    states = [f"{kind}.{i}" for i in range(step.n_blocks) for kind in ("window", "ssm")]
+    return ["query", *states], [*(f"item.{name}" for name in step.names), "mask"]
+
+
+def _trace(step: Step) -> Any:
+    """Return the step as an ONNX model for any number of histories."""
+    old, more = names_of(step)
+    width = step.network.item_embedding.embedding_dim
+    items = [torch.randn(2, width) for _ in step.names]
+    given = (*step.initial(2), *items, torch.ones(2))
+    batch = torch.export.Dim("batch", max=255)  # for more, other products would be traced
+    with without_kernels(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            step,
+            given,
+            input_names=[f"old.{name}" for name in old] + more,
+            output_names=[f"new.{name}" for name in old],
+            dynamic_shapes=[tuple({0: batch} for _ in given)],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.optimize()
+    return program.model_proto
+
+
+def _scan(body: Any, step: Step) -> Any:
+    """Return a model that takes the step along histories: ONNX's Scan around it."""
+    from onnx import TensorProto, helper
+
+    old, more = names_of(step)
+    nodes, states = [], []
+    nodes.append(helper.make_node("Shape", ["mask"], ["n"], end=1))
+    for name, like in zip(old, step.initial(1), strict=True):
+        rest = helper.make_tensor("", TensorProto.INT64, [like.dim() - 1], list(like.shape[1:]))
+        nodes.append(helper.make_node("Constant", [], [f"rest.{name}"], value=rest))
+        nodes.append(helper.make_node("Concat", ["n", f"rest.{name}"], [f"shape.{name}"], axis=0))
+        nodes.append(helper.make_node("ConstantOfShape", [f"shape.{name}"], [f"old.{name}"]))
+        states.append(f"old.{name}")
+    nodes.append(
+        helper.make_node(
+            "Scan",
+            [*states, *more],
+            ["query", *(f"last.{name}" for name in old[1:])],
+            body=body.graph,
+            num_scan_inputs=len(more),
+            scan_input_axes=[1] * len(more),
+        )
+    )
+    width = step.network.item_embedding.embedding_dim
+    sizes: dict[str, list[str | int | None]] = {name: ["B", "L", width] for name in more}
+    sizes["mask"] = ["B", "L"]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, sizes[n]) for n in more]
+    whole = len(step.names) * width
+    outputs = [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["B", whole])]
+    graph = helper.make_graph(nodes, "encode", inputs, outputs)
+    return helper.make_model(
+        graph, opset_imports=body.opset_import, ir_version=body.ir_version, functions=body.functions
+    )
+
+
+def compare(
+    shop: Recommender, step: Step, sessions: dict[str, Any], n: int = CHECKED, seed: int = 0
+) -> dict[str, float]:
+    """Return the greatest difference from PyTorch of queries of random histories, by graph."""
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(1, min(50, shop.max_history) + 1, n)
+    histories = [draw.integers(1, len(shop.items) + 1, length) for length in lengths]
+    expected = shop.ranker.encode(histories)[0].numpy()
+    padded = np.zeros((n, lengths.max()), dtype=np.int64)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+    mask = (np.arange(padded.shape[1]) < lengths[:, None]).astype(np.float32)
+    sequence = shop.ranker.vectors.sequence
+    items = {
+        f"item.{name}": table[torch.from_numpy(padded)].float().numpy()
+        for name, table in sequence.items()
+    }
+    (encoded,) = sessions["encode"].run(["query"], {**items, "mask": mask})
+    old, _ = names_of(step)
+    state = [tensor.numpy() for tensor in step.initial(n)]
+    for place in range(padded.shape[1]):
+        now = {name: values[:, place] for name, values in items.items()}
+        before = {f"old.{name}": value for name, value in zip(old, state, strict=True)}
+        state = sessions["step"].run(None, {**before, **now, "mask": mask[:, place]})
+    return {
+        "step": float(np.abs(state[0] - expected).max()),
+        "encode": float(np.abs(encoded - expected).max()),
+    }
+
+
+def _write_items(shop: Recommender, output: Path) -> None:
+    vectors = shop.ranker.vectors
+    for name, table in (
+        *((f"sequence.{n}", t) for n, t in vectors.sequence.items()),
+        ("table", vectors.table),
+    ):
+        table.float().numpy().astype("<f4").tofile(output / f"{name}.f32")
+    ago = PackedSequences(
+        torch.arange(1, shop.max_history + 1), torch.tensor([0, shop.max_history]).int()
+    )
+    terms = shop.ranker.network.repetition(ago)
+    content = {
+        "modalities": list(shop.modalities),
+        "hidden_size": shop.ranker.network.item_embedding.embedding_dim,
+        "items": [shop.items.show(n) for n in range(1, len(shop.items) + 1)],
+        "max_history": shop.max_history,
+        "repetition": [] if terms is None else terms.values.flip(0).tolist(),
+        "bundle": shop.digest,
+    }
+    (output / "about.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 for a user's error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_m3rec.serving.onnx", description="Write a bundle as ONNX graphs."
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="folder that --export wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    options = parser.parse_args(arguments)
+    try:
+        found = export_onnx(options.bundle, options.output)
+    except (BundleError, OnnxError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    checked = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
+    print(f"graphs: {options.output} (greatest difference from PyTorch: {checked})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""Recommender: a bundle in use, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recbole_m3rec.serving.bundle.read import Bundle, read_bundle
+from recbole_m3rec.serving.catalogue import Catalogue
+from recbole_m3rec.serving.explain import Explanation, explain
+from recbole_m3rec.serving.histories import Histories, RequestError, read_histories
+from recbole_m3rec.serving.new_items import add_items
+from recbole_m3rec.serving.scoring.index import Index
+from recbole_m3rec.serving.scoring.ranker import REPETITION, Answers, Question, Ranker
+from recbole_m3rec.serving.session import Session
+from recbole_m3rec.support.suggestions import expected_one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Recommender:
+    """Recommends, explains and finds neighbours from a bundle.
+
+    >>> import tempfile, pyarrow as pa
+    >>> from recbole_m3rec import M3RecNetwork
+    >>> from recbole_m3rec.serving.bundle.write import write_bundle
+    >>> folder = tempfile.mkdtemp()
+    >>> items = pa.table({"item_id": ["hat", "shoe", "coat"], "count": [3, 5, 1]})
+    >>> about = {"max_history": 50, "features": {}}
+    >>> network = M3RecNetwork(4, hidden_size=8)  # --export writes a trained one's bundle
+    >>> _ = write_bundle(folder, network, {"hidden_size": 8}, items, about=about)
+    >>> shop = Recommender.load(folder)
+    >>> sorted(shop.recommend([["hat"]])["item"])
+    ['coat', 'shoe']
+    >>> shop.recommend([[]], k=1)["item"].tolist()  # what is used most
+    ['shoe']
+
+    Attributes:
+        items: ids and what is shown of them.
+        metrics: what the model reached on validation and test data when it was exported.
+        max_history: the newest items of a history that ``recommend`` reads, as in training. Older
+            ones are not recommended again, but do not count otherwise. A session reads them all.
+        about: the content of ``model.json``.
+    """
+
+    def __init__(self, bundle: Bundle, *, index: bool = True) -> None:
+        """Use a bundle; ``index=False`` searches exactly where the bundle has an index, too.
+
+        Raises:
+            IndexUnavailableError: the bundle has an index and faiss is not installed.
+        """
+        self.about, self.digest = bundle.about, bundle.digest
+        self.bundle = bundle
+        self.items = Catalogue(bundle.items)
+        counts = torch.from_numpy(np.concatenate([[0], bundle.items["count"].to_numpy()]))
+        found = Index(bundle.index, bundle.vectors.table) if bundle.index and index else None
+        self.ranker = Ranker(
+            bundle.network, bundle.vectors, counts.float(), int(self.about["max_history"]), found
+        )
+        self._users: dict[str, int] | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path, *, index: bool = True) -> Recommender:
+        """Load a bundle, which may come from a stranger: nothing in it is executed.
+
+        Raises:
+            BundleError: not a bundle, damaged, or of another format.
+            IndexUnavailableError: it has an index and faiss is not installed.
+        """
+        return cls(read_bundle(folder), index=index)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities, content first, then ``id``."""
+        return self.ranker.network.modalities
+
+    @property
+    def has_repetition(self) -> bool:
+        """Whether the model has a term for items of the user's own history."""
+        return self.ranker.network.repeats is not None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics on validation and test data, by name, as they were when exported."""
+        return dict(self.about.get("metrics", {}))
+
+    @property
+    def max_history(self) -> int:
+        """The newest items of a history that ``recommend`` reads; can be set."""
+        return self.ranker.max_history
+
+    @max_history.setter
+    def max_history(self, length: int) -> None:
+        if length < 1:
+            raise RequestError(f"max_history must be at least 1, found {length}")
+        self.ranker.max_history = length
+
+    # Histories
+
+    @property
+    def users(self) -> list[str]:
+        """Users whose histories the bundle has, in alphabetical order; may be none."""
+        return sorted(self._user_rows())
+
+    def history(self, user: str) -> list[str]:
+        """Return the items of a user of the bundle, oldest first; [] for one it does not know."""
+        row = self._user_rows().get(user)
+        if row is None or self.bundle.histories is None:
+            return []
+        items: list[str] = self.bundle.histories["item_ids"][row].as_py()
+        return items
+
+    def _user_rows(self) -> dict[str, int]:
+        if self._users is None:
+            histories = self.bundle.histories
+            ids = [] if histories is None else histories["user_id"].to_pylist()
+            self._users = {user: row for row, user in enumerate(ids)}
+        return self._users
+
+    def histories_of(self, given: Histories) -> dict[Any, Sequence[str]]:
+        """Read histories as people have them; see :func:`.histories.read_histories`."""
+        return read_histories(given, self._user_rows(), self.history)
+
+    # Recommendations
+
+    def recommend(
+        self,
+        histories: Histories,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allowed: Iterable[str] | None = None,
+        blocked: Iterable[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> pd.DataFrame:
+        """Recommend to each history the items that score highest, of equal ones in item order.
+
+        Args:
+            histories: see :func:`.histories.read_histories`. Unknown items are skipped; an empty
+                history gets the items that are used most, scored by how often they are.
+            k: items per history; fewer where fewer are left.
+            exclude_seen: leave out items of the history.
+            allowed: recommend these items only.
+            blocked: never recommend these.
+            weights: of modalities, and of ``repetition``, 1 where not named.
+            explain: add a column per modality, and ``repetition`` if the model has it: the terms,
+                which sum to the score.
+
+        Returns:
+            ``user, rank, item, score``, and terms. ``attrs["unknown_items"]`` counts items that
+            were skipped, ``attrs["popular_users"]`` lists those who got what is used most.
+
+        Raises:
+            RequestError: an argument is out of its range; names it.
+        """
+        import pandas as pd
+
+        by_user = self.histories_of(histories)
+        questions, unknown = self.questions(
+            list(by_user.values()), k, exclude_seen, allowed, blocked, weights
+        )
+        answers = self.ranker.answer(questions, explain) if questions else None
+        users = np.empty(len(by_user), dtype=object)
+        users[:] = list(by_user)
+        frame = (
+            self._frame(users, answers, explain)
+            if answers
+            else pd.DataFrame({name: [] for name in ("user", "rank", "item", "score")})
+        )
+        frame.attrs["unknown_items"] = unknown
+        frame.attrs["popular_users"] = list(users[answers.popular]) if answers else []
+        return frame
+
+    def questions(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Iterable[str] | None = None,
+        blocked: Iterable[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> tuple[list[Question], int]:
+        """Translate item ids into numbers, and count those that are unknown in the histories."""
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise RequestError(f"k must be a whole number of at least 1, found {k!r}")
+        weighed = self.weights(weights)
+        only = None if allowed is None else np.unique(self.items.numbers(allowed)[0])
+        never = np.empty(0, np.int64) if blocked is None else self.items.numbers(blocked)[0]
+        questions, unknown = [], 0
+        for history in histories:
+            if isinstance(history, str):
+                raise RequestError(f"a history must be a list of item ids, found {history!r}")
+            numbers, skipped = self.items.numbers(history)
+            unknown += skipped
+            exclude = np.concatenate([never, numbers]) if exclude_seen else never
+            questions.append(Question(numbers, int(k), exclude, only, weighed))
+        return questions, unknown
+
+    def weights(self, given: Mapping[str, float] | None) -> np.ndarray | None:
+        """Check weights of modalities, ``[M + 2]`` with repetition last; None for none."""
+        if not given:
+            return None
+        weights = dict.fromkeys(self.ranker.names, 1.0)
+        for name, weight in given.items():
+            if name not in weights:
+                raise RequestError(expected_one_of("a weight's modality", name, weights))
+            if not isinstance(weight, int | float) or not np.isfinite(weight):
+                raise RequestError(
+                    f"the weight of {name} must be a finite number, found {weight!r}"
+                )
+            weights[name] = float(weight)
+        return np.array(list(weights.values()))
+
+    def _frame(self, users: np.ndarray, answers: Answers, with_terms: bool) -> pd.DataFrame:
+        import pandas as pd
+
+        there = answers.scores > -np.inf
+        row, place = np.nonzero(there)
+        columns: dict[str, Any] = {
+            "user": users[row],
+            "rank": place + 1,
+            "item": self.items.ids_of(answers.items[there]),
+            "score": answers.scores[there],
+        }
+        if with_terms and answers.terms is not None:
+            for number, name in enumerate(self.ranker.names):
+                if name != REPETITION or self.has_repetition:
+                    columns[name] = answers.terms[row, place, number]
+        return pd.DataFrame(columns)
+
+    def session(self, history: Iterable[str] = ()) -> Session:
+        """Start a session: a kept state, to which one more item costs the same, however many."""
+        return Session(self, history)
+
+    def restore(self, saved: bytes) -> Session:
+        """Go on with a session from :meth:`Session.save`.
+
+        Raises:
+            SessionError: not a saved session, or one of another bundle.
+        """
+        return Session.restore(self, saved)
+
+    def explain(self, history: Iterable[str], item: str) -> Explanation:
+        """Say why an item has its score: terms by modality, and the items that speak for it.
+
+        Raises:
+            UnknownItemError: the item is not in the catalogue.
+            RequestError: no item of the history is.
+        """
+        numbers, _ = self.items.numbers(history)
+        if not len(numbers):
+            raise RequestError("explain needs a history with at least one item of the catalogue")
+        return explain(self, numbers, self.items.number(item))
+
+    def similar(self, item: str, modality: str | None = None, k: int = 10) -> pd.DataFrame:
+        """Return the items nearest to an item by the cosine of their vectors for scoring.
+
+        Args:
+            item: its id.
+            modality: one of :attr:`modalities`, or None for all of them together.
+            k: how many; items that lack the modality are no neighbours.
+
+        Returns:
+            ``rank, item, score``, the score a cosine.
+
+        Raises:
+            UnknownItemError: the item is not in the catalogue.
+            RequestError: no such modality, or k below 1.
+        """
+        import pandas as pd
+
+        number = self.items.number(item)
+        if k < 1:
+            raise RequestError(f"k must be at least 1, found {k}")
+        table = self.ranker.vectors.table
+        if modality is not None:
+            if modality not in self.modalities:
+                raise RequestError(expected_one_of("modality", modality, self.modalities))
+            place = self.modalities.index(modality)
+            table = table.view(len(table), len(self.modalities), -1)[:, place]
+        own = table[number].float()
+        cosines = torch.cat([_cosines(part.float(), own) for part in table.split(2**18)])
+        cosines[[0, number]] = -torch.inf
+        values, found = torch.topk(cosines, min(k, len(cosines)))
+        found, values = found[values > -torch.inf], values[values > -torch.inf]
+        return pd.DataFrame(
+            {
+                "rank": np.arange(1, len(found) + 1),
+                "item": self.items.ids_of(found.numpy()),
+                "score": values.numpy(),
+            }
+        )
+
+    def add_items(
+        self, items: pd.DataFrame, features: Mapping[str, np.ndarray] | None = None
+    ) -> list[str]:
+        """Add items that were never in training; they can be recommended at once.
+
+        Args:
+            items: ``item_id``, what is to be shown (``title``, …), and the columns that the
+                bundle's text recipes read.
+            features: feature vectors by modality, a row per item of the frame, from the same
+                encoder as in training; rows of NaN are missing. A modality that is not named is
+                made from text where the bundle has its recipe, and is missing otherwise.
+
+        Returns:
+            The modalities that the new items have.
+
+        Raises:
+            NewItemError: an id is there already, or features do not fit.
+        """
+        return add_items(self, items, features or {})
+
+
+def _cosines(table: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    lengths = table.norm(dim=1) * own.norm()
+    return torch.where(lengths > 0, (table @ own) / lengths, -torch.inf)

@@ -1,0 +1,1 @@
+"""From histories to the best items, exactly or by an index."""

@@ -1,0 +1,1 @@
+"""The HTTP service around a Recommender; needs the extra ``serving``."""

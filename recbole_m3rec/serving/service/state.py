@@ -1,0 +1,115 @@
+"""What a running service holds: the recommender at the moment, the store, the batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from recbole_m3rec.features.image_sources import images_in_folder
+from recbole_m3rec.serving.recommender import Recommender
+from recbole_m3rec.serving.scoring.ranker import Answers, Question
+from recbole_m3rec.serving.service import schemas as s
+from recbole_m3rec.serving.service.batching import Batcher
+from recbole_m3rec.serving.service.limits import Limits
+from recbole_m3rec.serving.service.store import Store
+
+_logger = logging.getLogger(__name__)
+
+Asked = tuple["Recommender", Question, bool]
+
+
+@dataclass
+class Settings:
+    """How a service runs.
+
+    Attributes:
+        bundle: its folder; read again on reload.
+        store: of events.
+        images: folder of files ``<item id>.jpg``, or None.
+        admin_token: that ``/admin/reload`` wants; None turns it off.
+        limits: bounds of a request.
+        most: most requests that are scored together.
+        wait: seconds that a request waits for others at most.
+        index: whether a bundle's index is used.
+    """
+
+    bundle: Path
+    store: Store
+    images: Path | None = None
+    admin_token: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    most: int = 64
+    wait: float = 0.002
+    index: bool = True
+
+
+class Service:
+    """What the endpoints share: the recommender at the moment, the store, the batches."""
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+        self.settings, self.store = settings, settings.store
+        self.executor = ThreadPoolExecutor(1, "model")
+        self.pictures = images_in_folder(settings.images) if settings.images else {}
+        self.shop = Recommender.load(settings.bundle, index=settings.index)
+        self._loading = asyncio.Lock()
+        sizes = Histogram(
+            "m3rec_batch_size",
+            "Requests scored together",
+            registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
+        self.items = Gauge("m3rec_items", "Items of the catalogue", registry=registry)
+        self.items.set(len(self.shop.items))
+        self.batcher: Batcher[Asked, tuple[Answers, int]] = Batcher(
+            _answer, self.executor, settings.most, settings.wait, sizes.observe
+        )
+
+    async def run(self, function: Any, *arguments: Any) -> Any:
+        """Run what takes a while beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    async def reload(self) -> None:
+        """Read the bundle's folder again; requests go on with the old one until it is there."""
+        async with self._loading:
+            loop = asyncio.get_running_loop()
+            load = Recommender.load
+            new = await loop.run_in_executor(
+                None, lambda: load(self.settings.bundle, index=self.settings.index)
+            )
+            self.shop = new
+            self.items.set(len(new.items))
+            _logger.info("bundle %s is in use", new.digest[:12])
+
+    async def history(self, request: s.ForHistory) -> list[str]:
+        """Return the history that a request is about."""
+        if request.history is not None:
+            return request.history
+        user = str(request.user)
+        return [*self.shop.history(user), *await self.store.history(user)]
+
+    def show(self, shop: Recommender, number: int) -> dict[str, Any]:
+        """Return an item as people see it, with its picture's address on this server."""
+        shown = shop.items.show(number)
+        shown.pop("image", None)  # on other people's servers
+        if shown["item"] in self.pictures:
+            shown["picture"] = f"/pictures/{number}"
+        return shown
+
+
+def _answer(asked: Sequence[Asked]) -> list[tuple[Answers, int]]:
+    """Answer what was asked of one recommender or, around a reload, of several."""
+    found: list[tuple[Answers, int] | None] = [None] * len(asked)
+    for shop in {id(shop): shop for shop, _, _ in asked}.values():
+        rows = [n for n, (its_shop, _, _) in enumerate(asked) if its_shop is shop]
+        explain = any(asked[n][2] for n in rows)
+        answers = shop.ranker.answer([asked[n][1] for n in rows], explain)
+        for row, n in enumerate(rows):
+            found[n] = answers, row
+    return [answer for answer in found if answer is not None]

@@ -1,0 +1,143 @@
+"""A checkpoint's bundle recommends what --topk writes, without RecBole and without the data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import recbole_m3rec
+from recbole_m3rec import Recommender
+from recbole_m3rec.serving.bundle.read import read_bundle
+
+CLONE = Path(recbole_m3rec.__file__).parents[1]
+
+
+@pytest.fixture
+def train(call, write_dataset, small_arguments):
+    """Return a function that trains a model one epoch on the tiny dataset: the checkpoint."""
+
+    def run(model: str, *more: str) -> Path:
+        write_dataset()
+        unknown = () if model == "SASRec" else ("--hidden_dropout", "--attn_", "--embedding_size")
+        known = [one for one in small_arguments if not one.startswith(unknown or "#")]
+        code, _, error = call(f"--model={model}", "--epochs=1", *known, *more)
+        assert code == 0, error
+        return next(Path("saved").glob(f"{model}-*.pth"))
+
+    return run
+
+
+def export(call, checkpoint: Path, *more: str) -> Path:
+    code, out, error = call("--export", str(checkpoint), "--output", "shop", *more)
+    assert code == 0, error
+    assert "bundle: shop" in out
+    return Path("shop")
+
+
+def same_as_topk(call, checkpoint: Path, *options: str) -> pd.DataFrame:
+    bundle = export(call, checkpoint, "--with-histories")
+    code, _, error = call("--topk", str(checkpoint), "--output", "top.csv", "--k", "5", *options)
+    assert code == 0, error
+    csv = pd.read_csv("top.csv", dtype={"user": str, "item": str})
+    shop = Recommender.load(bundle)
+    users = list(csv["user"].unique())
+    assert sorted(users) == shop.users
+    frame = shop.recommend(users, 5, exclude_seen="--keep_seen" not in options)
+    assert list(frame["user"]) == list(csv["user"])
+    assert list(frame["item"]) == list(csv["item"])
+    assert np.allclose(frame["score"], csv["score"], rtol=1e-5, atol=1e-5)
+    return frame
+
+
+@pytest.mark.parametrize("options", [(), ("--keep_seen",)])
+def test_the_bundle_recommends_what_topk_writes(call, train, options):
+    same_as_topk(call, train("Mamba4Rec"), *options)
+
+
+def test_with_content_and_without_the_data(call, train):
+    recipe = "{'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
+    same_as_topk(call, train("M3Rec", f"--features={recipe}"))
+    shutil.rmtree("dataset")
+    shop = Recommender.load("shop")
+    assert shop.modalities == ("text", "id")
+    assert set(shop.metrics) == {"valid", "test"}
+    assert shop.items.show(1)["title"].split()[0] in ("red", "green", "blue")
+    new = pd.DataFrame({"item_id": ["new"], "title": ["blue hat"]})
+    assert shop.add_items(new) == ["text"]
+    same = shop.similar("new", "text", 1)["item"][0]
+    assert shop.items.show(shop.items.number(same))["title"] == "blue hat"
+
+
+def test_no_histories_go_along_unless_asked(call, train):
+    bundle = read_bundle(export(call, train("Mamba4Rec")))
+    assert bundle.histories is None
+    assert bundle.about["protocol"]["topk"] == [3, 5]
+
+
+def test_other_models_and_other_folders_are_refused(call, train, tmp_path):
+    checkpoint = train("SASRec")
+    code, _, error = call("--export", str(checkpoint), "--output", "shop")
+    assert code == 2
+    assert "is of SASRec" in error
+    code, _, error = call("--export", str(checkpoint), "--output", "saved")
+    assert code == 2
+    assert "other things" in error
+    assert call("--export", str(checkpoint))[2].endswith("the bundle to write.")
+    assert "belongs to --export" in call("--model=M3Rec", "--precision=float16")[2]
+    assert not Path("shop").exists()
+
+
+def test_the_bundle_is_used_without_recbole(call, train):
+    export(call, train("Mamba4Rec"))
+    program = (
+        "import sys; from recbole_m3rec import Recommender\n"
+        "print(len(Recommender.load('shop').recommend([['i01', 'i02']], 3)))\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('recbole', 'sklearn')])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(CLONE), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split("\n")[:2] == ["3", "[]"]
+
+
+@pytest.mark.slow
+def test_show_serves_the_page_of_a_checkpoint(train):
+    checkpoint = train("Mamba4Rec")
+    process = subprocess.Popen(
+        [sys.executable, CLONE / "run_recbole.py", "--show", checkpoint, "--page_port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = next(
+            found[0] for line in process.stdout if (found := re.findall(r"http\S+", line))
+        )
+        with urllib.request.urlopen(address) as page:
+            assert b"What next?" in page.read()
+        with urllib.request.urlopen(f"{address}/users") as users:
+            assert b"u00" in users.read()
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.slow
+def test_every_user_of_ml_100k_gets_what_topk_writes(call):
+    arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_positions=all", "--epochs=1")
+    code, _, error = call(*arguments, "--hidden_size=16", "--show_progress=False")
+    assert code == 0, error
+    frame = same_as_topk(call, next(Path("saved").glob("M3Rec-*.pth")))
+    assert frame["user"].nunique() == 943

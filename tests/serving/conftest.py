@@ -1,0 +1,109 @@
+"""A small network over made items, its bundle, and a recommender of it; no RecBole, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network.m3rec import M3RecNetwork
+from recbole_m3rec.serving.bundle.write import write_bundle
+from recbole_m3rec.serving.recommender import Recommender
+
+N_ITEMS = 60
+SETTINGS = {"hidden_size": 8, "num_layers": 2, "d_state": 4, "dropout_prob": 0.5}
+
+
+def made_features(n_items: int, missing: bool = True) -> dict[str, ItemFeatures]:
+    """Features of two modalities; some items lack a picture."""
+    rng = torch.Generator().manual_seed(1)
+    present = torch.ones(n_items + 1, dtype=torch.bool)
+    if missing:
+        present[5::7] = False
+    every = torch.ones(n_items + 1, dtype=torch.bool)
+    image = torch.randn(n_items + 1, 12, generator=rng).masked_fill(~present[:, None], 0)
+    text = torch.randn(n_items + 1, 10, generator=rng)
+    return {
+        "image": ItemFeatures("image", image, present, "a" * 64, ""),
+        "text": ItemFeatures("text", text, every, "b" * 64, ""),
+    }
+
+
+def made_network(n_items: int = N_ITEMS, spread: float = 1.0, **settings: Any) -> M3RecNetwork:
+    """A network with random weights, large enough that scores differ."""
+    torch.manual_seed(0)
+    network = M3RecNetwork(n_items + 1, made_features(n_items), **{**SETTINGS, **settings})
+    with torch.no_grad():
+        network.item_embedding.weight.normal_(0, spread)
+        for content in network.content.values():
+            for weight in content.projector.parameters():
+                weight.normal_(0, 0.5)
+        if network.repeats is not None:
+            network.repeats.by_lag.normal_(0, 0.3)
+    return network.eval()
+
+
+def made_items(n_items: int = N_ITEMS) -> pa.Table:
+    """Ids i1, i2, …; titles of two words; item 3 was used most, items 59 and 60 never."""
+    counts = np.arange(n_items, 0, -1)
+    counts[2], counts[-2:] = 1000, 0
+    things = ("hat", "shoe", "coat", "scarf")
+    return pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(1, n_items + 1)],
+            "count": pa.array(counts, pa.int64()),
+            "title": [f"Élan {('red', 'blue')[n % 2]} {things[n % 4]} {n}" for n in range(n_items)],
+            "has_image": made_features(n_items)["image"].present[1:].numpy(),
+            "has_text": np.ones(n_items, dtype=bool),
+        }
+    )
+
+
+def made_histories() -> pa.Table:
+    """Two users."""
+    return pa.table({"user_id": ["ann", "böb"], "item_ids": [["i1", "i2"], ["i9", "i8", "i7"]]})
+
+
+@pytest.fixture
+def write_made(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a bundle; keywords are those of ``write_bundle``."""
+
+    def write(name: str = "bundle", n_items: int = N_ITEMS, **more: Any) -> Path:
+        network = more.pop("network", None) or made_network(n_items)
+        settings = more.pop("settings", SETTINGS)
+        about = {"max_history": 20, "metrics": {"test": {"hit@10": 0.5}}, "features": {}}
+        about |= more.pop("about", {})
+        folder = tmp_path / name
+        items = made_items(n_items)
+        write_bundle(
+            folder, network, settings, items, about=about, histories=made_histories(), **more
+        )
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def shop(write_made: Callable[..., Path]) -> Recommender:
+    """A recommender of the made bundle."""
+    return Recommender.load(write_made())
+
+
+@pytest.fixture(params=["dot", "cosine"])
+def any_score(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of either score; with cosines goes the term for repetition."""
+    settings: dict[str, Any] = {"score": request.param, "repetition": request.param == "cosine"}
+    return settings
+
+
+@pytest.fixture
+def any_shop(write_made: Callable[..., Path], any_score: dict[str, Any]) -> Recommender:
+    """A recommender of either score."""
+    network = made_network(**any_score)
+    return Recommender.load(write_made(network=network, settings=SETTINGS | any_score))

@@ -1,0 +1,176 @@
+"""A bundle is written whole or not at all, and read safely or not at all."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_m3rec.serving.bundle import write as writing
+from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
+from recbole_m3rec.support.safe_write import CannotWriteError
+from tests.serving.conftest import SETTINGS, made_items, made_network
+
+
+def test_what_is_read_is_what_was_written(write_made):
+    network = made_network()
+    bundle = read_bundle(write_made())
+    vectors = network.item_vectors()
+    assert torch.equal(bundle.vectors.table, vectors.table)
+    for name in network.modalities:
+        assert torch.equal(bundle.vectors.sequence[name], vectors.sequence[name])
+    ours, theirs = network.state_dict(), bundle.network.state_dict()
+    for key in theirs:
+        if key not in ("item_embedding.weight", "content._extra_state"):
+            assert torch.equal(ours[key], theirs[key]), key
+    assert bundle.items.equals(made_items())
+    assert not bundle.network.training
+    assert bundle.about["metrics"] == {"test": {"hit@10": 0.5}}
+
+
+def test_half_precision_halves_the_vectors(write_made):
+    bundle = read_bundle(write_made(precision="float16"))
+    assert bundle.vectors.table.dtype == torch.float16
+    assert torch.allclose(bundle.vectors.table.float(), made_network().item_table(), atol=1e-2)
+
+
+def test_any_changed_byte_of_any_file_is_one_error(write_made):
+    folder = write_made()
+    draw = random.Random(0)
+    files = sorted(folder.iterdir())
+    assert len(files) == 5
+    for number in range(200):
+        path = files[number % len(files)]
+        whole = path.read_bytes()
+        place = draw.randrange(len(whole))
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(BundleError, match=r"Export|export|version"):
+            read_bundle(folder)
+        path.write_bytes(whole)
+    read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.json",
+        "model.safetensors",
+        "vectors.safetensors",
+        "items.parquet",
+        "histories.parquet",
+    ],
+)
+def test_a_truncated_or_missing_file_is_named(write_made, name):
+    folder = write_made()
+    path = folder / name
+    whole = path.read_bytes()
+    for size in (0, 7, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(BundleError, match=name):
+            read_bundle(folder)
+    path.unlink()
+    with pytest.raises(BundleError, match=name):
+        read_bundle(folder)
+
+
+def change_about(folder: Path, **changes: object) -> None:
+    """Change model.json as somebody would who knows its digest."""
+    content = json.loads((folder / "model.json").read_text())
+    del content["digest"]
+    (folder / "model.json").write_bytes(seal(content | changes)[0])
+
+
+def test_another_format_number_is_named(write_made):
+    folder = write_made()
+    change_about(folder, format_number=2)
+    with pytest.raises(BundleError, match="format 2, this version of recbole_m3rec reads 1"):
+        read_bundle(folder)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (open, ("exploded", "w"))
+
+
+def test_a_pickle_slipped_in_is_refused_and_not_run(write_made):
+    folder = write_made()
+    (folder / "extra.pkl").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(BundleError, match=r"extra\.pkl: no file of the bundle"):
+        read_bundle(folder)
+    (folder / "extra.pkl").unlink()
+    for name in ("model.safetensors", "vectors.safetensors", "items.parquet"):
+        whole = (folder / name).read_bytes()
+        torch.save({"a": Bomb()}, folder / name)
+        content = json.loads((folder / "model.json").read_text())
+        files = content["files"] | {name: writing_digest(folder / name)}
+        change_about(folder, files=files)
+        with pytest.raises(BundleError, match=name):
+            read_bundle(folder)
+        (folder / name).write_bytes(whole)
+        change_about(folder, files=content["files"])
+    read_bundle(folder)
+    assert not Path("exploded").exists()
+
+
+def writing_digest(path: Path) -> dict[str, object]:
+    return {"bytes": path.stat().st_size, "sha256": writing.sha256_of(path)}
+
+
+def test_a_name_outside_the_folder_is_refused(write_made, tmp_path):
+    folder = write_made()
+    (tmp_path / "secret").write_text("x")
+    content = json.loads((folder / "model.json").read_text())
+    change_about(
+        folder, files=content["files"] | {"../secret": writing_digest(tmp_path / "secret")}
+    )
+    with pytest.raises(BundleError, match="lists"):
+        read_bundle(folder)
+
+
+def test_settings_of_another_version_are_an_error(write_made):
+    folder = write_made()
+    content = json.loads((folder / "model.json").read_text())
+    network = content["network"] | {"settings": {**SETTINGS, "flux": 3}}
+    change_about(folder, network=network)
+    with pytest.raises(BundleError, match="flux"):
+        read_bundle(folder)
+
+
+def test_nothing_but_a_bundle_is_replaced(write_made, tmp_path):
+    folder = write_made()
+    first = read_bundle(folder).digest
+    assert read_bundle(write_made(about={"max_history": 30})).digest != first
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("x")
+    with pytest.raises(BundleError, match="other things"):
+        write_made("photos")
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_a_failed_write_leaves_what_was_there(write_made, monkeypatch, tmp_path):
+    folder = write_made()
+    before = read_bundle(folder).digest
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.pq, "write_table", fail)
+    with pytest.raises(CannotWriteError, match="No space left"):
+        write_made()
+    with pytest.raises(CannotWriteError):
+        write_made("other")
+    assert read_bundle(folder).digest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_copy_elsewhere_is_the_same_bundle(write_made, tmp_path):
+    folder = write_made()
+    shutil.copytree(folder, tmp_path / "copy")
+    assert read_bundle(tmp_path / "copy").digest == read_bundle(folder).digest

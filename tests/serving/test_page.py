@@ -1,0 +1,147 @@
+"""The page in a real browser: search, add, why, neighbours, sliders, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expects = sync_api.expect
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
+
+
+@pytest.fixture
+def address(write_made):
+    command = [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(write_made())]
+    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    yield process.stdout.readline().split()[2]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, address, width=1400, scheme="light", **more):
+    """Open the page; any error of a script, and any request to another host, fails the test."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, **more
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "console",
+        lambda line: problems.append(line.text) if line.type == "error" else None,
+    )
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(address) else problems.append(request.url),
+    )
+    page.goto(address)
+    page.wait_for_selector("#cards .card")
+    return page, problems
+
+
+def titles(page):
+    return page.locator("#cards .card .tile strong").all_inner_texts()
+
+
+def test_a_history_is_built_explained_and_weighed(browser, address):
+    page, problems = opened(browser, address)
+    assert "used most" in page.locator("#note").inner_text()
+    page.keyboard.press("/")
+    page.keyboard.type("blue shoe")
+    page.wait_for_selector("#found [role=option]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#history li")
+    page.wait_for_selector("#cards .bar")
+    first = titles(page)
+    assert page.locator("#history li").inner_text().split("\n")[-1].startswith("Élan blue shoe")
+
+    page.locator("#cards .card").nth(1).get_by_role("button", name="Why").click()
+    page.wait_for_selector("#why .term")
+    assert page.locator("#why .because").count() >= 1
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#why", state="hidden")
+
+    page.locator("#weight-image").fill("0")
+    expects(page.locator("#cards strong")).not_to_have_text(first)
+    assert page.locator("#even").is_visible()
+
+    page.locator("#cards .card").first.get_by_role("button", name="Items like").click()
+    page.wait_for_selector("#near .card")
+    page.get_by_role("tab", name="Text").click()
+    page.wait_for_selector('#near-tabs [aria-selected="true"] >> text=Text')
+    page.locator("#near .card").first.get_by_role("button", name="to the history").click()
+    expects(page.locator("#history li")).to_have_count(2)
+    page.locator("#history li button").first.click()
+    expects(page.locator("#history li")).to_have_count(1)
+    assert not problems
+
+
+def test_a_user_is_chosen_and_the_address_keeps_it(browser, address):
+    page, problems = opened(browser, address)
+    page.locator("#search").fill("böb")
+    page.locator("#found [role=option]", has_text="böb").click()
+    expects(page.locator("#history li")).to_have_count(3)
+    assert page.locator("#whose").inner_text() == "History of böb"
+    page.reload()
+    expects(page.locator("#history li")).to_have_count(3)
+    assert not problems
+
+
+@pytest.mark.parametrize("width", [390, 768, 1000, 1600])
+def test_nothing_is_wider_than_the_window(browser, address, width):
+    page, problems = opened(browser, address, width, scheme="dark", has_touch=width < 500)
+    page.locator("#cards .card").first.get_by_role("button", name="Add").click()
+    page.wait_for_selector("#cards .bar")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    overflowing = page.evaluate(
+        "[...document.querySelectorAll('.card, .panel, .card .bar, .actions')].filter(one =>"
+        " one.getBoundingClientRect().right > one.parentElement.getBoundingClientRect().right + 1)"
+        ".length"
+    )
+    assert overflowing == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not problems
+
+
+def test_titles_are_text_and_never_markup(browser, write_made, tmp_path):
+    from recbole_m3rec.serving.bundle.write import write_bundle
+    from tests.serving.conftest import SETTINGS, made_items, made_network
+
+    items = made_items()
+    evil = ["<img src=x onerror=alert(1)>"] * items.num_rows
+    place = items.column_names.index("title")
+    items = items.set_column(place, "title", [evil])
+    about = {"max_history": 20, "features": {}}
+    write_bundle(tmp_path / "evil", made_network(), SETTINGS, items, about=about)
+    command = [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(tmp_path / "evil")]
+    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        page, problems = opened(browser, process.stdout.readline().split()[2])
+        assert titles(page)[0] == evil[0]
+        assert not problems
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

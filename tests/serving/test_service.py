@@ -1,0 +1,350 @@
+"""The service answers as the Recommender does, keeps what it acknowledged, and documents errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from recbole_m3rec.serving.recommender import Recommender
+from recbole_m3rec.serving.service.app import create_app
+from recbole_m3rec.serving.service.batching import Batcher
+from recbole_m3rec.serving.service.endpoints import PAGE
+from recbole_m3rec.serving.service.limits import Limits
+from recbole_m3rec.serving.service.state import Settings
+from recbole_m3rec.serving.service.store import SQLiteStore, StoreError, open_store
+from tests.serving.conftest import made_network
+
+
+@pytest.fixture
+def make_client(write_made, tmp_path):
+    """Return a function from settings to a client of a running service."""
+    opened = []
+
+    def make(bundle: Path | None = None, **settings: object) -> TestClient:
+        written = tmp_path / "bundle"
+        bundle = bundle or (written if written.exists() else write_made())
+        store = SQLiteStore(tmp_path / "events.sqlite")
+        client = TestClient(
+            create_app(Settings(bundle, store, **settings)), raise_server_exceptions=False
+        )
+        client.__enter__()
+        opened.append(client)
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(shop, make_client):
+    return make_client()
+
+
+def is_problem(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    return str(response.json()["detail"])
+
+
+def test_it_recommends_what_the_recommender_does(client, shop):
+    body = {"history": ["i4", "nope", "i9"], "k": 5, "explain": True, "weights": {"id": 2}}
+    answer = client.post("/recommend", json=body).json()
+    frame = shop.recommend([["i4", "i9"]], 5, weights={"id": 2}, explain=True)
+    assert [item["item"] for item in answer["items"]] == list(frame["item"])
+    for item, (_, row) in zip(answer["items"], frame.iterrows(), strict=True):
+        assert item["score"] == pytest.approx(row["score"], abs=1e-4)
+        assert sum(item["terms"].values()) == pytest.approx(item["score"], abs=1e-4)
+        assert set(item["terms"]) == {"image", "text", "id"}
+        assert item["title"].startswith("Élan")
+    assert (answer["source"], answer["unknown_items"]) == ("model", 1)
+    assert answer["bundle"] == shop.digest
+
+
+def test_events_count_at_once_after_the_bundles_history(client, shop):
+    assert client.post("/events", json={"user": "ann", "items": ["i9", "i30"]}).json() == {
+        "accepted": 2
+    }
+    answer = client.post("/recommend", json={"user": "ann", "k": 3}).json()
+    frame = shop.recommend([["i1", "i2", "i9", "i30"]], 3)
+    assert [item["item"] for item in answer["items"]] == list(frame["item"])
+    history = client.get("/history", params={"user": "ann"}).json()["items"]
+    assert [item["item"] for item in history] == ["i1", "i2", "i9", "i30"]
+    detail = is_problem(client.post("/events", json={"user": "ann", "items": ["i1", "x"]}), 404)
+    assert "'x'" in detail
+    assert len(client.get("/history", params={"user": "ann"}).json()["items"]) == 4
+
+
+def test_an_unknown_user_gets_what_is_used_most(client):
+    answer = client.post("/recommend", json={"user": "nobody 🦉", "k": 2}).json()
+    assert answer["source"] == "popular"
+    assert [item["item"] for item in answer["items"]] == ["i3", "i1"]
+    user = "'; DROP TABLE events; -- ../../\u0000 🦉"
+    assert client.post("/events", json={"user": user, "items": ["i9"]}).status_code == 200
+    answer = client.post("/recommend", json={"user": user, "k": 2}).json()
+    assert answer["source"] == "model"
+
+
+def test_explain_similar_items_users_about(client, shop):
+    found = client.post("/explain", json={"history": ["i4", "i9"], "item": "i30"}).json()
+    ours = shop.explain(["i4", "i9"], "i30")
+    assert found["terms"] == pytest.approx(ours.terms, abs=1e-5)
+    assert found["because"]["text"][0]["item"] == ours.because["text"][0][0]
+    similar = client.post("/similar", json={"item": "i7", "modality": "text", "k": 3}).json()
+    assert [one["item"] for one in similar["items"]] == list(shop.similar("i7", "text", 3)["item"])
+    assert client.get("/items", params={"q": "elan hat", "limit": 1}).json()["items"][0]["item"]
+    assert client.get("/users", params={"q": "BÖB"}).json() == {"users": ["böb"]}
+    assert client.get("/about").json()["modalities"] == ["image", "text", "id"]
+    assert client.get("/readyz").json()["bundle"] == shop.digest
+    assert client.get("/healthz").json()["status"] == "ok"
+    metrics = client.get("/metrics").text
+    assert 'm3rec_requests_total{path="/explain",status="200"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("/recommend", {"history": ["i1"], "k": -1}, 422, "k: Input should be greater"),
+        ("/recommend", {"history": ["i1"], "k": 10**9}, 422, "k: Input should be less"),
+        ("/recommend", {"history": ["i1"] * 10_000}, 422, "at most 1000 items"),
+        ("/recommend", {"history": ["i" * 300]}, 422, "at most 256 characters"),
+        ("/recommend", {"history": [], "user": "ann"}, 422, "either user or history"),
+        ("/recommend", {}, 422, "either user or history"),
+        ("/recommend", {"history": [], "kk": 1}, 422, "kk: Extra"),
+        ("/recommend", {"history": ["i1"], "weights": {"smell": 1}}, 422, "smell"),
+        ("/recommend", {"history": ["i1"], "weights": {"id": -1}}, 422, "weights.id"),
+        ("/explain", {"history": ["i1"], "item": "x"}, 404, "no item 'x'"),
+        ("/explain", {"history": [], "item": "i1"}, 422, "needs a history"),
+        ("/similar", {"item": "i1", "modality": "smell"}, 422, "modality must be one of"),
+        ("/similar", {"item": "i1\ud800"}, 422, "item"),
+        ("/events", {"user": "", "items": ["i1"]}, 422, "user"),
+        ("/events", {"user": "a", "items": []}, 422, "items"),
+        ("/events", {"user": "a\ud800", "items": ["i1"]}, 422, "user"),
+        ("/nothing", {}, 404, "Not Found"),
+    ],
+)
+def test_a_bad_request_is_a_documented_problem(client, path, body, status, message):
+    raw = json.dumps(body).encode()
+    response = client.post(path, content=raw, headers={"content-type": "application/json"})
+    assert message in is_problem(response, status)
+
+
+def test_numbers_that_json_has_not_are_a_problem(client):
+    for raw in (b'{"history": ["i1"], "weights": {"id": NaN}}', b"{", b'"' + b"[" * 5000):
+        is_problem(
+            client.post("/recommend", content=raw, headers={"content-type": "application/json"}),
+            422,
+        )
+    is_problem(client.get("/recommend"), 405)
+    is_problem(client.get("/pictures/99999999999999999999"), 404)
+    is_problem(client.get("/page/..%2Fapp.js"), 404)
+
+
+def test_a_large_body_is_refused_before_it_is_read_whole(client):
+    is_problem(client.post("/recommend", content=b"x" * 10 * 2**20), 413)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_key_is_wanted_where_one_is_set(make_client):
+    client = make_client(limits=Limits(api_key="sésame"))
+    is_problem(client.post("/recommend", json={"history": []}), 401)
+    is_problem(client.get("/about", headers={"x-api-key": "other"}), 401)
+    key = "sésame".encode()
+    assert client.get("/about", headers={b"x-api-key": key}).status_code == 200
+    for path in ("/", "/healthz", "/page/app.js"):
+        assert client.get(path).status_code == 200
+
+
+def test_pictures_are_those_of_the_folder(make_client, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "i3.jpg").write_bytes(b"\xff\xd8picture")
+    client = make_client(images=tmp_path / "photos")
+    first = client.get("/items", params={"limit": 1}).json()["items"][0]
+    assert client.get(first["picture"]).content == b"\xff\xd8picture"
+    is_problem(client.get("/pictures/4"), 404)
+    is_problem(client.get("/pictures/0"), 404)
+
+
+def test_a_new_bundle_is_taken_and_a_broken_one_is_not(make_client, write_made):
+    folder = write_made()
+    client = make_client(folder, admin_token="secret")
+    old = client.get("/about").json()["bundle"]
+    is_problem(client.post("/admin/reload"), 403)
+    is_problem(client.post("/admin/reload", headers={"authorization": "Bearer no"}), 403)
+    write_made(network=made_network(spread=2.0))
+    answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
+    new = Recommender.load(folder).digest
+    assert answer.json()["bundle"] == client.get("/about").json()["bundle"] == new != old
+    (folder / "items.parquet").write_bytes(b"broken")
+    answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
+    assert "items.parquet" in is_problem(answer, 409)
+    assert client.post("/recommend", json={"history": ["i1"]}).json()["bundle"] == new
+
+
+def test_no_request_is_dropped_while_bundles_change(make_client, write_made):
+    client = make_client(write_made(), admin_token="secret")
+    ending, failed, answered = threading.Event(), [], []
+
+    def ask() -> None:
+        while not ending.is_set():
+            response = client.post("/recommend", json={"history": ["i1", "i2"], "k": 5})
+            (answered if response.status_code == 200 else failed).append(response.text)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        for number in range(3):
+            write_made(network=made_network(spread=1.0 + number))
+            client.post("/admin/reload", headers={"authorization": "Bearer secret"})
+        ending.set()
+    assert not failed
+    assert len({json.loads(text)["bundle"] for text in answered}) >= 2
+
+
+def test_what_is_asked_at_once_is_worked_on_together():
+    sizes = []
+
+    async def run() -> list[int]:
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(lambda asked: [2 * n for n in asked], pool, 8, 0.01, sizes.append)
+            answers = await asyncio.gather(*(batcher.ask(n) for n in range(20)))
+            await batcher.stop()
+            return answers
+
+    assert asyncio.run(run()) == [2 * n for n in range(20)]
+    assert sizes == [8, 8, 4]
+
+
+def test_an_error_reaches_all_who_asked_and_the_next_are_answered():
+    def work(asked):
+        if "bad" in asked:
+            raise ValueError("no")
+        return asked
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(work, pool, 8, 0.01)
+            results = await asyncio.gather(
+                *(batcher.ask(word) for word in ("a", "bad")), return_exceptions=True
+            )
+            assert all(isinstance(result, ValueError) for result in results)
+            assert await batcher.ask("b") == "b"
+            await batcher.stop()
+
+    asyncio.run(run())
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"not sqlite" * 100)
+    with pytest.raises(StoreError, match="photo.jpg"):
+        open_store(str(tmp_path / "photo.jpg"))
+
+
+def test_openapi_has_examples_and_problems(client):
+    schema = client.get("/openapi.json").json()
+    recommend = schema["paths"]["/recommend"]["post"]
+    assert "application/problem+json" in recommend["responses"]["422"]["content"]
+    assert schema["components"]["schemas"]["RecommendRequest"]["examples"]
+    assert "HTTPValidationError" not in json.dumps(schema)
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    for name in ("index.html", "app.js", "style.css"):
+        text = (PAGE / name).read_text(encoding="utf-8")
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in text
+        assert "innerHTML" not in text
+    response = client.get("/")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+@pytest.fixture
+def start_server(write_made, tmp_path):
+    """Return a function that starts the service as a process, on the same files each time."""
+    bundle, running = write_made(), []
+
+    def start() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(bundle), "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        line = process.stdout.readline()
+        return process, line.split()[2]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, tmp_path):
+    acknowledged = []
+    for round_number in range(3):
+        process, address = start_server()
+        deadline = threading.Timer(1.5, lambda p=process: p.send_signal(signal.SIGKILL))
+
+        def send(worker: int, address=address, round_number=round_number) -> None:
+            with httpx.Client(base_url=address, timeout=5) as http:
+                for number in range(10**6):
+                    user = f"{round_number}-{worker}-{number}"
+                    try:
+                        http.post(
+                            "/events", json={"user": user, "items": ["i9"]}
+                        ).raise_for_status()
+                    except httpx.HTTPError:
+                        return
+                    acknowledged.append(user)
+
+        deadline.start()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(send, range(4)))
+        deadline.join()
+    rows = sqlite3.connect(tmp_path / "bundle.events.sqlite").execute("SELECT user FROM events")
+    assert len(acknowledged) > 50
+    assert not set(acknowledged) - {row[0] for row in rows}
+
+
+@pytest.mark.slow
+def test_a_slow_client_gets_an_answer_and_others_do_not_wait(start_server):
+    _, address = start_server()
+    host, port = address.removeprefix("http://").split(":")
+    slow = socket.create_connection((host, int(port)))
+    head = "POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    slow.sendall(head.encode())
+    started = time.monotonic()
+    assert httpx.get(f"{address}/healthz", timeout=5).status_code == 200
+    assert time.monotonic() - started < 5
+    slow.settimeout(20)
+    assert b" 408 " in slow.recv(4096)
+    slow.close()
+
+
+@pytest.mark.slow
+def test_a_hangup_reloads_the_bundle(start_server, write_made):
+    process, address = start_server()
+    old = httpx.get(f"{address}/about").json()["bundle"]
+    write_made(network=made_network(spread=2.0))
+    process.send_signal(signal.SIGHUP)
+    for _ in range(100):
+        if httpx.get(f"{address}/about").json()["bundle"] != old:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the bundle stayed")

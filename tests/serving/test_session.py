@@ -1,0 +1,81 @@
+"""A session equals the batch path item by item, and its saved bytes go on where it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recbole_m3rec.serving.catalogue import UnknownItemError
+from recbole_m3rec.serving.recommender import Recommender
+from recbole_m3rec.serving.session import SessionError
+from tests.serving.conftest import N_ITEMS, made_network
+
+
+def test_a_session_equals_the_batch_path_after_each_of_200_items(any_shop):
+    shop = any_shop
+    shop.max_history = 200
+    draw = np.random.default_rng(0)
+    history = [f"i{n}" for n in draw.integers(1, N_ITEMS + 1, 200)]
+    session = shop.session()
+    for length, item in enumerate(history, start=1):
+        session.add(item)
+        ours = session.recommend(5, explain=True, exclude_seen=False)
+        batch = shop.recommend([history[:length]], 5, explain=True, exclude_seen=False)
+        assert list(ours["item"]) == list(batch["item"]), length
+        columns = ["score", "image", "text", "id"]
+        assert np.allclose(ours[columns], batch[columns], rtol=1e-5, atol=1e-5)
+    assert session.history == history
+
+
+def test_a_session_from_a_history_goes_on_like_one_that_grew(shop):
+    grown, read = shop.session(), shop.session(["i4", "nope", "i9"])
+    assert read.unknown_items == 1
+    for item in ("i4", "i9"):
+        grown.add(item)
+    for session in (grown, read):
+        session.add("i17")
+    options = {"weights": {"id": 2}, "blocked": ["i3"]}
+    ours, theirs = grown.recommend(5, **options), read.recommend(5, **options)
+    assert list(ours["item"]) == list(theirs["item"])
+    batch = shop.recommend([["i4", "i9", "i17"]], 5, **options)
+    assert list(ours["item"]) == list(batch["item"])
+
+
+def test_a_saved_session_goes_on_elsewhere(shop):
+    session = shop.session(["i4", "i9"])
+    again = shop.restore(session.save())
+    for one in (session, again):
+        one.add("i30")
+    assert list(session.recommend()["score"]) == list(again.recommend()["score"])
+    assert again.history == ["i4", "i9", "i30"]
+    assert list(shop.restore(shop.session().save()).recommend(1)["item"]) == ["i3"]
+
+
+def test_bytes_of_elsewhere_are_refused(shop, write_made):
+    saved = shop.session(["i4"]).save()
+    for damaged in (b"", b"abc", saved[:50], b"\x80\x04."):
+        with pytest.raises(SessionError, match="not a saved session"):
+            shop.restore(damaged)
+    other = Recommender.load(write_made("other", network=made_network(spread=2.0)))
+    with pytest.raises(SessionError, match="of the bundle"):
+        other.restore(saved)
+
+
+def test_an_unknown_item_leaves_the_session_as_it_was(shop):
+    session = shop.session(["i4"])
+    before = session.recommend()
+    with pytest.raises(UnknownItemError):
+        session.add("nope")
+    assert list(session.recommend()["score"]) == list(before["score"])
+
+
+def test_an_empty_session_gets_what_is_used_most(shop):
+    frame = shop.session().recommend(2)
+    assert list(frame["item"]) == ["i3", "i1"]
+    assert frame.attrs["popular_users"] == [0]
+
+
+def test_a_session_leaves_the_recommender_as_it_was(shop):
+    before = shop.recommend([["i4", "i9"]])
+    shop.session(["i4"]).add("i9")
+    assert list(shop.recommend([["i4", "i9"]])["score"]) == list(before["score"])
