@@ -60,6 +60,7 @@ EXTRAS_REQUIRE = {
         "pillow>=10.0.1",
         "prometheus-client>=0.20",
         "pytest>=8.0",
+        "pytest-xdist>=3.5",
         "pytest-cov>=5.0",
         "ruff>=0.6",
         "safetensors>=0.4.3",
