@@ -10,6 +10,7 @@ from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
@@ -26,6 +27,11 @@ RESUME_KEY = "resume"
 CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
     *("epochs", "stopping_step", "checkpoint_minutes", "show_progress", "state", "worker"),
 }
+
+# What held before a setting existed, for checkpoints that do not name it: for every model, and for
+# the models of this package.
+EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
+EARLIER_OF_OWN_MODELS = {"score": "dot", "repetition": False, "id_dropout": 0.0}
 
 
 class CheckpointError(ValueError):
@@ -72,7 +78,8 @@ def read_saved_run(path: Path) -> SavedRun:
             epoch=content["epoch"],
             epochs=config["epochs"],
             settings={
-                time_order.KEY: "recbole",  # that of checkpoints from before there was a choice
+                **EARLIER,
+                **(EARLIER_OF_OWN_MODELS if config["model"] in OWN_MODELS else {}),
                 **checkpoint_file.settings_of(config),
             }
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
