@@ -1,8 +1,8 @@
-"""Thin door to ``recbole_m3rec.cli.amazon``; ``--help`` lists the options."""
+"""Thin door to ``recbole_m3rec.cli.prepare.amazon``; ``--help`` lists the options."""
 
 import sys
 
-from recbole_m3rec.cli.amazon import main
+from recbole_m3rec.cli.prepare.amazon import main
 
 if __name__ == "__main__":
     sys.exit(main())

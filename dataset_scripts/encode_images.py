@@ -1,8 +1,8 @@
-"""Thin door to ``recbole_m3rec.cli.encode_images``; ``--help`` lists the options."""
+"""Thin door to ``recbole_m3rec.cli.prepare.encode_images``; ``--help`` lists the options."""
 
 import sys
 
-from recbole_m3rec.cli.encode_images import main
+from recbole_m3rec.cli.prepare.encode_images import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""Thin door to ``recbole_m3rec.cli.generic``; ``--help`` lists the options."""
+"""Thin door to ``recbole_m3rec.cli.prepare.tables``; ``--help`` lists the options."""
 
 import sys
 
-from recbole_m3rec.cli.generic import main
+from recbole_m3rec.cli.prepare.tables import main
 
 if __name__ == "__main__":
     sys.exit(main())

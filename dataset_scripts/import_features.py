@@ -1,8 +1,8 @@
-"""Thin door to ``recbole_m3rec.cli.import_features``; ``--help`` lists the options."""
+"""Thin door to ``recbole_m3rec.cli.prepare.import_features``; ``--help`` lists the options."""
 
 import sys
 
-from recbole_m3rec.cli.import_features import main
+from recbole_m3rec.cli.prepare.import_features import main
 
 if __name__ == "__main__":
     sys.exit(main())

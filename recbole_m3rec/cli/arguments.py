@@ -23,7 +23,7 @@ Any setting is written --key=value, with the equals sign, and comes before every
 EXAMPLES = """\
 examples:
   recbole-m3rec train --model=M3Rec --dataset=ml-100k
-      train until valid Hit@20 stops rising, then test
+      train, let validation choose the epoch, and test
   recbole-m3rec train --model=SASRec --dataset=ml-100k --epochs=1
       any other model of RecBole under the same protocol
   recbole-m3rec train --model=M3Rec --dataset=beauty --config_files=published
@@ -32,8 +32,7 @@ examples:
       two processes, each on a GPU of its own
   recbole-m3rec train --model=M3Rec --dataset=ml-100k --resume
       resume the newest such run where it was stopped, as if it had not been
-  recbole-m3rec resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt --epochs=400
-      resume one checkpoint
+  recbole-m3rec resume saved/M3Rec-Nov-23-2026_10-00-00-last.ckpt
   recbole-m3rec evaluate saved/M3Rec-Nov-23-2026_10-00-00.pth --topk=[1,10]
       valid and test metrics again, without training
   recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20

@@ -39,14 +39,16 @@ SUBCOMMANDS = {
     "show": Subcommand("train", "a checkpoint's page, in the browser", ("--show",), "CHECKPOINT"),
     "compare": Subcommand("compare", "many models, datasets and seeds, one report"),
     "ablate": Subcommand("ablate", "M3Rec without each of its parts"),
-    "prepare amazon": Subcommand("amazon", "a dataset from Amazon's review data"),
-    "prepare movielens": Subcommand("movielens", "a dataset from a release of MovieLens"),
-    "prepare tables": Subcommand("generic", "a dataset from your own purchases and items"),
-    "prepare images": Subcommand("encode_images", "fetch the items' images", ("download",)),
-    "encode text": Subcommand("encode_text", "text features from columns of the items"),
-    "encode images": Subcommand("encode_images", "image features from pictures", ("encode",)),
-    "import": Subcommand("import_features", "features from vectors made elsewhere"),
-    "describe": Subcommand("describe", "what is in a dataset, and whether features fit"),
+    "prepare amazon": Subcommand("prepare.amazon", "a dataset from Amazon's review data"),
+    "prepare movielens": Subcommand("prepare.movielens", "a dataset from a release of MovieLens"),
+    "prepare tables": Subcommand("prepare.tables", "a dataset from your own purchases and items"),
+    "prepare images": Subcommand("prepare.encode_images", "fetch the items' images", ("download",)),
+    "encode text": Subcommand("prepare.encode_text", "text features from columns of the items"),
+    "encode images": Subcommand(
+        "prepare.encode_images", "image features from pictures", ("encode",)
+    ),
+    "import": Subcommand("prepare.import_features", "features from vectors made elsewhere"),
+    "describe": Subcommand("prepare.describe", "what is in a dataset, and whether features fit"),
 }
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from recbole_m3rec.atomic.item_file import read_item_fields
-from recbole_m3rec.cli import movielens as movielens_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import movielens as movielens_command
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.movielens import find_release, prepare_movielens
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_m3rec.cli import encode_images as encode_images_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import encode_images as encode_images_command
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
 from recbole_m3rec.features.feature_file import read_features

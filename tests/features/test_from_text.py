@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from recbole_m3rec.cli import encode_text as encode_text_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import encode_text as encode_text_command
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe

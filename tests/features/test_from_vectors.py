@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
-from recbole_m3rec.cli import import_features as import_features_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import import_features as import_features_command
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids

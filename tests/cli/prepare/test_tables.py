@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from recbole_m3rec.cli import generic as generic_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import tables as generic_command
 
 TABLES = ("--name", "shop", "--log", "purchases.csv", "--items", "products.csv")
 

@@ -11,8 +11,8 @@ import pytest
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
-from recbole_m3rec.cli import describe as describe_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import describe as describe_command
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from recbole_m3rec.atomic.inter_file import Filters
-from recbole_m3rec.cli import amazon as amazon_command
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import amazon as amazon_command
 from recbole_m3rec.datasets.amazon.prepare import prepare
 from recbole_m3rec.datasets.amazon.raw_files import (
     MissingRawFileError,
@@ -30,7 +30,6 @@ from recbole_m3rec.datasets.amazon.raw_files import (
 )
 from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "amazon-beauty"
 START = 1_400_025_600
 
 
@@ -254,26 +253,3 @@ def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path
                 assert name.endswith(".tmp") or found == whole[name]
     build(tmp_path / "killed")
     assert content(tmp_path / "killed") == whole
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the raw files of Beauty are not here")
-def test_beauty_of_2014_has_its_published_numbers(
-    script: ModuleType, tmp_path: Path, capsys: Any
-) -> None:
-    given = ("--category", "Beauty", "--raw-dir", str(REAL), "--output", str(tmp_path))
-    assert run(script, *given) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[:3] == ["users: 22,363", "items: 12,101", "interactions: 198,502"]
-    histories: dict[str, list[tuple[str, str]]] = {}
-    for row in (tmp_path / "beauty/beauty.inter").read_text().splitlines()[1:]:
-        user, item, moment = row.split("\t")
-        histories.setdefault(user, []).append((item, moment))
-    expected: dict[str, list[tuple[str, str]]] = {}
-    with gzip.open(REAL / "reviews_Beauty_5.json.gz", "rt") as file:
-        for line in file:
-            review = json.loads(line)
-            row = (review["asin"], str(review["unixReviewTime"]))
-            expected.setdefault(review["reviewerID"], []).append(row)
-    for history in expected.values():
-        history.sort(key=lambda row: int(row[1]))
-    assert histories == expected

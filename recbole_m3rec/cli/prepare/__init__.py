@@ -1,0 +1,1 @@
+"""Subcommands that prepare data: datasets, features, and a look at them."""
