@@ -40,10 +40,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ("recommend x.pth --output top.csv", "train --topk x.pth --output top.csv"),
         ("recommend --help", "train --help"),
         ("compare --models A", "compare --models A"),
-        ("prepare amazon --category toys", "amazon --category toys"),
-        ("prepare images --dataset shop", "encode_images download --dataset shop"),
-        ("encode images --help", "encode_images encode --help"),
-        ("import --dataset shop", "import_features --dataset shop"),
+        ("prepare amazon --category toys", "prepare.amazon --category toys"),
+        ("prepare images --dataset shop", "prepare.encode_images download --dataset shop"),
+        ("encode images --help", "prepare.encode_images encode --help"),
+        ("import --dataset shop", "prepare.import_features --dataset shop"),
     ],
 )
 def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: str) -> None:

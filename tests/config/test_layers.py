@@ -225,7 +225,7 @@ def test_negatives_that_the_loss_cannot_use_are_recboles_error():
     [
         ("hiden_size", "hidden_size"),
         ("hidden-size", "hidden_size"),
-        ("dropout", "dropout_prob"),
+        ("dropout_probe", "dropout_prob"),
         ("num_layer", "num_layers"),
         ("modality", "modalities"),
         ("learning_rat", "learning_rate"),
