@@ -32,7 +32,7 @@ INSTALL_REQUIRES = [
     "pandas>=2.1.4",
     "pyarrow>=15.0.2",  # the first series that stores float16 in Parquet
     "pyyaml>=6.0.1",
-    "safetensors>=0.4.3",  # checkpoints that run no code
+    "safetensors>=0.4.5",  # checkpoints that run no code
     "scikit-learn>=1.3.2",
     "scipy>=1.11.4",
     "threadpoolctl>=3.1.0",
@@ -63,7 +63,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist>=3.5",
         "pytest-cov>=5.0",
         "ruff>=0.6",
-        "safetensors>=0.4.3",
+        "safetensors>=0.4.5",
         "types-PyYAML",
         "uvicorn>=0.30",
     ],
@@ -72,13 +72,13 @@ EXTRAS_REQUIRE = {
         "fastapi>=0.115",
         "prometheus-client>=0.20",
         "redis>=5.0.1",
-        "safetensors>=0.4.3",
+        "safetensors>=0.4.5",
         "uvicorn>=0.30",
     ],
     # Approximate search in catalogues of more than 200,000 items.
     "faiss": ["faiss-cpu>=1.8"],
     # Bundles for other runtimes: python -m recbole_m3rec.serving.onnx
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2", "safetensors>=0.4.3"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2", "safetensors>=0.4.5"],
     # RecBole's hyper-parameter search; trials of `python -m recbole_m3rec.compare --tune`.
     "tuning": ["hyperopt>=0.2.7", "optuna>=4.1"],
     # Fetching images, and encoders with pretrained weights. Not needed for tfidf-svd. Encoders of
