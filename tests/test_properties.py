@@ -157,6 +157,7 @@ def test_the_preset_is_what_the_released_program_does() -> None:
         "mamba_init": "normal",
         "score": "dot",
         "repetition": False,
+        "id_init": "normal",
         "id_dropout": 0.0,
         "modalities": ["image", "text"],
         "features": {

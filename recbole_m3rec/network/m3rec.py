@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network.id_init import start_from_content
 from recbole_m3rec.network.item_encoder import ContentModalities
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
@@ -58,6 +59,7 @@ ID = "id"
 NORM_EPS = 1e-12
 GRADIENT_RULES = ("frozen", "detached", "shared")
 MAMBA_INITS = ("mamba", "normal")
+ID_INITS = ("normal", "content")
 SCORES = ("dot", "cosine")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
@@ -78,6 +80,8 @@ class M3RecConfig:
         modality_gradient: what content histories teach the shared block: ``frozen`` (nothing, but
             the gradient flows through), ``detached`` (no gradient at all) or ``shared``.
         mamba_init: ``mamba`` or ``normal``.
+        id_init: ``normal`` (noise), or ``content``: ID vectors start as the principal components of
+            the items' features; without content modalities they are noise in any case.
         projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
@@ -105,6 +109,7 @@ class M3RecConfig:
     dropout_prob: float = 0.5
     modality_gradient: str = "frozen"
     mamba_init: str = "mamba"
+    id_init: str = "normal"
     projector: str = "mlp"
     projector_experts: int = 8
     score: str = "dot"
@@ -124,6 +129,7 @@ class M3RecConfig:
         _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
+        check_choice("id_init", self.id_init, ID_INITS)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
         for name in ("repetition", "share_mamba", "share_experts"):
@@ -290,6 +296,8 @@ class M3RecNetwork(UntrainedItems):
         hidden_size = config.hidden_size
         self.item_embedding = nn.Embedding(n_items, hidden_size)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
+        if config.id_init == "content" and features:
+            start_from_content(self.item_embedding.weight, features, INIT_STD)
         self.content = ContentModalities(
             features, n_items, hidden_size, config.projector, config.projector_experts
         )
