@@ -45,6 +45,7 @@ from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
@@ -87,6 +88,8 @@ class M3RecConfig:
         score: ``dot`` or ``cosine``.
         temperature: what cosines are divided by; without effect on ``dot``.
         repetition: whether items of the user's own history get a learned term.
+        softmax_items: ``all``, or how many items a step's softmax draws at random beside the
+            batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
         id_dropout: share of the items whose ID vectors are zeros in a training step, so that
             content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
@@ -115,6 +118,7 @@ class M3RecConfig:
     score: str = "dot"
     temperature: float = 0.2
     repetition: bool = False
+    softmax_items: int | str = "all"
     id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
@@ -127,6 +131,8 @@ class M3RecConfig:
         for name in ("dropout_prob", "id_dropout"):
             _check_number(name, getattr(self, name), lambda p: 0 <= p < 1, "in [0, 1)")
         _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
+        if self.softmax_items != "all":
+            check_size("softmax_items", self.softmax_items)
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
         check_choice("id_init", self.id_init, ID_INITS)
@@ -345,8 +351,7 @@ class M3RecNetwork(UntrainedItems):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
-        embedded = self.without_untrained(embedded, items)
+        embedded = self.id_vectors(self.item_embedding.weight, items)
         if self.training and self.config.id_dropout:
             dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
             embedded = embedded.masked_fill(dropped, 0.0)
@@ -437,19 +442,46 @@ class M3RecNetwork(UntrainedItems):
     def cross_entropy(
         self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
     ) -> Tensor:
-        """Mean softmax cross-entropy over all trained items, padding included.
+        """Mean softmax cross-entropy over all trained items, padding included, or a sample of them.
 
         Args:
             packed: histories of item ids.
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
+        if self.config.softmax_items != "all" and self.config.softmax_items < self.n_items:
+            return self._sampled_cross_entropy(packed, targets, scored)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
         if terms is not None:
             terms = terms._replace(items=self.rows_among_trained(terms.items))
         return linear_cross_entropy(query, table, targets, terms)
+
+    def _sampled_cross_entropy(
+        self, packed: PackedSequences, targets: Tensor, scored: Tensor | None
+    ) -> Tensor:
+        """Mean cross-entropy over the batch's targets and items drawn at random."""
+        counts = getattr(self, "target_counts", None)
+        if counts is None:
+            raise ModelConfigError(
+                f"softmax_items: {self.config.softmax_items} needs to know how often each item is a"
+                " target: call count_targets first"
+            )
+        drawn = self.draw_trained(cast(int, self.config.softmax_items), targets.device)
+        candidates = make_candidates(drawn, self.n_trained(), targets, counts)
+        (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
+        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+        terms = self.repetition(packed, scored)
+        return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
+
+    def count_targets(self, targets: Tensor) -> None:
+        """Tell the sampled softmax which items are targets of the training data, ``[n]`` int64.
+
+        A checkpoint does not carry the counts.
+        """
+        counts = torch.bincount(targets, minlength=self.n_items)
+        self.register_buffer("target_counts", counts, persistent=False)
 
     def bpr(
         self,
