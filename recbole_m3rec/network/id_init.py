@@ -1,8 +1,8 @@
 """ID vectors that start from what content says of an item, and not from noise.
 
 An item that was bought three times cannot learn a vector of a hundred numbers. It starts with the
-principal components of its features, so that alike items are alike from the first step, and
-training moves those that it sees more often.
+principal components of its features, whitened, so that alike items are alike from the first step,
+and training moves those that it sees more often.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from recbole_m3rec.features.align import ItemFeatures
 
 ROWS_AT_ONCE = 65_536
-SMALLEST_VARIANCE = 1e-9  # of a component, as a share of the widest one's
+SMALLEST_VARIANCE = 1e-6  # of a component, as a share of the widest one's
 
 
 @torch.no_grad()
 def start_from_content(
     embedding: Tensor, features: Mapping[str, ItemFeatures], deviation: float
 ) -> None:
-    """Overwrite ID vectors by the principal components of the items' features.
+    """Overwrite ID vectors by the whitened principal components of the items' features.
 
     Every modality counts the same, whatever its number and scale of columns. Padding, items without
     any feature, and columns beyond the features' rank keep what they have.
@@ -30,7 +30,7 @@ def start_from_content(
     Args:
         embedding: ``[n_items, H]``, changed in place.
         features: of the content modalities, at least one.
-        deviation: standard deviation of the numbers written.
+        deviation: standard deviation of each column.
     """
     means, scales = zip(*(_moments(of_items) for of_items in features.values()), strict=True)
 
@@ -49,10 +49,9 @@ def start_from_content(
     kept = int((variances > SMALLEST_VARIANCE * variances[-1]).sum().clamp(max=embedding.shape[1]))
     if kept == 0:
         return  # all items are the same
-    # Their variances sum to that of all numbers written, of which the mean is 0.
     n_written = sum(int(_any_row(features, rows).sum()) for rows, _ in blocks())
-    scale = deviation * (n_written * kept / variances[-kept:].sum()).sqrt()
-    components = components[:, -kept:].flip(1) * scale  # the widest first
+    whitening = deviation * (n_written / variances[-kept:]).sqrt()
+    components = (components[:, -kept:] * whitening).flip(1)  # the widest first
     for rows, block in blocks():
         written = _any_row(features, rows)
         embedding[rows][written, :kept] = (block[written] @ components).to(embedding)

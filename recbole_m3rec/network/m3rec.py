@@ -449,8 +449,9 @@ class M3RecNetwork(UntrainedItems):
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
-        if self.config.softmax_items != "all" and self.config.softmax_items < self.n_items:
-            return self._sampled_cross_entropy(packed, targets, scored)
+        n_drawn = self.config.softmax_items
+        if isinstance(n_drawn, int) and n_drawn < self.n_items:
+            return self._sampled_cross_entropy(packed, targets, n_drawn, scored)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
@@ -459,16 +460,16 @@ class M3RecNetwork(UntrainedItems):
         return linear_cross_entropy(query, table, targets, terms)
 
     def _sampled_cross_entropy(
-        self, packed: PackedSequences, targets: Tensor, scored: Tensor | None
+        self, packed: PackedSequences, targets: Tensor, n_drawn: int, scored: Tensor | None
     ) -> Tensor:
         """Mean cross-entropy over the batch's targets and items drawn at random."""
         counts = getattr(self, "target_counts", None)
         if counts is None:
             raise ModelConfigError(
-                f"softmax_items: {self.config.softmax_items} needs to know how often each item is a"
+                f"softmax_items: {n_drawn} needs to know how often each item is a"
                 " target: call count_targets first"
             )
-        drawn = self.draw_trained(cast(int, self.config.softmax_items), targets.device)
+        drawn = self.draw_trained(n_drawn, targets.device)
         candidates = make_candidates(drawn, self.n_trained(), targets, counts)
         (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)

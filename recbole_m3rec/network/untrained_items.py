@@ -21,6 +21,7 @@ class UntrainedItems(nn.Module):
     """
 
     n_items: int
+    untrained_items: Tensor
     trained_ids: Tensor
     most_alike: Tensor
 
