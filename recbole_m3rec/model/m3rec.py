@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from logging import INFO, WARNING
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
 from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
+from recbole_m3rec.network.sampled_softmax import ALL
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
@@ -23,6 +25,8 @@ LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
 # take little of a GPU's memory.
 ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
+# Above so many items the exact softmax takes most of a step's time and memory.
+MANY_ITEMS = 100_000
 SETTINGS = tuple(field.name for field in dataclasses.fields(M3RecConfig))
 
 
@@ -41,9 +45,20 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         self._items = Kept(self.network.item_vectors)
+        self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)
+
+    def _log_softmax(self) -> None:
+        chosen, n_items = self.network.config.softmax_items, self.n_items
+        if self.loss_type != "CE" or chosen != ALL:
+            return
+        message = (
+            f"softmax_items: all, an exact softmax over {n_items:,} items in every step; above "
+            f"{MANY_ITEMS:,} items softmax_items: 2048 is advised"
+        )
+        self.logger.log(WARNING if n_items > MANY_ITEMS else INFO, message)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, of which a row has one or many."""

@@ -28,6 +28,7 @@ from recbole_m3rec.ops.matmul import Linear
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
     *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
+    "softmax_items",
 )
 
 
@@ -51,8 +52,13 @@ class FusedItems(UntrainedItems):
     @property
     def weight(self) -> Tensor:
         """The table, as an embedding has it; fused at every use."""
-        parts = [content.weight * content(None)[0] for content in self.content.values()]
-        parts.append(self.without_untrained(self.id.weight))
+        return self.fused(None)
+
+    def fused(self, items: Tensor | None) -> Tensor:
+        """Fuse the vectors of some items ``[n]``, or None for all in order, to ``[n, H]``."""
+        parts = [content.weight * content(items)[0] for content in self.content.values()]
+        embedded = self.id.weight if items is None else self.id(items)
+        parts.append(self.without_untrained(embedded, items))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))
@@ -110,8 +116,8 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        table: Tensor = self.item_embedding.weight
-        table = table if items is None else F.embedding(items, table)
+        embedding = self.item_embedding
+        table = embedding.weight if items is None else embedding.fused(items)
         scored = self._for_score(table)
         if self.config.score == "cosine":
             scored = scored / self.config.temperature

@@ -44,6 +44,7 @@ from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.sampled_softmax import ALL, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
@@ -85,6 +86,8 @@ class M3RecConfig:
         repetition: whether items of the user's own history get a learned term.
         id_dropout: share of the items whose ID vectors are zeros in a training step, so that
             content learns to rank an item that has no trained ID.
+        softmax_items: ``all``, or how many items beside the batch's own a step of training takes
+            into its softmax (:mod:`recbole_m3rec.network.sampled_softmax`).
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
             whatever ``modality_gradient`` says (for ablations).
         share_experts: one expert a layer for all modalities (for ablations).
@@ -111,6 +114,7 @@ class M3RecConfig:
     temperature: float = 0.2
     repetition: bool = False
     id_dropout: float = 0.0
+    softmax_items: int | str = ALL
     share_mamba: bool = True
     share_experts: bool = False
     scan_backend: str = "auto"
@@ -128,6 +132,8 @@ class M3RecConfig:
         check_choice("score", self.score, SCORES)
         for name in ("repetition", "share_mamba", "share_experts"):
             check_choice(name, getattr(self, name), (True, False))
+        if self.softmax_items != ALL:
+            check_size("softmax_items (all, or a number of items)", self.softmax_items)
         check_backend(self.scan_backend)
 
 
@@ -429,13 +435,15 @@ class M3RecNetwork(UntrainedItems):
     def cross_entropy(
         self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
     ) -> Tensor:
-        """Mean softmax cross-entropy over all trained items, padding included.
+        """Mean softmax cross-entropy over all trained items, padding included, or over a sample.
 
         Args:
             packed: histories of item ids.
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
+        if self.config.softmax_items != ALL:
+            return sampled_cross_entropy(self, packed, targets, scored)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)

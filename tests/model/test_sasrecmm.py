@@ -174,3 +174,14 @@ def test_settings_without_a_meaning_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(**keys)
+
+
+@FUSIONS
+def test_with_every_other_item_drawn_the_sampled_loss_is_the_exact_one(
+    build: Any, fusion: str
+) -> None:
+    off = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "fusion": fusion}
+    model, batch, _ = build(**TWO, **off)
+    exact = float(model.calculate_loss(batch).detach())
+    sampled, batch, _ = build(**TWO, **off, softmax_items=1000)
+    assert float(sampled.calculate_loss(batch).detach()) == pytest.approx(exact, rel=1e-5)
