@@ -175,18 +175,6 @@ def no_split_of_its_own(values: Mapping[str, Any]) -> str | None:
     )
 
 
-def all_or_number(values: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with ``softmax_items``."""
-    found = values["softmax_items"]
-    is_number = isinstance(found, int) and not isinstance(found, bool) and found >= 1
-    if found == "all" or is_number:
-        return None
-    return (
-        "softmax_items must be all, or how many items beside the batch's own a step draws, a whole "
-        f"number from 1 on, found {found!r}."
-    )
-
-
 def wrong_mode(mode: Any) -> str | None:
     """Return what is wrong with the candidates of a ranking."""
     modes = [mode] if isinstance(mode, str) else []
@@ -206,7 +194,6 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "valid_metric": watched_metric,
     "eval_args": splitting,
     "benchmark_filename": no_split_of_its_own,
-    "softmax_items": all_or_number,
 }
 
 

@@ -17,7 +17,6 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
 from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
-from recbole_m3rec.network.sampled_softmax import ALL
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
@@ -34,7 +33,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
     """RecBole's four methods around ``self.network``, which reads packed histories.
 
     A network offers what :class:`M3RecNetwork` does: ``item_vectors``, ``encode``, ``query``,
-    ``score_items``, ``cross_entropy``, ``bpr`` and ``hold_out``.
+    ``score_items``, ``cross_entropy``, ``bpr``, ``hold_out`` and ``count_targets``.
     """
 
     supports_windows = True  # trains on the rows of train_positions: all
@@ -45,20 +44,20 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         self._items = Kept(self.network.item_vectors)
+        self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
         self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)
 
     def _log_softmax(self) -> None:
-        chosen, n_items = self.network.config.softmax_items, self.n_items
-        if self.loss_type != "CE" or chosen != ALL:
+        if self.loss_type != "CE" or self.network.config.softmax_items != "all":
             return
         message = (
-            f"softmax_items: all, an exact softmax over {n_items:,} items in every step; above "
-            f"{MANY_ITEMS:,} items softmax_items: 2048 is advised"
+            f"softmax_items: all, an exact softmax over {self.n_items:,} items in every step; above"
+            f" {MANY_ITEMS:,} items softmax_items: 2048 is advised"
         )
-        self.logger.log(WARNING if n_items > MANY_ITEMS else INFO, message)
+        self.logger.log(WARNING if self.n_items > MANY_ITEMS else INFO, message)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, of which a row has one or many."""

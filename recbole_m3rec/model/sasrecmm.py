@@ -52,13 +52,8 @@ class FusedItems(UntrainedItems):
     @property
     def weight(self) -> Tensor:
         """The table, as an embedding has it; fused at every use."""
-        return self.fused(None)
-
-    def fused(self, items: Tensor | None) -> Tensor:
-        """Fuse the vectors of some items ``[n]``, or None for all in order, to ``[n, H]``."""
-        parts = [content.weight * content(items)[0] for content in self.content.values()]
-        embedded = self.id.weight if items is None else self.id(items)
-        parts.append(self.without_untrained(embedded, items))
+        parts = [content.weight * content(None)[0] for content in self.content.values()]
+        parts.append(self.id_vectors(self.id.weight))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))
@@ -116,8 +111,8 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedding = self.item_embedding
-        table = embedding.weight if items is None else embedding.fused(items)
+        table: Tensor = self.item_embedding.weight
+        table = table if items is None else F.embedding(items, table)
         scored = self._for_score(table)
         if self.config.score == "cosine":
             scored = scored / self.config.temperature
@@ -144,7 +139,9 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
     bpr = M3RecNetwork.bpr
     query = M3RecNetwork.query
     score_items = M3RecNetwork.score_items
+    count_targets = M3RecNetwork.count_targets
     _vectors_of = M3RecNetwork._vectors_of
+    _sampled_cross_entropy = M3RecNetwork._sampled_cross_entropy
 
 
 def _attend(block: Any, x: Tensor, place: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:

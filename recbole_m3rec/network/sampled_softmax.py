@@ -1,123 +1,79 @@
-"""Softmax over a sample of the items, for catalogues too large for all of them.
+"""Softmax cross-entropy against a sample of the items, for catalogues that are too large for all.
 
-The candidates of a step are the *own* items of its batch (histories and targets, which are
-projected anyway) and ``n`` of the others, drawn uniformly without replacement. An own item is a
-candidate with certainty, another with probability ``q = n / n_others``. With ``log q`` taken from
-the logits (the logQ correction of Bengio & Senécal, IEEE Trans. Neural Netw. 2008), the sum of
-exponentials is an unbiased estimate of that over all items::
-
-    E[ sum over own of exp(s) + sum over drawn of exp(s - log q) ] = sum over all of exp(s)
-
-A drawn item is never a target, so there are no accidental hits. All items of a history are
-candidates, so learned repetition reaches all that it changes. With as many drawn as there are
-others, the loss is the exact one.
+The candidates of a batch are its targets and ``softmax_items`` items drawn uniformly, each once. An
+item is among them with probability ``pi``, which is known; its logit is lowered by ``log pi`` (the
+logQ correction: Bengio & Senécal 2008; Yi et al., RecSys 2019), but for a row's own target, which
+is always there. So the sum over the candidates estimates the sum over all items without bias, and
+is equal to it where every item is a candidate. An item drawn that is a row's target counts once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
-
-ALL = "all"
-
-
-def sampled_cross_entropy(
-    network: Any, packed: PackedSequences, targets: Tensor, scored: Tensor | None
-) -> Tensor:
-    """Mean softmax cross-entropy over the batch's own items and ``softmax_items`` others.
-
-    Args:
-        network: an :class:`~recbole_m3rec.network.m3rec.M3RecNetwork` or what offers the same.
-        packed, targets, scored: as in its ``cross_entropy``.
-    """
-    candidates = draw_candidates(
-        torch.cat([packed.values, targets]),
-        network.config.softmax_items,
-        network.n_items,
-        getattr(network, "trained_ids", None),
-    )
-    vectors = network.item_vectors(candidates.items)
-    rows = PackedSequences(candidates.rows_of(packed.values), packed.cu_seqlens)
-    query, terms = network.encode(rows, vectors, scored), network.repetition(packed, scored)
-    if terms is not None:
-        terms = terms._replace(items=candidates.rows_of(terms.items))
-    targets = candidates.rows_of(targets)
-    return linear_cross_entropy(query, vectors.table, targets, terms, candidates.log_weights)
+from recbole_m3rec.ops.score_terms import ScoreTerms
 
 
 class Candidates(NamedTuple):
-    """The items of one step.
+    """The items of one batch's softmax.
 
     Attributes:
-        items: ids, the own ones first, ``[C]`` int64.
-        own: the own ones, ascending, ``[U]`` int64.
-        log_weights: what is added to each candidate's logits, ``[C]`` float32: 0 for own items,
-            ``-log q`` for drawn ones, -inf for those that training is not to see.
+        items: ids, ascending, ``[K]`` int64.
+        log_pi: log of the probability with which each is a candidate, ``[K]`` float64.
     """
 
     items: Tensor
-    own: Tensor
-    log_weights: Tensor
-
-    def rows_of(self, own_items: Tensor) -> Tensor:
-        """Return where own items stand among the candidates, whatever their shape."""
-        return torch.searchsorted(self.own, own_items)
+    log_pi: Tensor
 
 
-def draw_candidates(
-    batch_items: Tensor, n: int, n_items: int, trained: Tensor | None = None
+def make_candidates(
+    drawn: Tensor, n_trained: int, targets: Tensor, target_counts: Tensor
 ) -> Candidates:
-    """Choose the candidates of a step.
+    """Make the candidates of a batch, and tell how likely each was to be one.
 
     Args:
-        batch_items: ids in histories and targets, ``[T]`` int64.
-        n: other items to draw, >= 1; all of them where there are no more.
-        n_items: items, padding (id 0) included.
-        trained: items that training is to see, ascending ids, None for all.
+        drawn: items drawn uniformly and with replacement, ``[n]`` int64.
+        n_trained: of how many.
+        targets: of the batch, ``[Q]`` int64; all of them are candidates.
+        target_counts: how often each item is a target in the training data, ``[n_items]``.
     """
-    own = torch.unique(batch_items)
-    log_weights = torch.zeros(len(own), device=own.device)
-    if trained is None:
-        n_others = n_items - len(own)
-        drawn = draw_others(own, n_items, n)
-    else:
-        places = torch.searchsorted(trained, own)
-        is_trained = trained[places.clamp(max=len(trained) - 1)] == own
-        log_weights.masked_fill_(~is_trained, -torch.inf)
-        n_others = len(trained) - int(is_trained.sum())
-        drawn = trained[draw_others(places[is_trained], len(trained), n)]
-    log_q = math.log(len(drawn) / n_others) if n_others else 0.0
-    log_weights = torch.cat([log_weights, log_weights.new_full((len(drawn),), -log_q)])
-    return Candidates(torch.cat([own, drawn]), own, log_weights)
+    items = torch.unique(torch.cat([targets, drawn]))
+    share = target_counts[items].double() / target_counts.sum()
+    log_absent = len(drawn) * math.log1p(-1 / n_trained) + len(targets) * torch.log1p(-share)
+    return Candidates(items, torch.log(-torch.expm1(log_absent)))
 
 
-def draw_others(own: Tensor, n_items: int, n: int) -> Tensor:
-    """Draw ``n`` of the items ``0..n_items - 1`` that are not own, without replacement.
+def sampled_cross_entropy(
+    query: Tensor,
+    table: Tensor,
+    candidates: Candidates,
+    targets: Tensor,
+    terms: ScoreTerms | None = None,
+) -> Tensor:
+    """Mean cross-entropy of the candidates' softmax against one target a row.
 
     Args:
-        own: ascending and distinct, ``[U]`` int64.
-
-    Returns:
-        Distinct ids, ``[min(n, n_items - U)]`` int64. Every set is equally likely.
-
-    >>> draw_others(torch.tensor([1, 3]), n_items=5, n=9).tolist()
-    [0, 2, 4]
+        query: ``[Q, width]``.
+        table: vectors of the candidates, ``[K, width]``.
+        candidates: from :func:`make_candidates`.
+        targets: item ids, ``[Q]`` int64, each among the candidates.
+        terms: added to single scores; ``items`` are ids, and those of no candidate do not count.
     """
-    n_others = n_items - len(own)
-    if n >= n_others:
-        ranks = torch.arange(n_others, device=own.device)
-    else:
-        # NumPy draws few of many without a permutation of all. Its seed comes from PyTorch's
-        # state, which checkpoints carry.
-        seed = int(torch.randint(2**63 - 1, ()))
-        chosen = np.random.default_rng(seed).choice(n_others, n, replace=False, shuffle=False)
-        ranks = torch.from_numpy(chosen).to(own.device)
-    others_before = own - torch.arange(len(own), device=own.device)
-    return ranks + torch.searchsorted(others_before, ranks, right=True)
+    logits = query @ table.T
+    rows = torch.arange(len(targets), device=targets.device)
+    places = torch.searchsorted(candidates.items, targets)
+    correction = candidates.log_pi.to(logits).expand_as(logits).clone()
+    correction[rows, places] = 0.0  # a row's own target is always there
+    logits = logits - correction
+    if terms is not None:
+        places_of_terms = torch.searchsorted(candidates.items, terms.items)
+        places_of_terms = places_of_terms.clamp(max=len(candidates.items) - 1)
+        here = candidates.items[places_of_terms] == terms.items
+        at = terms.rows[here], places_of_terms[here]
+        logits = logits.index_put(at, terms.values[here].to(logits), accumulate=True)
+    return F.cross_entropy(logits, places)

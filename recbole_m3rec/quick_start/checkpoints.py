@@ -32,8 +32,8 @@ CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
 # the models of this package.
 EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
 EARLIER_OF_OWN_MODELS = {
-    **{"score": "dot", "repetition": False, "id_dropout": 0.0},
-    "softmax_items": "all",
+    **{"score": "dot", "repetition": False},
+    **{"id_dropout": 0.0, "id_init": "normal", "softmax_items": "all"},
 }
 
 

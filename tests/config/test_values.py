@@ -44,8 +44,6 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
         ("--item_inter_num_interval=5", "item_inter_num_interval must be an interval"),
         ("--item_inter_num_interval=[9,5]", "item_inter_num_interval must be an interval"),
         ("--topk=[]", "topk is empty"),
-        ("--softmax_items=some", "softmax_items must be all, or how many items"),
-        ("--softmax_items=0", "softmax_items must be all, or how many items"),
         ("--topk=[0]", r"topk must be a list or an integer"),
         ("--topk=[5,'a']", r"topk must be a list or an integer"),
         ("--topk=-1", r"topk must be a list or an integer"),

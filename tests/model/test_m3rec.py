@@ -170,19 +170,6 @@ def test_an_unknown_loss_is_an_error_with_the_nearest(make_config: Callable[...,
         M3Rec(config, _Dataset())
 
 
-@CASES
-@POSITIONS
-def test_with_every_other_item_drawn_the_sampled_loss_is_the_exact_one(
-    build: Callable[..., Any], name: str, keys: dict[str, Any], positions: str
-) -> None:
-    losses = []
-    for softmax_items in ("all", 1000):
-        more = {"softmax_items": softmax_items, "train_positions": positions, "dropout_prob": 0.0}
-        model, batch, _ = build(name, **keys, **more)
-        losses.append(float(model.calculate_loss(batch).detach()))
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-
-
 def test_the_log_names_the_number_of_items_from_which_sampling_is_advised(
     build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""Sampled softmax: the estimate is unbiased, exact where all are drawn, right in every gradient."""
+"""The softmax over a sample of the items, against naive sums."""
 
 from __future__ import annotations
 
@@ -6,160 +6,132 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from recbole_m3rec.features.align import ItemFeatures
-from recbole_m3rec.network import sampled_softmax
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
-from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.network.sampled_softmax import draw_candidates, draw_others
+from recbole_m3rec import ItemFeatures, M3RecNetwork, PackedSequences
+from recbole_m3rec.network.sampled_softmax import (
+    Candidates,
+    make_candidates,
+    sampled_cross_entropy,
+)
 from recbole_m3rec.network.settings import ModelConfigError
-from recbole_m3rec.ops import linear_cross_entropy as loss_module
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
-N_ITEMS = 40
-HISTORIES = PackedSequences(
-    torch.tensor([1, 2, 4, 2, 30, 7]), torch.tensor([0, 4, 6], dtype=torch.int32)
-)
-SCORED, TARGETS = torch.tensor([1, 3, 4, 5]), torch.tensor([4, 6, 7, 38])
+N_ITEMS = 30
+HISTORIES = PackedSequences(torch.tensor([1, 2, 4, 5, 1, 7]), torch.tensor([0, 4, 6]).int())
+SCORED = torch.tensor([0, 1, 2, 3, 4, 5])
+TARGETS = torch.tensor([2, 4, 5, 9, 7, 9])
 
 
-def make(softmax_items: int | str, **settings: object) -> M3RecNetwork:
+def network(**settings: object) -> M3RecNetwork:
     torch.manual_seed(0)
-    present = torch.arange(N_ITEMS) % 5 != 3
-    text = ItemFeatures("text", torch.randn(N_ITEMS, 5), present, "fingerprint", "text")
-    small = {"hidden_size": 4, "d_state": 2, "dropout_prob": 0.0, "num_layers": 1}
-    network = M3RecNetwork(
-        *(N_ITEMS, {"text": text}),
-        **{**small, "repetition": True, "softmax_items": softmax_items, **settings},
+    text = ItemFeatures("text", torch.randn(N_ITEMS, 5), torch.ones(N_ITEMS) > 0, "", "text")
+    made = M3RecNetwork(
+        *(N_ITEMS, {"text": text}), hidden_size=8, d_state=4, dropout_prob=0.0, **settings
     )
-    with torch.no_grad():
-        network.repeats.by_lag.normal_()  # type: ignore[union-attr]
-        network.item_embedding.weight.normal_()
-    return network
+    made.count_targets(TARGETS)
+    return made
 
 
-def test_others_are_distinct_none_of_the_own_and_every_one_is_as_likely() -> None:
+def naive(
+    query: Tensor, table: Tensor, chosen: Candidates, targets: Tensor, terms: ScoreTerms
+) -> Tensor:
+    losses = []
+    for row, target in enumerate(targets.tolist()):
+        exponentials, own = [], None
+        for place, item in enumerate(chosen.items.tolist()):
+            score = query[row] @ table[place]
+            for term in range(len(terms.rows)):
+                if (terms.rows[term], terms.items[term]) == (row, item):
+                    score = score + terms.values[term]
+            if item == target:
+                own = score
+                exponentials.append(score.exp())
+            else:
+                exponentials.append(score.exp() / chosen.log_pi[place].exp())
+        assert own is not None
+        losses.append(torch.stack(exponentials).sum().log() - own)
+    return torch.stack(losses).mean()
+
+
+def test_loss_and_gradients_are_those_of_a_naive_sum() -> None:
     torch.manual_seed(1)
-    own = torch.tensor([0, 3, 4, 9])
-    counts = torch.zeros(10)
-    for _ in range(3000):
-        drawn = draw_others(own, 10, 2)
-        assert len(set(drawn.tolist())) == 2
-        counts[drawn] += 1
-    assert counts[own].sum() == 0
-    others = counts[[1, 2, 5, 6, 7, 8]]
-    assert (others - 1000).abs().max() < 5 * math.sqrt(1000)  # 6,000 draws of 6 items
-    assert draw_others(own, 10, 6).tolist() == [1, 2, 5, 6, 7, 8]
-    assert draw_others(torch.arange(10), 10, 3).tolist() == []
+    counts = torch.randint(1, 9, (N_ITEMS,))
+    chosen = make_candidates(torch.randint(N_ITEMS, (9,)), N_ITEMS, TARGETS, counts)
+    inputs = [torch.randn(len(TARGETS), 4), torch.randn(len(chosen.items), 4), torch.randn(5)]
+    # An item of no candidate, a row's own target, one item twice in a row.
+    absent = next(item for item in range(N_ITEMS) if item not in chosen.items)
+    rows, items = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([absent, 4, 9, 2, 2])
+    results = []
+    for function, dtype in ((sampled_cross_entropy, torch.float32), (naive, torch.float64)):
+        query, table, values = (x.detach().to(dtype, copy=True).requires_grad_() for x in inputs)
+        loss = function(query, table, chosen, TARGETS, ScoreTerms(rows, items, values))
+        loss.backward()
+        results.append([loss, query.grad, table.grad, values.grad])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-6)
 
 
-def test_draws_follow_the_state_of_pytorch() -> None:
-    own = torch.tensor([5])
-    torch.manual_seed(3)
-    first, second = draw_others(own, 10**9, 4), draw_others(own, 10**9, 4)
-    torch.manual_seed(3)
-    assert torch.equal(draw_others(own, 10**9, 4), first)
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("held_out", [False, True])
-def test_the_sum_of_exponentials_is_that_over_all_items_in_the_mean(held_out: bool) -> None:
+def test_the_sum_over_all_items_is_estimated_without_bias() -> None:
     torch.manual_seed(2)
-    logits = torch.randn(50, dtype=torch.float64)
-    trained = torch.tensor([i for i in range(50) if i % 4]) if held_out else None
-    batch = torch.tensor([3, 8, 3, 17])
-    whole = logits.exp() if trained is None else logits[trained].exp()
+    counts = torch.randint(1, 20, (N_ITEMS,))
+    exponentials = torch.randn(N_ITEMS).double().exp()
     estimates = []
     for _ in range(4000):
-        candidates = draw_candidates(batch, 6, 50, trained)
-        estimates.append((logits[candidates.items] + candidates.log_weights).exp().sum())
-    found = torch.stack(estimates)
-    standard_error = found.std() / math.sqrt(len(found))
-    assert abs(found.mean() - whole.sum()) < 4 * standard_error
-
-
-@pytest.mark.parametrize("score", ["dot", "cosine"])
-@pytest.mark.parametrize("scored", [None, SCORED])
-@pytest.mark.parametrize("held_out", [False, True])
-def test_with_all_others_drawn_loss_and_gradients_are_the_exact_ones(
-    score: str, scored: torch.Tensor | None, held_out: bool
-) -> None:
-    targets = TARGETS if scored is not None else TARGETS[:2]
-    found = []
-    for softmax_items in ("all", N_ITEMS):
-        network = make(softmax_items, score=score)
-        if held_out:
-            network.hold_out(torch.arange(N_ITEMS) % 10 == 5)
-        loss = network.cross_entropy(HISTORIES, targets, scored)
-        loss.backward()
-        found.append((loss, {name: p.grad for name, p in network.named_parameters()}))
-    (exact, exact_gradients), (sampled, gradients) = found
-    torch.testing.assert_close(sampled, exact)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, exact_gradients[name], atol=1e-6, rtol=1e-4)
-
-
-def test_a_sample_is_its_definition_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Terms, corrected logits and gradients against a matrix written out item by item."""
-    network = make(7).double()
-    drawn = torch.tensor([0, 3, 9, 10, 21, 22, 39])
-    monkeypatch.setattr(sampled_softmax, "draw_others", lambda *_: drawn)
-    loss = network.cross_entropy(HISTORIES, TARGETS, SCORED)
-    found = torch.autograd.grad(loss, list(network.parameters()))
-
-    own = sorted({1, 2, 4, 30, 7, 6, 38})
-    vectors = network.item_vectors()
-    query = network.encode(HISTORIES, vectors, SCORED)
-    scores = network.repetition(HISTORIES, SCORED).add_to_(query @ vectors.table.T)  # type: ignore[union-attr]
-    rest = (N_ITEMS - len(own)) / len(drawn)
-    total = scores[:, own].exp().sum(1) + rest * scores[:, drawn].exp().sum(1)
-    expected = (total.log() - scores.gather(1, TARGETS[:, None])[:, 0]).mean()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(found, torch.autograd.grad(expected, list(network.parameters())))
-
-
-def test_a_step_projects_only_its_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = make(5)
-    asked = []
-    project = network.item_vectors
-
-    def projected(items: torch.Tensor) -> ItemVectors:
-        asked.append(items)
-        return project(items)
-
-    monkeypatch.setattr(network, "item_vectors", projected)
-    network.cross_entropy(HISTORIES, TARGETS, SCORED).backward()
-    assert [len(items.unique()) for items in asked] == [7 + 5]
-    touched = network.item_embedding.weight.grad.abs().sum(1).nonzero()  # type: ignore[union-attr]
-    assert len(touched) == 7 + 5
-
-
-@pytest.mark.parametrize("tiles", [False, True])
-def test_weights_of_items_enter_loss_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, tiles: bool
-) -> None:
-    if tiles:
-        monkeypatch.setitem(loss_module.BYTES_AT_A_TIME, "cpu", 64)
-        monkeypatch.setattr(loss_module, "FEWEST_ROWS", 10**9)
-    torch.manual_seed(4)
-    query, table = torch.randn(20, 6).requires_grad_(), torch.randn(23, 6).requires_grad_()
-    targets, weights = torch.randint(0, 20, (20,)), torch.randn(23)
-    weights[20:] = -torch.inf
-    rows, items = torch.randint(0, 20, (30,)).sort().values, torch.randint(0, 23, (30,))
-    values = torch.randn(30).requires_grad_()
-    loss = linear_cross_entropy(query, table, targets, ScoreTerms(rows, items, values), weights)
-    logits = (query @ table.T + weights).index_put((rows, items), values, accumulate=True)
-    expected = F.cross_entropy(logits, targets)
-    torch.testing.assert_close(loss, expected)
-    inputs = query, table, values
-    torch.testing.assert_close(
-        torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs)
+        targets = torch.multinomial(counts.double(), 6, replacement=True)
+        drawn = torch.randint(N_ITEMS, (5,))
+        chosen = make_candidates(drawn, N_ITEMS, targets, counts)
+        estimates.append((exponentials[chosen.items] / chosen.log_pi.exp()).sum())
+    error = torch.stack(estimates).std() / math.sqrt(len(estimates))
+    assert torch.stack(estimates).mean() == pytest.approx(
+        float(exponentials.sum()), abs=4 * float(error)
     )
+    assert error < 0.02 * exponentials.sum()
 
 
-@pytest.mark.parametrize("softmax_items", ["some", 0, -5, 2.5, True])
-def test_what_is_no_number_of_items_is_refused(softmax_items: object) -> None:
-    with pytest.raises(ModelConfigError, match="softmax_items"):
-        make(softmax_items)  # type: ignore[arg-type]
+@pytest.mark.parametrize("repetition", [False, True])
+def test_as_many_as_there_are_items_is_the_exact_loss(repetition: bool) -> None:
+    losses = [
+        network(repetition=repetition, softmax_items=n).cross_entropy(HISTORIES, TARGETS, SCORED)
+        for n in ("all", N_ITEMS)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_many_draws_come_close_to_the_exact_loss() -> None:
+    exact = network().cross_entropy(HISTORIES, TARGETS, SCORED)
+    sampled = network(softmax_items=20)
+    losses = [sampled.cross_entropy(HISTORIES, TARGETS, SCORED) for _ in range(200)]
+    assert float(torch.stack(losses).mean()) == pytest.approx(float(exact), rel=0.02)
+
+
+def test_a_step_touches_its_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbole_m3rec.network.m3rec.FEW_ITEMS", 1.0)
+    made = network(softmax_items=3, repetition=True)
+    made.cross_entropy(HISTORIES, TARGETS, SCORED).backward()
+    gradient = made.item_embedding.weight.grad
+    assert gradient is not None
+    touched = gradient.abs().sum(1).nonzero()[:, 0].tolist()
+    assert set(HISTORIES.values.tolist()) | set(TARGETS.tolist()) <= set(touched)
+    assert len(touched) <= len({*HISTORIES.values.tolist(), *TARGETS.tolist()}) + 3
+
+
+def test_held_out_items_are_never_drawn() -> None:
+    made = network(softmax_items=25)
+    made.hold_out(torch.arange(N_ITEMS) >= 20)
+    assert int(made.draw_trained(500, torch.device("cpu")).max()) < 20
+    assert made.n_trained() == 20
+    assert made.cross_entropy(HISTORIES, TARGETS, SCORED).isfinite()
+
+
+def test_counts_are_asked_for() -> None:
+    made = network(softmax_items=3)
+    del made.target_counts
+    with pytest.raises(ModelConfigError, match="softmax_items: 3 needs to know how often"):
+        made.cross_entropy(HISTORIES, TARGETS, SCORED)
+
+
+@pytest.mark.parametrize("value", [0, -1, "some", 2.5, True])
+def test_other_values_are_refused(value: object) -> None:
+    with pytest.raises(ModelConfigError, match="softmax_items must be an integer of at least 1"):
+        network(softmax_items=value)
