@@ -67,7 +67,7 @@ def install() -> None:
         return DenseAndSparse(original(self, params=rest, **kwargs), sparse)
 
 
-def sparse_parameters(model: nn.Module) -> list[nn.Parameter]:
+def sparse_parameters(model: nn.Module) -> list[Tensor]:
     """Return the tables of a model that ask for sparse gradients."""
     return [
         module.weight
