@@ -17,7 +17,7 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
 from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
-from recbole_m3rec.network.settings import check_choice
+from recbole_m3rec.network.settings import ModelConfigError, check_choice
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 LOSSES = ("CE", "BPR")
@@ -45,10 +45,21 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         self._items = Kept(self.network.item_vectors)
         self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
+        self._check_updates()
         self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)
+
+    def _check_updates(self) -> None:
+        settings = self.network.config
+        drawn = self.n_items if settings.softmax_items == "all" else settings.softmax_items
+        if settings.id_updates == "sparse" and self.loss_type == "CE" and drawn >= self.n_items:
+            raise ModelConfigError(
+                f"id_updates: sparse, but softmax_items: {settings.softmax_items} gives each of the"
+                f" {self.n_items:,} items a gradient in every step: set softmax_items: 2048, or"
+                " another number below that of the items"
+            )
 
     def _log_softmax(self) -> None:
         if self.loss_type != "CE" or self.network.config.softmax_items != "all":
