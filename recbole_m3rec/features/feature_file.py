@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -182,17 +182,30 @@ def _read_parquet(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, di
             width = values.shape[1] if start else None
             rows = _rows_of_lists(path, ids, start, column.combine_chunks(), width)
             if not start:
-                values = _empty((len(ids), rows.shape[1]), rows.dtype, scratch)
+                shape = len(ids), rows.shape[1]
+                values = (
+                    np.empty(shape, dtype=rows.dtype)
+                    if scratch is None
+                    else scratch_array(shape, rows.dtype, scratch)
+                )
             values[start : start + len(rows)] = rows
             start += len(rows)
     return ids, values, metadata
 
 
-def _empty(shape: tuple[int, int], dtype: np.dtype[Any], scratch: Path | None) -> np.ndarray:
-    if scratch is None:
-        return np.empty(shape, dtype=dtype)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)  # stays when the file is closed
+def scratch_array(shape: tuple[int, int], dtype: np.dtype[Any], folder: Path) -> np.ndarray:
+    """Make an array that is mapped from a file without a name, which goes with the array."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, shape[0] * shape[1] * dtype.itemsize)
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def reserve(file: IO[bytes], n_bytes: int) -> None:
+    """Make a file so long, with room on the disk: a mapped file without would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:
+        file.truncate(n_bytes)
 
 
 def _rows_of_lists(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
-from recbole_m3rec.features.feature_file import read_features, replacing
+from recbole_m3rec.features.feature_file import read_features, replacing, reserve
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
 
 MAPPED_FROM = 2**30  # bytes of a feature file
@@ -86,7 +86,8 @@ def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> 
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
     offset = file.tell()
-    file.truncate(offset + shape[0] * shape[1] * dtype.itemsize)
+    file.flush()
+    reserve(file, offset + shape[0] * shape[1] * dtype.itemsize)
     return np.memmap(file, dtype, "r+", offset, shape)
 
 
@@ -129,6 +130,7 @@ class FeatureMap:
 
     def __init__(self, path: Path, values: np.memmap[Any, Any]) -> None:
         self.path, self._values = path, values
+        self.width = values.shape[1]
         self._pages: mmap.mmap = values._mmap  # type: ignore[attr-defined]
         self._start = values.offset % mmap.ALLOCATIONGRANULARITY
         self._as_opened = path.stat()
