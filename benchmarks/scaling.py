@@ -11,7 +11,6 @@ of the processor; memory is the peak of resident memory (VmHWM) of the process, 
 from __future__ import annotations
 
 import json
-import mmap
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from scipy.optimize import nnls
 
 from recbole_m3rec.evaluator.ranking import rank_targets
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.features.feature_map import FeatureMap
 
 GIGABYTE = 1e9
 COLUMNS = sum(code["dim"] for code in CODES.values())
@@ -86,13 +86,12 @@ def build(case: Case, folder: Path) -> tuple[Any, Iterator[Any]]:
     init_seed(config["seed"], config["reproducibility"])
     features = {}
     for name, code in CODES.items():
-        path = folder / f"{name}.values"
-        shape = case.items, code["dim"]
-        array = np.memmap(path, np.float16, "w+", shape=shape)
-        array._mmap.madvise(mmap.MADV_RANDOM)
-        values = torch.from_numpy(array)
+        path, shape = folder / f"{name}.values", (case.items, code["dim"])
+        np.memmap(path, np.float16, "w+", shape=shape)  # a file without blocks on the disk
+        array = np.memmap(path, np.float16, "c", shape=shape)
+        values, rows = torch.from_numpy(array), FeatureMap(path, array)
         present = torch.ones(case.items, dtype=torch.bool)
-        features[name] = ItemFeatures(name, values, present, "generated", name)
+        features[name] = ItemFeatures(name, values, present, "generated", name, rows)
     model = get_model("M3Rec")(config, made_up_dataset(case.items, features))
     lengths = spreads(case.histories, LONGEST)["geometric, mean about 8"]
     trainer = get_trainer(config["MODEL_TYPE"], "M3Rec")(config, model)
