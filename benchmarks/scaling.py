@@ -27,6 +27,7 @@ from measure import arguments, report
 from recbole.utils import get_model, get_trainer, init_seed
 from scipy.optimize import nnls
 
+from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.evaluator.ranking import rank_targets
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.features.feature_map import FeatureMap
@@ -37,23 +38,26 @@ N_TOP = 20
 
 
 class Case(NamedTuple):
-    """One run: items, histories a batch, width ``H``, items drawn for the softmax."""
+    """One run: items, targets a batch, width ``H``, items drawn for the softmax.
+
+    Every position of a history has its target, as ``train_positions: all`` makes them.
+    """
 
     items: int
-    histories: int
+    targets: int
     width: int
     drawn: int = 2048
 
 
 TEN_MILLION = [Case(n, 2048, width) for width in (64, 128) for n in (100_000, 10_000_000)]
 FITTED = [
-    *(Case(items, 256, 64) for items in (20_000, 50_000, 100_000, 250_000)),
-    *(Case(100_000, histories, 64) for histories in (64, 128, 512)),
-    *(Case(items, 512, 32) for items in (50_000, 250_000)),
-    *(Case(100_000, histories, 32) for histories in (128, 256)),
-    *(Case(50_000, 256, 64, drawn) for drawn in (512, 8192)),
+    *(Case(items, 2048, 64) for items in (20_000, 50_000, 100_000, 250_000)),
+    *(Case(100_000, targets, 64) for targets in (512, 1024, 4096)),
+    *(Case(items, 4096, 32) for items in (50_000, 250_000)),
+    *(Case(100_000, targets, 32) for targets in (1024, 2048)),
+    *(Case(50_000, 2048, 64, drawn) for drawn in (512, 8192)),
 ]
-LARGER = Case(1_000_000, 2048, 64)  # four times the items and the tokens of any fitted
+LARGER = Case(1_000_000, 16_384, 64)  # four times the items and the targets of any fitted
 
 
 # One case, in a process of its own
@@ -63,8 +67,7 @@ def measured(case: Case, rounds: int, evaluates: bool) -> dict[str, float]:
     """Train and evaluate on generated items in this process."""
     with tempfile.TemporaryDirectory() as folder:
         trainer, batches = build(case, Path(folder))
-        tokens, rows, candidates = counts(trainer.model, batches)
-        found = {**case._asdict(), "tokens": tokens, "rows": rows, "candidates": candidates}
+        found = {**case._asdict(), **counts(case, next(batches))}
         forget_peak()
         found["step, s"] = fastest(training_step(trainer, batches), rounds)
         found["step, bytes"] = peak()
@@ -93,17 +96,28 @@ def build(case: Case, folder: Path) -> tuple[Any, Iterator[Any]]:
         present = torch.ones(case.items, dtype=torch.bool)
         features[name] = ItemFeatures(name, values, present, "generated", name, rows)
     model = get_model("M3Rec")(config, made_up_dataset(case.items, features))
-    lengths = spreads(case.histories, LONGEST)["geometric, mean about 8"]
     trainer = get_trainer(config["MODEL_TYPE"], "M3Rec")(config, model)
-    return trainer, made_up_batches(case.items, lengths, LONGEST)
+    return trainer, with_all_targets(case)
 
 
-def counts(model: Any, batches: Iterator[Any]) -> tuple[int, int, int]:
-    """Tokens, projected items and candidates of a batch; a random target is hardly in a history."""
-    batch = next(batches)
-    items = batch["item_id_list"][batch["item_id_list"] > 0]
-    candidates = len(batch["item_id"].unique()) + model.network.config.softmax_items
-    return len(items), len(items.unique()) + candidates, candidates
+def with_all_targets(case: Case) -> Iterator[Any]:
+    """Random histories of about 8 items, with as many random targets as they have items."""
+    lengths = spreads(case.targets, LONGEST)["geometric, mean about 8"]
+    lengths = lengths[: int(np.searchsorted(lengths.cumsum(), case.targets)) + 1]
+    lengths[-1] -= lengths.sum() - case.targets
+    targets = made_up_batches(case.items, lengths, LONGEST)
+    next(targets)  # so that they are no histories
+    for batch in made_up_batches(case.items, lengths, LONGEST):
+        batch.interaction[TARGET_LIST] = next(targets)["item_id_list"]
+        yield batch
+
+
+def counts(case: Case, batch: Any) -> dict[str, int]:
+    """Histories, candidates of the softmax and projected items of a batch."""
+    read, asked = batch["item_id_list"].unique(), batch[TARGET_LIST].unique()
+    candidates = len(asked) + case.drawn
+    rows = len(torch.cat([read, asked]).unique()) + case.drawn
+    return {"histories": len(batch), "candidates": candidates, "rows": rows}
 
 
 def training_step(trainer: Any, batches: Iterator[Any]) -> Callable[[], None]:
@@ -169,10 +183,10 @@ def parts_of_step(c: dict[str, float]) -> dict[str, float]:
     """What the seconds of a step are proportional to."""
     return {
         "step": 1,
-        "token x width": c["tokens"] * c["width"],
-        "token x width^2": c["tokens"] * c["width"] ** 2,
+        "token x width": c["targets"] * c["width"],
+        "token x width^2": c["targets"] * c["width"] ** 2,
         "projected item x width x column": c["rows"] * c["width"] * COLUMNS,
-        "target x candidate x width": c["histories"] * c["candidates"] * 3 * c["width"],
+        "target x candidate x width": c["targets"] * c["candidates"] * 3 * c["width"],
         "item of the catalogue": c["items"],
     }
 
@@ -181,7 +195,7 @@ def parts_of_evaluation(c: dict[str, float]) -> dict[str, float]:
     """What the seconds of evaluating a batch of users are proportional to."""
     return {
         "batch": 1,
-        "token x width^2": c["tokens"] * c["width"] ** 2,
+        "token x width^2": c["targets"] * c["width"] ** 2,
         "item x width x column": c["items"] * c["width"] * COLUMNS,
         "user x item x width": c["histories"] * c["items"] * 3 * c["width"],
         "user x item": c["histories"] * c["items"],
@@ -194,7 +208,7 @@ def parts_of_step_memory(c: dict[str, float]) -> dict[str, float]:
         "process": 1,
         "item": c["items"],
         "item x width": c["items"] * c["width"],
-        "token x width": c["tokens"] * c["width"],
+        "token x width": c["targets"] * c["width"],
         "projected item x column": c["rows"] * COLUMNS,
     }
 
@@ -205,7 +219,7 @@ def parts_of_evaluation_memory(c: dict[str, float]) -> dict[str, float]:
         "process": 1,
         "item": c["items"],
         "item x width": c["items"] * c["width"],
-        "token x width": c["tokens"] * c["width"],
+        "token x width": c["targets"] * c["width"],
     }
 
 
@@ -250,7 +264,7 @@ def show_items(args: Any) -> None:
                 "resident memory, GB": found["step, bytes"] / GIGABYTE,
             }
         )
-    title = f"A training step of {TEN_MILLION[0].histories} histories, softmax_items 2048"
+    title = f"A training step of {TEN_MILLION[0].targets} targets, softmax_items 2048"
     report(f"{title}, features of {COLUMNS} columns, {args.threads} threads", rows, args)
 
 
@@ -272,7 +286,7 @@ def show_fit(args: Any) -> None:
                 "error": f"{predicted / larger[what] - 1:+.0%}",
             }
         )
-    size = f"{LARGER.items:,} items, {LARGER.histories} histories"
+    size = f"{LARGER.items:,} items, {LARGER.targets:,} targets"
     report(
         f"{size}: 4 times the largest that was fitted, {args.threads} threads",
         *(rows, args),
