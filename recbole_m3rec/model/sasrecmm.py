@@ -28,7 +28,7 @@ from recbole_m3rec.ops.matmul import Linear
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
     *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
-    "softmax_items",
+    *("softmax_items", "id_updates"),
 )
 
 
@@ -52,8 +52,12 @@ class FusedItems(UntrainedItems):
     @property
     def weight(self) -> Tensor:
         """The table, as an embedding has it; fused at every use."""
-        parts = [content.weight * content(None)[0] for content in self.content.values()]
-        parts.append(self.id_vectors(self.id.weight))
+        return self.fused(None)
+
+    def fused(self, items: Tensor | None) -> Tensor:
+        """Fuse the vectors of some items ``[n]``, or None for all in order, to ``[n, H]``."""
+        parts = [content.weight * content(items)[0] for content in self.content.values()]
+        parts.append(self.id_vectors(self.id, items))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))
@@ -91,6 +95,7 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
             *(settings.projector, settings.projector_experts),
         )
         ids = cast(nn.Embedding, self.item_embedding)  # SASRec's, initialised
+        ids.sparse = settings.id_updates == "sparse"
         self.item_embedding = FusedItems(ids, content, config["fusion"])
         self.repeats = Repetition() if settings.repetition else None
         self.prepare_training(config, dataset)
@@ -111,8 +116,8 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        table: Tensor = self.item_embedding.weight
-        table = table if items is None else F.embedding(items, table)
+        embedding = self.item_embedding
+        table = embedding.weight if items is None else embedding.fused(items)
         scored = self._for_score(table)
         if self.config.score == "cosine":
             scored = scored / self.config.temperature

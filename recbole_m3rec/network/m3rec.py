@@ -61,6 +61,7 @@ NORM_EPS = 1e-12
 GRADIENT_RULES = ("frozen", "detached", "shared")
 MAMBA_INITS = ("mamba", "normal")
 ID_INITS = ("normal", "content")
+ID_UPDATES = ("dense", "sparse")
 SCORES = ("dot", "cosine")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
@@ -90,6 +91,8 @@ class M3RecConfig:
         repetition: whether items of the user's own history get a learned term.
         softmax_items: ``all``, or how many items a step's softmax draws at random beside the
             batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
+        id_updates: ``dense``, or ``sparse``: the gradient by the ID vectors holds a step's items
+            alone, which takes a loss that looks at few.
         id_dropout: share of the items whose ID vectors are zeros in a training step, so that
             content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
@@ -119,6 +122,7 @@ class M3RecConfig:
     temperature: float = 0.2
     repetition: bool = False
     softmax_items: int | str = "all"
+    id_updates: str = "dense"
     id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
@@ -136,6 +140,7 @@ class M3RecConfig:
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
         check_choice("id_init", self.id_init, ID_INITS)
+        check_choice("id_updates", self.id_updates, ID_UPDATES)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
         for name in ("repetition", "share_mamba", "share_experts"):
@@ -300,7 +305,8 @@ class M3RecNetwork(UntrainedItems):
         self.modality_gradient = config.modality_gradient if config.share_mamba else "shared"
 
         hidden_size = config.hidden_size
-        self.item_embedding = nn.Embedding(n_items, hidden_size)
+        is_sparse = config.id_updates == "sparse"
+        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=is_sparse)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)
@@ -351,7 +357,7 @@ class M3RecNetwork(UntrainedItems):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = self.id_vectors(self.item_embedding.weight, items)
+        embedded = self.id_vectors(self.item_embedding, items)
         if self.training and self.config.id_dropout:
             dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
             embedded = embedded.masked_fill(dropped, 0.0)
@@ -431,7 +437,8 @@ class M3RecNetwork(UntrainedItems):
         """Project a batch's items, or all where that is hardly more; say which row is whose."""
         together = torch.cat([i.flatten() for i in items])
         unique, rows = torch.unique(together, return_inverse=True)
-        if unique.numel() > FEW_ITEMS * self.n_items:
+        are_many = unique.numel() > FEW_ITEMS * self.n_items
+        if are_many and self.config.id_updates == "dense":
             return list(items), self.item_vectors()
         parts = rows.split([i.numel() for i in items])
         return [part.view(i.shape) for part, i in zip(parts, items, strict=True)], (

@@ -13,9 +13,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 
@@ -64,16 +64,16 @@ def sampled_cross_entropy(
         targets: item ids, ``[Q]`` int64, each among the candidates.
         terms: added to single scores; ``items`` are ids, and those of no candidate do not count.
     """
-    logits = query @ table.T
     rows = torch.arange(len(targets), device=targets.device)
     places = torch.searchsorted(candidates.items, targets)
-    correction = candidates.log_pi.to(logits).expand_as(logits).clone()
-    correction[rows, places] = 0.0  # a row's own target is always there
-    logits = logits - correction
+    correction = candidates.log_pi.to(torch.float32)
+    # A row's own target is always there: what it is corrected by is given back.
+    back = ScoreTerms(rows, places, correction[places])
     if terms is not None:
         places_of_terms = torch.searchsorted(candidates.items, terms.items)
         places_of_terms = places_of_terms.clamp(max=len(candidates.items) - 1)
         here = candidates.items[places_of_terms] == terms.items
-        at = terms.rows[here], places_of_terms[here]
-        logits = logits.index_put(at, terms.values[here].to(logits), accumulate=True)
-    return F.cross_entropy(logits, places)
+        rows, order = torch.cat([back.rows, terms.rows[here]]).sort(stable=True)
+        items = torch.cat([back.items, places_of_terms[here]])[order]
+        back = ScoreTerms(rows, items, torch.cat([back.values, terms.values[here]])[order])
+    return linear_cross_entropy(query, table, places, back, -correction)
