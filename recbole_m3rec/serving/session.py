@@ -50,7 +50,7 @@ class _Layer(NamedTuple):
     b_1: Tensor  # [M, 1, 4 H]
     w_2: Tensor  # [M, 4 H, H]
     b_2: Tensor  # [M, 1, H]
-    norm: tuple[Tensor, Tensor]  # [M, H] each
+    norm: tuple[Tensor, Tensor]  # [M, 1, H] each
 
 
 class Stepper:
@@ -94,16 +94,24 @@ class Stepper:
     def step(
         self, sequence: dict[str, Tensor], states: list[MambaState]
     ) -> tuple[Tensor, list[MambaState]]:
-        """Read one item's vectors by modality, ``[1, H]``, on the states before it."""
-        x = _norm(torch.cat([sequence[m] for m in self.original.modalities]), self.input_norm)
+        """Read one item of each history on the states before it.
+
+        Args:
+            sequence: the items' vectors by modality, ``[B, H]``.
+            states: for each layer, all histories of the first modality, then of the next one.
+
+        Returns:
+            Queries ``[B, (M + 1) · H]``, and the states after the items.
+        """
+        x = torch.stack([sequence[m] for m in self.original.modalities])  # [M, B, H]
+        x = _norm(x, self.input_norm)
         after = []
         for layer, state in zip(self.layers, states, strict=True):
             h, new_state = _step(layer.blocks, x, state)
             after.append(new_state)
-            inner = F.gelu(torch.baddbmm(layer.b_1, h[:, None], layer.w_1))
-            out = torch.baddbmm(layer.b_2, inner, layer.w_2)[:, 0]
-            x = _norm(out + h, layer.norm)
-        return self.original.fuse(list(x[:, None])), after
+            inner = F.gelu(torch.baddbmm(layer.b_1, h, layer.w_1))
+            x = _norm(torch.baddbmm(layer.b_2, inner, layer.w_2) + h, layer.norm)
+        return self.original.fuse(list(x)), after
 
 
 def _stacked(network: M3RecNetwork, layer: Any) -> _Layer:
@@ -121,7 +129,7 @@ def _stacked(network: M3RecNetwork, layer: Any) -> _Layer:
 
 def _stacked_norm(norms: Iterable[Any]) -> tuple[Tensor, Tensor]:
     weights, biases = zip(*((n.weight.detach(), n.bias.detach()) for n in norms), strict=True)
-    return torch.stack(weights), torch.stack(biases)
+    return torch.stack(weights)[:, None], torch.stack(biases)[:, None]
 
 
 def _norm(x: Tensor, weight_and_bias: tuple[Tensor, Tensor]) -> Tensor:
@@ -130,21 +138,23 @@ def _norm(x: Tensor, weight_and_bias: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _step(blocks: Sequence[SharedBlock], x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-    """Take one token per modality through a layer's block, or each through its own."""
+    """Take one token ``[M, B, H]`` through a layer's block, or each modality's through its own."""
     if len(blocks) == 1:
         [block] = blocks
-        h, after = block.mamba.step(x, state)
-        h = h + x if block.residual else h
-        return block.norm(h), after
-    parts = [
-        _step([block], x[row : row + 1], MambaState(*(part[row : row + 1] for part in state)))
-        for row, block in enumerate(blocks)
+        h, after = block.mamba.step(x.flatten(0, 1), state)
+        h = h.view_as(x)
+        return block.norm(h + x if block.residual else h), after
+    parts = [state_of.chunk(len(blocks)) for state_of in state]
+    steps = [
+        _step([block], x[m : m + 1], MambaState(*(part[m] for part in parts)))
+        for m, block in enumerate(blocks)
     ]
-    outputs, states = zip(*parts, strict=True)
-    return torch.cat(outputs), _side_by_side(states)
+    outputs, states = zip(*steps, strict=True)
+    return torch.cat(outputs), side_by_side(states)
 
 
-def _side_by_side(states: Iterable[MambaState]) -> MambaState:
+def side_by_side(states: Iterable[MambaState]) -> MambaState:
+    """Put the states of several modalities into one batch, one after the other."""
     return MambaState(*map(torch.cat, zip(*states, strict=True)))
 
 
