@@ -175,7 +175,12 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         about[name] = {"norm": norm}
         if source.path is None or config["feature_rows"] not in (None, "own"):
             continue  # random or shuffled features say nothing about further items
-        recipe = read_metadata(source.path).get("recipe") if source.recipe is None else None
+        made = read_metadata(source.path) if source.recipe is None else {}
+        if "images_sha256" in made:
+            about[name]["images"] = {
+                key: made[key] for key in ("encoder", "precision", "batch_size")
+            }
+        recipe = made.get("recipe")
         if source.recipe is not None:
             recipe = source.recipe.as_metadata()
         if norm == "standardize":

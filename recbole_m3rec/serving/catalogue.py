@@ -63,9 +63,11 @@ class Catalogue:
 
     def numbers(self, items: Iterable[str]) -> tuple[np.ndarray, int]:
         """Return the numbers of the items that there are, in order, and how many there are not."""
-        found = [self._numbers.get(item, 0) for item in items]
-        known = [number for number in found if number]
-        return np.array(known, dtype=np.int64), len(found) - len(known)
+        number_of = self._numbers.get
+        found = [number_of(item, 0) for item in items]
+        numbers = np.array(found, dtype=np.int64)
+        known = numbers if all(found) else numbers[numbers > 0]
+        return known, len(found) - len(known)
 
     def ids_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return ids of numbers, as objects."""

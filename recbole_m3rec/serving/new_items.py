@@ -1,4 +1,4 @@
-"""Items that were never in training: vectors from their features, or from their text."""
+"""Items that were never in training: vectors from features, texts or pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
+from recbole_m3rec.serving.bundle.image_encoders import encode_images
 from recbole_m3rec.serving.bundle.text_encoders import encode_text
 from recbole_m3rec.serving.catalogue import SHOWN
 
@@ -29,7 +30,10 @@ class NewItemError(ValueError):
 
 
 def add_items(
-    recommender: Recommender, items: pd.DataFrame, features: Mapping[str, np.ndarray]
+    recommender: Recommender,
+    items: pd.DataFrame,
+    features: Mapping[str, np.ndarray],
+    encoders: Mapping[str, str],
 ) -> list[str]:
     """Add items to a recommender; see :meth:`Recommender.add_items`."""
     ids = _checked_ids(recommender, items)
@@ -45,6 +49,8 @@ def add_items(
         made = features.get(name)
         if made is None:
             made = encode_text(recommender, name, items)
+        if made is None:
+            made = encode_images(recommender, name, items, encoders)
         values[name], present[name] = _checked(recommender, name, made, len(ids))
     if not any(there.any() for there in present.values()):
         raise NewItemError(

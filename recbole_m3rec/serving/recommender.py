@@ -298,24 +298,31 @@ class Recommender:
         )
 
     def add_items(
-        self, items: pd.DataFrame, features: Mapping[str, np.ndarray] | None = None
+        self,
+        items: pd.DataFrame,
+        features: Mapping[str, np.ndarray] | None = None,
+        *,
+        encoders: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Add items that were never in training; they can be recommended at once.
 
         Args:
-            items: ``item_id``, what is to be shown (``title``, …), and the columns that the
-                bundle's text recipes read.
+            items: ``item_id``, what is to be shown (``title``, …), the columns that the bundle's
+                text recipes read, and ``image_file``, the path of a picture or empty.
             features: feature vectors by modality, a row per item of the frame, from the same
                 encoder as in training; rows of NaN are missing. A modality that is not named is
-                made from text where the bundle has its recipe, and is missing otherwise.
+                made from text or pictures where the bundle says how, and is missing otherwise.
+            encoders: by modality a ``module:callable`` that encodes pictures. It is that of the
+                bundle, which may come from a stranger and so does not get it imported.
 
         Returns:
             The modalities that the new items have.
 
         Raises:
             NewItemError: an id is there already, or features do not fit.
+            EncoderError: an encoder cannot be had, or a file is no picture.
         """
-        return add_items(self, items, features or {})
+        return add_items(self, items, features or {}, encoders or {})
 
 
 def _cosines(table: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

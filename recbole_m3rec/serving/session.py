@@ -169,13 +169,13 @@ class Session:
     def __init__(self, recommender: Recommender, history: Iterable[str] = ()) -> None:
         """Read a history; unknown items are skipped and counted in ``unknown_items``."""
         self._shop = recommender
-        self._history: list[int] = []
+        self._history = np.empty(0, np.int64)
         self._states: list[MambaState] = []
         self._query: Tensor | None = None
         self.unknown_items = 0
         numbers, self.unknown_items = recommender.items.numbers(history)
         if len(numbers):
-            self._history = numbers.tolist()
+            self._history = numbers
             self._query, self._states = stepper(recommender).read(self._vectors(numbers))
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class Session:
     @property
     def history(self) -> list[str]:
         """The items read so far, oldest first."""
-        return [str(item) for item in self._shop.items.ids_of(np.array(self._history, int))]
+        return [str(item) for item in self._shop.items.ids_of(self._history)]
 
     def add(self, item: str) -> None:
         """Read one more item.
@@ -199,15 +199,15 @@ class Session:
             self._query, self._states = step.read(vectors)
         else:
             self._query, self._states = step.step(vectors, self._states)
-        self._history.append(number)
+        self._history = np.append(self._history, number)
 
     def recommend(self, k: int = 10, **options: Any) -> pd.DataFrame:
         """Recommend as :meth:`Recommender.recommend` does, with its options."""
         explain = options.pop("explain", False)
-        shop, history = self._shop, np.array(self._history, dtype=np.int64)
+        shop, history = self._shop, self._history
         (question,), _ = shop.questions([()], k, False, *_filters(options))
         if options.pop("exclude_seen", True):
-            question.exclude = np.concatenate([question.exclude, np.unique(history)])
+            question.exclude = np.concatenate([question.exclude, history])
         if options:
             raise TypeError(f"recommend has no option {next(iter(options))}")
         question.history = history
@@ -215,7 +215,7 @@ class Session:
         if self._query is None:
             answers = ranker.answer([question], explain)
         else:
-            added = ranker.network.repetition(packed([history]))
+            added = ranker.network.repetition(packed([history])) if shop.has_repetition else None
             answers = ranker.answer_queries([question], self._query, added, explain)
         frame = shop._frame(np.zeros(1, dtype=int), answers, explain)
         frame.attrs["unknown_items"] = self.unknown_items
@@ -224,7 +224,7 @@ class Session:
 
     def save(self) -> bytes:
         """Return the session as safetensors, some kilobytes, to go on elsewhere."""
-        tensors = {"history": torch.tensor(self._history, dtype=torch.int64)}
+        tensors = {"history": torch.from_numpy(self._history)}
         if self._query is not None:
             tensors["query"] = self._query
             for number, state in enumerate(self._states):
@@ -260,10 +260,10 @@ class Session:
             and not 0 < int(history.min()) <= int(history.max()) < n_items
         ):
             raise SessionError("not a saved session: it has items that the catalogue has not")
-        session._history = history.tolist()
+        session._history = history.numpy()
         session.unknown_items = int(about["unknown_items"])
-        if session._history:
-            _, like = stepper(recommender).read(session._vectors(np.array([session._history[-1]])))
+        if len(session):
+            _, like = stepper(recommender).read(session._vectors(session._history[-1:]))
             session._query = tensors["query"]
             session._states = [
                 MambaState(tensors[f"window.{n}"], tensors[f"ssm.{n}"]) for n in range(len(like))

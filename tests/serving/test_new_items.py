@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
@@ -44,8 +45,27 @@ def only_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "image": ItemFeatures("image", torch.from_numpy(image), every, "a", ""),
         "text": ItemFeatures("text", torch.from_numpy(text), every, "b", ""),
     }
-    settings = {"hidden_size": 16, "num_layers": 1, "d_state": 4, "dropout_prob": 0.0}
-    network = M3RecNetwork(N + 1, features, **settings)
+    network = trained(features, draw)
+    folder = tmp_path_factory.mktemp("made") / "bundle"
+    items = pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(1, N + 1)],
+            "count": pa.array(np.ones(N, dtype=np.int64)),
+            "has_image": np.ones(N, dtype=bool),
+            "has_text": np.ones(N, dtype=bool),
+        }
+    )
+    about = {"max_history": 20, "features": {}}
+    write_bundle(folder, network, TRAINED, items, about=about)
+    return folder
+
+
+TRAINED = {"hidden_size": 16, "num_layers": 1, "d_state": 4, "dropout_prob": 0.0}
+
+
+def trained(features: dict[str, ItemFeatures], draw: np.random.Generator) -> M3RecNetwork:
+    """Train a network where the next item is of the group of the last."""
+    network = M3RecNetwork(N + 1, features, **TRAINED)
     optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
     for _ in range(150):
         last = draw.integers(1, N + 1, 64)
@@ -58,18 +78,7 @@ def only_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    folder = tmp_path_factory.mktemp("made") / "bundle"
-    items = pa.table(
-        {
-            "item_id": [f"i{n}" for n in range(1, N + 1)],
-            "count": pa.array(np.ones(N, dtype=np.int64)),
-            "has_image": np.ones(N, dtype=bool),
-            "has_text": np.ones(N, dtype=bool),
-        }
-    )
-    about = {"max_history": 20, "features": {}}
-    write_bundle(folder, network, settings, items, about=about)
-    return folder
+    return network
 
 
 def test_where_only_pictures_matter_the_explanation_says_pictures(only_pictures):
@@ -155,6 +164,66 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     assert shop.add_items(new) == ["text"]
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
+
+
+def test_cold_items_added_from_text_alone_are_found_by_users_whose_histories_are_alike(write_made):
+    words, things = ("red", "blue", "green", "white"), ("hat", "shoe", "coat", "scarf", "sock")
+    texts = [f"{words[n % GROUPS]} {things[n % 5]}" for n in range(N + 1)]
+    options = {"dim": 6, "min_df": 1, "max_ngram": 1, "unit_rows": True}
+    fitted, values = fit_tfidf_svd(texts, **options)
+    every = torch.ones(N + 1, dtype=torch.bool)
+    torch.manual_seed(0)
+    text = ItemFeatures("text", torch.from_numpy(values), every, "b", "")
+    network = trained({"text": text}, np.random.default_rng(0))
+    recipe = {"encoder": "tfidf-svd", "fields": ["name"], "options": options}
+    about = {"features": {"text": {"norm": "none", "recipe": recipe}}}
+    encoders = as_tensors("text", fitted)
+    more = {"settings": TRAINED, "about": about, "encoders": encoders}
+    shop = Recommender.load(write_made(n_items=N, network=network, **more))
+    new = [f"new {word}" for word in words]
+    shop.add_items(pd.DataFrame({"item_id": new, "name": [f"{word} sock" for word in words]}))
+    histories = [[f"i{group + GROUPS * n}" for n in (1, 3, 5)] for group in range(GROUPS)]
+    terms = shop.recommend(histories, N + GROUPS, explain=True).pivot(
+        index="user", columns="item", values="text"
+    )
+    assert list(terms[new].idxmax(axis=1)) == new
+    others = [f"i{n}" for n in range(1, N + 1)]
+    for group, item in enumerate(new):  # by its content it ranks with its own group
+        of_others = [o for o in others if int(o[1:]) % GROUPS != group]
+        assert terms.loc[group, item] > terms.loc[group, of_others].quantile(0.95)
+
+
+def mean_colours(images):
+    """Encode pictures as a callable of one's own does: their mean colour, three numbers."""
+    return np.stack([np.asarray(image, np.float32).mean((0, 1)) / 255 for image in images])
+
+
+def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    colours = torch.rand(61, 3)
+    every = torch.ones(61, dtype=torch.bool)
+    network = M3RecNetwork(61, {"image": ItemFeatures("image", colours, every, "a", "")})
+    name = f"{__name__}:mean_colours"
+    images = {"encoder": name, "precision": "auto", "batch_size": 2}
+    about = {"features": {"image": {"norm": "none", "images": images}}}
+    shop = Recommender.load(write_made(network=network, settings={}, about=about))
+    for item in (7, 9, 20):
+        colour = tuple((255 * colours[item]).round().int().tolist())
+        image_module.new("RGB", (8, 8), colour).save(tmp_path / f"{item}.png")
+    files = [str(tmp_path / f"{item}.png") for item in (7, 9, 20)]
+    new = pd.DataFrame({"item_id": ["a", "b", "c", "d"], "image_file": [*files, None]})
+    with pytest.raises(EncoderError, match="code that the bundle only names"):
+        shop.add_items(new)
+    with pytest.raises(EncoderError, match="encoded by .*found os:system"):
+        shop.add_items(new, encoders={"image": "os:system"})
+    broken = new.assign(image_file=[*files[:2], __file__, None])
+    with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
+        shop.add_items(broken, encoders={"image": name})
+    assert len(shop.items) == 60
+    assert shop.add_items(new, encoders={"image": name}) == ["image"]
+    for added, known in (("a", "i7"), ("b", "i9"), ("c", "i20")):
+        assert known in set(shop.similar(added, "image", 3)["item"])
+    assert list(shop.items.has["image"][-4:]) == [True, True, True, False]
 
 
 def test_items_of_a_model_that_never_missed_a_modality_may_miss_it(only_pictures):

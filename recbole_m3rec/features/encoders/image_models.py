@@ -77,6 +77,11 @@ def image_encoder(name: str, *, device: str = "auto", precision: str = "auto") -
     return _FAMILIES[family](model, place, chosen_dtype(precision, place))
 
 
+def is_pretrained(name: str) -> bool:
+    """Whether a name is of a model of a known library; any other would be imported and called."""
+    return name.partition(":")[0] in _FAMILIES
+
+
 def _transformers(model: str, place: torch.device, dtype: torch.dtype) -> ImageEncoder:
     """The image embedding of CLIP and its like, of others the pooled last hidden states."""
     encoder = f"transformers:{model}"
