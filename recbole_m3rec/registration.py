@@ -68,7 +68,14 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
-    from recbole_m3rec.data import cache, sources, splits, target_loader, time_order
+    from recbole_m3rec.data import (
+        cache,
+        shared_batches,
+        sources,
+        splits,
+        target_loader,
+        time_order,
+    )
     from recbole_m3rec.evaluator import (
         all_processes,
         block_evaluation,
@@ -78,6 +85,7 @@ def register() -> None:
     )
     from recbole_m3rec.trainer import (
         distributed,
+        global_batch,
         learning_rate,
         pretraining,
         resume,
@@ -93,7 +101,9 @@ def register() -> None:
     values.install()
     cache.install()
     distributed.install()
+    shared_batches.install()
     resume.install()
+    global_batch.install()  # around resume, which adds up the losses that it weighs
     all_processes.install()
     nan_checks.install()
     block_evaluation.install()  # after the nan_checks, which look at RecBole's scores

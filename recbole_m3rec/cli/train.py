@@ -17,6 +17,7 @@ from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
+from recbole_m3rec.trainer.launch import torchrun
 from recbole_m3rec.trainer.progress import best_checkpoint
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 
@@ -84,6 +85,9 @@ def train(options: argparse.Namespace) -> None:
         named = read_names(options)
         model, dataset = named["model"], named["dataset"]
     saved_runs.install_resuming()
+    started = torchrun()
+    if started is not None and (options.nproc != 1 or options.world_size > 0):
+        raise UsageError("torchrun says how many processes there are: leave out --nproc.")
     several = options.nproc != 1 or options.world_size > 0
     with SIGNALS.caught(by_workers=several), saved_runs.noting_checkpoint() as checkpoints:
         result = run(
@@ -99,7 +103,7 @@ def train(options: argparse.Namespace) -> None:
         )
         if SIGNALS.pending is not None:
             raise Stopped(SIGNALS.pending)
-    if result is None:  # several machines, and the first one has the result
+    if result is None or (started is not None and started.rank > 0):  # the first one says it
         return
     valid = result["best_valid_result"]
     print_metrics({"valid": valid or {}, "test": result["test_result"] or {}})

@@ -11,6 +11,7 @@ from recbole.data.transform import construct_transform
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_m3rec.data.shared_batches import deal_by_size
 from recbole_m3rec.data.windows import (
     TARGET_LIST,
     WindowTable,
@@ -26,16 +27,17 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
     many batches an epoch has depends on its order. The order of the coming epoch is therefore
     drawn when its length is asked for, and ``len()`` is exact.
 
-    With several processes each takes every ``world_size``-th batch; the first batches are repeated
-    where they do not come out even, since every process has to make as many steps as the others.
+    With several processes each gets rows of every batch, dealt so that all have about as many
+    tokens; see :mod:`recbole_m3rec.data.shared_batches`. Where a batch has fewer rows than there
+    are processes, one without a row gets the first one: its share of the batch is 0.
 
     Args:
         n_targets: targets of each row, ``[R]`` int64, each at least 1.
-        max_targets: targets of a batch, at least 1.
+        n_tokens: inputs of each row, likewise.
+        max_targets: targets of a batch of all processes, at least 1.
         shuffle: draw an order; otherwise rows keep theirs.
-        generator: source of the orders; None is torch's global one.
-        seed: with several processes, source of the orders together with the epoch's number
-            instead: there all processes have to draw alike.
+        generator: source of the orders, in the same state in all processes; None is torch's global
+            one.
         rank: number of this process.
         world_size: processes.
     """
@@ -43,22 +45,20 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
     def __init__(
         self,
         n_targets: Tensor,
+        n_tokens: Tensor,
         max_targets: int,
         *,
         shuffle: bool,
         generator: torch.Generator | None,
-        seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.n_targets = n_targets
+        self.n_targets, self.n_tokens = n_targets, n_tokens
         self.max_targets = max_targets
         self.shuffle = shuffle
         self.generator = generator
-        self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
         self._coming: list[Tensor] | None = None
         self._state: Tensor | None = None  # the generator's, before the coming epoch was drawn
 
@@ -68,14 +68,28 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         # An epoch begins with its first batch: torch's loader makes iterators that it never asks.
         batches = self._coming_batches()
-        self.set_epoch(self.epoch + 1)
-        yield from batches
+        self._coming = None
+        for batch in batches:
+            own = batch[self._part_of(batch)]
+            yield own if len(own) else batch[:1]
+
+    def shares(self) -> list[float]:
+        """Return which share of each batch's targets is this process's, for the coming epoch."""
+        return [
+            int(self.n_targets[batch[self._part_of(batch)]].sum())
+            / int(self.n_targets[batch].sum())
+            for batch in self._coming_batches()
+        ]
+
+    def _part_of(self, batch: Tensor) -> Tensor:
+        """Return where in a batch this process's rows are."""
+        if self.world_size == 1:
+            return torch.arange(len(batch))
+        parts = deal_by_size(self.n_tokens[batch].tolist(), self.world_size)
+        return torch.tensor(parts[self.rank], dtype=torch.int64)
 
     def set_epoch(self, epoch: int) -> None:
-        """Number the coming epoch; without it epochs are counted from 0."""
-        if epoch != self.epoch:
-            self._coming = None
-        self.epoch = epoch
+        """Do nothing: RecBole numbers epochs for samplers that draw by number."""
 
     def set_batching(self, max_targets: int, rank: int, world_size: int) -> None:
         """Change the batch size and the processes that share batches, from the next epoch on."""
@@ -94,21 +108,13 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
     def _coming_batches(self) -> list[Tensor]:
         if self._coming is None:
             self._state = None if self.generator is None else self.generator.get_state()
-            batches = group_by_targets(self.n_targets, self._draw_order(), self.max_targets)
-            n_steps = -(-len(batches) // self.world_size)
-            self._coming = [
-                batches[(step * self.world_size + self.rank) % len(batches)]
-                for step in range(n_steps)
-            ]
+            self._coming = group_by_targets(self.n_targets, self._draw_order(), self.max_targets)
         return self._coming
 
     def _draw_order(self) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.n_targets))
-        generator = self.generator
-        if self.world_size > 1:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return torch.randperm(len(self.n_targets), generator=generator)
+        return torch.randperm(len(self.n_targets), generator=self.generator)
 
 
 class _RowNumbers(torch.utils.data.Dataset[Tensor]):
@@ -169,10 +175,10 @@ class WindowTrainDataLoader(AbstractDataLoader):
         self.transform = construct_transform(config)
         batches = WindowBatchSampler(
             self._table.n_targets,
+            self._table.n_inputs,
             config["train_batch_size"],
             shuffle=shuffle,
             generator=self.generator,
-            seed=config["seed"],
         )
         # AbstractDataLoader's own start would batch by rows; torch's does what is left of it.
         torch.utils.data.DataLoader.__init__(
@@ -228,7 +234,7 @@ class WindowTrainDataLoader(AbstractDataLoader):
             world_size = torch.distributed.get_world_size()
         self.step = max(1, batch_size // world_size)
         self.set_batch_size(batch_size)
-        self.sampler.set_batching(self.step, rank, world_size)
+        self.sampler.set_batching(batch_size, rank, world_size)
 
     def update_config(self, config: Any) -> None:
         """Take over another configuration, as RecBole asks of loaders that it has read."""

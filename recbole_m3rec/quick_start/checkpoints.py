@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
 
 from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.values import EVALUATE_KEY
@@ -16,7 +18,7 @@ from recbole_m3rec.data import time_order
 from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support import written_here
-from recbole_m3rec.trainer import checkpoint_file, distributed, pretraining, safe_format
+from recbole_m3rec.trainer import checkpoint_file, distributed, launch, pretraining, safe_format
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 from recbole_m3rec.trainer.stopping import SIGNALS
 
@@ -48,7 +50,7 @@ class SavedRun:
     ``settings`` is everything RecBole had read, from files, dict and command line, before it
     derived anything: given to RecBole again, it makes the same configuration.
     ``epoch``, the one that was saved, counts from 0; ``is_exact`` tells whether training goes on
-    from it as it would have.
+    from it as it would have; ``launch`` is the start of torchrun that wrote it.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class SavedRun:
     epochs: int
     settings: Mapping[str, Any]
     is_exact: bool = False
+    launch: str | None = None
 
 
 def read_saved_run(path: Path) -> SavedRun:
@@ -87,6 +90,7 @@ def read_saved_run(path: Path) -> SavedRun:
             }
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
             is_exact=PROGRESS in content,
+            launch=content.get(PROGRESS, {}).get("launch"),
         )
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
@@ -97,11 +101,12 @@ def read_saved_run(path: Path) -> SavedRun:
         ) from error
 
 
-def newest_run(config: Any) -> SavedRun:
+def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
     """Return the newest run of a configuration, by its latest state.
 
     Args:
         config: RecBole's; of it, model, dataset and what files and command line say have to agree.
+        of_launch: only runs of this start of torchrun, if one is given.
 
     Raises:
         CheckpointError: there is none.
@@ -121,6 +126,8 @@ def newest_run(config: Any) -> SavedRun:
         differing = [key for key, value in asked.items() if run.settings.get(key) != value]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
+        elif of_launch not in (None, run.launch):
+            reasons.append(f"{path} is of another start of torchrun")
         elif differing:
             reasons.append(f"{path} has another {', '.join(differing)}")
         else:
@@ -182,13 +189,34 @@ def install_resuming() -> None:
         trainer_class = original(*names)
 
         def build(config: Any, model: Any) -> Any:
-            checkpoint = config.final_config_dict.pop(RESUME_KEY, None)
+            asked = config.final_config_dict.pop(RESUME_KEY, None)
+            checkpoint = before_restart(config) or asked
             trainer = trainer_class(config, model)
             if checkpoint is not None:
                 resume(trainer, Path(checkpoint))
             return trainer
 
         return build
+
+
+def before_restart(config: Any) -> Path | None:
+    """Return the latest state of a run that torchrun has restarted; the first process chooses."""
+    started = launch.torchrun()
+    if started is None or started.restarts == 0:
+        return None
+    chosen: list[Path | None] = [None]
+    if started.rank == 0:
+        with suppress(CheckpointError):
+            chosen = [newest_run(config, launch.own_launch()).path]
+    if started.world_size > 1:
+        dist.broadcast_object_list(chosen, src=0)
+    if chosen[0] is not None and not chosen[0].is_file():
+        raise CheckpointError(
+            f"{chosen[0]}, from which the first machine goes on, is missing here. Let all machines "
+            "share checkpoint_dir."
+        )
+    getLogger().info(f"torchrun restart {started.restarts}: from {chosen[0] or 'the start'}")
+    return chosen[0]
 
 
 def run_resuming_worker(rank: int, *arguments: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +13,20 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.trainer import checkpoint_file, rendezvous
+from recbole_m3rec.trainer import checkpoint_file, launch, rendezvous, watch
 
 
 def install() -> None:
     """Put everything that several processes need into RecBole."""
-    check_before_starting()
+    start_processes()
     start_workers_here()
     train_on_cpus()
+    watch_each_other()
     share_checkpoint()
 
 
-def check_before_starting() -> None:
-    """Let ``recbole.quick_start.run`` refuse what no process can do, before it starts one."""
+def start_processes() -> None:
+    """Let ``recbole.quick_start.run`` refuse what cannot be, join torchrun, and end lost runs."""
     from recbole.quick_start import quick_start
 
     from recbole_m3rec.hooks import wrap_everywhere
@@ -33,11 +35,38 @@ def check_before_starting() -> None:
     def run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(original).bind(*args, **kwargs)
         given.apply_defaults()
-        options = rendezvous.Options(
-            *(given.arguments[name] for name in rendezvous.Options._fields)
-        )
+        arguments = given.arguments
+        options = rendezvous.Options(*(arguments[name] for name in rendezvous.Options._fields))
         rendezvous.check(options)
-        return original(*args, **kwargs)
+        started = launch.torchrun()
+        if started is not None:
+            names = ("model", "dataset", "config_file_list", "saved")
+            settings = {**(arguments["config_dict"] or {}), **started.settings()}
+            chosen = {name: arguments[name] for name in names}
+            with launch.explained():
+                return quick_start.run_recbole(**chosen, config_dict=settings)
+        if options.nproc == 1 and options.world_size <= 0:
+            return original(*args, **kwargs)
+        return launch.spawn(quick_start.run_recboles, options, arguments)
+
+
+def watch_each_other() -> None:
+    """Watch the other processes while a model is trained and tested."""
+    from recbole.quick_start import quick_start
+    from recbole.trainer import Trainer
+
+    from recbole_m3rec.hooks import overlay, wrap
+
+    @wrap(Trainer, "fit")
+    def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        watch.start(self.config)
+        return original(self, *args, **kwargs)
+
+    def leave() -> None:
+        watch.stop()
+        dist.destroy_process_group()
+
+    overlay(quick_start, "dist", destroy_process_group=leave)
 
 
 def start_workers_here() -> None:
@@ -90,15 +119,18 @@ def train_on_cpus() -> None:
         if values["device"].type == "cuda":
             values["device"] = torch.device("cuda", rank)
             torch.cuda.set_device(rank)
+        backend = "nccl" if values["device"].type == "cuda" else "gloo"
+        if launch.torchrun() is not None:
+            rendezvous.join_torchrun(backend)
+            return quieten(values)
         rendezvous.join(
-            "nccl" if values["device"].type == "cuda" else "gloo",
+            backend,
             rank + values["offset"],
             values["world_size"],
             values["ip"],
             int(values["port"]),
         )
-        if rank != 0:
-            values.update(state="error", show_progress=False, verbose=False)
+        quieten(values)
 
     class OnAnyDevice:
         """``SyncBatchNorm`` where there is a GPU; batch norms as they are where there is none."""
@@ -111,6 +143,12 @@ def train_on_cpus() -> None:
 
     overlay(trainers, "torch", nn=Overlay(torch.nn, SyncBatchNorm=OnAnyDevice))
     trainers.DistributedDataParallel = data_parallel
+
+
+def quieten(values: dict[str, Any]) -> None:
+    """Let the first process of a machine alone say what happens."""
+    if values["local_rank"] != 0:
+        values.update(state="error", show_progress=False, verbose=False)
 
 
 def refuse_absent_gpus(config: Any, processes: int) -> None:
@@ -157,6 +195,15 @@ def data_parallel(
     )
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return what tells one content of a file from another, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
 def share_checkpoint() -> None:
     """Mend trainer/trainer.py:133 and 308: every rank names, and nobody waits for, a checkpoint.
 
@@ -179,11 +226,20 @@ def share_checkpoint() -> None:
 
     @wrap(trainers.Trainer, "_save_checkpoint")
     def save_and_wait(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.config["single_spec"]:
+            return original(self, *args, **kwargs)
+        path = Path(kwargs.get("saved_model_file", self.saved_model_file))
         try:
-            original(self, *args, **kwargs)
+            if dist.get_rank() == 0:
+                original(self, *args, **kwargs)
         finally:  # a process that cannot save must not keep the others waiting
-            if not self.config["single_spec"]:
-                dist.barrier()
+            written = [stamp(path)]
+            dist.broadcast_object_list(written, src=0)
+        try:  # other machines, unless they share the first one's disk
+            if dist.get_rank() != 0 and stamp(path) != written[0]:
+                original(self, *args, **kwargs)
+        finally:
+            dist.barrier()
 
     overlay(trainers, "torch", save=checkpoint_file.save)
 

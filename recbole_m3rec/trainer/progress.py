@@ -14,6 +14,8 @@ import torch.distributed as dist
 
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 from recbole_m3rec.trainer import checkpoint_file, random_states
+from recbole_m3rec.trainer.global_batch import mean_over_processes
+from recbole_m3rec.trainer.launch import own_launch
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 from recbole_m3rec.trainer.trainer_state import (
     changes,
@@ -75,7 +77,7 @@ class Progress:
         With several processes all have to call this; each has random states of its own.
         """
         trainer = self.trainer
-        own = random_states.capture(), random_states.of_loader(self.valid_data)
+        own = random_states.capture(), random_states.of_loader(self.valid_data), own_launch()
         of_all: list[Any] = [own]
         if not self.alone:
             of_all = [None] * dist.get_world_size()
@@ -90,7 +92,8 @@ class Progress:
             "best_valid_result": trainer.best_valid_result,
             "train_loss": dict(trainer.train_loss_dict),
             "train_loader": loader,
-            "random": [list(each) for each in of_all],
+            "random": [list(each[:2]) for each in of_all],
+            "launch": of_all[0][2],
             "optimizers": {k: v.state_dict() for k, v in other_optimizers(trainer).items()},
             "optimizer_is": [
                 name for name, v in other_optimizers(trainer).items() if v is trainer.optimizer
@@ -225,6 +228,8 @@ class Progress:
     def _add_loss(self) -> None:
         parts, is_tuple = self._new
         values = tuple(part.item() for part in parts)
+        if not self.alone:
+            values = mean_over_processes(values, self.trainer.device)
         if not is_tuple:
             self.loss = values[0] if self.loss is None else self.loss + values[0]
         else:

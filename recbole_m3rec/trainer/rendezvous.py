@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -35,12 +34,6 @@ def check(options: Options) -> None:
     Raises:
         ProcessesError: says which option, what it is and what it must be.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ:
-        raise ProcessesError(
-            "torchrun starts processes that would each train a model of their own. Start this "
-            "program without it, with --nproc=N for N processes, and on several machines with "
-            "--world_size, --group_offset, --ip and --port."
-        )
     nproc, world, ip, port, offset = options
     for name, value in (("nproc", nproc), ("world_size", world), ("group_offset", offset)):
         least = {"nproc": 1, "world_size": -1, "group_offset": 0}[name]
@@ -117,6 +110,19 @@ def join(backend: str, rank: int, world_size: int, ip: str, port: int) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ProcessesError(f"Process {rank} lost the others at {ip}:{port}: {reason}") from error
+
+
+def join_torchrun(backend: str) -> None:
+    """Start torch's process group among the processes that torchrun has started.
+
+    Raises:
+        ProcessesError: they do not find each other.
+    """
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ProcessesError(f"The processes of torchrun do not meet: {reason}") from error
 
 
 class _Waiting:

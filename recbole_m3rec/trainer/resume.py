@@ -141,7 +141,7 @@ def train_epoch(
         )
     finally:
         progress.in_epoch = False
-    return progress.loss if resumed else loss
+    return loss if progress.alone and not resumed else progress.loss
 
 
 class Batches:

@@ -163,43 +163,45 @@ def test_without_shuffling_rows_keep_their_order(make_loader):
     world_size=st.integers(1, 5),
     shuffle=st.booleans(),
 )
-def test_processes_make_equally_many_steps_and_together_see_every_row(
-    n_targets, max_targets, world_size, shuffle
-):
+def test_processes_share_the_batches_of_one(n_targets, max_targets, world_size, shuffle):
+    def sampler(rank, size):
+        targets = torch.tensor(n_targets)
+        generator = torch.Generator().manual_seed(3)
+        return WindowBatchSampler(
+            targets, targets + 1, max_targets,
+            shuffle=shuffle, generator=generator, rank=rank, world_size=size,
+        )  # fmt: skip
+
+    alone = sampler(0, 1)
+    samplers = [sampler(rank, world_size) for rank in range(world_size)]
+    for _ in range(2):
+        batches = list(alone)
+        shares = [each.shares() for each in samplers]
+        assert {len(each) for each in samplers} == {len(batches)}
+        parts = [list(each) for each in samplers]
+        for number, batch in enumerate(batches):
+            own = [
+                part[number].tolist()
+                for part, share in zip(parts, shares, strict=True)
+                if share[number] > 0
+            ]
+            assert sorted(sum(own, [])) == sorted(batch.tolist())
+            total = sum(n_targets[row] for row in batch.tolist())
+            expected = [sum(n_targets[row] for row in rows) / total for rows in own]
+            assert [s[number] for s in shares if s[number] > 0] == expected
+            assert all(len(part[number]) for part in parts)
+
+
+def test_windows_are_dealt_by_tokens():
+    n_tokens = torch.tensor([50, 1, 1, 48, 2, 2, 47, 3, 46, 4])
     samplers = [
         WindowBatchSampler(
-            torch.tensor(n_targets),
-            max_targets,
-            shuffle=shuffle,
-            generator=torch.Generator().manual_seed(rank),  # processes need not agree on it
-            seed=3,
-            rank=rank,
-            world_size=world_size,
+            torch.ones(10, dtype=torch.int64), n_tokens, 99,
+            shuffle=False, generator=None, rank=rank, world_size=2,
         )
-        for rank in range(world_size)
-    ]
-    for epoch in (0, 1):
-        announced = [len(sampler) for sampler in samplers]
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        batches = [list(sampler) for sampler in samplers]
-        assert [len(own) for own in batches] == announced
-        assert len(set(announced)) == 1
-        in_turn = [tuple(own[step].tolist()) for step in range(announced[0]) for own in batches]
-        distinct = list(dict.fromkeys(in_turn))
-        assert len(in_turn) - len(distinct) < world_size
-        assert sorted(row for batch in distinct for row in batch) == list(range(len(n_targets)))
-
-
-def test_processes_shuffle_anew_for_each_epoch_and_alike_for_the_same_one():
-    sampler = WindowBatchSampler(
-        torch.ones(50, dtype=torch.int64), 5, shuffle=True, generator=None, seed=1, world_size=2
-    )
-    first, second = list(sampler), list(sampler)
-    sampler.set_epoch(0)
-    again = list(sampler)
-    assert torch.equal(torch.cat(first), torch.cat(again))
-    assert not torch.equal(torch.cat(first), torch.cat(second))
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [int(n_tokens[next(iter(each))].sum()) for each in samplers] == [102, 102]
 
 
 # Negatives

@@ -64,13 +64,6 @@ def test_a_taken_port_is_told() -> None:
             check(ALONE._replace(nproc=2, port=str(taken)))
 
 
-def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(ProcessesError, match="torchrun starts processes that would each train"):
-        check(ALONE)
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_absent_peers_are_waited_for_aloud_and_given_up(
     rank: int, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -1,0 +1,91 @@
+"""One step of several processes is the step of one: each loss counts by its share of the batch.
+
+A model returns a mean over the rows, or targets, of what its process has of a global batch, and
+``DistributedDataParallel`` averages gradients over processes. With ``n_r`` of ``N`` targets in
+process ``r`` of ``W``, the loss is therefore multiplied by ``W · n_r / N``: the average is then the
+gradient of the mean over all ``N``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class Weighed:
+    """A training loader that knows the weight of the batch it gave last; else the loader itself."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self.weight = 1.0
+
+    def __iter__(self) -> Iterator[Any]:
+        sampler: Any = getattr(self._loader, "sampler", None)
+        shares = sampler.shares() if hasattr(sampler, "shares") else None
+        for number, batch in enumerate(self._loader):
+            self.weight = 1.0 if shares is None else shares[number] * dist.get_world_size()
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def install() -> None:
+    """Weigh the losses of RecBole's training epoch, and seed processes by their number of all."""
+    from recbole.quick_start import quick_start
+    from recbole.trainer import trainer as trainers
+    from recbole.utils import init_seed
+
+    from recbole_m3rec.hooks import wrap
+
+    wrap(trainers.Trainer, "_train_epoch")(train_epoch)
+
+    @wrap(quick_start, "get_model")
+    def get_model(original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        model_class = original(name)
+
+        def build(config: Any, dataset: Any) -> Any:
+            """Build the same model everywhere, then let each process draw numbers of its own."""
+            if config["single_spec"]:
+                return model_class(config, dataset)
+            init_seed(config["seed"], config["reproducibility"])
+            model = model_class(config, dataset)
+            init_seed(config["seed"] + dist.get_rank(), config["reproducibility"])
+            return model
+
+        return build
+
+
+def train_epoch(
+    original: Callable[..., Any],
+    self: Any,
+    train_data: Any,
+    epoch_idx: int,
+    loss_func: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Train an epoch with weighed losses; its loss is the one of all processes."""
+    if self.config["single_spec"]:
+        return original(self, train_data, epoch_idx, loss_func=loss_func, **kwargs)
+    data, loss_of = Weighed(train_data), loss_func or self.model.calculate_loss
+
+    def weighed(interaction: Any) -> Any:
+        losses = loss_of(interaction)
+        if isinstance(losses, tuple):
+            return tuple(data.weight * loss for loss in losses)
+        return data.weight * losses
+
+    return original(self, data, epoch_idx, loss_func=weighed, **kwargs)
+
+
+def mean_over_processes(values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
+    """Return the mean of each process's values; of weighed losses that is the global batch's."""
+    together = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(together)
+    return tuple((together / dist.get_world_size()).tolist())

@@ -1,0 +1,111 @@
+"""Processes that watch each other: one that is lost ends the others, whatever they wait for.
+
+A process that dies closes its connections, and a collective with it fails at once. A machine that
+is cut off or a process that hangs closes none, and gloo would wait for half an hour. Each process
+therefore counts up in the store through which all met, and looks whether the others do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+# How often a process counts up, and how long another may not, in seconds.
+EVERY, LIMIT = 3.0, 40.0
+# The exit code of a process that ends because another one was lost.
+LOST = 75
+
+WHAT_TO_DO = "Every process ends. --resume goes on from the latest state that was saved"
+
+
+class Watch:
+    """A thread that counts up for this process and looks at the others, until it is left.
+
+    Args:
+        ip, port: of the store through which the processes met.
+        run: sets the counters of one start apart from those of another.
+        rank: number of this process.
+        world_size: processes.
+    """
+
+    def __init__(self, ip: str, port: int, run: str, rank: int, world_size: int) -> None:
+        self.store = dist.TCPStore(
+            ip, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=LIMIT)
+        )
+        self.run, self.rank = run, rank
+        self.others = [other for other in range(world_size) if other != rank]
+        self.left = threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+
+    def leave(self) -> None:
+        """Stop; the others no longer expect this process."""
+        self.left.set()
+        self.thread.join(EVERY)
+        self.store.add(self._key("left", self.rank), 1)
+
+    def _key(self, what: str, rank: int) -> str:
+        return f"{what} {self.run} {rank}"
+
+    def _look(self) -> None:
+        seen: dict[int, tuple[int, float]] = {}
+        while not self.left.wait(EVERY):
+            try:
+                self.store.add(self._key("alive", self.rank), 1)
+                for other in self.others:
+                    count = self.store.add(self._key("alive", other), 0)
+                    before, since = seen.get(other, (-1, 0.0))
+                    if count != before:
+                        seen[other] = count, time.monotonic()
+                    elif time.monotonic() - since > LIMIT:
+                        if self.store.add(self._key("left", other), 0):
+                            continue
+                        end(f"Process {other} gave no sign for {LIMIT:.0f} s")
+            except RuntimeError as error:
+                if not self.left.is_set():
+                    end(f"Process {self.rank} lost the first process ({first_line(error)})")
+
+
+def end(reason: str) -> None:
+    """End this process at once: its main thread may wait for one that never answers."""
+    print(f"error: {reason}. {WHAT_TO_DO}.", file=sys.stderr, flush=True)
+    os._exit(LOST)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Tell whether an error arose because another process has gone."""
+    texts = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
+_watches: list[Any] = []
+
+
+def start(config: Any) -> None:
+    """Watch the others from here on, if there are any and nobody watches yet."""
+    if config["single_spec"] or _watches:
+        return
+    run = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    place = str(config["ip"]), int(config["port"])
+    _watches.append(Watch(*place, run, dist.get_rank(), dist.get_world_size()))
+
+
+def stop() -> None:
+    """Stop watching, and wait until all have: the first process holds the store of all."""
+    for watch in _watches:
+        watch.leave()
+    _watches.clear()
+    dist.barrier()

@@ -1,0 +1,69 @@
+"""``train_batch_size`` is the batch of all processes: a step of several is the step of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.killed_runs import MODELS, SHARED, write_tiny
+from tests.trainer.worlds import losses_of, parameters_of, run_world
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+
+ONE_EPOCH = [*(each for each in SHARED if "epochs" not in each and "batch" not in each)]
+SMALL = ["--hidden_size=8", "--epochs=1"]
+M3REC = ["--model=M3Rec", "--d_state=4", "--modalities=[]", *SMALL]
+SASREC = ["--model=SASRec", "--inner_size=8", "--n_heads=2", "--attn_dropout_prob=0.0", *SMALL]
+
+
+def world(folder: Path, given: list[str], size: int, **options: int) -> Path:
+    """Run a world in a new folder with the data set and return its latest state."""
+    folder.mkdir()
+    write_tiny(folder)
+    codes = run_world(folder, [*ONE_EPOCH, *given], size, **options)
+    assert codes == [0] * size, (folder / "output.txt").read_text()[-3000:]
+    [last] = (folder / "saved").glob("*-last.ckpt")
+    return last
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [*M3REC, "--dropout_prob=0.0", "--train_positions=all", "--train_batch_size=999"],
+        [*M3REC, "--dropout_prob=0.0", "--train_positions=last", "--train_batch_size=37"],
+        [*SASREC, "--hidden_dropout_prob=0.0", "--train_batch_size=999"],
+    ],
+    ids=["M3Rec-all", "M3Rec-last", "SASRec"],
+)
+def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: list[str]) -> None:
+    alone = parameters_of(world(tmp_path / "1", given, 1))
+    losses = losses_of(tmp_path / "1")
+    for size in (2, 4):
+        together = parameters_of(world(tmp_path / str(size), given, size))
+        assert losses_of(tmp_path / str(size)) == pytest.approx(losses, abs=1e-5)
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_two_machines_of_one_process_give_the_numbers_of_one_machine_of_two(tmp_path: Path) -> None:
+    given = [*M3REC, "--dropout_prob=0.3", "--train_batch_size=16", "--train_positions=all"]
+    here = world(tmp_path / "here", given, 2)
+    far = world(tmp_path / "far", given, 2, local_world_size=1)  # both first on a shared disk
+    assert losses_of(tmp_path / "here") == losses_of(tmp_path / "far")
+    for name, value in parameters_of(here).items():
+        assert torch.equal(value, parameters_of(far)[name]), name
+
+
+def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place in places:
+        place.mkdir()
+        write_tiny(place)
+    given = [*ONE_EPOCH, "--model=BPR", *MODELS["BPR"], "--epochs=1", "--train_batch_size=16"]
+    assert run_world(places, given, 2, local_world_size=1) == [0, 0]
+    a, b = ([*(place / "saved").glob("*-last.ckpt")] for place in places)
+    assert [path.name for path in a] == [path.name for path in b]
+    assert torch.equal(*(parameters_of(p[0])["user_embedding.weight"] for p in (a, b)))
