@@ -36,19 +36,19 @@ def first_cells(heading: str) -> str:
     return "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
 
 
-def test_every_dependency_has_a_line_that_says_why() -> None:
+def test_every_dependency_has_a_line_that_says_why():
     names = set(re.findall(r"[\w-]+", first_cells("Dependencies").lower()))
     assert not requirements() - names, "add a line to docs/architecture.md, Dependencies"
 
 
-def test_every_room_has_a_line_and_every_line_a_room() -> None:
+def test_every_room_has_a_line_and_every_line_a_room():
     package = ROOT / "recbole_m3rec"
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
     assert set(re.findall(r"`(\w+)/`", first_cells("Rooms"))) == rooms
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page: Path) -> None:
+def test_links_to_files_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert not [link for link in links if not (page.parent / link).exists()]

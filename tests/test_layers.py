@@ -23,7 +23,7 @@ FREE = {
     "serving": {"network", "ops", "features", "atomic", "support", "__version__"},
 }
 PLUGIN_ROOMS = {
-    *("baselines", "config", "data", "evaluator", "model", "patches", "quick_start", "trainer"),
+    *("baselines", "config", "data", "evaluator", "model", "patches", "quick_start", "trainer")
 }
 BELOW = {
     **FREE,

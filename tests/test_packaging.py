@@ -48,7 +48,7 @@ def pins(name: str, python: str) -> dict[str, Version]:
     }
 
 
-def test_each_lower_bound_is_what_the_oldest_environment_tests() -> None:
+def test_each_lower_bound_is_what_the_oldest_environment_tests():
     tested = pins("constraints-oldest.txt", "3.11")
     for requirement in declared():
         if requirement.marker is not None or requirement.name in ("recbole", "torch"):
@@ -57,7 +57,7 @@ def test_each_lower_bound_is_what_the_oldest_environment_tests() -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_constraints_allow_what_setup_asks_for(python: str) -> None:
+def test_constraints_allow_what_setup_asks_for(python):
     pinned = pins("constraints.txt", python)
     for requirement in declared():
         if requirement.name.lower() in pinned:
@@ -66,7 +66,7 @@ def test_constraints_allow_what_setup_asks_for(python: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(tmp_path_factory):
     """Return a copy of what a clone holds, without anything that was built."""
     copy = tmp_path_factory.mktemp("clone") / "recbole_m3rec"
     copy.mkdir()
@@ -101,7 +101,7 @@ def build(kind: str, sources: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wheel_from_an_sdist_works_without_a_compiler(sources: Path, tmp_path: Path) -> None:
+def test_a_wheel_from_an_sdist_works_without_a_compiler(sources, tmp_path):
     """It holds the package and the configuration, which is found from a folder elsewhere."""
     sdist = build("sdist", sources, tmp_path / "sdist")
     shutil.unpack_archive(sdist, tmp_path / "unpacked")

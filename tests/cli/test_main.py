@@ -1,12 +1,9 @@
 """The one command: which subcommand is called, with what, and what is said of a slip."""
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,9 +13,9 @@ from recbole_m3rec.cli.arguments import split_files
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def called(monkeypatch):
     """Have every subcommand note its module and arguments, and do nothing."""
-    calls: list[Any] = []
+    calls = []
     for module in {each.module for each in cli.SUBCOMMANDS.values()}:
         monkeypatch.setattr(
             importlib.import_module(f"recbole_m3rec.cli.{module}"),
@@ -46,7 +43,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ("import --dataset shop", "prepare.import_features --dataset shop"),
     ],
 )
-def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: str) -> None:
+def test_a_subcommand_calls_its_module(called, given, expected):
     assert cli.main(given.split()) == 0
     assert called == [tuple(expected.split())]
 
@@ -61,8 +58,8 @@ def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: 
     ],
 )
 def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
-    called: list[Any], capsys: pytest.CaptureFixture[str], given: str, expected: str
-) -> None:
+    called, capsys, given, expected
+):
     assert cli.main(given.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -71,7 +68,7 @@ def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
     assert called == []
 
 
-def test_help_lists_every_subcommand_without_loading_any() -> None:
+def test_help_lists_every_subcommand_without_loading_any():
     root = Path(recbole_m3rec.__file__).parent.parent
     code = (
         "import sys\nfrom recbole_m3rec.cli.main import main\n"
@@ -85,7 +82,7 @@ def test_help_lists_every_subcommand_without_loading_any() -> None:
     assert shown.splitlines()[-1] == "[]"
 
 
-def test_help_of_each_subcommand_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_subcommand_names_it(capsys):
     for name, subcommand in cli.SUBCOMMANDS.items():
         with pytest.raises(SystemExit) as stopped:
             cli.main([*name.split(), "--help"])
@@ -96,7 +93,7 @@ def test_help_of_each_subcommand_names_it(capsys: pytest.CaptureFixture[str]) ->
         assert "run_recbole.py" not in shown
 
 
-def test_a_preset_is_found_by_its_name_and_without_its_models() -> None:
+def test_a_preset_is_found_by_its_name_and_without_its_models():
     expected = [p for p in split_files("m3rec-published") if Path(p).is_file()]
     assert [Path(path).name for path in expected] == ["m3rec-published.yaml"]
     assert split_files("published") == expected

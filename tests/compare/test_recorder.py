@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,7 @@ def run(recorder: Recorder, model: str, folder: Path, **keys: Any) -> dict[str, 
 
 @pytest.mark.parametrize("mask_seen", [False, True])
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
-def test_means_over_users_are_recboles_result(
-    write_dataset: Callable[..., Path], tmp_path: Path, model: str, mask_seen: bool
-) -> None:
+def test_means_over_users_are_recboles_result(write_dataset, tmp_path, model, mask_seen):
     write_dataset("tiny")
     # For M3Rec, metrics that are made of ranks alone take the evaluation in blocks.
     metrics = METRICS[:4] if model == "M3Rec" else METRICS
@@ -65,17 +62,14 @@ def test_means_over_users_are_recboles_result(
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
 def test_users_targets_histories_popularity_and_ranks(
-    write_dataset: Callable[..., Path],
-    tiny_interactions: list[tuple[str, str, float]],
-    tmp_path: Path,
-    model: str,
-) -> None:
+    write_dataset, tiny_interactions, tmp_path, model
+):
     write_dataset("tiny", shuffle=1)
     recorder = Recorder()
     run(recorder, model, tmp_path, metrics=["Hit", "MRR"], valid_metric="Hit@5")
     users = recorder.user_values()
     assert users is not None
-    log: dict[str, list[str]] = {}
+    log = {}
     for user, item, _ in sorted(tiny_interactions, key=lambda row: row[2]):
         log.setdefault(user, []).append(item)
     trained = [item for items in log.values() for item in items[:-2]]
@@ -95,12 +89,9 @@ def test_users_targets_histories_popularity_and_ranks(
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
 def test_a_target_out_of_reach_is_a_test_that_ranks_last(
-    write_dataset: Callable[..., Path],
-    tiny_interactions: list[tuple[str, str, float]],
-    tmp_path: Path,
-    model: str,
-) -> None:
-    log: dict[str, list[tuple[str, str, float]]] = {}
+    write_dataset, tiny_interactions, tmp_path, model
+):
+    log = {}
     for row in tiny_interactions:
         log.setdefault(row[0], []).append(row)
     repeating = sorted(log)[:7]  # more than a batch of users
@@ -124,9 +115,7 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
 
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
-def test_the_lists_of_the_test_hold_its_hits(
-    write_dataset: Callable[..., Path], tmp_path: Path, model: str
-) -> None:
+def test_the_lists_of_the_test_hold_its_hits(write_dataset, tmp_path, model):
     write_dataset("tiny")
     recorder = Recorder()
     run(recorder, model, tmp_path, metrics=["Hit", "NDCG"])
@@ -141,9 +130,7 @@ def test_the_lists_of_the_test_hold_its_hits(
     assert [place[token] for token in users.targets] == users.popularity.tolist()
 
 
-def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
-    write_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_listening_changes_no_number_and_leaves_recbole_as_it_was(write_dataset, tmp_path):
     from recbole.trainer import Trainer
 
     write_dataset("tiny")
@@ -154,9 +141,9 @@ def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
     assert listened == alone
 
 
-def test_each_epoch_is_told_as_it_ends(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_each_epoch_is_told_as_it_ends(write_dataset, tmp_path):
     write_dataset("tiny")
-    told: list[dict[str, Any]] = []
+    told = []
     recorder = Recorder(on_epoch=told.append)
     result = run(recorder, "SASRec", tmp_path, epochs=3)
     assert [epoch["epoch"] for epoch in told] == [0, 1, 2]
@@ -166,16 +153,14 @@ def test_each_epoch_is_told_as_it_ends(write_dataset: Callable[..., Path], tmp_p
     assert recorder.parameters > 0
 
 
-def test_a_trial_never_sees_the_test_data(
-    write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_never_sees_the_test_data(write_dataset, tmp_path, monkeypatch):
     from recbole.trainer import Trainer
 
     write_dataset("tiny")
     seen = []
     evaluate = Trainer.evaluate
 
-    def watch(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+    def watch(self, data, *args, **kwargs):
         seen.append(data)
         return evaluate(self, data, *args, **kwargs)
 
@@ -187,9 +172,7 @@ def test_a_trial_never_sees_the_test_data(
     assert len(seen) == 3
 
 
-def test_metrics_without_a_value_for_each_user_have_none(
-    write_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_metrics_without_a_value_for_each_user_have_none(write_dataset, tmp_path):
     write_dataset("tiny")
     recorder = Recorder()
     keys = {"metrics": ["GAUC"], "valid_metric": "GAUC"}
@@ -198,13 +181,13 @@ def test_metrics_without_a_value_for_each_user_have_none(
     assert recorder.unrounded(result) == pytest.approx(dict(result))
 
 
-def test_items_before_a_target_score_more_or_have_a_lower_id() -> None:
+def test_items_before_a_target_score_more_or_have_a_lower_id():
     scores = torch.tensor([[-torch.inf, 3.0, 5.0, 3.0, 1.0], [-torch.inf, 0.0, 0.0, 0.0, 0.0]])
     rows, targets = torch.tensor([0, 0, 1]), torch.tensor([3, 2, 4])
     assert listed_before(scores, rows, targets).tolist() == [2, 0, 3]
 
 
-def test_ranks_give_way_to_recboles_lists_where_scores_are_equal() -> None:
+def test_ranks_give_way_to_recboles_lists_where_scores_are_equal():
     hits = {"hit@2": np.array([1.0, 0.0, 0.0, 0.0]), "hit@5": np.array([1.0, 1.0, 0.0, 0.0])}
     rank = np.array([4, 1, 3, 9])
     assert agreeing(rank, hits).tolist() == [2, 3, 6, 9]

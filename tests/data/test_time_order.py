@@ -193,15 +193,9 @@ ROWS = "u\ta\t1\nu\tb\t{}\nu\tc\t3\nv\ta\t{}\n"
     [
         ("float\n" + ROWS.format("", "nan"), r"of 4 times .*, 2 missing \(lines 3, 5\)"),
         ("float\n" + ROWS.format("inf", 4), r"1 infinite \(line 3, the first 'inf'\)"),
-        (
-            "float\n" + ROWS.format("2021-05-01", "x"),
-            r"2 no number \(lines 3, 5, the first",
-        ),
+        ("float\n" + ROWS.format("2021-05-01", "x"), r"2 no number \(lines 3, 5, the first"),
         ("float\n" + ROWS.format("1e50", 4), r"1 too large \(line 3"),
-        (
-            "token\n" + ROWS.format(2, 4),
-            "line 1: .* is timestamp:token, .* Expected timest",
-        ),
+        ("token\n" + ROWS.format(2, 4), "line 1: .* is timestamp:token, .* Expected timest"),
     ],
 )
 def test_times_that_have_no_order_are_refused(make_config, tmp_path, model, text, says):

@@ -117,11 +117,7 @@ def test_sequences_survive_other_users_rows_in_between(histories, max_length, da
     assert [piece.tolist() for piece in pieces] == [items for _, items in expected]
 
 
-@given(
-    st.lists(st.integers(2, 70), min_size=1, max_size=4),
-    LENGTHS,
-    st.data(),
-)
+@given(st.lists(st.integers(2, 70), min_size=1, max_size=4), LENGTHS, st.data())
 def test_of_rows_with_gaps_each_target_is_still_scored_once_after_its_own_history(
     sizes, max_length, data
 ):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -70,13 +68,13 @@ def release(folder: Path, name: str, zipped: bool = False) -> Path:
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script():
     return movielens_command
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("name", list(RAW))
-def test_every_release_gives_the_same_dataset(tmp_path: Path, name: str, zipped: bool) -> None:
+def test_every_release_gives_the_same_dataset(tmp_path, name, zipped):
     found = find_release(release(tmp_path, name, zipped))
     assert found.name == name
     result = prepare_movielens(found, tmp_path / "out", name, show_progress=False)
@@ -92,7 +90,7 @@ def test_every_release_gives_the_same_dataset(tmp_path: Path, name: str, zipped:
     assert result["movies_never_rated"] == (name == "ml-latest-small")
 
 
-def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path: Path) -> None:
+def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path):
     overviews = tmp_path / "overviews.tsv"
     overviews.write_text(
         'movie_id\ttitle\toverview\n2\tMis\u00e9rables, Les (1995)\t"A ""thief"".\nA bishop."\n'
@@ -112,7 +110,7 @@ def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path: Path) ->
     }
 
 
-def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path: Path) -> None:
+def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path):
     found = find_release(release(tmp_path, "ml-100k"))
     posters = tmp_path / "posters"
     posters.mkdir()
@@ -127,7 +125,7 @@ def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path: Path) -> N
         assert result["images_missing_or_empty"] == bad
 
 
-def test_what_is_no_release_is_said(tmp_path: Path) -> None:
+def test_what_is_no_release_is_said(tmp_path):
     (tmp_path / "some.zip").write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / "overviews.tsv").write_text("id\ttext\n1\tx\n")
     (tmp_path / "empty").mkdir()
@@ -144,8 +142,8 @@ def test_what_is_no_release_is_said(tmp_path: Path) -> None:
 
 
 def test_recboles_own_movies_are_taken_over_and_get_overviews(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+    script, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     Path("overviews.tsv").write_text("movie_id\toverview\n1\tToys.\n")
     arguments = ["--from-recbole", "--overviews", "overviews.tsv"]
@@ -161,9 +159,7 @@ def test_recboles_own_movies_are_taken_over_and_get_overviews(
     assert not Path("properties").exists()
 
 
-def test_other_releases_get_a_recipe_for_their_texts(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_releases_get_a_recipe_for_their_texts(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     release(tmp_path, "ml-1m")
     assert run_script(script.movielens, ["--source", "ml-1m"]) == 0

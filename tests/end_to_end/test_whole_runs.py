@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,13 @@ def write_images(folder: Path, order: np.ndarray, scale: float = 1.0) -> None:
 
 
 @pytest.fixture
-def folder(write_dataset: Callable[..., Path]) -> Path:
+def folder(write_dataset):
     made = write_dataset("tiny")
     write_images(made, np.arange(N_ITEMS))
     return made
 
 
-def test_the_order_of_a_feature_files_rows_changes_no_bit_of_the_metrics(folder: Path) -> None:
+def test_the_order_of_a_feature_files_rows_changes_no_bit_of_the_metrics(folder):
     first = train()
     write_images(folder, np.random.default_rng(1).permutation(N_ITEMS))
     assert train() == first
@@ -61,9 +60,9 @@ def test_the_order_of_a_feature_files_rows_changes_no_bit_of_the_metrics(folder:
 
 
 def test_the_order_of_the_interactions_file_changes_no_items_features(
-    folder: Path, make_config: Callable[..., Any], write_dataset: Callable[..., Path]
-) -> None:
-    def features_by_token() -> tuple[dict[str, list[float]], list[str]]:
+    folder, make_config, write_dataset
+):
+    def features_by_token():
         dataset = create_dataset(make_config("M3Rec", **{**SETTINGS, "epochs": 1}))
         tokens = dataset.field2id_token["item_id"].tolist()
         rows = dataset.item_features["image"].values.tolist()
@@ -78,29 +77,25 @@ def test_the_order_of_the_interactions_file_changes_no_items_features(
 
 @pytest.mark.parametrize("positions", ["all", "last"])
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-def test_a_seed_gives_the_same_run_twice_and_another_seed_another(
-    folder: Path, positions: str, loss: str
-) -> None:
+def test_a_seed_gives_the_same_run_twice_and_another_seed_another(folder, positions, loss):
     keys = {"train_positions": positions, "loss_type": loss}
     assert train(**keys) == train(**keys)
     assert train(**keys, seed=7) != train(**keys)
 
 
-def test_mixed_precision_trains_in_bfloat16_and_evaluates_in_float32(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mixed_precision_trains_in_bfloat16_and_evaluates_in_float32(folder, monkeypatch):
     from recbole.trainer import Trainer
 
-    seen: dict[str, set[torch.dtype]] = {"training": set(), "evaluation": set()}
+    seen = {"training": set(), "evaluation": set()}
     now = "training"
     linear, evaluate = torch.nn.functional.linear, Trainer.evaluate
 
-    def watch(*args: Any) -> torch.Tensor:
+    def watch(*args):
         out = linear(*args)
         seen[now].add(out.dtype)
         return out
 
-    def evaluating(*args: Any, **kwargs: Any) -> Any:
+    def evaluating(*args, **kwargs):
         nonlocal now
         now = "evaluation"
         try:
@@ -116,15 +111,13 @@ def test_mixed_precision_trains_in_bfloat16_and_evaluates_in_float32(
     assert result["test_result"]["ndcg@5"] > 0
 
 
-def test_a_checkpoint_gives_the_scores_of_the_trained_model(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_gives_the_scores_of_the_trained_model(folder, monkeypatch):
     from recbole.trainer import Trainer
 
     trained = []
     evaluate = Trainer.evaluate
 
-    def keep(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def keep(self, *args, **kwargs):
         result = evaluate(self, *args, **kwargs)
         trained.append(self.model)  # after the test, with the best epoch's weights
         return result

@@ -1,11 +1,8 @@
 """Metrics of several processes are those of one."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,24 +13,22 @@ from recbole_m3rec.evaluator.all_processes import EveryNth, interleave
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("n_rows", [1, 12, 13])
-def test_every_row_belongs_to_one_process_and_comes_back_in_order(
-    n_rows: int, world_size: int
-) -> None:
+def test_every_row_belongs_to_one_process_and_comes_back_in_order(n_rows, world_size):
     dealt = [list(EveryNth(n_rows, rank, world_size)) for rank in range(world_size)]
     assert sorted(sum(dealt, [])) == list(range(n_rows))
     parts = [torch.tensor(rows)[:, None] for rows in dealt if rows]
     assert interleave(parts).flatten().tolist() == list(range(n_rows))
 
 
-def test_rows_of_sampled_candidates_follow_each_other() -> None:
+def test_rows_of_sampled_candidates_follow_each_other():
     assert interleave([torch.tensor([1]), torch.tensor([2, 3])]).tolist() == [1, 2, 3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
 def test_two_processes_and_an_odd_number_of_users_give_the_metrics_of_one(
-    model: str, make_config: Any, write_dataset: Any, tiny_interactions: Any, monkeypatch: Any
-) -> None:
+    model, make_config, write_dataset, tiny_interactions, monkeypatch
+):
     root = str(Path(__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", ":".join([root, *filter(None, sys.path)]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

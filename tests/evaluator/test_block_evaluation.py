@@ -10,11 +10,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import block_evaluation, ranking
-from recbole_m3rec.evaluator.block_evaluation import (
-    Products,
-    collect_ranks,
-    offers_products,
-)
+from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import resource
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_a_written_file_is_read_back_to_the_bit(tmp_path: Path, dtype: type) -> None:
+def test_a_written_file_is_read_back_to_the_bit(tmp_path, dtype):
     path = tmp_path / "new folder" / "x.text.parquet"
     written = table(VALUES.astype(dtype), encoder="tfidf-svd", fields=["title"])
     write_features(path, written)
@@ -83,7 +82,7 @@ def test_a_written_file_is_read_back_to_the_bit(tmp_path: Path, dtype: type) -> 
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_every_format_gives_the_same_table(tmp_path: Path, writer: str, dtype: type) -> None:
+def test_every_format_gives_the_same_table(tmp_path, writer, dtype):
     suffix, save = WRITERS[writer]
     path = tmp_path / f"x.text{suffix}"
     save(path, IDS, VALUES.astype(dtype))
@@ -97,7 +96,7 @@ def test_every_format_gives_the_same_table(tmp_path: Path, writer: str, dtype: t
 @pytest.mark.parametrize(
     "ids", [np.array([3, 1, 2]), torch.tensor([3, 1, 2]), [3, 1, 2], np.array([b"3", b"1", b"2"])]
 )
-def test_whole_numbers_and_bytes_are_read_as_tokens(tmp_path: Path, ids: Any) -> None:
+def test_whole_numbers_and_bytes_are_read_as_tokens(tmp_path, ids):
     if isinstance(ids, np.ndarray):
         path = tmp_path / "x.text.npz"
         np.savez(path, item_id=ids, embedding=VALUES)
@@ -107,13 +106,13 @@ def test_whole_numbers_and_bytes_are_read_as_tokens(tmp_path: Path, ids: Any) ->
     assert read_features(path).item_ids.tolist() == ["3", "1", "2"]
 
 
-def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
+def test_bfloat16_becomes_float32(tmp_path):
     path = tmp_path / "x.text.pt"
     torch.save({"item_id": IDS, "features": torch.from_numpy(VALUES).bfloat16()}, path)
     assert read_features(path).values.dtype == np.float32
 
 
-def test_a_file_of_many_row_groups_is_read_in_order(tmp_path: Path) -> None:
+def test_a_file_of_many_row_groups_is_read_in_order(tmp_path):
     path = tmp_path / "x.text.parquet"
     ids, values = [f"i{n}" for n in range(100)], np.arange(300.0, dtype=np.float32).reshape(100, 3)
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 3)
@@ -152,15 +151,13 @@ def bare_dict(path: Path) -> None:
         ("x.text.pt", bare_dict),
     ],
 )
-def test_an_array_without_ids_is_refused_with_the_reason(
-    tmp_path: Path, name: str, save: Callable[[Path], None]
-) -> None:
+def test_an_array_without_ids_is_refused_with_the_reason(tmp_path, name, save):
     save(tmp_path / name)
     with pytest.raises(FeatureFileError, match=f"{name}.*which item a row belongs"):
         read_features(tmp_path / name)
 
 
-def test_two_id_files_are_refused(tmp_path: Path) -> None:
+def test_two_id_files_are_refused(tmp_path):
     path = tmp_path / "x.text.npy"
     save_npy_with_ids(path, IDS, VALUES)
     save_npy_with_lines(path, IDS, VALUES)
@@ -181,14 +178,14 @@ def test_two_id_files_are_refused(tmp_path: Path) -> None:
         (None, "cannot read the item ids"),
     ],
 )
-def test_wrong_ids_are_named(tmp_path: Path, ids: Any, expected: str) -> None:
+def test_wrong_ids_are_named(tmp_path, ids, expected):
     path = tmp_path / "x.text.pt"
     torch.save({"item_id": ids, "embedding": torch.from_numpy(VALUES)}, path)
     with pytest.raises(FeatureFileError, match=f"x.text.pt: .*{expected}"):
         read_features(path)
 
 
-def test_the_first_repeated_row_is_named_with_the_number_of_all(tmp_path: Path) -> None:
+def test_the_first_repeated_row_is_named_with_the_number_of_all(tmp_path):
     ids = ["c", "b", "a", "b", "a", "b"]
     np.savez(tmp_path / "x.npz", item_id=np.array(ids), embedding=np.ones((6, 1), np.float32))
     with pytest.raises(FeatureFileError, match=r"'b' has two rows, 1 and 3 .* 3 rows repeat"):
@@ -207,7 +204,7 @@ def test_the_first_repeated_row_is_named_with_the_number_of_all(tmp_path: Path) 
         (np.ones((3, 0), np.float32), r"empty, its values have shape \[3, 0\]"),
     ],
 )
-def test_wrong_values_are_named(tmp_path: Path, values: np.ndarray, expected: str) -> None:
+def test_wrong_values_are_named(tmp_path, values, expected):
     np.savez(tmp_path / "x.npz", item_id=np.array(IDS), embedding=values)
     with pytest.raises(FeatureFileError, match=f"x.npz: .*{expected}"):
         read_features(tmp_path / "x.npz")
@@ -223,20 +220,20 @@ def test_wrong_values_are_named(tmp_path: Path, values: np.ndarray, expected: st
         ([["1"], ["2"], ["3"]], "embedding is of type list<.*string>"),
     ],
 )
-def test_wrong_columns_of_lists_are_named(tmp_path: Path, embedding: Any, expected: str) -> None:
+def test_wrong_columns_of_lists_are_named(tmp_path, embedding, expected):
     save_parquet(tmp_path / "x.parquet", IDS, embedding)
     with pytest.raises(FeatureFileError, match=f"x.parquet: .*{expected}"):
         read_features(tmp_path / "x.parquet")
 
 
-def test_rows_of_unequal_length_in_another_row_group_are_named(tmp_path: Path) -> None:
+def test_rows_of_unequal_length_in_another_row_group_are_named(tmp_path):
     frame = pa.table({"item_id": IDS, "embedding": [[1.0, 2.0], [1.0, 2.0], [1.0]]})
     pq.write_table(frame, tmp_path / "x.parquet", row_group_size=1)
     with pytest.raises(FeatureFileError, match="row 2 .*'10'. has 1 numbers"):
         read_features(tmp_path / "x.parquet")
 
 
-def test_a_foreign_parquet_file_says_which_columns_it_has(tmp_path: Path) -> None:
+def test_a_foreign_parquet_file_says_which_columns_it_has(tmp_path):
     pq.write_table(pa.table({"asin": IDS, "embedding": [[1.0]] * 3}), tmp_path / "x.parquet")
     with pytest.raises(
         FeatureFileError, match=r"no column item_id; it has \['asin', 'embedding'\]"
@@ -244,25 +241,25 @@ def test_a_foreign_parquet_file_says_which_columns_it_has(tmp_path: Path) -> Non
         read_features(tmp_path / "x.parquet")
 
 
-def test_a_parquet_file_without_rows_is_empty(tmp_path: Path) -> None:
+def test_a_parquet_file_without_rows_is_empty(tmp_path):
     schema = pa.schema({"item_id": pa.string(), "embedding": pa.list_(pa.float32(), 2)})
     pq.write_table(schema.empty_table(), tmp_path / "x.parquet")
     with pytest.raises(FeatureFileError, match="x.parquet: empty"):
         read_features(tmp_path / "x.parquet")
 
 
-def test_an_unknown_format_and_a_missing_file_are_named(tmp_path: Path) -> None:
+def test_an_unknown_format_and_a_missing_file_are_named(tmp_path):
     with pytest.raises(FeatureFileError, match=r"unknown format '.csv'.* .npz"):
         read_features(tmp_path / "x.csv")
     with pytest.raises(FileNotFoundError, match="x.npz: there is no such feature file"):
         read_features(tmp_path / "x.npz")
 
 
-def test_pickles_are_never_opened(tmp_path: Path) -> None:
+def test_pickles_are_never_opened(tmp_path):
     ran = tmp_path / "ran"
 
     class Trap:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self):
             return ran.touch, ()
 
     torch.save({"item_id": Trap(), "embedding": torch.ones(1, 1)}, tmp_path / "x.pt")
@@ -283,14 +280,10 @@ def file_bytes(tmp_path: Path, suffix: str) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy", ".pt"])
 @settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(share=st.floats(0, 0.999))
-def test_a_file_cut_off_anywhere_is_one_clear_error(
-    tmp_path: Path, suffix: str, share: float
-) -> None:
+def test_a_file_cut_off_anywhere_is_one_clear_error(tmp_path, suffix, share):
     content = file_bytes(tmp_path, suffix)
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(content[: int(share * len(content))])
@@ -300,7 +293,7 @@ def test_a_file_cut_off_anywhere_is_one_clear_error(
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy", ".pt"])
-def test_a_file_of_something_else_is_one_clear_error(tmp_path: Path, suffix: str) -> None:
+def test_a_file_of_something_else_is_one_clear_error(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_text("item_id:token\ttitle:token_seq\n1\tToy Story\n")
     np.save(tmp_path / "x.item_id.npy", np.array(IDS))
@@ -312,23 +305,20 @@ def test_a_file_of_something_else_is_one_clear_error(tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [table(np.float32([[np.nan, 0]] * 3)), table(ids=["a", "a", "b"]), table(VALUES[:2])],
+    "wrong", [table(np.float32([[np.nan, 0]] * 3)), table(ids=["a", "a", "b"]), table(VALUES[:2])]
 )
-def test_a_wrong_table_is_not_written(tmp_path: Path, wrong: FeatureTable) -> None:
+def test_a_wrong_table_is_not_written(tmp_path, wrong):
     with pytest.raises(FeatureFileError):
         write_features(tmp_path / "x.parquet", wrong)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     write_features(path, table())
     before = path.read_bytes()
 
-    def write_half(frame: pa.Table, file: Any, **options: Any) -> None:
+    def write_half(frame, file, **options):
         file.write(b"PAR1 half a file")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -340,7 +330,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_real_refusal_by_the_system_in_mid_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_real_refusal_by_the_system_in_mid_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.parquet"
     write_features(path, table())
     before = path.read_bytes()
@@ -357,8 +347,8 @@ def test_a_real_refusal_by_the_system_in_mid_write_leaves_the_old_file(tmp_path:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any, **__: Any) -> None:
+def test_an_interrupt_leaves_the_old_file(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", interrupt)
@@ -367,7 +357,7 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_link_stays_a_link_to_the_new_content(tmp_path: Path) -> None:
+def test_a_link_stays_a_link_to_the_new_content(tmp_path):
     real, link = tmp_path / "real.parquet", tmp_path / "link.parquet"
     write_features(real, table())
     link.symlink_to(real)
@@ -376,7 +366,7 @@ def test_a_link_stays_a_link_to_the_new_content(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_features(real).values, VALUES + 1)
 
 
-def test_metadata_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+def test_metadata_that_is_no_object_is_an_error(tmp_path):
     frame = pa.table({"item_id": IDS, "embedding": [[1.0]] * 3})
     for content in (json.dumps([1]), "{half"):
         named = frame.replace_schema_metadata({"recbole_m3rec": content})

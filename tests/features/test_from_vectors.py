@@ -27,20 +27,20 @@ def matched(places: dict[str, int] | None, values: np.ndarray = VALUES, **option
     return dict(zip(table.item_ids, table.values[:, 0].tolist(), strict=True)), notes
 
 
-def test_rows_counted_from_0_go_where_the_mapping_says() -> None:
+def test_rows_counted_from_0_go_where_the_mapping_says():
     rows, notes = matched({"d": 2, "a": 0, "b": 3, "c": 1})
     assert rows == {"a": 1, "b": 7, "c": 3, "d": 5}
     assert list(rows) == sorted(rows)
     assert notes == []
 
 
-def test_rows_counted_from_1_are_understood() -> None:
+def test_rows_counted_from_1_are_understood():
     rows, notes = matched({"a": 1, "b": 2, "c": 3, "d": 4})
     assert rows == {"a": 1, "b": 3, "c": 5, "d": 7}
     assert notes == ["rows are counted from 1"]
 
 
-def test_a_padding_row_is_left_out() -> None:
+def test_a_padding_row_is_left_out():
     rows, notes = matched({"a": 1, "b": 2, "c": 3})
     assert rows == {"a": 3, "b": 5, "c": 7}
     assert "row 0 for padding" in notes[0]
@@ -56,14 +56,12 @@ def test_a_padding_row_is_left_out() -> None:
         ({"a": 2, "b": 3, "c": 4, "d": 5}, "2 of them are not there and 2 rows"),
     ],
 )
-def test_another_number_of_rows_than_of_ids_is_refused(
-    places: dict[str, int], expected: str
-) -> None:
+def test_another_number_of_rows_than_of_ids_is_refused(places, expected):
     with pytest.raises(FeatureFileError, match=f"4 rows, but .*{expected}"):
         matched(places)
 
 
-def test_rows_of_no_item_are_left_out_on_demand_but_ids_without_row_never() -> None:
+def test_rows_of_no_item_are_left_out_on_demand_but_ids_without_row_never():
     rows, notes = matched({"a": 0, "b": 2}, drop_unnamed=True)
     assert rows == {"a": 1, "b": 5}
     assert notes == ["2 rows belong to no item and are left out"]
@@ -71,7 +69,7 @@ def test_rows_of_no_item_are_left_out_on_demand_but_ids_without_row_never() -> N
         matched({"a": 0, "b": 4}, drop_unnamed=True)
 
 
-def test_rows_of_zeros_are_missing_items() -> None:
+def test_rows_of_zeros_are_missing_items():
     values = VALUES.copy()
     values[1] = 0
     rows, notes = matched({"a": 0, "b": 1, "c": 2, "d": 3}, values)
@@ -79,7 +77,7 @@ def test_rows_of_zeros_are_missing_items() -> None:
     assert notes == ["1 rows of zeros are left out: their items are missing"]
 
 
-def test_an_array_alone_and_two_sources_of_ids_are_refused() -> None:
+def test_an_array_alone_and_two_sources_of_ids_are_refused():
     with pytest.raises(FeatureFileError, match="does not say which item.*--ids"):
         matched(None)
     vectors = Vectors(VALUES, ["a", "b", "c", "d"])
@@ -87,7 +85,7 @@ def test_an_array_alone_and_two_sources_of_ids_are_refused() -> None:
         with_ids(Path("a.npz"), vectors, {"a": 0})
 
 
-def test_faults_of_the_rows_are_named_by_item() -> None:
+def test_faults_of_the_rows_are_named_by_item():
     values = VALUES.copy()
     values[2, 1] = np.nan
     with pytest.raises(FeatureFileError, match="item 'c'.* holds nan"):
@@ -113,7 +111,7 @@ def test_faults_of_the_rows_are_named_by_item() -> None:
         ("a.npy", np.array(["y", "x"])),
     ],
 )
-def test_mappings_of_all_kinds_say_the_same(tmp_path: Path, name: str, content: Any) -> None:
+def test_mappings_of_all_kinds_say_the_same(tmp_path, name, content):
     path = tmp_path / name
     if isinstance(content, str):
         path.write_text(content)
@@ -122,7 +120,7 @@ def test_mappings_of_all_kinds_say_the_same(tmp_path: Path, name: str, content: 
     assert read_places(path) == {"x": 1, "y": 0}
 
 
-def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path: Path) -> None:
+def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("movie,itemID\n1,2\n2,1\n")
     assert read_places(path) == {"1": 2, "2": 1}
@@ -148,13 +146,13 @@ def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path: Path) -> 
         ("a.txt", "", "holds no ids"),
     ],
 )
-def test_a_wrong_mapping_is_named(tmp_path: Path, name: str, content: str, expected: str) -> None:
+def test_a_wrong_mapping_is_named(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
     with pytest.raises(FeatureFileError, match=f"{name}.*(?:{expected})"):
         read_places(tmp_path / name)
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_column_that_is_not_there_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("asin,itemID\nx,0\n")
     with pytest.raises(FeatureFileError, match="line 1: no column 'sku'"):
         read_places(tmp_path / "a.csv", id_column="sku")
@@ -162,7 +160,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_places(tmp_path / "none.csv")
 
 
-def test_a_folder_of_another_toolkit_is_understood(tmp_path: Path) -> None:
+def test_a_folder_of_another_toolkit_is_understood(tmp_path):
     for name in ("image_feat.npy", "text_feat.pt", "i_id_mapping.csv", "other.npy"):
         (tmp_path / name).touch()
     arrays, mapping = find_layout(tmp_path)
@@ -179,7 +177,7 @@ def test_a_folder_of_another_toolkit_is_understood(tmp_path: Path) -> None:
         find_layout(tmp_path / "empty")
 
 
-def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_path: Path) -> None:
+def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_path):
     assert dataset_items(tmp_path, "shop") is None
     (tmp_path / "shop.item").write_text("item_id:token\tt:token\n01\tx\n02\ty\n")
     assert dataset_items(tmp_path, "shop") == (tmp_path / "shop.item", ["01", "02"])
@@ -195,12 +193,12 @@ def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script():
     return import_features_command
 
 
 @pytest.fixture
-def toolkit(tmp_path: Path) -> Path:
+def toolkit(tmp_path):
     """A folder as other toolkits have it, and the dataset's log beside."""
     folder = tmp_path / "raw"
     folder.mkdir()
@@ -217,9 +215,7 @@ def run(script: ModuleType, *arguments: str) -> int:
     return run_script(script.import_features, ["--dataset", "shop", *arguments])
 
 
-def test_the_script_imports_a_whole_folder(
-    script: ModuleType, toolkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_imports_a_whole_folder(script, toolkit, tmp_path, capsys):
     assert run(script, "--source", str(toolkit), "--dry-run") == 0
     assert "would write" in capsys.readouterr().out
     assert len(list((tmp_path / "dataset" / "shop").iterdir())) == 1
@@ -236,9 +232,7 @@ def test_the_script_imports_a_whole_folder(
     assert "is up to date" in capsys.readouterr().out
 
 
-def test_one_modality_of_a_folder_or_one_file_may_be_named(
-    script: ModuleType, toolkit: Path, tmp_path: Path
-) -> None:
+def test_one_modality_of_a_folder_or_one_file_may_be_named(script, toolkit, tmp_path):
     assert run(script, "--source", str(toolkit), "--modality", "text") == 0
     source = [str(toolkit / "image_feat.npy"), "--ids", str(toolkit / "i_id_mapping.csv")]
     assert run(script, "--modality", "photo", "--source", *source) == 0
@@ -246,7 +240,7 @@ def test_one_modality_of_a_folder_or_one_file_may_be_named(
     assert made == {"shop.inter", "shop.text.parquet", "shop.photo.parquet"}
 
 
-def test_rows_may_be_the_ids(script: ModuleType, toolkit: Path, tmp_path: Path) -> None:
+def test_rows_may_be_the_ids(script, toolkit, tmp_path):
     log = tmp_path / "dataset" / "shop" / "shop.inter"
     log.write_text("user_id:token\titem_id:token\nu\t0\nu\t3\n")
     assert run(script, "--source", str(toolkit), "--rows-are-ids") == 0
@@ -267,13 +261,7 @@ def test_rows_may_be_the_ids(script: ModuleType, toolkit: Path, tmp_path: Path) 
         (["--source", "nothing.npy", "--modality", "image"], "nothing.npy: there is no such file"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(
-    script: ModuleType,
-    toolkit: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    expected: str,
-) -> None:
+def test_a_users_error_is_one_line_and_exit_code_2(script, toolkit, capsys, arguments, expected):
     Path("short.json").write_text('{"a": 0}')
     Path("other.json").write_text(json.dumps(["k", "l", "m", "n"]))
     assert run(script, *arguments) == 2
@@ -283,9 +271,7 @@ def test_a_users_error_is_one_line_and_exit_code_2(
     assert not list(Path("dataset/shop").glob("*.parquet"))
 
 
-def test_a_file_that_is_there_is_kept_unless_told_otherwise(
-    script: ModuleType, toolkit: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_there_is_kept_unless_told_otherwise(script, toolkit, capsys):
     assert run(script, "--source", str(toolkit)) == 0
     np.save(toolkit / "image_feat.npy", VALUES + 1)
     assert run(script, "--source", str(toolkit)) == 2

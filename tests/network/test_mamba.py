@@ -40,7 +40,7 @@ def tokens() -> Tensor:
 
 
 @BOTH
-def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
+def test_packed_equals_one_sequence_at_a_time(backend):
     block, h = make(backend), tokens()
     alone = [
         block(part, torch.tensor([0, len(part)], dtype=torch.int32)) for part in h.split(LENGTHS)
@@ -49,7 +49,7 @@ def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
 
 
 @BOTH
-def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend: str) -> None:
+def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
     block, h, found = make(backend), tokens(), []
     for last_only in (False, True):
         block.zero_grad()
@@ -64,7 +64,7 @@ def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend: str) 
 
 
 @BOTH
-def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend: str) -> None:
+def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend):
     block, h = make(backend), tokens()
     clean = block(h, CU_SEQLENS)
     # Within the third sequence, and from the second item of the last one on.
@@ -78,7 +78,7 @@ def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend: str)
             assert not torch.allclose(found[start:end], clean[start:end])
 
 
-def test_steps_from_the_initial_state_equal_the_full_pass() -> None:
+def test_steps_from_the_initial_state_equal_the_full_pass():
     block, n = make(), 7
     h = torch.randn(3, n, HIDDEN, generator=torch.Generator().manual_seed(5))
     full = block(h.flatten(0, 1), torch.arange(0, 3 * n + 1, n, dtype=torch.int32)).view_as(h)
@@ -89,7 +89,7 @@ def test_steps_from_the_initial_state_equal_the_full_pass() -> None:
 
 
 @BOTH
-def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend: str) -> None:
+def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend):
     block, h = make(backend), tokens()
     more = torch.randn(2, len(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(6))
     longer = [torch.cat([part, more[:, i]]) for i, part in enumerate(h.split(LENGTHS))]
@@ -101,7 +101,7 @@ def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend: str) ->
     torch.testing.assert_close(second, full[ends - 1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_last_state_is_the_state_of_stepping() -> None:
+def test_the_last_state_is_the_state_of_stepping():
     block, h = make(), tokens()
     kept = block.last_state(h, CU_SEQLENS)
     for i, part in enumerate(h.split(LENGTHS)):
@@ -113,7 +113,7 @@ def test_the_last_state_is_the_state_of_stepping() -> None:
 
 
 @pytest.mark.parametrize("hidden_size", [8, 64])
-def test_mambas_own_initialisation(hidden_size: int) -> None:
+def test_mambas_own_initialisation(hidden_size):
     torch.manual_seed(0)
     block = MambaBlock(hidden_size, d_state=6)
     dt = F.softplus(block.dt_proj.bias)
@@ -127,14 +127,14 @@ def test_mambas_own_initialisation(hidden_size: int) -> None:
     assert (block.D == 1).all()
 
 
-def test_the_step_bias_is_the_exact_inverse_of_softplus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_bias_is_the_exact_inverse_of_softplus(monkeypatch):
     monkeypatch.setattr(block_module, "DT_MIN", 3.0)
     monkeypatch.setattr(block_module, "DT_MAX", 3.0)
     dt = F.softplus(MambaBlock(HIDDEN).dt_proj.bias)
     torch.testing.assert_close(dt, torch.full_like(dt, 3.0))
 
 
-def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
+def test_the_normal_initialisation_has_small_weights_and_no_step_bias():
     torch.manual_seed(0)
     block = MambaBlock(64, init="normal")
     assert (block.dt_proj.bias == 0).all()
@@ -144,7 +144,7 @@ def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
 
 @pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
 @pytest.mark.parametrize("last_only", [False, True])
-def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only: bool) -> None:
+def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only):
     results = []
     for backend in ("reference", "cpu"):
         block, h = make(backend), tokens().requires_grad_()

@@ -22,7 +22,7 @@ def experts() -> WhiteningExperts:
     return made
 
 
-def test_whitening_experts_follow_the_definition_one_item_at_a_time() -> None:
+def test_whitening_experts_follow_the_definition_one_item_at_a_time():
     made = experts()
     maps, shifts = made.experts.weight.view(3, 4, 5), made.experts.bias.view(3, 4)
     for item, found in zip(FEATURES, made(FEATURES), strict=True):
@@ -31,14 +31,14 @@ def test_whitening_experts_follow_the_definition_one_item_at_a_time() -> None:
         torch.testing.assert_close(found, sum(parts), rtol=1e-5, atol=1e-6)
 
 
-def test_experts_start_with_equal_say() -> None:
+def test_experts_start_with_equal_say():
     made = make_projector("moe_whitening", 5, 4, 3)
     mean = made.experts(FEATURES).view(7, 3, 4).mean(1)
     torch.testing.assert_close(made(FEATURES), mean)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "moe_whitening"])
-def test_the_network_learns_every_weight_of_its_projector(kind: str) -> None:
+def test_the_network_learns_every_weight_of_its_projector(kind):
     present = torch.ones(7, dtype=torch.bool)
     of_items = {"text": ItemFeatures("text", FEATURES, present, "print", "text")}
     torch.manual_seed(2)
@@ -58,6 +58,6 @@ def test_the_network_learns_every_weight_of_its_projector(kind: str) -> None:
         ({"share_mamba": "no"}, "share_mamba must be one of True, False, found 'no'"),
     ],
 )
-def test_a_setting_out_of_range_is_named(settings: dict[str, object], message: str) -> None:
+def test_a_setting_out_of_range_is_named(settings, message):
     with pytest.raises(ModelConfigError, match=message):
         M3RecNetwork(7, {}, **settings)

@@ -43,7 +43,7 @@ def losses(n_threads: int, rule: str) -> list[float]:
 
 
 @pytest.mark.parametrize("rule", ["frozen", "shared"])
-def test_the_same_threads_give_the_same_bits_and_others_the_same_losses(rule: str) -> None:
+def test_the_same_threads_give_the_same_bits_and_others_the_same_losses(rule):
     one, two = losses(1, rule), losses(2, rule)
     assert losses(1, rule) == one
     assert losses(2, rule) == two

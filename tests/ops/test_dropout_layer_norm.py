@@ -24,7 +24,7 @@ def found(tensors: Tensors, p: float) -> list[Tensor]:
 
 
 @needs_library
-def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels: None) -> None:
+def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels):
     for width, value in ((64, 0.0), (64, -3e7), (37, 1.1), (3, 1e30), (1, 1.1)):
         tensors = inputs(3, width, False)
         tensors[0] = torch.full((3, width), value)
@@ -35,7 +35,7 @@ def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels: None) -> N
 
 
 @needs_library
-def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels: None) -> None:
+def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels):
     for width in (64, 37):
         x = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
         x[0] = x[0] * 2**-6 + 1024
@@ -49,7 +49,7 @@ def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels: None) -> 
 
 
 @needs_library
-def test_lanes_beyond_the_last_column_never_count(kernels: None) -> None:
+def test_lanes_beyond_the_last_column_never_count(kernels):
     tensors = inputs(5, 2, False)
     want = found(tensors, 0.4)
     for _ in range(20):
@@ -61,7 +61,7 @@ def test_lanes_beyond_the_last_column_never_count(kernels: None) -> None:
 
 
 @needs_library
-def test_nan_spoils_its_own_row_alone(kernels: None) -> None:
+def test_nan_spoils_its_own_row_alone(kernels):
     tensors = inputs(6, 40, True)
     tensors[0][2, 7] = float("nan")
     tensors[1][4, 39] = float("inf")
@@ -70,7 +70,7 @@ def test_nan_spoils_its_own_row_alone(kernels: None) -> None:
     assert grad_x.isnan().all(1).tolist() == [False, False, True, False, True, False]
 
 
-def test_the_fallback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_gives_the_same(monkeypatch):
     tensors = inputs(20, 24, True)
     ours = found(tensors, 0.0)
     monkeypatch.setattr(library, "available", lambda: (False, "not built"))
@@ -81,7 +81,7 @@ def test_the_fallback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(doubles, 0.3)[0].dtype == torch.float64
 
 
-def test_without_gradients_for_the_parameters_the_others_stay() -> None:
+def test_without_gradients_for_the_parameters_the_others_stay():
     x, residual, weight, bias = inputs(20, 24, True)
     leaf = x.requires_grad_()
     y = dropout_norm(leaf, residual, 0.0, weight, bias, EPS)
@@ -91,7 +91,7 @@ def test_without_gradients_for_the_parameters_the_others_stay() -> None:
         assert torch.equal(dropout_norm(leaf, residual, 0.0, weight, bias, EPS), y)
 
 
-def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is() -> None:
+def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is():
     x, residual, weight, bias = inputs(20, 24, True)
     y = dropout_norm(x.bfloat16(), residual, 0.0, weight, bias, EPS)
     assert y.dtype == torch.float32
@@ -99,7 +99,7 @@ def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is() -> None:
     assert dropout_norm(x.bfloat16(), None, 0.0, weight, bias, EPS).dtype == torch.bfloat16
 
 
-def test_wrong_shapes_are_refused_by_name() -> None:
+def test_wrong_shapes_are_refused_by_name():
     x, residual, weight, bias = inputs(20, 24, True)
     with pytest.raises(ValueError, match="^x, weight and bias: expected"):
         dropout_norm(x, residual, 0.0, weight[:-1], bias, EPS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -105,10 +104,10 @@ def forget() -> None:
 
 
 @pytest.fixture
-def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _installed(monkeypatch):
     """Both packages as modules of their names, and a CUDA device by word of mouth."""
 
-    def module(name: str, **members: object) -> None:
+    def module(name, **members):
         made = types.ModuleType(name)
         made.__dict__.update(members)
         monkeypatch.setitem(sys.modules, name, made)
@@ -125,7 +124,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def _missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _missing(monkeypatch):
     for name in ("selective_scan_cuda", "mamba_ssm", "causal_conv1d"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -155,9 +154,7 @@ def inputs(
     ("lengths", "last_only", "fused"),
     [(RAGGED, False, True), (RAGGED, True, False), ([6], True, True), (SINGLE, False, False)],
 )
-def test_results_and_gradients_are_those_of_the_reference(
-    lengths: list[int], last_only: bool, fused: bool
-) -> None:
+def test_results_and_gradients_are_those_of_the_reference(lengths, last_only, fused):
     results = []
     for function in (selective_scan_mamba_ssm, selective_scan):
         six, ends, options = inputs(lengths, last_only, fused)
@@ -171,7 +168,7 @@ def test_results_and_gradients_are_those_of_the_reference(
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize(("lengths", "fused"), [(RAGGED, False), (RAGGED, True), (SINGLE, True)])
-def test_last_states_are_those_before_the_padding(lengths: list[int], fused: bool) -> None:
+def test_last_states_are_those_before_the_padding(lengths, fused):
     six, ends, options = inputs(lengths, True, fused)
     found = selective_scan_states_mamba_ssm(*six, ends, True, **options)
     expected = scan.selective_scan_states(
@@ -182,7 +179,7 @@ def test_last_states_are_those_before_the_padding(lengths: list[int], fused: boo
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("last_only", [False, True])
-def test_what_varies_by_token_takes_the_dtype_of_x(last_only: bool) -> None:
+def test_what_varies_by_token_takes_the_dtype_of_x(last_only):
     six, ends, options = inputs([5, 1, 3], last_only, True)
     half = six[0].bfloat16()
     y = selective_scan_mamba_ssm(half, *six[1:], ends, last_only, **options)
@@ -194,7 +191,7 @@ def test_what_varies_by_token_takes_the_dtype_of_x(last_only: bool) -> None:
 
 
 @pytest.mark.usefixtures("_installed")
-def test_nan_stays_within_its_sequence() -> None:
+def test_nan_stays_within_its_sequence():
     six, ends, options = inputs([5, 2, 3], False, True)
     six[0] = six[0].detach().clone()
     six[0][5] = float("nan")
@@ -204,7 +201,7 @@ def test_nan_stays_within_its_sequence() -> None:
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize(("lengths", "d_conv"), [(RAGGED, 4), (RAGGED, 2), (SINGLE, 4)])
-def test_the_convolution_is_that_of_the_reference(lengths: list[int], d_conv: int) -> None:
+def test_the_convolution_is_that_of_the_reference(lengths, d_conv):
     random = torch.Generator().manual_seed(0)
     shapes = [(sum(lengths), 5), (5, d_conv), (5,)]
     ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
@@ -222,20 +219,18 @@ def test_the_convolution_is_that_of_the_reference(lengths: list[int], d_conv: in
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("d_conv", [4, 5])
-def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(
-    d_conv: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(d_conv, monkeypatch):
     # The stand-ins run on the CPU, where the backend is refused.
-    def take_it(name: str, x: Tensor) -> str:
+    def take_it(name, x):
         return name
 
     monkeypatch.setattr(scan, "choose_backend", take_it)
     monkeypatch.setattr(convolution_module, "choose_backend", take_it)
-    calls: list[str] = []
+    calls = []
     for name in ("selective_scan_mamba_ssm", "causal_conv1d_silu_mamba_ssm"):
         original = getattr(mamba_ssm, name)
 
-        def counted(*args: object, of: str = name, to: object = original) -> Tensor:
+        def counted(*args, of=name, to=original):
             calls.append(of)
             return to(*args)  # type: ignore[operator]
 
@@ -254,7 +249,7 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(
 
 
 @pytest.mark.usefixtures("_installed")
-def test_no_sequences_give_no_rows() -> None:
+def test_no_sequences_give_no_rows():
     six, ends, options = inputs([], False, True)
     assert selective_scan_mamba_ssm(*six, ends, **options).shape == (0, 6)
     y, states = selective_scan_states_mamba_ssm(*six, ends, **options)
@@ -262,7 +257,7 @@ def test_no_sequences_give_no_rows() -> None:
 
 
 @pytest.mark.usefixtures("_installed")
-def test_present_it_says_with_which_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_present_it_says_with_which_packages(monkeypatch):
     assert backends()["mamba_ssm"] == "available: mamba-ssm and causal-conv1d"
     check_backend("mamba_ssm")
     monkeypatch.setitem(sys.modules, "causal_conv1d", None)
@@ -271,16 +266,16 @@ def test_present_it_says_with_which_packages(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_missing")
-def test_absent_it_says_why_and_how_to_get_it() -> None:
+def test_absent_it_says_why_and_how_to_get_it():
     assert backends()["mamba_ssm"].startswith("absent: mamba-ssm cannot be imported")
     with pytest.raises(ScanBackendError, match=r"mamba_ssm is not available.*recbole_m3rec\[cuda"):
         check_backend("mamba_ssm")
 
 
 @pytest.mark.usefixtures("_installed")
-def test_a_kernel_of_another_torch_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_of_another_torch_counts_as_absent(monkeypatch):
     class Broken(types.ModuleType):
-        def __getattr__(self, name: str) -> object:
+        def __getattr__(self, name):
             raise OSError("undefined symbol: _ZN3c10")
 
     broken = Broken("mamba_ssm.ops.selective_scan_interface")
@@ -290,7 +285,7 @@ def test_a_kernel_of_another_torch_counts_as_absent(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("_installed")
-def test_tensors_elsewhere_are_refused_with_a_way_out() -> None:
+def test_tensors_elsewhere_are_refused_with_a_way_out():
     six, ends, _ = inputs([2], False, False)
     with pytest.raises(ScanBackendError, match="mamba_ssm runs on cuda tensors, found one on cpu"):
         selective_scan(*six, ends, backend="mamba_ssm")

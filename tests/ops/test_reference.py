@@ -51,7 +51,7 @@ def loop(
 
 
 @pytest.fixture(params=[1, 40, 1 << 22], ids=["a block a sequence", "some blocks", "one block"])
-def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _blocks(request, monkeypatch):
     monkeypatch.setattr(reference, "BLOCK_ELEMENTS", request.param)
 
 
@@ -61,7 +61,7 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     [(RAGGED, 1.0), (RAGGED, 1e4), ([1, 1, 1], 1.0), ([4, 4, 4], 1e4), ([9], 1.0)],
     ids=str,
 )
-def test_result_last_state_and_gradients_equal_the_loop(lengths: list[int], scale: float) -> None:
+def test_result_last_state_and_gradients_equal_the_loop(lengths, scale):
     ours, theirs = inputs(lengths, scale), inputs(lengths, scale)
     for tensor in (*ours, *theirs):
         tensor.requires_grad_()
@@ -81,7 +81,7 @@ def test_result_last_state_and_gradients_equal_the_loop(lengths: list[int], scal
         )
 
 
-def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch):
     lengths = RAGGED
     monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 80)
     blocks = list(reference._blocks(starts(lengths), 10))
@@ -90,7 +90,7 @@ def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch: pytest.M
     assert sorted(torch.cat([block.tokens for block in blocks]).tolist()) == list(range(18))
 
 
-def test_float32_stays_float32_and_close() -> None:
+def test_float32_stays_float32_and_close():
     lengths = RAGGED
     exact, _ = loop(*inputs(lengths), lengths)
     y, _ = selective_scan_reference(
@@ -100,7 +100,7 @@ def test_float32_stays_float32_and_close() -> None:
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_huge_steps_in_float32_leave_no_nan() -> None:
+def test_huge_steps_in_float32_leave_no_nan():
     lengths = RAGGED
     tensors = [tensor.float().requires_grad_() for tensor in inputs(lengths, 1e6)]
     y, _ = selective_scan_reference(*tensors, starts(lengths))
@@ -109,7 +109,7 @@ def test_huge_steps_in_float32_leave_no_nan() -> None:
     assert all(t.grad is not None and t.grad.isfinite().all() for t in tensors)
 
 
-def test_last_state_carries_no_gradient() -> None:
+def test_last_state_carries_no_gradient():
     tensors = [tensor.requires_grad_() for tensor in inputs([2, 3])]
     y, state = selective_scan_reference(*tensors, starts([2, 3]))
     assert y.requires_grad

@@ -52,7 +52,7 @@ def killed_at(point: int, a: Path, b: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("there_before", [True, False])
-def test_at_every_crash_point_files_are_old_or_new(tmp_path: Path, there_before: bool) -> None:
+def test_at_every_crash_point_files_are_old_or_new(tmp_path, there_before):
     a, b = tmp_path / "a", tmp_path / "b"
     old = OLD if there_before else None
     seen = set()
@@ -75,18 +75,16 @@ def test_at_every_crash_point_files_are_old_or_new(tmp_path: Path, there_before:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_content_is_on_the_disk_before_a_file_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_on_the_disk_before_a_file_takes_its_place(tmp_path, monkeypatch):
     """A power cut after the renaming finds the content."""
-    calls: list[tuple[str, Any]] = []
+    calls = []
     fsync, replace = os.fsync, os.replace
 
-    def noted_fsync(number: int) -> None:
+    def noted_fsync(number):
         fsync(number)
         calls.append(("fsync", os.fstat(number).st_ino))
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def noted_replace(source, target):
         calls.append(("replace", os.stat(source).st_ino))
         assert os.stat(source).st_size == len(NEW)
         replace(source, target)
@@ -100,7 +98,7 @@ def test_content_is_on_the_disk_before_a_file_takes_its_place(
         assert ("fsync", calls[place][1]) in calls[: replaced[0]]
 
 
-def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path: Path) -> None:
+def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path):
     dead, young, legacy = (
         tmp_path / name for name in (".x.pth.tmp", ".y.pth.tmp", "z.pth.123.unfinished")
     )
@@ -115,7 +113,7 @@ def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path: Path) ->
         assert young.exists()
 
 
-def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path: Path) -> None:
+def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path):
     with new_files(tmp_path / "alive.pth") as [new]:
         os.utime(new.temporary, (4e9, 4e9))
         assert clear_leftovers(tmp_path) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -16,12 +15,12 @@ TABLES = ("--name", "shop", "--log", "purchases.csv", "--items", "products.csv")
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script():
     return generic_command
 
 
 @pytest.fixture(autouse=True)
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def shop(tmp_path, monkeypatch):
     """Make the working directory one with a shop's tables, and no terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -35,9 +34,7 @@ def run(script: ModuleType, *arguments: str) -> int:
     return run_script(script.generic, arguments)
 
 
-def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(
-    script: ModuleType, capsys: Any
-) -> None:
+def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(script, capsys):
     assert run(script, *TABLES) == 2
     said = capsys.readouterr()
     assert "user        <- Customer ID: 'c0', 'c1', 'c2'" in said.out
@@ -47,18 +44,14 @@ def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 2)])
-def test_on_a_terminal_it_asks(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
-) -> None:
+def test_on_a_terminal_it_asks(script, monkeypatch, answer, code):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda prompt: answer)
     assert run(script, *TABLES) == code
     assert Path("dataset/shop/shop.inter").exists() == (code == 0)
 
 
-def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(
-    script: ModuleType, capsys: Any
-) -> None:
+def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(script, capsys):
     assert run(script, *TABLES, "--yes") == 0
     said = capsys.readouterr().out.splitlines()
     assert "users: 6" in said
@@ -67,15 +60,13 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
-def test_a_dry_run_shows_the_guesses_and_ends_well(script: ModuleType, capsys: Any) -> None:
+def test_a_dry_run_shows_the_guesses_and_ends_well(script, capsys):
     assert run(script, *TABLES, "--dry-run") == 0
     assert "to write: dataset/shop/shop.inter" in capsys.readouterr().out
     assert not Path("dataset").exists()
 
 
-def test_a_log_that_five_core_would_empty_is_run_with_other_filters(
-    script: ModuleType, capsys: Any
-) -> None:
+def test_a_log_that_five_core_would_empty_is_run_with_other_filters(script, capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
     assert run(script, "--name", "shop", "--log", "purchases.csv", "--yes") == 0
     assert '--user_inter_num_interval="[0,inf)"' in capsys.readouterr().out.splitlines()[-1]
@@ -93,9 +84,7 @@ def test_a_log_that_five_core_would_empty_is_run_with_other_filters(
         ("user,item,time\na,b,2024-01-01\n", ["--k-core", "2"], "--k-core 2 leaves none"),
     ],
 )
-def test_what_cannot_be_known_is_asked_for(
-    script: ModuleType, capsys: Any, log: str, arguments: list[str], message: str
-) -> None:
+def test_what_cannot_be_known_is_asked_for(script, capsys, log, arguments, message):
     Path("purchases.csv").write_text(log)
     assert run(script, "--name", "shop", "--log", "purchases.csv", "--yes", *arguments) == 2
     assert message in capsys.readouterr().err

@@ -6,7 +6,6 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop() -> Iterator[Shop]:
+def shop():
     server = Shop()
     thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -129,7 +128,7 @@ MIXED = {
 }
 
 
-def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop: Shop, tmp_path: Path) -> None:
+def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop, tmp_path):
     found = fetch(shop, tmp_path, MIXED)
     assert {item: (entry.status, entry.reason.split(" (")[0]) for item, entry in found.items()} == {
         "a/b": ("stored", ""),
@@ -153,7 +152,7 @@ def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop: Shop, tmp_path
     )
 
 
-def test_a_second_run_asks_only_for_what_may_come(shop: Shop, tmp_path: Path) -> None:
+def test_a_second_run_asks_only_for_what_may_come(shop, tmp_path):
     fetch(shop, tmp_path, MIXED)
     shop.asked.clear()
     shop.broken = False
@@ -166,14 +165,14 @@ def test_a_second_run_asks_only_for_what_may_come(shop: Shop, tmp_path: Path) ->
     assert shop.asked == {"/png/2": 1}
 
 
-def test_what_was_refused_is_asked_again_on_demand(shop: Shop, tmp_path: Path) -> None:
+def test_what_was_refused_is_asked_again_on_demand(shop, tmp_path):
     fetch(shop, tmp_path, MIXED)
     shop.asked.clear()
     fetch(shop, tmp_path, MIXED, retry_refused=True)
     assert set(shop.asked) == {"/404/3", "/page/4", "/large/5", "/cut/6", "/flaky/7"}
 
 
-def test_an_item_with_a_new_address_loses_its_old_image(shop: Shop, tmp_path: Path) -> None:
+def test_an_item_with_a_new_address_loses_its_old_image(shop, tmp_path):
     fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})
     fetch(shop, tmp_path, {"a": "/png/3", "b": "/404/4"})
     images = {path.name for path in tmp_path.iterdir() if path.name != REPORT_NAME}
@@ -181,7 +180,7 @@ def test_an_item_with_a_new_address_loses_its_old_image(shop: Shop, tmp_path: Pa
     assert (tmp_path / "a.png").read_bytes() == picture(3, "PNG")
 
 
-def test_a_picture_that_many_addresses_give_is_a_placeholder(shop: Shop, tmp_path: Path) -> None:
+def test_a_picture_that_many_addresses_give_is_a_placeholder(shop, tmp_path):
     paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
     paths |= {f"same{number}": "/ok/1" for number in range(9)}  # one address: no placeholder
     found = fetch(shop, tmp_path, paths, placeholder_from=5)
@@ -196,19 +195,19 @@ def test_a_picture_that_many_addresses_give_is_a_placeholder(shop: Shop, tmp_pat
     assert again["item9"].reason == "placeholder, the same picture at 6 addresses"
 
 
-def test_placeholders_may_be_kept(shop: Shop, tmp_path: Path) -> None:
+def test_placeholders_may_be_kept(shop, tmp_path):
     paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
     found = fetch(shop, tmp_path, paths, placeholder_from=0)
     assert {entry.status for entry in found.values()} == {"stored"}
 
 
-def test_no_host_is_asked_more_often_at_once_than_it_may(shop: Shop, tmp_path: Path) -> None:
+def test_no_host_is_asked_more_often_at_once_than_it_may(shop, tmp_path):
     paths = {f"item{number}": f"/slow/{number}" for number in range(12)}
     fetch(shop, tmp_path, paths, politeness=Politeness(at_once=12, per_host=3))
     assert shop.most_busy == 3
 
 
-def test_a_slow_host_does_not_hold_up_another(shop: Shop, tmp_path: Path) -> None:
+def test_a_slow_host_does_not_hold_up_another(shop, tmp_path):
     # Two names of this machine are two hosts; one of them has one fetch at a time.
     other = shop.url.replace("127.0.0.1", "localhost")
     urls = {f"item{number}": f"{shop.url}/slow/{number}" for number in range(4)}
@@ -225,7 +224,7 @@ def test_a_slow_host_does_not_hold_up_another(shop: Shop, tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("*.jpg"))) == 8
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_and_ends_alike(shop, tmp_path):
     shop.broken = False
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fetch(shop, whole, MIXED)
@@ -244,13 +243,11 @@ def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path
     assert contents[0] == contents[1]
 
 
-def test_an_interrupted_run_keeps_what_it_had(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_keeps_what_it_had(shop, tmp_path, monkeypatch):
     real = GrowingReport.add
     lines = 0
 
-    def add(self: Any, entries: Any) -> None:
+    def add(self, entries):
         nonlocal lines
         real(self, entries)
         lines += 1
@@ -270,7 +267,7 @@ def test_an_interrupted_run_keeps_what_it_had(
     assert len(list(tmp_path.glob("*.jpg"))) == 8
 
 
-def test_private_addresses_and_other_protocols_are_refused(shop: Shop, tmp_path: Path) -> None:
+def test_private_addresses_and_other_protocols_are_refused(shop, tmp_path):
     found = fetch(shop, tmp_path, {"a": "/ok/1"}, allow_private=False)
     assert found["a"].status == "refused"
     assert "--allow-private" in found["a"].reason
@@ -281,12 +278,10 @@ def test_private_addresses_and_other_protocols_are_refused(shop: Shop, tmp_path:
     assert issubclass(RefusedAddressError, Exception)
 
 
-def test_a_full_disk_ends_the_run(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run(shop, tmp_path, monkeypatch):
     from recbole_m3rec.datasets.images import download
 
-    def full(*arguments: Any) -> None:
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download.shutil, "copyfile", full)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +31,7 @@ def encoded(name: str, images: list[Any] | None = None) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(tmp_path_factory):
     """A CLIP whose pictures are 32 x 32 and whose embedding has 6 dimensions."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("clip")
@@ -59,7 +57,7 @@ def processor(transformers: Any, kind: str) -> Any:
     return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
 
 
-def test_clip_gives_its_image_embedding(clip: Path) -> None:
+def test_clip_gives_its_image_embedding(clip):
     import transformers
 
     rows = encoded(f"transformers:{clip}")
@@ -76,19 +74,19 @@ def test_clip_gives_its_image_embedding(clip: Path) -> None:
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
 
 
-def test_pictures_of_any_size_are_cut_by_pillow_without_torchvision(clip: Path) -> None:
+def test_pictures_of_any_size_are_cut_by_pillow_without_torchvision(clip):
     encoder = image_encoder(f"transformers:{clip}", device="cpu")
     assert {tuple(encoder.prepare(image).shape) for image in pictures()} == {(3, 32, 32)}
 
 
-def test_lower_precision_gives_nearly_the_same(clip: Path) -> None:
+def test_lower_precision_gives_nearly_the_same(clip):
     encoder = image_encoder(f"transformers:{clip}", device="cpu", precision="bfloat16")
     rough = encoder.encode([encoder.prepare(image) for image in pictures()])
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - encoded(f"transformers:{clip}")).max() < 0.05
 
 
-def test_the_key_tells_weights_apart(clip: Path, tmp_path: Path) -> None:
+def test_the_key_tells_weights_apart(clip, tmp_path):
     import transformers
 
     model = transformers.CLIPModel.from_pretrained(clip)
@@ -101,7 +99,7 @@ def test_the_key_tells_weights_apart(clip: Path, tmp_path: Path) -> None:
     assert keys[0] != image_encoder(f"transformers:{tmp_path}", device="cpu").key
 
 
-def test_other_vision_models_give_their_first_token(tmp_path: Path) -> None:
+def test_other_vision_models_give_their_first_token(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=8,
@@ -123,7 +121,7 @@ def test_other_vision_models_give_their_first_token(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(EncoderError, match="the model cannot be loaded"):
         image_encoder(f"transformers:{tmp_path}")
@@ -152,10 +150,10 @@ def expected_rows() -> np.ndarray:
     return np.float32([[2 * mean, 3 * mean] for mean in means])
 
 
-def test_open_clip_gets_architecture_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_open_clip_gets_architecture_and_weights(monkeypatch):
+    asked = []
 
-    def create(name: str, pretrained: Any, device: str) -> Any:
+    def create(name, pretrained, device):
         asked.append((name, pretrained))
         return Net(), None, to_pixels
 
@@ -169,10 +167,10 @@ def test_open_clip_gets_architecture_and_weights(monkeypatch: pytest.MonkeyPatch
         image_encoder("open_clip:ViT-B-32")
 
 
-def test_timm_gives_what_comes_before_the_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_timm_gives_what_comes_before_the_classifier(monkeypatch):
+    asked = []
 
-    def create(name: str, **options: Any) -> Net:
+    def create(name, **options):
         asked.append((name, options))
         return Net()
 
@@ -189,9 +187,7 @@ def test_timm_gives_what_comes_before_the_classifier(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["open_clip:a,b", "timm:a"])
-def test_an_optional_library_that_is_absent_is_named(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_optional_library_that_is_absent_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name.split(":")[0], None)  # type: ignore[arg-type]
     with pytest.raises(EncoderError, match=f"{name} needs the library .* pip install"):
         image_encoder(name)
@@ -201,7 +197,7 @@ def test_an_optional_library_that_is_absent_is_named(
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def mine(tmp_path, monkeypatch):
     """A module of the user's, and one that lacks what it needs."""
     (tmp_path / "mine_for_tests.py").write_text(
         "import torch\n"
@@ -214,22 +210,22 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("mine_for_tests", None)
 
 
-def test_a_callable_may_give_tensors(mine: None) -> None:
+def test_a_callable_may_give_tensors(mine):
     rows = encoded("mine_for_tests:tensor")
     assert rows.tolist() == [[1, 1, 1]] * 3
 
 
-def test_a_callable_that_gives_no_numbers_is_named(mine: None) -> None:
+def test_a_callable_that_gives_no_numbers_is_named(mine):
     with pytest.raises(EncoderError, match="mine_for_tests:text: gave a str for 3 images"):
         encoded("mine_for_tests:text")
 
 
-def test_what_a_module_of_the_users_lacks_is_not_taken_for_the_module(mine: None) -> None:
+def test_what_a_module_of_the_users_lacks_is_not_taken_for_the_module(mine):
     with pytest.raises(ModuleNotFoundError, match="not_there_either"):
         image_encoder("broken_for_tests:encode")
 
 
 @pytest.mark.parametrize("name", ["clip", "clip:", ":encode", ""])
-def test_a_name_of_nothing_is_refused(name: str) -> None:
+def test_a_name_of_nothing_is_refused(name):
     with pytest.raises(EncoderError, match="there is no image encoder"):
         image_encoder(name)

@@ -30,7 +30,7 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="there is no C++ 
 
 
 @pytest.fixture
-def small_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_source(tmp_path, monkeypatch):
     """Put a source of one line in the kernels' place, and the cache into the test's folder."""
     folder = tmp_path / "csrc"
     folder.mkdir()
@@ -42,9 +42,7 @@ def small_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @needs_compiler
-def test_it_is_compiled_once_and_again_when_a_source_changes(
-    small_source: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_is_compiled_once_and_again_when_a_source_changes(small_source, caplog):
     caplog.set_level(logging.INFO)
     first = find_library.compiled_library()
     assert caplog.text.count("Compiling the CPU kernels") == 1
@@ -58,9 +56,7 @@ def test_it_is_compiled_once_and_again_when_a_source_changes(
 
 
 @needs_compiler
-def test_a_library_of_another_source_is_named_with_the_compilers_reason(
-    small_source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_of_another_source_is_named_with_the_compilers_reason(small_source, monkeypatch):
     old = find_library.compiled_library()
     monkeypatch.setattr(library, "built_libraries", lambda: [old])
     (small_source / "one.cpp").write_text("int broken( {\n")
@@ -72,12 +68,8 @@ def test_a_library_of_another_source_is_named_with_the_compilers_reason(
     ("name", "expected"), [("no-such-compiler", "no program"), ("false", "false failed")]
 )
 def test_without_a_usable_compiler_one_warning_says_why_and_what_it_costs(
-    small_source: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    expected: str,
-) -> None:
+    small_source, monkeypatch, caplog, name, expected
+):
     monkeypatch.setenv("CXX", name)
     monkeypatch.setattr(library, "built_libraries", list)
     library.load.cache_clear()
@@ -93,18 +85,14 @@ def test_without_a_usable_compiler_one_warning_says_why_and_what_it_costs(
     assert not list(find_library.cache_folder().glob("*.so"))
 
 
-def test_a_cache_that_cannot_be_written_is_the_reason(
-    small_source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_is_the_reason(small_source, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(compiling.CompileError, match="file"):
         find_library.compiled_library()
 
 
-def test_a_library_of_an_installation_elsewhere_on_the_path_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_of_an_installation_elsewhere_on_the_path_is_found(tmp_path, monkeypatch):
     there = tmp_path / "site" / "recbole_m3rec" / "ops"
     there.mkdir(parents=True)
     installed = there / f"_m3rec_ops{find_library.EXTENSION_SUFFIXES[-1]}"
@@ -115,7 +103,7 @@ def test_a_library_of_an_installation_elsewhere_on_the_path_is_found(
 
 @needs_compiler
 @pytest.mark.slow
-def test_two_processes_that_start_with_an_empty_cache_compile_once(tmp_path: Path) -> None:
+def test_two_processes_that_start_with_an_empty_cache_compile_once(tmp_path):
     code = (
         "import logging\nlogging.basicConfig(level='INFO')\n"
         "from recbole_m3rec.ops.cpu import library\nlibrary.built_libraries = list\n"

@@ -22,7 +22,7 @@ def assert_same_bits(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Non
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_values_and_gradients_match_float64(kernels: str, name: str) -> None:
+def test_values_and_gradients_match_float64(kernels, name):
     kernel = KERNELS[name]
     for shape in kernel.shapes:
         case = kernel.inputs(*shape)
@@ -36,7 +36,7 @@ def test_values_and_gradients_match_float64(kernels: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_any_number_of_threads_gives_the_same_bits(kernels: str, threads: None, name: str) -> None:
+def test_any_number_of_threads_gives_the_same_bits(kernels, threads, name):
     kernel = KERNELS[name]
     for shape in kernel.shapes[-2:]:
         case, results = kernel.inputs(*shape), []
@@ -60,7 +60,7 @@ def transposed(tensors: Tensors) -> Tensors:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_strided_inputs_give_the_bits_of_contiguous_ones(kernels: str, name: str) -> None:
+def test_strided_inputs_give_the_bits_of_contiguous_ones(kernels, name):
     kernel = KERNELS[name]
     for shape in kernel.shapes[-3:]:
         tensors, rest = kernel.inputs(*shape)
@@ -70,7 +70,7 @@ def test_strided_inputs_give_the_bits_of_contiguous_ones(kernels: str, name: str
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_the_operator_obeys_the_rules_of_torch_library(name: str) -> None:
+def test_the_operator_obeys_the_rules_of_torch_library(name):
     small = {
         "causal_conv1d": [([5, 2, 9], 4, 3)],
         "selective_scan": [([5, 2, 9], 4, 3, False), ([5, 2], 4, 0, True)],

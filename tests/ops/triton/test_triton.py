@@ -46,7 +46,7 @@ def check(**environment: str | None) -> str:
 
 @needs_triton
 @pytest.mark.slow
-def test_the_kernels_match_float64_loops_in_the_interpreter() -> None:
+def test_the_kernels_match_float64_loops_in_the_interpreter():
     report = check(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert " passed" in report
     assert "skipped" not in report
@@ -54,7 +54,7 @@ def test_the_kernels_match_float64_loops_in_the_interpreter() -> None:
 
 @needs_triton
 @pytest.mark.gpu
-def test_the_kernels_match_float64_loops_on_a_gpu() -> None:
+def test_the_kernels_match_float64_loops_on_a_gpu():
     probe = "import torch, sys; sys.exit(not torch.cuda.is_available())"
     if run("-c", probe, CUDA_VISIBLE_DEVICES=DEVICES).returncode != 0:
         pytest.skip("no CUDA device")
@@ -102,7 +102,7 @@ assert compile_for_a_gpu(triton_scan_kernels.forward, READ_LAST=False, cu_seqlen
 
 @needs_triton
 @pytest.mark.slow
-def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
     import triton
 
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
@@ -112,7 +112,7 @@ def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(device.interpreted(), reason="TRITON_INTERPRET is set")
-def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     device.available.cache_clear()
     try:
@@ -122,9 +122,7 @@ def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("version", "usable"), [("3.1.0", False), ("3.2.0", True)])
-def test_versions_that_compute_other_numbers_are_refused(
-    version: str, usable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_versions_that_compute_other_numbers_are_refused(version, usable, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found, reason = device.available.__wrapped__()
