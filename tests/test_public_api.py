@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import subprocess
 import sys
 from typing import Any
 
@@ -51,14 +50,3 @@ def test_a_name_that_is_not_public_is_an_error():
     for module in (recbole_m3rec, recbole_m3rec.compare):
         with pytest.raises(AttributeError, match="has no attribute 'recommend_magically'"):
             _ = module.recommend_magically
-
-
-def test_features_and_network_are_used_without_recbole():
-    program = (
-        "import sys\nfrom recbole_m3rec import M3RecNetwork, align, pack, read_features\n"
-        "print('recbole' in sys.modules)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "False"

@@ -1,15 +1,13 @@
 """The one command: which subcommand is called, with what, and what is said of a slip."""
 
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import recbole_m3rec
 from recbole_m3rec.cli import main as cli
 from recbole_m3rec.cli.arguments import split_files
+from tests.fresh_python import fresh_python
 
 
 @pytest.fixture
@@ -69,15 +67,12 @@ def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
 
 
 def test_help_lists_every_subcommand_without_loading_any():
-    root = Path(recbole_m3rec.__file__).parent.parent
     code = (
         "import sys\nfrom recbole_m3rec.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n"
         "    print([m for m in ('torch', 'numpy', 'recbole') if m in sys.modules])"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
+    shown = fresh_python(code).stdout
     assert all(f"\n  {name} " in shown for name in cli.SUBCOMMANDS)
     assert shown.splitlines()[-1] == "[]"
 

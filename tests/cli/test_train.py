@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
@@ -170,17 +169,9 @@ def test_evaluating_gives_the_metrics_of_training(call, trained, small_arguments
 
 def test_evaluating_takes_other_metrics_and_lengths(call, trained):
     checkpoint = str(trained("SASRec"))
-    code, out, error = call(
-        "--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1]", "--valid_metric=Recall@1"
-    )
+    code, out, error = call("--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1,2]")
     assert code == 0, error
-    assert list(metrics(out)) == ["recall@1"]
-
-
-def test_evaluating_other_lengths_asks_for_no_metric_to_watch(call, trained):
-    code, out, error = call("--evaluate", str(trained("SASRec")), "--topk=[1,2]")
-    assert code == 0, error
-    assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (1, 2)]
+    assert list(metrics(out)) == ["recall@1", "recall@2"]
 
 
 def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
@@ -200,52 +191,6 @@ def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     assert started == [(1, 0.01), (2, 0.01)]
     assert metrics(out)["ndcg@5"][1] != "-"
     assert checkpoints.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
-
-
-@pytest.mark.slow
-def test_two_processes_train_resume_and_say_where_their_files_are(
-    call, write_dataset, small_arguments, monkeypatch
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_dataset()
-    settings = [option for option in small_arguments if "gpu_id" not in option]
-    code, out, error = call(
-        "--model=SASRec", "--epochs=1", "--nproc=2", f"--port={free_port()}", *settings
-    )
-    assert code == 0, error
-    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
-    assert Path(places["checkpoint"]).is_file()
-    code, out, error = call(
-        "--resume", places["checkpoint"], "--epochs=2", "--nproc=2", f"--port={free_port()}"
-    )
-    assert code == 0, error
-    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
-    log = Path(places["log"]).read_text(encoding="utf-8")
-    assert "Resume training from epoch 1" in log
-    assert "epoch 1 training" in log
-    assert "epoch 0 training" not in log
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_resuming_keeps_weights_and_optimiser(trained, prepare):
-    checkpoint = trained("SASRec")
-    content = torch.load(checkpoint, weights_only=False)
-    from recbole.trainer import Trainer
-    from recbole.utils import get_model
-
-    config = content["config"]
-    train_data = prepare(**checkpoints.read_saved_run(checkpoint).settings)[2]
-    trainer = Trainer(config, get_model("SASRec")(config, train_data.dataset))
-    checkpoints.resume(trainer, checkpoint)
-    assert trainer.start_epoch == 1
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(value, content["state_dict"][name])
-    assert trainer.optimizer.state_dict()["state"].keys() == content["optimizer"]["state"].keys()
 
 
 def test_a_finished_training_goes_on_to_its_test(call, trained, write_dataset, small_arguments):

@@ -77,7 +77,7 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[bytes]) -> Non
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 def test_a_killed_comparison_goes_on_where_it_was(write_dataset, tmp_path, small_settings):
     write_dataset("tiny")
-    settings = {**small_settings, "embedding_size": 8, "epochs": 300, "stopping_step": 300}
+    settings = {**small_settings, "embedding_size": 8, "epochs": 60, "stopping_step": 60}
     del settings["hidden_size"]  # neither model knows it
     (tmp_path / "small.yaml").write_text(json.dumps(settings), encoding="utf-8")
     arguments = ["--models", "Pop,BPR", "--datasets", "tiny", "--output", "out"]

@@ -123,19 +123,6 @@ def test_augmentation_equals_recboles_to_the_bit_for_every_kind_of_field(
     assert ours.field2seqlen == recboles.field2seqlen
 
 
-def test_equal_timestamps_keep_the_order_of_the_file():
-    columns = {
-        "user": torch.tensor([2, 1, 2, 1, 2, 1]),
-        "item": torch.tensor([9, 3, 8, 2, 7, 1]),
-        "time": torch.tensor([5.0, 5.0, 5.0, 5.0, 5.0, 4.0]),
-    }
-    types = {"user": FeatureType.TOKEN, "item": FeatureType.TOKEN, "time": FeatureType.FLOAT}
-    dataset = bare_dataset(M3RecDataset, columns, types, 5, [])
-    dataset.data_augmentation()
-    assert dataset.inter_feat["item_list"][:, :2].tolist() == [[1, 0], [1, 3], [9, 0], [9, 8]]
-    assert dataset.inter_feat["item"].tolist() == [3, 2, 8, 7]  # by time, then by user
-
-
 def test_a_log_in_which_nobody_comes_back_is_refused():
     columns = {"user": torch.tensor([1, 2]), "item": torch.tensor([1, 1])}
     columns["time"] = torch.tensor([1.0, 2.0])

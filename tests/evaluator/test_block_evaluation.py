@@ -8,7 +8,6 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import block_evaluation, ranking
 from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
@@ -288,11 +287,6 @@ def test_metrics_that_need_more_than_ranks_get_recboles_collector(training, need
     trainer.evaluate(valid, load_best_model=False)
     assert seen[0].shape == (12, 13)
     assert (seen[0][:, 0] == -np.inf).all()
-
-
-def test_lists_longer_than_the_catalogue_are_refused_before_training(training):
-    with pytest.raises(ConfigurationError, match="topk: 14, but `tiny` has 12 items"):
-        training(topk=[14], valid_metric="Hit@14")
 
 
 def test_a_masked_history_scores_in_blocks_as_in_recboles_matrix(training, recboles_own):

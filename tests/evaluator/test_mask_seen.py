@@ -1,7 +1,6 @@
 """`mask_seen` means the same for every model, checked against rankings written out here."""
 
 import logging
-import math
 import random
 
 import pytest
@@ -11,7 +10,6 @@ from recbole.utils import get_model, get_trainer, init_seed
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import mask_seen as protocol
-from recbole_m3rec.model.m3rec import PackedRecommender
 
 MODELS = ["M3Rec", "SASRec", "BPR"]
 N_ITEMS, N_USERS, HISTORY = 20, 15, 12
@@ -66,75 +64,6 @@ def trained(prepare, repeats):
 def tokens_of(dataset, field, ids):
     """The tokens of any number of ids, one included, as a list."""
     return dataset.field2id_token[field][ids.numpy()].tolist()
-
-
-def scores_by_user(model, dataset, loader):
-    """Every user's scores of all items, of the model's own ``full_sort_predict``."""
-    scores = {}
-    for batch in loader:
-        interaction = batch[0]
-        with torch.no_grad():
-            rows = model.full_sort_predict(interaction).view(len(interaction), -1)
-        users = tokens_of(dataset, dataset.uid_field, interaction[dataset.uid_field])
-        scores |= dict(zip(users, rows.tolist(), strict=True))
-    return scores
-
-
-def naive_ranks(scores, dataset, histories, place, mask_seen):
-    """(rank from 1, number of candidates) of every user's target; rank None: out of reach."""
-    ranks = []
-    for user, items in histories.items():
-        target, history = items[place], items[:place]
-        tokens = dataset.field2id_token[dataset.iid_field]
-        candidates = [
-            (score, token)
-            for score, token in zip(scores[user], tokens, strict=True)
-            if token != "[PAD]" and not (mask_seen and token in history)
-        ]
-        order = [token for _, token in sorted(candidates, reverse=True)]
-        ranks.append((order.index(target) + 1 if target in order else None, len(order)))
-    return ranks
-
-
-def naive_metrics(ranks, k):
-    """Mean metrics over users with one target each."""
-
-    def mean(value):
-        return sum(value(rank) for rank, _ in ranks if rank and rank <= k) / len(ranks)
-
-    # A target out of reach comes behind all candidates.
-    below = [((n - rank) / (n - 1) if rank else 0.0) for rank, n in ranks]
-    return {
-        f"hit@{k}": mean(lambda rank: 1),
-        f"recall@{k}": mean(lambda rank: 1),
-        f"precision@{k}": mean(lambda rank: 1 / k),
-        f"mrr@{k}": mean(lambda rank: 1 / rank),
-        f"map@{k}": mean(lambda rank: 1 / rank),
-        f"ndcg@{k}": mean(lambda rank: 1 / math.log2(rank + 1)),
-        "gauc": sum(below) / len(below),
-    }
-
-
-@pytest.mark.parametrize("mask_seen", [False, True])
-@pytest.mark.parametrize("model", MODELS)
-def test_metrics_are_those_of_a_ranking_written_out(
-    trained, repeats, model, mask_seen, monkeypatch
-):
-    trainer, dataset, valid, test = trained(model, mask_seen=mask_seen)
-    for loader, place in ((valid, -2), (test, -1)):
-        scores = scores_by_user(trainer.model, dataset, loader)
-        histories = {user: items[: len(items) + place + 1] for user, items in repeats.items()}
-        ranks = naive_ranks(scores, dataset, histories, -1, mask_seen)
-        assert any(rank is None for rank, _ in ranks) == mask_seen
-        with monkeypatch.context() as patch:
-            if model == "M3Rec":  # its ranks come from blocks, masked or not
-                patch.setattr(
-                    PackedRecommender, "full_sort_predict", lambda *args: pytest.fail("the matrix")
-                )
-            found = trainer.evaluate(loader, load_best_model=False)
-        for k in KEYS["topk"]:
-            expected = naive_metrics(ranks, k)
-            assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("model", MODELS)

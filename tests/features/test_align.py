@@ -65,7 +65,7 @@ def test_the_type_of_the_numbers_is_kept_under_every_norm(dtype):
 
 
 def test_arrays_of_tokens_are_read_like_lists():
-    features = align(table({"y": [1]}), "text", np.array(TOKENS), "none", "a test")  # type: ignore[arg-type]
+    features = align(table({"y": [1]}), "text", np.array(TOKENS), "none", "a test")
     assert features.values.flatten().tolist() == [0, 0, 1, 0]
 
 

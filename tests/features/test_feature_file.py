@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -328,42 +327,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     assert error.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_real_refusal_by_the_system_in_mid_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x.parquet"
-    write_features(path, table())
-    before = path.read_bytes()
-    large = table(np.ones((3, 100_000), np.float32))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="unchanged") as error:
-            write_features(path, large)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.errno == errno.EFBIG
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_interrupt_leaves_the_old_file(tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("os.fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_features(tmp_path / "x.parquet", table())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_link_stays_a_link_to_the_new_content(tmp_path):
-    real, link = tmp_path / "real.parquet", tmp_path / "link.parquet"
-    write_features(real, table())
-    link.symlink_to(real)
-    write_features(link, table(VALUES + 1))
-    assert link.is_symlink()
-    np.testing.assert_array_equal(read_features(real).values, VALUES + 1)
 
 
 def test_metadata_that_is_no_object_is_an_error(tmp_path):

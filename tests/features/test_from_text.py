@@ -151,23 +151,6 @@ def test_an_item_file_without_a_known_column_asks_for_fields(script, item_file, 
     assert "has the columns item_id, name, maker: name --fields" in capsys.readouterr().err
 
 
-def test_an_interrupted_script_ends_with_130(script, item_file, monkeypatch):
-    def interrupted(*arguments, **named):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "make_text_features", interrupted)
-    assert run(script) == 130
-
-
-def test_a_fault_of_the_program_is_no_users_error(script, item_file, monkeypatch):
-    def broken(*arguments, **named):
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(script, "make_text_features", broken)
-    with pytest.raises(TypeError, match="a bug"):
-        run(script)
-
-
 def test_finished_batches_are_gone_once_the_file_is_there(script, item_file, monkeypatch):
     path = item_file.with_name("shop.text.parquet")
     (work_folder(path) / "earlier").mkdir(parents=True)

@@ -187,7 +187,7 @@ def test_a_wrong_recipe_is_named_by_its_key(folder, given, expected):
 
 def test_features_that_are_no_mapping_are_refused(folder):
     with pytest.raises(RecipeError, match="expected recipes by modality"):
-        resolve_modalities("auto", "tiny", folder, ["text"])  # type: ignore[arg-type]
+        resolve_modalities("auto", "tiny", folder, ["text"])
 
 
 def test_an_option_out_of_range_is_named_when_followed(folder, item_file):
@@ -290,7 +290,7 @@ def test_random_codes_are_drawn_for_all_tokens_and_never_stored(folder, item_fil
     tokens = ["[PAD]", "c", "a"]
     image, text = (load_or_build(s, item_file, tokens=tokens, seed=1) for s in sources)
     as_array = np.array(tokens[::-1])  # as the dataset keeps them
-    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)  # type: ignore[arg-type]
+    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)
     other = load_or_build(sources[0], item_file, tokens=tokens, seed=2)
     assert image.item_ids.tolist() == sorted(tokens)
     assert image.values.shape == (3, 4)

@@ -134,12 +134,6 @@ def test_without_missing_items_there_is_no_vector_for_them():
     assert not [name for name, _ in make(features("text")).named_parameters() if "missing" in name]
 
 
-def test_the_learned_vector_is_taught_by_histories_with_the_missing_item():
-    network = make(features("text", missing=MISSING))
-    network.cross_entropy(pack(ITEM_SEQ, LENGTHS), torch.tensor([1, 2, 3])).backward()
-    assert network.content["text"].missing.grad.abs().max() > 0
-
-
 def test_padding_has_a_column_of_its_own_in_table_and_loss():
     network = make(features("text", missing=MISSING))
     table = network.item_table()

@@ -232,7 +232,7 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(d_conv, 
 
         def counted(*args, of=name, to=original):
             calls.append(of)
-            return to(*args)  # type: ignore[operator]
+            return to(*args)
 
         monkeypatch.setattr(mamba_ssm, name, counted)
     ends = torch.tensor([0, 5, 6, 14], dtype=torch.int32)

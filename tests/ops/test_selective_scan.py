@@ -42,18 +42,6 @@ def test_an_unknown_backend_is_an_error_that_names_the_nearest():
         check_backend("refrence")
 
 
-def test_a_name_like_no_backend_gets_no_guess():
-    with pytest.raises(ScanBackendError, match="one of auto, reference, cpu") as caught:
-        check_backend("zzz")
-    assert "Did you mean" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("_absent")
-def test_the_cpu_backend_where_it_was_not_built_is_an_error_with_the_reason():
-    with pytest.raises(ScanBackendError, match=r"cpu is not available.*not built, says the test"):
-        check_backend("cpu")
-
-
 @pytest.mark.usefixtures("_absent")
 @pytest.mark.parametrize(
     ("name", "way"),

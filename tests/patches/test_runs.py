@@ -1,11 +1,8 @@
 """Runs that end in an error with RecBole alone, whatever the libraries."""
 
 import logging
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +10,8 @@ from recbole.data.dataset import Dataset
 from recbole.evaluator.collector import Collector
 from recbole.quick_start import run_recbole
 
-import recbole_m3rec
 from recbole_m3rec.patches import runs
+from tests.fresh_python import fresh_python
 
 
 def test_a_download_in_a_single_process_waits_for_nobody(make_config, monkeypatch, tmp_path):
@@ -129,29 +126,15 @@ def test_flops_that_can_be_counted_are_counted():
 
 def test_a_run_says_nothing_that_nobody_can_change(make_config):
     """In a process of its own: pytest shows every warning."""
-    import subprocess
-    import sys
-
     keys = make_config("SASRec").variable_config_dict
     program = (
-        f"import sys; sys.path[:] = {sys.path!r}\n"
         "import recbole_m3rec\n"
         "from recbole.quick_start import run_recbole\n"
         f"run_recbole('SASRec', 'tiny', config_dict={keys!r})\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = fresh_python(program)
     assert "test result" in done.stderr
     assert "Warning" not in done.stderr
-
-
-def test_importing_recbole_leaves_anomaly_detection_off():
-    code = (
-        "import torch, recbole_m3rec, recbole.model.sequential_recommender.sine;"
-        "print(torch.is_anomaly_enabled())"
-    )
-    assert fresh_python(code) == "False"
 
 
 def test_anomaly_detection_turned_on_before_stays_on():
@@ -159,7 +142,7 @@ def test_anomaly_detection_turned_on_before_stays_on():
         "import torch; torch.autograd.set_detect_anomaly(True); import recbole_m3rec;"
         "print(torch.is_anomaly_enabled())"
     )
-    assert fresh_python(code) == "True"
+    assert fresh_python(code).stdout.split() == ["True"]
 
 
 def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config):
@@ -180,19 +163,6 @@ def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(monkeypatch, supported
         warnings.simplefilter("ignore")  # there is no GPU
         context = trainer.torch.autocast(device_type="cuda", enabled=True)
     assert context.fast_dtype == getattr(torch, expected)
-
-
-def fresh_python(code):
-    """What a new process prints, in the last line."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(recbole_m3rec.__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return done.stdout.split()[-1]
 
 
 def test_the_path_that_ract_loads_is_logged(caplog):

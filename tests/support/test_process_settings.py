@@ -5,49 +5,35 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import recbole_m3rec
 from recbole_m3rec.support import process_settings
+from tests.fresh_python import fresh_python
 
-ROOT = Path(recbole_m3rec.__file__).parent.parent
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def environment(**given: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if name not in WAITING}
-    return {**clean, "PYTHONPATH": str(ROOT), **given}
-
-
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+    ("imported", "given", "expected"),
+    [
+        ("recbole_m3rec.cli", {}, "PASSIVE"),
+        ("recbole_m3rec.cli", {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ("recbole_m3rec.cli", {"GOMP_SPINCOUNT": "9"}, "None"),
+        ("recbole_m3rec", {}, "None"),
+    ],
 )
-def test_the_command_line_sets_the_policy_before_torch_unless_the_user_has(given, expected):
+def test_the_command_line_sets_the_policy_before_torch_unless_the_user_has(
+    imported, given, expected, monkeypatch
+):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
     code = (
-        "import recbole_m3rec.cli, os, sys\n"
+        f"import {imported}, os, sys\n"
         "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(**given),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == [expected, "False"]
-
-
-def test_importing_the_package_alone_sets_nothing():
-    code = "import recbole_m3rec, os\nprint(os.environ.get('OMP_WAIT_POLICY'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "None"
+    assert fresh_python(code, **given).stdout.split() == [expected, "False"]
 
 
 def test_a_torch_that_was_there_first_is_said(monkeypatch, caplog):

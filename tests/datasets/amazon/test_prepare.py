@@ -286,14 +286,3 @@ def test_only_chosen_columns_are_written(tmp_path):
         "price:float",
     ]
     assert "rating:float" not in table(tmp_path / "b/b.inter")[0]
-
-
-def test_a_second_run_over_a_killed_ones_leavings_ends_with_the_same_bytes(tmp_path):
-    source = source_2014(tmp_path, square(), metadata_2014(["B0"]))
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    for name, content in whole.items():
-        (tmp_path / "b" / name).unlink()
-        (tmp_path / f"b/.{name}.tmp").write_bytes(content + content)
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == whole

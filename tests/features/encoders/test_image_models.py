@@ -158,7 +158,7 @@ def test_open_clip_gets_architecture_and_weights(monkeypatch):
         return Net(), None, to_pixels
 
     library = SimpleNamespace(create_model_and_transforms=create)
-    monkeypatch.setitem(sys.modules, "open_clip", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "open_clip", library)
     rows = encoded("open_clip:ViT-B-32,laion2b")
     np.testing.assert_allclose(rows, expected_rows(), rtol=1e-5)
     encoded("open_clip:hf-hub:some/model")
@@ -181,14 +181,14 @@ def test_timm_gives_what_comes_before_the_classifier(monkeypatch):
             create_transform=lambda mean, is_training: to_pixels,
         ),
     )
-    monkeypatch.setitem(sys.modules, "timm", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "timm", library)
     np.testing.assert_allclose(encoded("timm:resnet18"), expected_rows(), rtol=1e-5)
     assert asked == [("resnet18", {"pretrained": True, "num_classes": 0})]
 
 
 @pytest.mark.parametrize("name", ["open_clip:a,b", "timm:a"])
 def test_an_optional_library_that_is_absent_is_named(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name.split(":")[0], None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, name.split(":")[0], None)
     with pytest.raises(EncoderError, match=f"{name} needs the library .* pip install"):
         image_encoder(name)
 

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import recbole_m3rec
 from recbole_m3rec.ops.cpu import compile as compiling
 from recbole_m3rec.ops.cpu import find_library, library
-
-ROOT = Path(recbole_m3rec.__file__).parent.parent
+from tests.fresh_python import PATHS
 
 SOURCE = 'extern "C" __attribute__((visibility("default"))) int m3rec_interface() { return 7; }\n'
 
@@ -102,25 +100,22 @@ def test_a_library_of_an_installation_elsewhere_on_the_path_is_found(tmp_path, m
 
 
 @needs_compiler
-@pytest.mark.slow
-def test_two_processes_that_start_with_an_empty_cache_compile_once(tmp_path):
+def test_two_processes_that_start_with_an_empty_cache_compile_once(small_source):
     code = (
-        "import logging\nlogging.basicConfig(level='INFO')\n"
-        "from recbole_m3rec.ops.cpu import library\nlibrary.built_libraries = list\n"
-        "print(library.load()[1])"
+        "import logging, pathlib, sys\nlogging.basicConfig(level='INFO')\n"
+        "from recbole_m3rec.ops.cpu import compile as compiling, find_library\n"
+        f"compiling.SOURCES = pathlib.Path({str(small_source)!r})\n"
+        "sys.stdin.readline()\nprint(find_library.compiled_library())"
     )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate() for process in both]
-    assert all(out.strip().endswith("kernels") for out, _ in said), said
-    assert sum("Compiling the CPU kernels" in err for _, err in said) == 1
-    assert len(list(tmp_path.rglob("*.so"))) == 1
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+    for process in both:  # both have imported all they need and go at once
+        process.stdin.write("\n")
+        process.stdin.flush()
+    printed = [process.communicate() for process in both]
+    [library] = {out.strip() for out, _ in printed}
+    assert Path(library).is_file()
+    assert sum("Compiling the CPU kernels" in err for _, err in printed) == 1
+    assert len(list(find_library.cache_folder().rglob("*.so"))) == 1
