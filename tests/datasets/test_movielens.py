@@ -9,7 +9,7 @@ import pytest
 
 from recbole_m3rec.atomic.item_file import read_item_fields
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import movielens as movielens_command
+from recbole_m3rec.cli.prepare import movielens
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.movielens import find_release, prepare_movielens
 
@@ -65,11 +65,6 @@ def release(folder: Path, name: str, zipped: bool = False) -> Path:
     if not zipped:
         return folder / name
     return Path(shutil.make_archive(str(folder / "download"), "zip", folder, name))
-
-
-@pytest.fixture(scope="module")
-def script():
-    return movielens_command
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -141,28 +136,26 @@ def test_what_is_no_release_is_said(tmp_path):
         prepare_movielens(found, tmp_path, "ml", overviews=tmp_path / "overviews.tsv")
 
 
-def test_recboles_own_movies_are_taken_over_and_get_overviews(
-    script, tmp_path, monkeypatch, capsys
-):
+def test_recboles_own_movies_are_taken_over_and_get_overviews(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("overviews.tsv").write_text("movie_id\toverview\n1\tToys.\n")
     arguments = ["--from-recbole", "--overviews", "overviews.tsv"]
-    assert run_script(script.movielens, arguments) == 0
+    assert run_script(movielens.movielens, arguments) == 0
     said = capsys.readouterr().out
     assert "interactions: 100,000" in said.splitlines()
     assert "--fields movie_title release_year class overview" in said
     fields = [*FIELDS, "overview"]
     tokens, columns = read_item_fields(Path("dataset/ml-100k/ml-100k.item"), fields)
     assert (len(tokens), columns[0][0], columns[3][0]) == (1682, "Toy Story", "Toys.")
-    theirs = read_item_fields(script.recboles_folder() / "ml-100k.item", FIELDS)
+    theirs = read_item_fields(movielens.recboles_folder() / "ml-100k.item", FIELDS)
     assert (tokens, columns[:3]) == theirs
     assert not Path("properties").exists()
 
 
-def test_other_releases_get_a_recipe_for_their_texts(script, tmp_path, monkeypatch):
+def test_other_releases_get_a_recipe_for_their_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     release(tmp_path, "ml-1m")
-    assert run_script(script.movielens, ["--source", "ml-1m"]) == 0
+    assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
     recipe = Path("properties/dataset/ml-1m.yaml").read_text()
     assert "fields: [movie_title, release_year, class]" in recipe
-    assert run_script(script.movielens, ["--source", "ml-2m"]) == 2
+    assert run_script(movielens.movielens, ["--source", "ml-2m"]) == 2

@@ -1,18 +1,17 @@
-"""Image features through a small callable, by function and by script."""
+"""Image features through a small callable, by function and by encode_images."""
 
 from __future__ import annotations
 
 import csv
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import encode_images as encode_images_command
+from recbole_m3rec.cli.prepare import encode_images
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
 from recbole_m3rec.features.feature_file import read_features
@@ -172,16 +171,11 @@ def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(p
 # The script
 
 
-@pytest.fixture(scope="module")
-def script():
-    return encode_images_command
-
-
-def run(script: ModuleType, photos: Path, *arguments: str) -> int:
+def run(photos: Path, *arguments: str) -> int:
     (photos.parent / "shades_encoder.py").write_text(ENCODER)
     step = ["encode", "--dataset", "shop", "--images", str(photos)]
     return run_script(
-        script.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
+        encode_images.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
     )
 
 
@@ -191,10 +185,10 @@ def write_items(folder: Path, *items: str) -> None:
     path.write_text("item_id:token\n" + "".join(f"{item}\n" for item in items))
 
 
-def test_the_script_writes_features_and_a_report(script, photos, tmp_path, capsys):
+def test_the_script_writes_features_and_a_report(photos, tmp_path, capsys):
     write_items(tmp_path, "b", "f", "q")
     (photos / "f.png").write_bytes(b"")
-    assert run(script, photos) == 0
+    assert run(photos) == 0
     said = capsys.readouterr().out
     assert "5 images, 2 to encode of 3 items" in said
     assert "2 items are missing" in said
@@ -214,16 +208,16 @@ def test_the_script_writes_features_and_a_report(script, photos, tmp_path, capsy
         "shop.image.parquet",
         "shop.image.missing.csv",
     }
-    assert run(script, photos) == 0
+    assert run(photos) == 0
     assert "is up to date" in capsys.readouterr().out
-    assert run(script, photos, "--missing", "mean") == 2
+    assert run(photos, "--missing", "mean") == 2
     assert "made with other missing. Add --overwrite" in capsys.readouterr().err
-    assert run(script, photos, "--missing", "mean", "--overwrite") == 0
+    assert run(photos, "--missing", "mean", "--overwrite") == 0
     assert len(read_features(folder / "shop.image.parquet").item_ids) == 3
 
 
-def test_a_dry_run_writes_nothing(script, photos, tmp_path, capsys):
-    assert run(script, photos, "--dry-run") == 0
+def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
+    assert run(photos, "--dry-run") == 0
     assert "5 images, 5 to encode" in capsys.readouterr().out
     assert not (tmp_path / "dataset").exists()
 
@@ -244,23 +238,23 @@ def test_a_dry_run_writes_nothing(script, photos, tmp_path, capsys):
         (["--output", "a.npz"], "a feature file is written as .parquet"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(script, photos, capsys, arguments, expected):
-    assert run(script, photos, *arguments) == 2
+def test_a_users_error_is_one_line_and_exit_code_2(photos, capsys, arguments, expected):
+    assert run(photos, *arguments) == 2
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
 
 
-def test_the_download_step_says_what_there_is_to_do(script, tmp_path, capsys):
+def test_the_download_step_says_what_there_is_to_do(tmp_path, capsys):
     write_items(tmp_path)
     item_file = tmp_path / "dataset" / "shop" / "shop.item"
     item_file.write_text("item_id:token\timage_url:token\na\tftp://h/1.jpg\nb\t\n")
     step = ["download", "--dataset", "shop"]
-    assert run_script(script.encode_images, [*step, "--dry-run"]) == 0
+    assert run_script(encode_images.encode_images, [*step, "--dry-run"]) == 0
     assert "2 items, 1 different addresses" in capsys.readouterr().out
-    assert run_script(script.encode_images, step) == 0
+    assert run_script(encode_images.encode_images, step) == 0
     said = capsys.readouterr().out
     assert "0 of 2 items have an image" in said
     assert "1: no address" in said
-    assert run_script(script.encode_images, [*step, "--url-field", "photo"]) == 2
+    assert run_script(encode_images.encode_images, [*step, "--url-field", "photo"]) == 2
     assert "no field 'photo'" in capsys.readouterr().err

@@ -1,14 +1,12 @@
-"""Features from the text of an .item file, by recipe and by the script."""
+"""Features from the text of an .item file, by recipe and by the encode_text."""
 
 from __future__ import annotations
-
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import encode_text as encode_text_command
+from recbole_m3rec.cli.prepare import encode_text
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
@@ -22,11 +20,6 @@ d\tblue shoe\t
 """
 
 
-@pytest.fixture(scope="module")
-def script():
-    return encode_text_command
-
-
 @pytest.fixture
 def item_file(tmp_path):
     path = tmp_path / "dataset" / "shop" / "shop.item"
@@ -35,8 +28,10 @@ def item_file(tmp_path):
     return path
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.encode_text, ["--dataset", "shop", "--option", "min_df=1", *arguments])
+def run(*arguments: str) -> int:
+    return run_script(
+        encode_text.encode_text, ["--dataset", "shop", "--option", "min_df=1", *arguments]
+    )
 
 
 def test_a_letter_of_text_makes_a_row_and_none_makes_none(item_file):
@@ -78,8 +73,8 @@ def test_the_device_is_no_part_of_a_recipe():
         parse_recipe("text", {"encoder": "transformers:a", "fields": ["b"], "device": "cpu"})
 
 
-def test_the_script_makes_the_table_that_a_recipe_makes(script, item_file, tmp_path, capsys):
-    assert run(script) == 0
+def test_the_script_makes_the_table_that_a_recipe_makes(item_file, tmp_path, capsys):
+    assert run() == 0
     assert "3 of 4 items" in capsys.readouterr().out
     made = read_features(item_file.with_name("shop.text.parquet"))
     given = {"text": {"encoder": "tfidf-svd", "fields": ["title", "brand"], "min_df": 1}}
@@ -89,8 +84,8 @@ def test_the_script_makes_the_table_that_a_recipe_makes(script, item_file, tmp_p
     np.testing.assert_array_equal(made.values, table.values)
 
 
-def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(script, item_file):
-    assert run(script) == 0
+def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(item_file):
+    assert run() == 0
     path = item_file.with_name("shop.text.parquet")
     assert "recipe" not in read_metadata(path)
     assert read_metadata(path)["options"]["min_df"] == 1
@@ -99,24 +94,24 @@ def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(script, item_f
     assert source.recipe is None
 
 
-def test_a_second_run_does_nothing_and_one_made_otherwise_is_kept(script, item_file, capsys):
+def test_a_second_run_does_nothing_and_one_made_otherwise_is_kept(item_file, capsys):
     path = item_file.with_name("shop.text.parquet")
-    assert run(script) == 0
+    assert run() == 0
     made = path.stat().st_mtime_ns, path.read_bytes()
-    assert run(script) == 0
+    assert run() == 0
     assert "is up to date" in capsys.readouterr().out
-    assert run(script, "--fields", "title") == 2
+    assert run("--fields", "title") == 2
     assert "made otherwise (fields ['title', 'brand'])" in capsys.readouterr().err
     item_file.write_text(ITEMS.replace("blue", "green"))
-    assert run(script) == 2
+    assert run() == 2
     assert "shop.item was changed. Add --overwrite" in capsys.readouterr().err
     assert (path.stat().st_mtime_ns, path.read_bytes()) == made
-    assert run(script, "--fields", "title", "--overwrite") == 0
+    assert run("--fields", "title", "--overwrite") == 0
     assert read_metadata(path)["fields"] == ["title"]
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(script, item_file, capsys):
-    assert run(script, "--dry-run") == 0
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):
+    assert run("--dry-run") == 0
     said = capsys.readouterr().out
     assert "4 items, 3 with text" in said
     assert 'title: 3 items, for example "red hat & coat"' in said
@@ -136,23 +131,23 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(script, item_file, cap
         (["--output", "text.npz"], "text.npz: a feature file is written as .parquet"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(script, item_file, capsys, arguments, expected):
+def test_a_users_error_is_one_line_and_exit_code_2(item_file, capsys, arguments, expected):
     import re
 
-    assert run(script, *arguments) == 2
+    assert run(*arguments) == 2
     said = capsys.readouterr().err.strip().split("\n")[-1]
     assert re.search(f"^error: .*{expected}", said), said
     assert not list(item_file.parent.glob("*.parquet"))
 
 
-def test_an_item_file_without_a_known_column_asks_for_fields(script, item_file, capsys):
+def test_an_item_file_without_a_known_column_asks_for_fields(item_file, capsys):
     item_file.write_text(ITEMS.replace("title:", "name:").replace("brand:", "maker:"))
-    assert run(script) == 2
+    assert run() == 2
     assert "has the columns item_id, name, maker: name --fields" in capsys.readouterr().err
 
 
-def test_finished_batches_are_gone_once_the_file_is_there(script, item_file, monkeypatch):
+def test_finished_batches_are_gone_once_the_file_is_there(item_file, monkeypatch):
     path = item_file.with_name("shop.text.parquet")
     (work_folder(path) / "earlier").mkdir(parents=True)
-    assert run(script) == 0
+    assert run() == 0
     assert sorted(other.name for other in path.parent.iterdir()) == ["shop.item", path.name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import import_features as import_features_command
+from recbole_m3rec.cli.prepare import import_features
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
@@ -192,11 +191,6 @@ def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_pa
 # The script
 
 
-@pytest.fixture(scope="module")
-def script():
-    return import_features_command
-
-
 @pytest.fixture
 def toolkit(tmp_path):
     """A folder as other toolkits have it, and the dataset's log beside."""
@@ -211,15 +205,15 @@ def toolkit(tmp_path):
     return folder
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.import_features, ["--dataset", "shop", *arguments])
+def run(*arguments: str) -> int:
+    return run_script(import_features.import_features, ["--dataset", "shop", *arguments])
 
 
-def test_the_script_imports_a_whole_folder(script, toolkit, tmp_path, capsys):
-    assert run(script, "--source", str(toolkit), "--dry-run") == 0
+def test_the_script_imports_a_whole_folder(toolkit, tmp_path, capsys):
+    assert run("--source", str(toolkit), "--dry-run") == 0
     assert "would write" in capsys.readouterr().out
     assert len(list((tmp_path / "dataset" / "shop").iterdir())) == 1
-    assert run(script, "--source", str(toolkit)) == 0
+    assert run("--source", str(toolkit)) == 0
     said = capsys.readouterr().out
     assert "2 of the 3 items" in said
     assert "(66.7%)" in said
@@ -228,22 +222,22 @@ def test_the_script_imports_a_whole_folder(script, toolkit, tmp_path, capsys):
         table = read_features(tmp_path / "dataset" / "shop" / f"shop.{modality}.parquet")
         assert table.item_ids.tolist() == ["a", "b", "c", "d"]
         np.testing.assert_array_equal(table.values, VALUES[::-1] * times)
-    assert run(script, "--source", str(toolkit)) == 0
+    assert run("--source", str(toolkit)) == 0
     assert "is up to date" in capsys.readouterr().out
 
 
-def test_one_modality_of_a_folder_or_one_file_may_be_named(script, toolkit, tmp_path):
-    assert run(script, "--source", str(toolkit), "--modality", "text") == 0
+def test_one_modality_of_a_folder_or_one_file_may_be_named(toolkit, tmp_path):
+    assert run("--source", str(toolkit), "--modality", "text") == 0
     source = [str(toolkit / "image_feat.npy"), "--ids", str(toolkit / "i_id_mapping.csv")]
-    assert run(script, "--modality", "photo", "--source", *source) == 0
+    assert run("--modality", "photo", "--source", *source) == 0
     made = {path.name for path in (tmp_path / "dataset" / "shop").iterdir()}
     assert made == {"shop.inter", "shop.text.parquet", "shop.photo.parquet"}
 
 
-def test_rows_may_be_the_ids(script, toolkit, tmp_path):
+def test_rows_may_be_the_ids(toolkit, tmp_path):
     log = tmp_path / "dataset" / "shop" / "shop.inter"
     log.write_text("user_id:token\titem_id:token\nu\t0\nu\t3\n")
-    assert run(script, "--source", str(toolkit), "--rows-are-ids") == 0
+    assert run("--source", str(toolkit), "--rows-are-ids") == 0
     table = read_features(log.with_name("shop.image.parquet"))
     assert table.item_ids.tolist() == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(table.values, VALUES)
@@ -261,21 +255,21 @@ def test_rows_may_be_the_ids(script, toolkit, tmp_path):
         (["--source", "nothing.npy", "--modality", "image"], "nothing.npy: there is no such file"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(script, toolkit, capsys, arguments, expected):
+def test_a_users_error_is_one_line_and_exit_code_2(toolkit, capsys, arguments, expected):
     Path("short.json").write_text('{"a": 0}')
     Path("other.json").write_text(json.dumps(["k", "l", "m", "n"]))
-    assert run(script, *arguments) == 2
+    assert run(*arguments) == 2
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
     assert not list(Path("dataset/shop").glob("*.parquet"))
 
 
-def test_a_file_that_is_there_is_kept_unless_told_otherwise(script, toolkit, capsys):
-    assert run(script, "--source", str(toolkit)) == 0
+def test_a_file_that_is_there_is_kept_unless_told_otherwise(toolkit, capsys):
+    assert run("--source", str(toolkit)) == 0
     np.save(toolkit / "image_feat.npy", VALUES + 1)
-    assert run(script, "--source", str(toolkit)) == 2
+    assert run("--source", str(toolkit)) == 2
     assert "holds something else. Add --overwrite" in capsys.readouterr().err
-    assert run(script, "--source", str(toolkit), "--overwrite") == 0
+    assert run("--source", str(toolkit), "--overwrite") == 0
     table = read_features(Path("dataset/shop/shop.image.parquet"))
     np.testing.assert_array_equal(table.values, VALUES[::-1] + 1)

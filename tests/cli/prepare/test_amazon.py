@@ -12,13 +12,12 @@ import threading
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from recbole_m3rec.atomic.inter_file import Filters
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import amazon as amazon_command
+from recbole_m3rec.cli.prepare import amazon
 from recbole_m3rec.datasets.amazon.prepare import prepare
 from recbole_m3rec.datasets.amazon.raw_files import (
     MissingRawFileError,
@@ -29,11 +28,6 @@ from recbole_m3rec.datasets.amazon.raw_files import (
 from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
 
 START = 1_400_025_600
-
-
-@pytest.fixture(scope="module")
-def script():
-    return amazon_command
 
 
 def write_raw(reviews: Path, metadata: Path, users: int = 6, items: int = 5) -> None:
@@ -83,12 +77,12 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.amazon, arguments)
+def run(*arguments: str) -> int:
+    return run_script(amazon.amazon, arguments)
 
 
-def test_a_short_name_is_all_it_takes(script, raw, capsys):
-    assert run(script, "--category", "beauty") == 0
+def test_a_short_name_is_all_it_takes(raw, capsys):
+    assert run("--category", "beauty") == 0
     assert sorted(path.name for path in Path("dataset/beauty").iterdir()) == [
         "beauty.inter",
         "beauty.item",
@@ -99,51 +93,51 @@ def test_a_short_name_is_all_it_takes(script, raw, capsys):
         assert line in said.splitlines()
 
 
-def test_a_dry_run_shows_the_plan_and_does_nothing(script, raw, capsys):
-    assert run(script, "--category", "beauty", "--dry-run") == 0
+def test_a_dry_run_shows_the_plan_and_does_nothing(raw, capsys):
+    assert run("--category", "beauty", "--dry-run") == 0
     said = capsys.readouterr().out
     assert "read: raw/amazon-2014/reviews_Beauty_5.json.gz" in said
     assert "write: dataset/beauty/beauty.inter" in said
     assert not Path("dataset").exists()
 
 
-def test_a_missing_file_is_an_error_with_address_and_command(script, raw, capsys):
+def test_a_missing_file_is_an_error_with_address_and_command(raw, capsys):
     (raw / "meta_Beauty.json.gz").unlink()
     url = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/meta_Beauty.json.gz"
-    assert run(script, "--category", "beauty") == 2
+    assert run("--category", "beauty") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: raw/amazon-2014/meta_Beauty.json.gz: no such file. Add --down")
     assert f"curl -L --create-dirs -o raw/amazon-2014/meta_Beauty.json.gz {url}\n" in said
     assert not Path("dataset").exists()
 
 
-def test_metadata_is_not_needed_where_no_column_comes_from_it(script, raw):
+def test_metadata_is_not_needed_where_no_column_comes_from_it(raw):
     (raw / "meta_Beauty.json.gz").unlink()
-    assert run(script, "--category", "beauty", "--columns", "rating") == 0
+    assert run("--category", "beauty", "--columns", "rating") == 0
     assert not Path("dataset/beauty/beauty.item").exists()
 
 
-def test_download_fetches_what_is_missing_and_only_that(script, mirror):
+def test_download_fetches_what_is_missing_and_only_that(mirror):
     fetch = ("--category", "Beauty", "--download", "--base-url", mirror, "--allow-private")
-    assert run(script, *fetch) == 0
+    assert run(*fetch) == 0
     whole = Path("dataset/beauty/beauty.inter").read_bytes()
     there = Path("raw/amazon-2014/meta_Beauty.json.gz")
     before = there.stat().st_mtime_ns
     Path("raw/amazon-2014/reviews_Beauty_5.json.gz").unlink()
-    assert run(script, *fetch) == 0
+    assert run(*fetch) == 0
     assert there.stat().st_mtime_ns == before
     assert Path("dataset/beauty/beauty.inter").read_bytes() == whole
 
 
-def test_a_mirror_on_this_machine_has_to_be_allowed(script, mirror, capsys):
-    assert run(script, "--category", "Beauty", "--download", "--base-url", mirror) == 2
+def test_a_mirror_on_this_machine_has_to_be_allowed(mirror, capsys):
+    assert run("--category", "Beauty", "--download", "--base-url", mirror) == 2
     assert "127.0.0.1, an address of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("category", "says"), [("Baby", "log in first"), ("Books", "HTTP 404")])
-def test_a_mirror_without_the_file_is_an_error(category, says, script, mirror, capsys):
+def test_a_mirror_without_the_file_is_an_error(category, says, mirror, capsys):
     fetch = ("--download", "--base-url", mirror, "--allow-private")
-    assert run(script, "--category", category, *fetch) == 2
+    assert run("--category", category, *fetch) == 2
     assert says in capsys.readouterr().err
     assert list(Path("raw/amazon-2014").iterdir()) == []
 
@@ -158,8 +152,8 @@ def test_a_mirror_without_the_file_is_an_error(category, says, script, mirror, c
         (("--category", "beauty", "--from", "2030-01-01"), "of the days asked for"),
     ],
 )
-def test_a_users_error_is_one_line(arguments, says, script, raw, capsys):
-    assert run(script, *arguments) == 2
+def test_a_users_error_is_one_line(arguments, says, raw, capsys):
+    assert run(*arguments) == 2
     said = capsys.readouterr().err
     assert says in said
     assert said.startswith("error: ")
@@ -171,16 +165,16 @@ def test_a_users_error_is_one_line(arguments, says, script, raw, capsys):
     [("--k-core", "0"), ("--from", "yesterday"), ("--columns", "title,colour"), ("--name", "a/b"),
      ("--name", ".."), ("--duplicates", "some")],
 )  # fmt: skip
-def test_a_wrong_option_is_refused(arguments, script, raw, capsys):
+def test_a_wrong_option_is_refused(arguments, raw, capsys):
     with pytest.raises(SystemExit) as exit:
-        run(script, "--category", "beauty", *arguments)
+        run("--category", "beauty", *arguments)
     assert exit.value.code == 2
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_days_include_the_last(script, raw):
+def test_days_include_the_last(raw):
     days = ("--from", "2014-05-15", "--to", "2014-05-16", "--k-core", "1")
-    assert run(script, "--category", "beauty", *days) == 0
+    assert run("--category", "beauty", *days) == 0
     rows = Path("dataset/beauty/beauty.inter").read_text().splitlines()[1:]
     assert {int(row.split("\t")[-1]) for row in rows} == {START + 86_400, START + 2 * 86_400}
 

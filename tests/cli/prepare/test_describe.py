@@ -10,7 +10,7 @@ import pytest
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import describe as describe_command
+from recbole_m3rec.cli.prepare import describe
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
@@ -20,11 +20,6 @@ from recbole_m3rec.datasets.describe.log import core_of, successive_items, summa
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 N_ITEMS = 40
-
-
-@pytest.fixture(scope="module")
-def script():
-    return describe_command
 
 
 def taste_vectors(seed: int = 0) -> np.ndarray:
@@ -127,7 +122,7 @@ def test_examples_are_popular_and_not_alike():
     assert example_items([vectors], popularity, 2, apart=18) == [1, 20]  # item 0 has no features
 
 
-def test_the_table_and_the_picture_are_made(script, tmp_path, monkeypatch, capsys):
+def test_the_table_and_the_picture_are_made(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
@@ -135,7 +130,7 @@ def test_the_table_and_the_picture_are_made(script, tmp_path, monkeypatch, capsy
     write_log(folder)
     write_vectors(folder / "shop.text.parquet", taste_vectors())
     write_vectors(folder / "shop.image.parquet", taste_vectors(5)[:30])
-    assert run_script(script.describe, ["--dataset", "shop"]) == 0
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
     assert "75.0 % (30)" in said
     assert "Item $number_" in said
@@ -148,30 +143,30 @@ def test_the_table_and_the_picture_are_made(script, tmp_path, monkeypatch, capsy
         image.new("RGB", (30, 40), (255, 0, 0)).save(f"photos/{item:03}.png")
     Path("photos/001.png").write_bytes(b"no image")
     arguments = ["--dataset", "shop", "--images", "photos", "--items", "001", "002"]
-    assert run_script(script.describe, arguments) == 0
+    assert run_script(describe.describe, arguments) == 0
     with image.open(folder / "shop.png") as pictures:
         assert pictures.size != size
         red = [n for n, color in pictures.convert("RGB").getcolors(1 << 24) if color == (255, 0, 0)]
         assert red[0] > 10_000
 
 
-def test_without_matplotlib_there_is_the_table_alone(script, tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_there_is_the_table_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     write_log(Path("dataset/shop"))
-    assert run_script(script.describe, ["--dataset", "shop"]) == 0
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
     assert "no features of these items" in said
     assert "recbole_m3rec[plots]" in said
     assert not list(Path("dataset/shop").glob("*.png*"))
 
 
-def test_a_dataset_that_is_not_there_is_one_line(script, tmp_path, monkeypatch, capsys):
+def test_a_dataset_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run_script(script.describe, ["--dataset", "shop"]) == 2
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 2
     assert "dataset/shop/shop.inter" in capsys.readouterr().err
     write_log(Path("dataset/shop"))
-    assert run_script(script.describe, ["--dataset", "shop", "--items", "no"]) == 2
+    assert run_script(describe.describe, ["--dataset", "shop", "--items", "no"]) == 2
     assert "no item 'no'" in capsys.readouterr().err
 
 
