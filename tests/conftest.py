@@ -7,6 +7,7 @@ test runs in a folder of its own with an empty command line.
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -200,19 +201,34 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
     return run
 
 
+@pytest.fixture(scope="session")
+def first_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which ``trained`` trains each model once."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
 def trained(
     call: Callable[..., tuple[int, str, str]],
-    write_dataset: Callable[..., Path],
+    first_runs: Path,
+    own_folder: Path,
     small_arguments: list[str],
+    write_dataset: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], Path]:
     """Return ``train(model)``, which trains one epoch on the tiny dataset: the checkpoint."""
 
     def train(model: str) -> Path:
-        write_dataset()
-        own = [each for each in small_arguments if model.startswith("SASRec") or "drop" not in each]
-        code, _, error = call(f"--model={model}", "--epochs=1", *own)
-        assert code == 0, error
+        made = first_runs / model
+        if not made.exists():
+            shutil.copytree(write_dataset().parent, made / "dataset")
+            with monkeypatch.context() as there:
+                there.chdir(made)
+                there.setenv("XDG_STATE_HOME", str(made / ".state"))
+                own = [one for one in small_arguments if model == "SASRec" or "drop" not in one]
+                code, _, error = call(f"--model={model}", "--epochs=1", *own)
+            assert code == 0, error
+        shutil.copytree(made, own_folder, dirs_exist_ok=True)
         return next(Path("saved").glob(f"{model}-*.pth"))
 
     return train

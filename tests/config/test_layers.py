@@ -268,8 +268,15 @@ def test_a_key_of_the_users_own_is_reported_and_kept(make_config, caplog):
     assert "Configuration keys that nothing reads: zzz_experiment" in caplog.messages
 
 
-@pytest.mark.parametrize("model", ["SASRec", "BPR", "DeepFM", "M3Rec"])
-@pytest.mark.parametrize("slip", ["learning_rat", "epocs", "train_batchsize"])
+@pytest.mark.parametrize(
+    ("model", "slip"),
+    [
+        ("SASRec", "learning_rat"),
+        ("BPR", "epocs"),
+        ("DeepFM", "train_batchsize"),
+        ("M3Rec", "epocs"),
+    ],
+)
 def test_a_slip_is_refused_for_every_model(model, slip):
     with pytest.raises(ConfigurationError, match=rf"`{slip}` in the configuration given as a dict"):
         Config(model, "ml-100k", config_dict={slip: 1})

@@ -148,18 +148,19 @@ def write_log(folder, name="log", n_users=30, n_items=25, seed=0):
 
 
 @pytest.mark.parametrize(
-    "split",
+    ("split", "group_by", "max_length"),
     [
-        {"LS": "valid_and_test"},
-        {"LS": "valid_only"},
-        {"LS": "test_only"},
-        {"RS": [0.8, 0.1, 0.1]},
-        {"RS": [3, 2, 2]},
+        ({"LS": "valid_and_test"}, "user", 1),
+        ({"LS": "valid_and_test"}, "none", 50),
+        ({"LS": "valid_only"}, "user", 5),
+        ({"LS": "test_only"}, "user", 50),
+        ({"RS": [0.8, 0.1, 0.1]}, "user", 5),
+        ({"RS": [0.8, 0.1, 0.1]}, "none", 1),
+        ({"RS": [3, 2, 2]}, "user", 50),
+        ({"RS": [3, 2, 2]}, "none", 5),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("group_by", ["user", "none"])
-@pytest.mark.parametrize("max_length", [1, 5, 50])
 def test_splits_equal_recboles_to_the_bit(tmp_path, configure, split, group_by, max_length):
     write_log(tmp_path / "dataset")
     config = configure(

@@ -49,8 +49,10 @@ def steps(dataset, feat):
     return list(found.values())
 
 
-@pytest.mark.parametrize("unit", [1, 10**3, 10**9])
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "M3Rec", "GRU4RecF", "DIEN"])
+@pytest.mark.parametrize(
+    ("model", "unit"),
+    [("BPR", 1), ("SASRec", 1000), ("M3Rec", 10**9), ("GRU4RecF", 1), ("DIEN", 10**9)],
+)
 def test_the_last_interactions_are_left_out_in_the_order_of_the_file(create, model, unit):
     log = [(user, item, time * unit) for user, item, time in seconds_apart()]
     dataset = create(model, log)
@@ -187,7 +189,6 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:"
 ROWS = "u\ta\t1\nu\tb\t{}\nu\tc\t3\nv\ta\t{}\n"
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "M3Rec"])
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -198,12 +199,13 @@ ROWS = "u\ta\t1\nu\tb\t{}\nu\tc\t3\nv\ta\t{}\n"
         ("token\n" + ROWS.format(2, 4), "line 1: .* is timestamp:token, .* Expected timest"),
     ],
 )
-def test_times_that_have_no_order_are_refused(make_config, tmp_path, model, text, says):
+def test_times_that_have_no_order_are_refused(make_config, tmp_path, text, says):
     folder = tmp_path / "dataset" / "hand"
     folder.mkdir(parents=True)
     (folder / "hand.inter").write_text(HEADER + text)
-    with pytest.raises(TimesError, match=f"hand.inter.*{says}"):
-        create_dataset(make_config(model, "hand", **ALL))
+    for model in ("BPR", "M3Rec"):
+        with pytest.raises(TimesError, match=f"hand.inter.*{says}"):
+            create_dataset(make_config(model, "hand", **ALL))
 
 
 def test_another_value_of_time_order_is_refused(make_config):

@@ -31,8 +31,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("mask_seen", [False, True])
-@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR", "Pop"])
+@pytest.mark.parametrize(
+    ("model", "mask_seen"),
+    [("M3Rec", False), ("M3Rec", True), ("SASRec", False), ("BPR", True), ("Pop", False)],
+)
 def test_warm_and_cold_are_the_means_over_their_own_rows(write_dataset, tmp_path, model, mask_seen):
     write_dataset("tiny")
     recorder = Recorder()

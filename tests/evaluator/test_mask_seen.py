@@ -1,11 +1,10 @@
-"""`mask_seen` means the same for every model, checked against rankings written out here."""
+"""`mask_seen` means the same for every model, checked against histories written out here."""
 
 import logging
 import random
 
 import pytest
 import torch
-from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.config.yaml_files import ConfigurationError
@@ -13,8 +12,6 @@ from recbole_m3rec.evaluator import mask_seen as protocol
 
 MODELS = ["M3Rec", "SASRec", "BPR"]
 N_ITEMS, N_USERS, HISTORY = 20, 15, 12
-METRICS = ["Hit", "NDCG", "MRR", "Recall", "Precision", "MAP", "GAUC"]
-KEYS = {"metrics": METRICS, "topk": [3, 10], "valid_metric": "NDCG@3", "metric_decimal_place": 9}
 
 
 @pytest.fixture
@@ -42,23 +39,15 @@ def repeats(write_dataset):
 
 
 @pytest.fixture
-def trained(prepare, repeats):
-    """Return a function that gives (trainer, dataset, valid, test) of an untrained model."""
+def split(prepare, repeats):
+    """Return a function that gives (dataset, validation loader, test loader) for a model."""
 
-    def start(model, **keys):
-        keys = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)", **keys}
-        config, dataset, train, valid, test = prepare(model, **{**KEYS, **keys})
-        init_seed(5, True)
-        built = get_model(model)(config, train.dataset)
-        with torch.no_grad():
-            for weight in built.parameters():  # scores well apart
-                weight.add_(torch.randn_like(weight) * 0.3)
-        trainer = get_trainer(config["MODEL_TYPE"], model)(config, built)
-        trainer.eval_collector.data_collect(train)
-        built.eval()
-        return trainer, dataset, valid, test
+    def build(model, **keys):
+        keys |= {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
+        _, dataset, _, valid, test = prepare(model, **keys)
+        return dataset, valid, test
 
-    return start
+    return build
 
 
 def tokens_of(dataset, field, ids):
@@ -67,8 +56,8 @@ def tokens_of(dataset, field, ids):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_takes_out_the_same_items(trained, repeats, model):
-    _, dataset, valid, test = trained(model, mask_seen=True)
+def test_every_model_takes_out_the_same_items(split, repeats, model):
+    dataset, valid, test = split(model, mask_seen=True)
     for loader, place in ((valid, -2), (test, -1)):
         for interaction, (rows, items), _, _ in loader:
             users = tokens_of(dataset, dataset.uid_field, interaction[dataset.uid_field])
@@ -111,10 +100,10 @@ def test_blocks_of_any_size_leave_out_the_same_items(largest):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("mask_seen", [False, True])
 def test_the_log_says_which_protocol_holds_and_what_it_puts_out_of_reach(
-    trained, model, mask_seen, caplog
+    split, model, mask_seen, caplog
 ):
     caplog.set_level(logging.INFO)
-    trained(model, mask_seen=mask_seen)
+    split(model, mask_seen=mask_seen)
     said = "are no candidates" if mask_seen else "stay among the candidates"
     assert f"history items {said} (mask_seen: {mask_seen})" in caplog.text
     assert "5 of 15 valid targets and 5 of 15 test targets" in caplog.text
@@ -145,8 +134,8 @@ def test_sampled_candidates_and_a_masked_history_exclude_each_other(prepare):
     prepare("BPR", mask_seen=False, eval_args=args)
 
 
-def test_a_loader_without_histories_is_not_believed(trained):
-    _, _, valid, _ = trained("SASRec", mask_seen=True)
+def test_a_loader_without_histories_is_not_believed(split):
+    _, valid, _ = split("SASRec", mask_seen=True)
     del valid.seen_items
     with pytest.raises(RuntimeError, match="knows no histories"):
         next(iter(valid))
