@@ -24,7 +24,8 @@ RECBOLES = Path(recbole.__file__).parent
 
 # A key, its value and its explanation: "(type) what it is, its unit or range".
 LINE = re.compile(
-    r"^ *[\w-]+:(?P<value>.*?)  ?# \((int|float|bool|str|list|dict|str or list)\) .+, .+$"
+    r"^ *[\w-]+:(?P<value>.*?)  ?# "
+    r"\((int|float|bool|str|list|dict|str or list|str or int)\) .+, .+$"
 )
 
 
@@ -157,6 +158,8 @@ def test_the_preset_is_what_the_released_program_does() -> None:
         "mamba_init": "normal",
         "score": "dot",
         "repetition": False,
+        "id_init": "normal",
+        "softmax_items": "all",
         "id_dropout": 0.0,
         "modalities": ["image", "text"],
         "features": {

@@ -18,7 +18,7 @@ from recbole_m3rec.config.checks import has_data
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
-from recbole_m3rec.network.m3rec import GRADIENT_RULES, SCORES
+from recbole_m3rec.network.m3rec import GRADIENT_RULES, ID_INITS, SCORES
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -88,6 +88,7 @@ def variants(config: Any) -> list[Variant]:
         *_others(config, "score", SCORES, "Do the lengths of vectors help or hurt?"),
         *_others(config, "repetition", (True, False), "What does learned repetition add?"),
         *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
+        *_others(config, "id_init", ID_INITS, "Should IDs start from content?"),
         *_others(config, "feature_norm", ("none", "standardize"), "Should features be scaled?"),
         *_others(config, "hidden_size", (64, 128), "How wide should an item vector be?"),
         *_others(config, "train_batch_size", (512, 2048), "How many targets a step?"),

@@ -30,7 +30,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
     """RecBole's four methods around ``self.network``, which reads packed histories.
 
     A network offers what :class:`M3RecNetwork` does: ``item_vectors``, ``encode``, ``query``,
-    ``score_items``, ``cross_entropy``, ``bpr`` and ``hold_out``.
+    ``score_items``, ``cross_entropy``, ``bpr``, ``hold_out`` and ``count_targets``.
     """
 
     supports_windows = True  # trains on the rows of train_positions: all
@@ -41,6 +41,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         self._items = Kept(self.network.item_vectors)
+        self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)

@@ -28,6 +28,7 @@ from recbole_m3rec.ops.matmul import Linear
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
     *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
+    "softmax_items",
 )
 
 
@@ -52,7 +53,7 @@ class FusedItems(UntrainedItems):
     def weight(self) -> Tensor:
         """The table, as an embedding has it; fused at every use."""
         parts = [content.weight * content(None)[0] for content in self.content.values()]
-        parts.append(self.without_untrained(self.id.weight))
+        parts.append(self.id_vectors(self.id.weight))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))
@@ -138,7 +139,9 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
     bpr = M3RecNetwork.bpr
     query = M3RecNetwork.query
     score_items = M3RecNetwork.score_items
+    count_targets = M3RecNetwork.count_targets
     _vectors_of = M3RecNetwork._vectors_of
+    _sampled_cross_entropy = M3RecNetwork._sampled_cross_entropy
 
 
 def _attend(block: Any, x: Tensor, place: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:

@@ -39,11 +39,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network.id_init import start_from_content
 from recbole_m3rec.network.item_encoder import ContentModalities
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
@@ -58,6 +60,7 @@ ID = "id"
 NORM_EPS = 1e-12
 GRADIENT_RULES = ("frozen", "detached", "shared")
 MAMBA_INITS = ("mamba", "normal")
+ID_INITS = ("normal", "content")
 SCORES = ("dot", "cosine")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
@@ -78,11 +81,15 @@ class M3RecConfig:
         modality_gradient: what content histories teach the shared block: ``frozen`` (nothing, but
             the gradient flows through), ``detached`` (no gradient at all) or ``shared``.
         mamba_init: ``mamba`` or ``normal``.
+        id_init: ``normal`` (noise), or ``content``: ID vectors start as the principal components of
+            the items' features; without content modalities they are noise in any case.
         projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
         temperature: what cosines are divided by; without effect on ``dot``.
         repetition: whether items of the user's own history get a learned term.
+        softmax_items: ``all``, or how many items a step's softmax draws at random beside the
+            batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
         id_dropout: share of the items whose ID vectors are zeros in a training step, so that
             content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
@@ -105,11 +112,13 @@ class M3RecConfig:
     dropout_prob: float = 0.5
     modality_gradient: str = "frozen"
     mamba_init: str = "mamba"
+    id_init: str = "normal"
     projector: str = "mlp"
     projector_experts: int = 8
     score: str = "dot"
     temperature: float = 0.2
     repetition: bool = False
+    softmax_items: int | str = "all"
     id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
@@ -122,8 +131,11 @@ class M3RecConfig:
         for name in ("dropout_prob", "id_dropout"):
             _check_number(name, getattr(self, name), lambda p: 0 <= p < 1, "in [0, 1)")
         _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
+        if self.softmax_items != "all":
+            check_size("softmax_items", self.softmax_items)
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
+        check_choice("id_init", self.id_init, ID_INITS)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
         for name in ("repetition", "share_mamba", "share_experts"):
@@ -290,6 +302,8 @@ class M3RecNetwork(UntrainedItems):
         hidden_size = config.hidden_size
         self.item_embedding = nn.Embedding(n_items, hidden_size)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
+        if config.id_init == "content" and features:
+            start_from_content(self.item_embedding.weight, features, INIT_STD)
         self.content = ContentModalities(
             features, n_items, hidden_size, config.projector, config.projector_experts
         )
@@ -337,8 +351,7 @@ class M3RecNetwork(UntrainedItems):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = self.item_embedding.weight if items is None else self.item_embedding(items)
-        embedded = self.without_untrained(embedded, items)
+        embedded = self.id_vectors(self.item_embedding.weight, items)
         if self.training and self.config.id_dropout:
             dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
             embedded = embedded.masked_fill(dropped, 0.0)
@@ -429,19 +442,47 @@ class M3RecNetwork(UntrainedItems):
     def cross_entropy(
         self, packed: PackedSequences, targets: Tensor, scored: Tensor | None = None
     ) -> Tensor:
-        """Mean softmax cross-entropy over all trained items, padding included.
+        """Mean softmax cross-entropy over all trained items, padding included, or a sample of them.
 
         Args:
             packed: histories of item ids.
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
+        n_drawn = self.config.softmax_items
+        if isinstance(n_drawn, int) and n_drawn < self.n_items:
+            return self._sampled_cross_entropy(packed, targets, n_drawn, scored)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
         if terms is not None:
             terms = terms._replace(items=self.rows_among_trained(terms.items))
         return linear_cross_entropy(query, table, targets, terms)
+
+    def _sampled_cross_entropy(
+        self, packed: PackedSequences, targets: Tensor, n_drawn: int, scored: Tensor | None
+    ) -> Tensor:
+        """Mean cross-entropy over the batch's targets and items drawn at random."""
+        counts = getattr(self, "target_counts", None)
+        if counts is None:
+            raise ModelConfigError(
+                f"softmax_items: {n_drawn} needs to know how often each item is a"
+                " target: call count_targets first"
+            )
+        drawn = self.draw_trained(n_drawn, targets.device)
+        candidates = make_candidates(drawn, self.n_trained(), targets, counts)
+        (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
+        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+        terms = self.repetition(packed, scored)
+        return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
+
+    def count_targets(self, targets: Tensor) -> None:
+        """Tell the sampled softmax which items are targets of the training data, ``[n]`` int64.
+
+        A checkpoint does not carry the counts.
+        """
+        counts = torch.bincount(targets, minlength=self.n_items)
+        self.register_buffer("target_counts", counts, persistent=False)
 
     def bpr(
         self,

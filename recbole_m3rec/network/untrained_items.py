@@ -1,37 +1,63 @@
-"""Items that no training has seen: what their ID says of them is nothing, and not noise."""
+"""Items that no training has seen: their ID is that of the item whose content is most alike."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+ROWS_AT_ONCE = 4096
 
 
 class UntrainedItems(nn.Module):
     """A network of which some items may be held out of training.
 
-    Their ID vectors are zeros, in histories and in scores, so that content alone speaks for them;
-    and they are no candidates of the softmax in training, where they could only be wrong.
+    They are no candidates of the softmax in training, where they could only be wrong. The ID vector
+    of such an item, in histories and in scores, is that of the trained item whose content is most
+    alike, so that it is recommended where that one is. (The mean of several is near to no query.)
+    Without content it is zeros, and not noise.
     """
 
+    n_items: int
+    untrained_items: Tensor
     trained_ids: Tensor
+    most_alike: Tensor
 
     def hold_out(self, untrained: Tensor) -> None:
         """Name the items, ``[n_items]`` bool. A checkpoint does not carry them."""
-        self.register_buffer("untrained_items", untrained, persistent=False)
-        self.register_buffer("trained_ids", (~untrained).nonzero().squeeze(1), persistent=False)
+        for name, value in {
+            "untrained_items": untrained,
+            "trained_ids": (~untrained).nonzero().squeeze(1),
+            "most_alike": _most_alike(getattr(self, "content", None) or {}, untrained),
+        }.items():
+            self.register_buffer(name, value, persistent=False)
 
-    def without_untrained(self, id_vectors: Tensor, items: Tensor | None = None) -> Tensor:
-        """Return ID vectors with zeros for held-out items.
+    def id_vectors(self, weight: Tensor, items: Tensor | None = None) -> Tensor:
+        """Return ID vectors, estimated ones for held-out items.
 
         Args:
-            id_vectors: ``[n, H]``.
-            items: whose they are, ``[n]``, or None for all in order.
+            weight: of the ID embedding, ``[n_items, H]``.
+            items: whose vectors are wanted, ``[n]``, or None for all in order.
         """
-        untrained = getattr(self, "untrained_items", None)
-        if untrained is None:
-            return id_vectors
-        untrained = untrained if items is None else untrained[items]
-        return id_vectors.masked_fill(untrained[:, None], 0.0)
+        if getattr(self, "untrained_items", None) is None:
+            return weight if items is None else F.embedding(items, weight)
+        whose, untrained = self.most_alike, self.untrained_items
+        if items is not None:
+            whose, untrained = whose[items], untrained[items]
+        without = untrained & (whose == 0)
+        return F.embedding(whose, weight).masked_fill(without[:, None], 0.0)
+
+    def n_trained(self) -> int:
+        """Return how many items are trained, padding included."""
+        held_out = getattr(self, "untrained_items", None)
+        return self.n_items if held_out is None else len(self.trained_ids)
+
+    def draw_trained(self, n: int, device: torch.device) -> Tensor:
+        """Draw trained items, padding included, uniformly and with replacement, ``[n]`` int64."""
+        rows = torch.randint(self.n_trained(), (n,), device=device)
+        return rows if getattr(self, "untrained_items", None) is None else self.trained_ids[rows]
 
     def trained_rows(self, table: Tensor) -> Tensor:
         """Return the rows of a table ``[n_items, D]`` whose items are trained."""
@@ -44,3 +70,32 @@ class UntrainedItems(nn.Module):
         if getattr(self, "untrained_items", None) is None:
             return items
         return torch.searchsorted(self.trained_ids, items)
+
+
+@torch.no_grad()
+def _most_alike(content: Any, untrained: Tensor) -> Tensor:
+    """Find whose ID vector each item uses.
+
+    Alike is the sum over modalities of the cosine of features, where both items have them.
+
+    Args:
+        content: modalities by name, with ``features`` and ``is_missing``; may be empty.
+        untrained: ``[n_items]`` bool.
+
+    Returns:
+        ``[n_items]`` int64: an item's own id if it is trained, else the trained item that is most
+        alike, or 0, padding, without content.
+    """
+    most_alike = torch.arange(len(untrained), device=untrained.device).masked_fill(untrained, 0)
+    trained = most_alike.nonzero().squeeze(1)
+    if not content or not len(trained):
+        return most_alike
+    scaled = [
+        F.normalize(modality.features.float(), dim=1).masked_fill(modality.is_missing[:, None], 0)
+        for modality in content.values()
+    ]
+    vectors = torch.cat(scaled, 1)
+    for rows in untrained.nonzero().squeeze(1).split(ROWS_AT_ONCE):
+        alike = (vectors[rows] @ vectors[trained].T).max(1)
+        most_alike[rows] = trained[alike.indices].masked_fill(alike.values <= 0, 0)
+    return most_alike

@@ -31,7 +31,10 @@ CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
 # What held before a setting existed, for checkpoints that do not name it: for every model, and for
 # the models of this package.
 EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
-EARLIER_OF_OWN_MODELS = {"score": "dot", "repetition": False, "id_dropout": 0.0}
+EARLIER_OF_OWN_MODELS = {
+    **{"score": "dot", "repetition": False},
+    **{"id_dropout": 0.0, "id_init": "normal", "softmax_items": "all"},
+}
 
 
 class CheckpointError(ValueError):

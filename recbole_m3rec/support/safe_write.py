@@ -42,7 +42,9 @@ class NewFile:
         self.file: IO[bytes]
         with self._explained():
             if self.is_stream:
-                self.file = open(path, "wb")  # noqa: SIM115
+                descriptor = own_descriptor(path)
+                # A copy of a descriptor shares its position, so that later output follows.
+                self.file = open(path if descriptor is None else os.dup(descriptor), "wb")  # noqa: SIM115
                 return
             target.parent.mkdir(parents=True, exist_ok=True)
             self.file = open_alone(self.temporary)
@@ -108,7 +110,9 @@ class NewFile:
 
 
 def is_stream(path: Path) -> bool:
-    """Tell whether a path is a pipe or a device, which is written into and not replaced.
+    """Tell whether a path is written into and not replaced.
+
+    Such are pipes, devices and this process's own open files, as ``/dev/stdout`` may be.
 
     Raises:
         CannotWriteError: it is a folder, a disk or a socket.
@@ -120,7 +124,18 @@ def is_stream(path: Path) -> bool:
     for kind, test in (("folder", stat.S_ISDIR), ("disk", stat.S_ISBLK), ("socket", stat.S_ISSOCK)):
         if test(mode):
             raise CannotWriteError(f"cannot write {path}: it is a {kind}. Name a file")
-    return not stat.S_ISREG(mode)
+    return not stat.S_ISREG(mode) or own_descriptor(path) is not None
+
+
+def own_descriptor(path: Path) -> int | None:
+    """Return the number of this process's open file that ``/dev/stdout`` and the like stand for."""
+    link = os.path.abspath(path)
+    while os.path.islink(link):
+        folder = os.path.dirname(link)
+        if os.path.realpath(folder) == f"/proc/{os.getpid()}/fd":
+            return int(os.path.basename(link))
+        link = os.path.join(folder, os.readlink(link))
+    return None
 
 
 @contextmanager

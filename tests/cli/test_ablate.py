@@ -27,9 +27,9 @@ def test_every_part_of_the_model_has_its_row(make_config: Callable[..., Any]) ->
     assert list(found) == [
         *("M3Rec", "without image", "without text", "ID alone"),
         *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
-        *("modality_gradient: detached", "modality_gradient: shared", "train_positions: last"),
-        *("score: dot", "repetition: False", "lr_scheduler: none", "feature_norm: none"),
-        *("hidden_size: 64", "hidden_size: 128", "train_batch_size: 512"),
+        *("modality_gradient: frozen", "modality_gradient: detached", "train_positions: last"),
+        *("score: dot", "repetition: False", "lr_scheduler: none", "id_init: normal"),
+        *("feature_norm: none", "hidden_size: 64", "hidden_size: 128", "train_batch_size: 512"),
         *("train_batch_size: 2048", "published preset"),
     ]
     assert found["without image"].settings == {"modalities": ["text"]}

@@ -135,7 +135,9 @@ def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(
     torch.testing.assert_close(model.calculate_loss(batch), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_held_out_item_is_its_content_alone_and_no_candidate_in_training(build: Any) -> None:
+def test_a_held_out_item_borrows_an_id_and_is_no_candidate_in_training(
+    build: Any,
+) -> None:
     model, train, _ = build(fusion="sum")
     before = float(model.calculate_loss(train).detach())
     is_cold = torch.zeros(model.n_items, dtype=torch.bool)
@@ -143,7 +145,10 @@ def test_a_held_out_item_is_its_content_alone_and_no_candidate_in_training(build
     model.hold_out(is_cold)
     items = model.item_embedding
     content = sum(c.weight * c.projector(c.features) for c in items.content.values())
-    torch.testing.assert_close(model.item_table()[is_cold], content[is_cold].detach())
+    whose = items.most_alike[is_cold]
+    assert not is_cold[whose].any()
+    expected_vector = content[is_cold] + items.id.weight[whose]
+    torch.testing.assert_close(model.item_table()[is_cold], expected_vector.detach())
     query = model.queries(train)
     logits = (query @ model.item_table().T).masked_fill(is_cold, -torch.inf)
     loss = model.calculate_loss(train)

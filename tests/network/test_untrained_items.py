@@ -1,4 +1,4 @@
-"""Held-out items: no ID in histories or scores, no candidate and no gradient in training."""
+"""Held-out items: an ID of alike items, no candidate and no gradient in training."""
 
 from __future__ import annotations
 
@@ -28,16 +28,27 @@ def network() -> M3RecNetwork:
     )
 
 
-def test_a_held_out_item_has_its_content_and_no_id(network: M3RecNetwork) -> None:
+def test_a_held_out_item_has_the_id_of_the_most_alike(network: M3RecNetwork) -> None:
     before = network.item_vectors()
     network.hold_out(COLD)
     after = network.item_vectors()
-    assert not after.table[COLD, HIDDEN:].any()
-    assert not after.sequence["id"][COLD].any()
+    features = network.content["text"].features.double()
+    ids = network.item_embedding.weight.detach().double()
+    for item in COLD.nonzero()[:, 0].tolist():
+        alike = torch.nn.functional.cosine_similarity(features[item], features)
+        alike = alike.masked_fill(COLD, -1).index_fill(0, torch.tensor(0), -1)  # nor padding
+        assert torch.equal(after.sequence["id"][item].double(), ids[alike.argmax()])
     assert torch.equal(after.table[:, :HIDDEN], before.table[:, :HIDDEN])
     assert torch.equal(after.table[~COLD], before.table[~COLD])
     some = torch.tensor([3, 1, 8])
     torch.testing.assert_close(network.item_vectors(some).table, after.table[some])
+    assert network.item_vectors(torch.tensor([1, 2])).table.shape == (2, 2 * HIDDEN)
+
+
+def test_without_content_a_held_out_item_has_no_id() -> None:
+    network = M3RecNetwork(N_ITEMS, hidden_size=HIDDEN, d_state=2)
+    network.hold_out(COLD)
+    assert not network.item_table()[COLD].any()
 
 
 def test_a_history_with_a_held_out_item_has_a_finite_query(network: M3RecNetwork) -> None:

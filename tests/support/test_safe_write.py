@@ -108,6 +108,23 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
 
 
+def test_an_open_file_of_this_process_is_written_into(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from pathlib import Path
+        from recbole_m3rec.support.safe_write import new_files
+
+        print("before", flush=True)
+        with new_files(Path("/dev/stdout")) as [new]:
+            new.file.write(b"written\\n")
+        print("after")
+    """
+    with (tmp_path / "a").open("wb") as file:
+        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], stdout=file, check=True)
+    assert (tmp_path / "a").read_text() == "before\nwritten\nafter\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
 def test_a_device_is_written_into_and_stays_a_device() -> None:
     with new_files(Path("/dev/null")) as files:

@@ -1,0 +1,82 @@
+"""ID vectors that start from what content says of an item, and not from noise.
+
+An item that was bought three times cannot learn a vector of a hundred numbers. It starts with the
+principal components of its features, whitened, so that alike items are alike from the first step,
+and training moves those that it sees more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from recbole_m3rec.features.align import ItemFeatures
+
+ROWS_AT_ONCE = 65_536
+SMALLEST_VARIANCE = 1e-6  # of a component, as a share of the widest one's
+
+
+@torch.no_grad()
+def start_from_content(
+    embedding: Tensor, features: Mapping[str, ItemFeatures], deviation: float
+) -> None:
+    """Overwrite ID vectors by the whitened principal components of the items' features.
+
+    Every modality counts the same, whatever its number and scale of columns. Padding, items without
+    any feature, and columns beyond the features' rank keep what they have.
+
+    Args:
+        embedding: ``[n_items, H]``, changed in place.
+        features: of the content modalities, at least one.
+        deviation: standard deviation of each column.
+    """
+    means, scales = zip(*(_moments(of_items) for of_items in features.values()), strict=True)
+
+    def blocks() -> Iterator[tuple[slice, Tensor]]:
+        """Centred and scaled features of all modalities side by side, zeros for missing ones."""
+        for start in range(0, len(embedding), ROWS_AT_ONCE):
+            rows = slice(start, min(start + ROWS_AT_ONCE, len(embedding)))
+            parts = [
+                (of_items.values[rows].double() - mean) * scale * _has_row(of_items, rows)
+                for of_items, mean, scale in zip(features.values(), means, scales, strict=True)
+            ]
+            yield rows, torch.cat(parts, 1)
+
+    covariance: Tensor = sum(block.T @ block for _, block in blocks())  # type: ignore[assignment]
+    variances, components = torch.linalg.eigh(covariance)  # ascending
+    kept = int((variances > SMALLEST_VARIANCE * variances[-1]).sum().clamp(max=embedding.shape[1]))
+    if kept == 0:
+        return  # all items are the same
+    n_written = sum(int(_any_row(features, rows).sum()) for rows, _ in blocks())
+    whitening = deviation * (n_written / variances[-kept:]).sqrt()
+    components = (components[:, -kept:] * whitening).flip(1)  # the widest first
+    for rows, block in blocks():
+        written = _any_row(features, rows)
+        embedding[rows][written, :kept] = (block[written] @ components).to(embedding)
+
+
+def _moments(of_items: ItemFeatures) -> tuple[Tensor, Tensor]:
+    """Return the mean of each column over the items that have a row, and 1 / total deviation."""
+    total, squares, n = torch.zeros(()), torch.zeros(()), 0
+    for start in range(0, len(of_items.values), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        values = of_items.values[rows][_has_row(of_items, rows).squeeze(1)].double()
+        total, squares, n = total + values.sum(0), squares + values.square().sum(0), n + len(values)
+    mean = total / max(1, n)
+    variance = (squares / max(1, n) - mean.square()).clamp(min=0).sum()
+    return mean, variance.clamp(min=1e-12).rsqrt()
+
+
+def _has_row(of_items: ItemFeatures, rows: slice) -> Tensor:
+    """Return which of some items have a feature and are no padding, ``[n, 1]`` bool."""
+    present = of_items.present[rows].clone()
+    if rows.start == 0:
+        present[0] = False
+    return present[:, None]
+
+
+def _any_row(features: Mapping[str, ItemFeatures], rows: slice) -> Tensor:
+    """Return which of some items have any feature, ``[n]`` bool."""
+    return torch.cat([_has_row(of_items, rows) for of_items in features.values()], 1).any(1)
