@@ -1,7 +1,5 @@
 """What the pages promise: rooms and dependencies that are there, and no file that is gone."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path
@@ -16,7 +14,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 pytestmark = pytest.mark.skipif(not ARCHITECTURE.is_file(), reason="the tests run outside a clone")
 
 
-def requirements() -> set[str]:
+def requirements():
     """Names of all packages that setup.py asks for, extras included."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     assigned = {
@@ -30,7 +28,7 @@ def requirements() -> set[str]:
     return {Requirement(text).name.lower() for text in texts}
 
 
-def first_cells(heading: str) -> str:
+def first_cells(heading):
     """The first column of the table under a heading of the architecture page."""
     section = ARCHITECTURE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
     return "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))

@@ -1,7 +1,5 @@
 """What is installed: dependencies with tested bounds, and a package that is whole."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def declared() -> list[Requirement]:
+def declared():
     """Read ``INSTALL_REQUIRES`` of setup.py."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     for node in tree.body:
@@ -37,7 +35,7 @@ def declared() -> list[Requirement]:
     raise AssertionError("setup.py declares no INSTALL_REQUIRES")
 
 
-def pins(name: str, python: str) -> dict[str, Version]:
+def pins(name, python):
     """Read the versions that a constraints file pins for a version of Python."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -79,7 +77,7 @@ def sources(tmp_path_factory):
     return copy
 
 
-def run(*command: str, cwd: Path, **environment: str) -> str:
+def run(*command, cwd, **environment):
     """Run a command without a compiler at hand; return what it printed."""
     done = subprocess.run(
         command,
@@ -92,7 +90,7 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def build(kind: str, sources: Path, target: Path) -> Path:
+def build(kind, sources, target):
     """Build a ``wheel`` or ``sdist`` as pip does, in this environment."""
     target.mkdir(exist_ok=True)
     code = f"from setuptools import build_meta; build_meta.build_{kind}({str(target)!r})"

@@ -1,10 +1,7 @@
 """What ``recbole_m3rec.__all__`` promises: every name is documented, and its example runs."""
 
-from __future__ import annotations
-
 import doctest
 import sys
-from typing import Any
 
 import pytest
 
@@ -18,7 +15,7 @@ PUBLIC = {
 }
 
 
-def examples_of(name: str, public: Any) -> list[doctest.DocTest]:
+def examples_of(name, public):
     module = sys.modules[public.__module__]
     return [test for test in doctest.DocTestFinder().find(public, name, module) if test.examples]
 

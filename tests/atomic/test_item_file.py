@@ -1,9 +1,5 @@
 """Reading raw .item files."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
@@ -12,7 +8,7 @@ from recbole_m3rec.atomic.item_file import read_item_fields, write_row
 HEADER = "item_id:token\ttitle:token_seq\tprice:float\n"
 
 
-def written(tmp_path: Path, content: str | bytes) -> Path:
+def written(tmp_path, content):
     path = tmp_path / "x.item"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path

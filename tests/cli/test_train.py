@@ -1,7 +1,5 @@
 """The command line from its arguments to its files, on the tiny dataset."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from recbole_m3rec.cli import arguments, exit_codes, train
 from recbole_m3rec.quick_start import checkpoints
 
 
-def metrics(output: str) -> dict[str, list[str]]:
+def metrics(output):
     """Read the printed table: metric to its values."""
     lines = [line.split() for line in output.splitlines()]
     start = next(place for place, line in enumerate(lines) if line[:1] == ["metric"])

@@ -1,14 +1,11 @@
 """Whole comparisons in worker processes: what fails, what is interrupted, what is kept."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,7 +64,7 @@ def test_a_comparison_from_start_to_end(write_dataset, tmp_path, small_settings,
         compare([Run("new", "BPR", "tiny", 2, good[2].settings)], out, show_progress=False)
 
 
-def wait_for(found: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(found, process):
     while not found():
         assert process.poll() is None, "the comparison ended too early"
         time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,12 +31,10 @@ SETTINGS: dict[str, Any] = {
 OWN = {"modalities": [], "d_state": 4}
 
 
-def run(recorder: Recorder, model: str, folder: Path, **keys: Any) -> dict[str, Any]:
+def run(recorder, model, folder, **keys):
     settings = {**SETTINGS, **(OWN if model == "M3Rec" else {}), **keys}
     with recorder.listening(folder):
-        result: dict[str, Any] = quick_start.run_recbole(
-            model=model, dataset="tiny", config_dict=settings
-        )
+        result = quick_start.run_recbole(model=model, dataset="tiny", config_dict=settings)
     return result
 
 

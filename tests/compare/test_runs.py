@@ -1,12 +1,9 @@
 """What makes two runs the same: configuration and data, and nothing else."""
 
-from __future__ import annotations
-
 import copy
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +19,7 @@ SMALL = {"data_path": "dataset", "gpu_id": "", "hidden_size": 8, "epochs": 1}
 IMAGES = {**SMALL, "modalities": ["image"], "d_state": 4}
 
 
-def hash_of(model: str = "SASRec", seed: int = 1, **settings: Any) -> str:
+def hash_of(model="SASRec", seed=1, **settings):
     run = Run("any", model, "tiny", seed, {**SMALL, **settings})
     return identify(configuration(run)).hash
 
@@ -32,7 +29,7 @@ def folder(write_dataset):
     return write_dataset("tiny")
 
 
-def write_images(folder: Path, scale: float = 1.0) -> None:
+def write_images(folder, scale=1.0):
     vectors = np.arange(48, dtype=np.float32).reshape(12, 4) * scale
     table = FeatureTable(np.array([f"i{item:02d}" for item in range(12)]), vectors, {})
     write_features(folder / "tiny.image.parquet", table)

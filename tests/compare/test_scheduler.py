@@ -1,7 +1,5 @@
 """Worker processes: one that dies, one that is stopped, an interrupt, and the threads of each."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -32,12 +30,12 @@ def sham(monkeypatch, tmp_path):
     return make
 
 
-def run_jobs(*jobs: scheduler.Job, at_once: int = 1) -> None:
+def run_jobs(*jobs, at_once=1):
     progress = comparison.Progress(len(jobs), shown=False)
     scheduler.run_all(scheduler.Listed(jobs), at_once, progress)
 
 
-def failure(job: scheduler.Job) -> str:
+def failure(job):
     text = (job.folder / results.FAILURE).read_text(encoding="utf-8")
     return str(json.loads(text)["message"])
 

@@ -1,9 +1,6 @@
 """Search spaces are read as RecBole reads them, and run nothing."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 SHIPPED = sorted((properties_folder() / "tuning").glob("*.hyper"))
 
 
-def space(tmp_path: Path, text: str) -> dict[str, Range]:
+def space(tmp_path, text):
     file = tmp_path / "X.hyper"
     file.write_text(text, encoding="utf-8")
     return read_space(file)

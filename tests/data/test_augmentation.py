@@ -11,7 +11,7 @@ from recbole_m3rec.data.augmentation import prefix_lists, prefix_rows, split_at,
 LENGTHS = st.sampled_from([1, 2, 5, 50])
 
 
-def naive_prefixes(users: list[int], max_length: int) -> list[tuple[list[int], int]]:
+def naive_prefixes(users, max_length):
     """Positions of the history and of the target of every row."""
     rows = []
     for target, user in enumerate(users):
@@ -21,8 +21,8 @@ def naive_prefixes(users: list[int], max_length: int) -> list[tuple[list[int], i
     return rows
 
 
-def naive_groups(keys: list[int]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
+def naive_groups(keys):
+    groups = {}
     for row, key in enumerate(keys):
         groups.setdefault(key, []).append(row)
     return groups

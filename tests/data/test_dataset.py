@@ -34,7 +34,7 @@ def configure(make_config):
     return configure
 
 
-def assert_same_interactions(ours: Interaction, recboles: Interaction) -> None:
+def assert_same_interactions(ours, recboles):
     assert ours.columns == recboles.columns
     for field in recboles.columns:
         assert ours[field].dtype == recboles[field].dtype, field

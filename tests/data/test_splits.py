@@ -1,9 +1,6 @@
 """Held-out items and the split by time: on a log that a reader can split by hand."""
 
-from __future__ import annotations
-
 import logging
-from typing import Any
 
 import pytest
 import torch
@@ -43,7 +40,7 @@ def build(write_dataset, prepare, monkeypatch):
     return split
 
 
-def rows(dataset: Any, loader: Any) -> Rows:
+def rows(dataset, loader):
     part = loader._dataset.inter_feat
     found = []
     for row in range(len(part)):

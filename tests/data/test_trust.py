@@ -1,11 +1,8 @@
 """No pickle is read unasked, caches follow their files, and changed data are said loudly."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +18,7 @@ SAVED = {"save_dataset": True, "save_dataloaders": True}
 class Bomb:
     """Leaves a file behind when it is unpickled."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.mkdir, ("exploded",)
 
 

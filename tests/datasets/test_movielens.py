@@ -1,7 +1,5 @@
 """MovieLens as published, folder or zip file, and what the user brings to it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -21,7 +19,7 @@ MOVIES = [
 ]
 
 
-def raw_100k(folder: Path) -> None:
+def raw_100k(folder):
     flags = {"1": {3, 4, 5}, "2": {8}, "3": set()}
     lines = [
         "|".join([movie, f"{title} ({year}) (V)" if year else title, "01-Jan-1995", "", "http://x",
@@ -34,7 +32,7 @@ def raw_100k(folder: Path) -> None:
     )
 
 
-def raw_1m(folder: Path) -> None:
+def raw_1m(folder):
     lines = [
         f"{movie}::{title} ({year})::{genres.replace(' ', '|')}" if year else f"{movie}::{title}::"
         for movie, title, year, genres in MOVIES
@@ -45,7 +43,7 @@ def raw_1m(folder: Path) -> None:
     )
 
 
-def raw_latest(folder: Path) -> None:
+def raw_latest(folder):
     (folder / "movies.csv").write_text(
         "movieId,title,genres\n1,Toy Story (1995),Animation|Children's|Comedy\n"
         '2,"Misérables, Les (1995)",Drama\n3,"Say ""Hi""",(no genres listed)\n4,Two (2000),War\n',
@@ -59,7 +57,7 @@ def raw_latest(folder: Path) -> None:
 RAW = {"ml-100k": raw_100k, "ml-1m": raw_1m, "ml-latest-small": raw_latest}
 
 
-def release(folder: Path, name: str, zipped: bool = False) -> Path:
+def release(folder, name, zipped=False):
     (folder / name).mkdir()
     RAW[name](folder / name)
     if not zipped:

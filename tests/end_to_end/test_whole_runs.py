@@ -1,10 +1,5 @@
 """Whole runs through RecBole's own quick start: what must not change the result, and what must."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -31,11 +26,11 @@ SETTINGS = {
 N_ITEMS = 12
 
 
-def train(**keys: Any) -> dict[str, Any]:
+def train(**keys):
     return run_recbole(model="M3Rec", dataset="tiny", config_dict={**SETTINGS, **keys})
 
 
-def write_images(folder: Path, order: np.ndarray, scale: float = 1.0) -> None:
+def write_images(folder, order, scale=1.0):
     """One vector for each item, the same whatever the order of the rows."""
     vectors = np.random.default_rng(0).normal(size=(N_ITEMS, 6)).astype(np.float32) * scale
     ids = np.array([f"i{item:02d}" for item in range(N_ITEMS)])

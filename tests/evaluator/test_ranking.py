@@ -1,15 +1,11 @@
 """Ranks in blocks against a stable sort of the whole matrix of scores."""
 
-from __future__ import annotations
-
 import itertools
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from recbole_m3rec.evaluator import ranking
 from recbole_m3rec.evaluator.ranking import LARGEST_BLOCK, block_shape, rank_targets
@@ -17,14 +13,14 @@ from recbole_m3rec.evaluator.ranking import LARGEST_BLOCK, block_shape, rank_tar
 SHAPES = pytest.mark.parametrize("largest", [LARGEST_BLOCK, 64, 7, 1])
 
 
-def rank(scores: Tensor, users: Any, targets: Any, **keys: Any) -> ranking.Ranking:
+def rank(scores, users, targets, **keys):
     """Rank by given finite scores: the item table is the identity."""
     n_items = scores.shape[1]
     users, targets = torch.as_tensor(users).long(), torch.as_tensor(targets).long()
     return rank_targets(scores, torch.eye(n_items), users, targets, **keys)
 
 
-def check(scores: Tensor, users: Any, targets: Any, k: int, found: ranking.Ranking) -> None:
+def check(scores, users, targets, k, found):
     """Compare with the definition, pair by pair."""
     scores = scores.clone()
     scores[:, 0] = -torch.inf

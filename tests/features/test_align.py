@@ -1,7 +1,5 @@
 """Features find their item by token."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np
@@ -10,19 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_m3rec.features.align import ItemFeatures, align
+from recbole_m3rec.features.align import align
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable
 
 TOKENS = ["[PAD]", "x", "y", "z"]
 
 
-def table(rows: dict[str, list[float]], dtype: type = np.float32) -> FeatureTable:
+def table(rows, dtype=np.float32):
     return FeatureTable(np.array(list(rows), object), np.array(list(rows.values()), dtype), {})
 
 
-def aligned(
-    rows: dict[str, list[float]], norm: str = "none", dtype: type = np.float32
-) -> ItemFeatures:
+def aligned(rows, norm="none", dtype=np.float32):
     return align(table(rows, dtype), "text", TOKENS, norm, "a test")
 
 
@@ -173,7 +169,7 @@ def test_spelling_of_a_part_of_the_ids_is_a_warning(caplog):
 MANY = {f"i{number}": [float(number), float(-number)] for number in range(1, 31)}
 
 
-def mixed(rows: str, seed: int = 1, tokens: list[str] | None = None) -> ItemFeatures:
+def mixed(rows, seed=1, tokens=None):
     ids = ["[PAD]", "no row", *MANY] if tokens is None else tokens
     return align(table(MANY), "text", ids, "none", "a test", feature_rows=rows, seed=seed)
 

@@ -1,11 +1,7 @@
 """Feature files: reading every format, refusing every damage, writing all or nothing."""
 
-from __future__ import annotations
-
 import errno
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,33 +23,33 @@ IDS = ["b", "a", "10"]
 VALUES = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
-def table(values: np.ndarray = VALUES, ids: list[str] = IDS, **metadata: Any) -> FeatureTable:
+def table(values=VALUES, ids=IDS, **metadata):
     return FeatureTable(np.array(ids, dtype=object), values, metadata)
 
 
-def save_parquet(path: Path, ids: Any, embedding: Any) -> None:
+def save_parquet(path, ids, embedding):
     pq.write_table(pa.table({"item_id": ids, "embedding": embedding}), path)
 
 
-def save_npy_with_lines(path: Path, ids: Any, values: np.ndarray) -> None:
+def save_npy_with_lines(path, ids, values):
     np.save(path, values)
     path.with_suffix(".ids.txt").write_text("".join(f"{token}\r\n" for token in ids), newline="")
 
 
-def save_npy_with_ids(path: Path, ids: Any, values: np.ndarray) -> None:
+def save_npy_with_ids(path, ids, values):
     np.save(path, values)
     np.save(path.with_suffix(".item_id.npy"), np.array(ids))
 
 
-def save_npz(path: Path, ids: Any, values: np.ndarray) -> None:
+def save_npz(path, ids, values):
     np.savez(path, item_id=np.array(ids), features=values)
 
 
-def save_pt(path: Path, ids: Any, values: np.ndarray) -> None:
+def save_pt(path, ids, values):
     torch.save({"item_id": list(ids), "embedding": torch.from_numpy(values)}, path)
 
 
-def save_lists(path: Path, ids: Any, values: np.ndarray) -> None:
+def save_lists(path, ids, values):
     save_parquet(path, list(ids), pa.array(list(values)))
 
 
@@ -125,19 +121,19 @@ def test_a_file_of_many_row_groups_is_read_in_order(tmp_path):
 # Refusals: each names the file and what to do.
 
 
-def bare_array(path: Path) -> None:
+def bare_array(path):
     np.save(path, VALUES)
 
 
-def bare_archive(path: Path) -> None:
+def bare_archive(path):
     np.savez(path, features=VALUES)
 
 
-def bare_tensor(path: Path) -> None:
+def bare_tensor(path):
     torch.save(torch.from_numpy(VALUES), path)
 
 
-def bare_dict(path: Path) -> None:
+def bare_dict(path):
     torch.save({"features": torch.from_numpy(VALUES)}, path)
 
 
@@ -269,7 +265,7 @@ def test_pickles_are_never_opened(tmp_path):
     assert not ran.exists()
 
 
-def file_bytes(tmp_path: Path, suffix: str) -> bytes:
+def file_bytes(tmp_path, suffix):
     path = tmp_path / f"whole{suffix}"
     if not path.exists():
         save = {".parquet": save_lists, ".npz": save_npz, ".npy": save_npy_with_ids, ".pt": save_pt}

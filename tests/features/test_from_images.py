@@ -1,11 +1,7 @@
 """Image features through a small callable, by function and by encode_images."""
 
-from __future__ import annotations
-
 import csv
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,11 +34,11 @@ def flat(images):
 class Shades:
     """Mean shade and width; counts the images it sees, and fails after ``stop_after`` batches."""
 
-    def __init__(self, stop_after: int | None = None, nan_at: int | None = None) -> None:
-        self.batches: list[int] = []
+    def __init__(self, stop_after=None, nan_at=None):
+        self.batches = []
         self.stop_after, self.nan_at = stop_after, nan_at
 
-    def encode(self, images: list[Any]) -> np.ndarray:
+    def encode(self, images):
         if images[0].size == (64, 64):  # what tells the width
             return np.zeros((1, 2))
         if len(self.batches) == self.stop_after:
@@ -57,7 +53,7 @@ class Shades:
         )
 
     @property
-    def encoder(self) -> ImageEncoder:
+    def encoder(self):
         return ImageEncoder(lambda image: image, self.encode, {"encoder": "shades"})
 
 
@@ -71,7 +67,7 @@ def photos(tmp_path):
     return folder
 
 
-def made(photos: Path, shades: Shades, **options: Any) -> Any:
+def made(photos, shades, **options):
     settings = {"batch_size": 2, "show_progress": False} | options
     return make_image_features("image", shades.encoder, images_in_folder(photos), **settings)
 
@@ -171,7 +167,7 @@ def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(p
 # The script
 
 
-def run(photos: Path, *arguments: str) -> int:
+def run(photos, *arguments):
     (photos.parent / "shades_encoder.py").write_text(ENCODER)
     step = ["encode", "--dataset", "shop", "--images", str(photos)]
     return run_script(
@@ -179,7 +175,7 @@ def run(photos: Path, *arguments: str) -> int:
     )
 
 
-def write_items(folder: Path, *items: str) -> None:
+def write_items(folder, *items):
     path = folder / "dataset" / "shop" / "shop.item"
     path.parent.mkdir(parents=True)
     path.write_text("item_id:token\n" + "".join(f"{item}\n" for item in items))

@@ -1,7 +1,5 @@
 """Features from the text of an .item file, by recipe and by the encode_text."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -28,7 +26,7 @@ def item_file(tmp_path):
     return path
 
 
-def run(*arguments: str) -> int:
+def run(*arguments):
     return run_script(
         encode_text.encode_text, ["--dataset", "shop", "--option", "min_df=1", *arguments]
     )

@@ -1,10 +1,7 @@
 """Which row belongs to which item, and the script that writes feature files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ from recbole_m3rec.features.vector_files import Vectors
 VALUES = np.float32([[1, 2], [3, 4], [5, 6], [7, 8]])
 
 
-def matched(places: dict[str, int] | None, values: np.ndarray = VALUES, **options: Any) -> Any:
+def matched(places, values=VALUES, **options):
     table, notes = with_ids(Path("a.npy"), Vectors(values, None), places, **options)
     return dict(zip(table.item_ids, table.values[:, 0].tolist(), strict=True)), notes
 
@@ -205,7 +202,7 @@ def toolkit(tmp_path):
     return folder
 
 
-def run(*arguments: str) -> int:
+def run(*arguments):
     return run_script(import_features.import_features, ["--dataset", "shop", *arguments])
 
 

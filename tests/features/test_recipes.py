@@ -1,11 +1,7 @@
 """Recipes: which source a modality has, and making its file once."""
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +38,7 @@ def item_file(tmp_path):
     return path
 
 
-def bring(path: Path) -> Path:
+def bring(path):
     """Put a feature file there, of a format by its name, that no recipe made."""
     ids, values = np.array(["a", "c"]), np.float32([[1, 2], [3, 4]])
     if path.suffix == ".npz":
@@ -52,11 +48,11 @@ def bring(path: Path) -> Path:
     return path
 
 
-def resolve(modalities: Any, folder: Path, **features: Any) -> list[ModalitySource]:
+def resolve(modalities, folder, **features):
     return resolve_modalities(modalities, "tiny", folder, features)
 
 
-def built(folder: Path, item_file: Path, **changes: Any) -> FeatureTable:
+def built(folder, item_file, **changes):
     [source] = resolve("text", folder, text=TEXT | changes)
     return load_or_build(source, item_file, show_progress=False)
 

@@ -1,10 +1,7 @@
 """Vectors as other programs save them."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +16,7 @@ VALUES = np.float32([[1, 2], [3, 4], [5, 6]])
 IDS = ["b", "a", "c"]
 
 
-def write(path: Path, content: Any) -> Path:
+def write(path, content):
     if path.suffix == ".npy":
         np.save(path, content)
     elif path.suffix == ".npz":
@@ -99,7 +96,7 @@ def test_the_column_of_ids_may_be_named(tmp_path):
 class Evil:
     """Runs code where it is unpickled."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return Path.touch, (Path("touched"),)
 
 

@@ -1,7 +1,5 @@
 """The adapters to RecBole: loss and scores of real batches, and what Mamba4Rec refuses."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from recbole.utils import get_model, init_seed
@@ -37,7 +35,7 @@ def build(prepare):
     return made
 
 
-def scores(model: M3Rec, history: torch.Tensor) -> torch.Tensor:
+def scores(model, history):
     """Scores of all items after one history without padding."""
     query = model.network.query(history[None], torch.tensor([len(history)]))
     return (query @ model.network.item_table().T)[0]
@@ -143,7 +141,7 @@ class _Dataset:
 
     device = torch.device("cpu")
 
-    def num(self, field: str) -> int:
+    def num(self, field):
         return 13
 
 

@@ -1,10 +1,7 @@
 """What teaches what: the three gradient rules, and windows against prefixes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.m3rec import M3RecNetwork
@@ -15,7 +12,7 @@ HISTORIES = torch.tensor([[1, 2, 3, 4, 5], [6, 8, 0, 0, 0], [7, 4, 9, 1, 0]])
 LENGTHS = torch.tensor([5, 2, 4])
 
 
-def make(names: tuple[str, ...] = ("image", "text"), rule: str = "frozen", **more) -> M3RecNetwork:
+def make(names=("image", "text"), rule="frozen", **more):
     random = torch.Generator().manual_seed(1)
     features = {}
     for name in names:
@@ -28,7 +25,7 @@ def make(names: tuple[str, ...] = ("image", "text"), rule: str = "frozen", **mor
     return M3RecNetwork(N_ITEMS, features, modality_gradient=rule, **settings)
 
 
-def gradients_of(network: M3RecNetwork, value: Tensor) -> dict[str, Tensor]:
+def gradients_of(network, value):
     """Gradients by parameter, of those that got one other than zeros."""
     network.zero_grad()
     value.backward()
@@ -36,7 +33,7 @@ def gradients_of(network: M3RecNetwork, value: Tensor) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().max() > 0}
 
 
-def of_text_sequences(rule: str) -> set[str]:
+def of_text_sequences(rule):
     """Parameters that the text block of the query teaches."""
     network = make(rule=rule)
     query = network.query(HISTORIES, LENGTHS)[:, HIDDEN : 2 * HIDDEN]
@@ -44,7 +41,7 @@ def of_text_sequences(rule: str) -> set[str]:
     return set(gradients_of(network, (query * weights).sum()))
 
 
-def named(*parts: str) -> set[str]:
+def named(*parts):
     return {n for n, _ in make().named_parameters() if any(part in n for part in parts)}
 
 

@@ -1,13 +1,7 @@
 """M3RecNetwork: shapes, padding, items without features, scores, errors and checkpoints."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network import m3rec as network_module
@@ -25,7 +19,7 @@ WIDTHS = {"image": 6, "text": 3}
 SETS = pytest.mark.parametrize("names", [(), ("text",), ("image", "text")], ids=len)
 
 
-def features(*names: str, missing: int | None = None) -> dict[str, ItemFeatures]:
+def features(*names, missing=None):
     made = {}
     for name in names:
         values = torch.randn(
@@ -39,7 +33,7 @@ def features(*names: str, missing: int | None = None) -> dict[str, ItemFeatures]
     return made
 
 
-def make(of_items: Mapping[str, ItemFeatures] | None = None, **settings: Any) -> M3RecNetwork:
+def make(of_items=None, **settings):
     torch.manual_seed(0)
     small = {"hidden_size": HIDDEN, "d_state": 4, "dropout_prob": 0.0}
     network = M3RecNetwork(N_ITEMS, of_items, **{**small, **settings})
@@ -51,7 +45,7 @@ def make(of_items: Mapping[str, ItemFeatures] | None = None, **settings: Any) ->
     return network
 
 
-def close(found: Tensor, expected: Tensor, what: str = "") -> None:
+def close(found, expected, what=""):
     difference = float((found - expected).detach().abs().max())
     assert difference <= 1e-5 * max(1.0, float(expected.detach().abs().max())), (
         f"{what}: {difference}"

@@ -1,11 +1,8 @@
 """The Mamba block: packed sequences do not touch, and every way to read it agrees."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.network import mamba as block_module
 from recbole_m3rec.network.mamba import MambaBlock
@@ -27,7 +24,7 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def make(backend: str = "reference", hidden_size: int = HIDDEN, init: str = "mamba") -> MambaBlock:
+def make(backend="reference", hidden_size=HIDDEN, init="mamba"):
     torch.manual_seed(3)
     block = MambaBlock(hidden_size, d_state=4, init=init, scan_backend=backend)
     with torch.no_grad():
@@ -35,7 +32,7 @@ def make(backend: str = "reference", hidden_size: int = HIDDEN, init: str = "mam
     return block
 
 
-def tokens() -> Tensor:
+def tokens():
     return torch.randn(sum(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(4))
 
 

@@ -1,7 +1,5 @@
 """The projectors, and that both kinds serve the network."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from recbole_m3rec.network.settings import ModelConfigError
 FEATURES = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 
 
-def experts() -> WhiteningExperts:
+def experts():
     torch.manual_seed(1)
     made = WhiteningExperts(5, 4, 3)
     with torch.no_grad():

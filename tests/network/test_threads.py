@@ -1,7 +1,5 @@
 """A training run is the same again, to the bit, and the number of threads hardly matters."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from recbole_m3rec.network.packed import pack
 N_ITEMS, N_ROWS, LONGEST, STEPS = 400, 100, 12, 3  # enough rows for every kernel
 
 
-def losses(n_threads: int, rule: str) -> list[float]:
+def losses(n_threads, rule):
     """Losses of a few steps of Adam with dropout, on ragged histories."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)

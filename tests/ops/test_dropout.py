@@ -1,14 +1,12 @@
 """Dropout from the counter-based generator: whose mask, how random, how reproducible."""
 
-from __future__ import annotations
-
 import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from recbole_m3rec.ops import dropout
@@ -19,7 +17,7 @@ built, why = library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
 
 
-def philox(seed: int, counter: np.ndarray) -> list[np.ndarray]:
+def philox(seed, counter):
     """Philox4x32-10 as its paper writes it: the four words of every 64-bit counter."""
     low, zeros = np.uint64(0xFFFFFFFF), np.zeros_like(counter)
     c = [counter & low, counter >> np.uint64(32), zeros, zeros]
@@ -36,14 +34,14 @@ def philox(seed: int, counter: np.ndarray) -> list[np.ndarray]:
     return c
 
 
-def expected_mask(seed: int, n: int, keep: int) -> np.ndarray:
+def expected_mask(seed, n, keep):
     e = np.arange(n)
     words = np.stack(philox(seed, (e // 64 * 8 + e % 16 // 2).astype(np.uint64)))
     word = words[e % 64 // 32 * 2 + e % 2, e]
     return (word >> (e % 32 // 16 * 16).astype(np.uint64) & np.uint64(0xFFFF)) < keep
 
 
-def masks(p: float, *shape: int) -> Tensor:
+def masks(p, *shape):
     return dropout.dropout(torch.ones(shape), p) != 0
 
 

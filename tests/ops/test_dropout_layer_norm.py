@@ -1,25 +1,22 @@
 """Layer norm of dropout plus residual in one pass, beside what holds for every kernel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
-from tests.ops.kernel_cases import EPS, KERNELS, Tensors
+from tests.ops.kernel_cases import EPS, KERNELS
 
 built, why = library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
 KERNEL = KERNELS["dropout_layer_norm"]
 
 
-def inputs(n: int, width: int, residual: bool) -> Tensors:
+def inputs(n, width, residual):
     return KERNEL.inputs(n, width, residual, 0.0)[0]
 
 
-def found(tensors: Tensors, p: float) -> list[Tensor]:
+def found(tensors, p):
     return KERNEL.found(tensors, (p,))
 
 

@@ -4,15 +4,12 @@ The stand-ins follow the documented signatures, shapes, strides and dtypes of th
 in plain PyTorch: what is tested is the way to them and back.
 """
 
-from __future__ import annotations
-
 import sys
 import types
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import causal_conv1d as convolution_module
@@ -34,23 +31,23 @@ from recbole_m3rec.ops.selective_scan import (
 RAGGED, SINGLE = [5, 1, 3, 8], [1, 1, 1]
 
 
-def contiguous(tensor: Tensor) -> bool:
+def contiguous(tensor):
     """Whether the strides themselves are those of a contiguous tensor, as the kernels read them."""
     return tensor.stride() == torch.empty(tensor.shape).stride()
 
 
 def fake_selective_scan_fn(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+):
     """u, delta, z [b, d, l], B, C [b, s, l] of one dtype; A [d, s], D, delta_bias [d] float32."""
     (b, d, length), s = u.shape, A.shape[1]
     assert delta.shape == (b, d, length)
@@ -75,15 +72,15 @@ def fake_selective_scan_fn(
 
 
 def fake_causal_conv1d_fn(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    initial_states: Tensor | None = None,
-    return_final_states: bool = False,
-    final_states_out: Tensor | None = None,
-    activation: str | None = None,
-) -> Tensor:
+    x,
+    weight,
+    bias=None,
+    seq_idx=None,
+    initial_states=None,
+    return_final_states=False,
+    final_states_out=None,
+    activation=None,
+):
     """x [b, d, l]; weight [d, w] with w of 2, 3, 4, bias [d] of its dtype."""
     assert activation == "silu"
     assert seq_idx is initial_states is final_states_out is None
@@ -98,7 +95,7 @@ def fake_causal_conv1d_fn(
     return F.silu(y[..., : x.shape[2]]).to(x.dtype)
 
 
-def forget() -> None:
+def forget():
     mamba_ssm.available.cache_clear()
     mamba_ssm._conv_function.cache_clear()
 
@@ -133,12 +130,10 @@ def _missing(monkeypatch):
     forget()
 
 
-def inputs(
-    lengths: list[int], last_only: bool, fused: bool
-) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
+def inputs(lengths, last_only, fused):
     random, n, d_inner, d_state = torch.Generator().manual_seed(0), sum(lengths), 6, 4
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=random).requires_grad_()
 
     A = (-normal(d_inner, d_state).abs() - 0.1).detach().requires_grad_()

@@ -1,10 +1,7 @@
 """The reference scan against a plain float64 loop over sequences and steps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops import reference
 from recbole_m3rec.ops.reference import selective_scan_reference
@@ -14,15 +11,15 @@ NAMES = ("x", "dt", "A", "B", "C", "D")
 RAGGED = [3, 1, 7, 2, 5]
 
 
-def starts(lengths: list[int]) -> Tensor:
+def starts(lengths):
     return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
 
 
-def inputs(lengths: list[int], scale: float = 1.0) -> list[Tensor]:
+def inputs(lengths, scale=1.0):
     """x, dt, A, B, C, D in float64; ``scale`` multiplies the step sizes."""
     random, n = torch.Generator().manual_seed(sum(lengths)), sum(lengths)
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
     return [
@@ -35,9 +32,7 @@ def inputs(lengths: list[int], scale: float = 1.0) -> list[Tensor]:
     ]
 
 
-def loop(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, lengths: list[int]
-) -> tuple[Tensor, Tensor]:
+def loop(x, dt, A, B, C, D, lengths):
     """Follow the definition, one step at a time."""
     ys, last, t = [], [], 0
     for length in lengths:

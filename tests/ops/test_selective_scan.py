@@ -1,7 +1,5 @@
 """Which implementation of the scan is taken, and the errors where there is none."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest
@@ -151,7 +149,7 @@ def test_options_of_the_reference_are_softplus_gate_and_last_rows(last_only, gat
     torch.testing.assert_close(y, expected[rows])
 
 
-def inputs(n: int) -> list[torch.Tensor]:
+def inputs(n):
     """x, dt, A, B, C, D, dt_bias, z of ``n`` tokens."""
     random = torch.Generator().manual_seed(0)
     x, dt, z = torch.randn(3, n, 4, generator=random)

@@ -1,12 +1,9 @@
 """Softmax cross-entropy in the place of its logits, against torch's in float64."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_m3rec.ops.cpu import library
@@ -16,13 +13,13 @@ built, why = library.available()
 needs_library = pytest.mark.skipif(not built, reason=why)
 
 
-def logits_and_targets(rows: int, columns: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
+def logits_and_targets(rows, columns, scale=3.0):
     random = torch.Generator().manual_seed(rows + columns)
     logits = scale * torch.randn(rows, columns, generator=random)
     return logits, torch.randint(columns, (rows,), generator=random)
 
 
-def expected(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def expected(logits, targets):
     leaf = logits.detach().to(torch.float64, copy=True).requires_grad_()
     losses = F.cross_entropy(leaf, targets, reduction="none")
     (slope,) = torch.autograd.grad(losses.sum(), leaf)

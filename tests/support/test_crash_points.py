@@ -1,11 +1,7 @@
 """The one writer of whole files, killed at every point where it can be: old files or new ones."""
 
-from __future__ import annotations
-
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +13,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are for
 OLD, NEW = b"old" * 10_000, b"new!" * 20_000
 
 
-def write(a: Path, b: Path) -> None:
+def write(a, b):
     """Write two files that appear together, piece by piece."""
     with new_files(a, b) as files:
         for file in files:
@@ -27,14 +23,14 @@ def write(a: Path, b: Path) -> None:
                     file.file.flush()
 
 
-def killed_at(point: int, a: Path, b: Path) -> bool:
+def killed_at(point, a, b):
     """Write in a process that ends at the n-th line of the writer; tell whether it ended there."""
     process = os.fork()
     if not process:
         left = point
         files = {safe_write.__file__, __file__}
 
-        def trace(frame: Any, event: str, argument: Any) -> Any:
+        def trace(frame, event, argument):
             nonlocal left
             if frame.f_code.co_filename not in files:
                 return None

@@ -1,7 +1,5 @@
 """A process waits passively and keeps freed memory unless the user says otherwise."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

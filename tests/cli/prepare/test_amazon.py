@@ -1,7 +1,5 @@
 """The script as a user runs it: from nothing to a dataset, and what it says where that fails."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import json
@@ -30,7 +28,7 @@ from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
 START = 1_400_025_600
 
 
-def write_raw(reviews: Path, metadata: Path, users: int = 6, items: int = 5) -> None:
+def write_raw(reviews, metadata, users=6, items=5):
     for path in (reviews, metadata):
         path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -77,7 +75,7 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def run(*arguments: str) -> int:
+def run(*arguments):
     return run_script(amazon.amazon, arguments)
 
 

@@ -1,7 +1,5 @@
 """What a dataset holds, and whether its features fit its items."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +20,14 @@ from recbole_m3rec.features.feature_file import FeatureTable, write_features
 N_ITEMS = 40
 
 
-def taste_vectors(seed: int = 0) -> np.ndarray:
+def taste_vectors(seed=0):
     """Return ``[40, 8]``: items 0 to 19 alike, and items 20 to 39."""
     random = np.random.default_rng(seed)
     centre = np.repeat(random.normal(size=(2, 8)), N_ITEMS // 2, axis=0)
     return (centre + 0.3 * random.normal(size=(N_ITEMS, 8))).astype(np.float32)
 
 
-def write_log(folder: Path) -> None:
+def write_log(folder):
     """Write 60 users with a taste each: half buy of the first 20 items, half of the others."""
     random = np.random.default_rng(1)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
@@ -42,7 +40,7 @@ def write_log(folder: Path) -> None:
     (folder / "shop.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *titles]) + "\n")
 
 
-def write_vectors(path: Path, values: np.ndarray, shift: int = 0) -> None:
+def write_vectors(path, values, shift=0):
     ids = [f"{(item + shift) % N_ITEMS:03}" for item in range(len(values))]
     write_features(path, FeatureTable(np.array(ids, object), values))
 

@@ -1,7 +1,5 @@
 """The script as a user runs it: guesses first, and nothing written before they are confirmed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -24,7 +22,7 @@ def shop(tmp_path, monkeypatch):
     Path("products.csv").write_text("\n".join(["sku,name,brand", *items]))
 
 
-def run(*arguments: str) -> int:
+def run(*arguments):
     return run_script(tables.generic, arguments)
 
 

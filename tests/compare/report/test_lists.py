@@ -1,7 +1,5 @@
 """What lists of recommendations are like, on a few lists whose numbers a reader can work out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ ITEMS = np.array(["[PAD]", "a", "b", "c", "d"])
 POPULARITY = np.array([0, 8, 4, 4, 0])
 
 
-def lists(*top: list[int]) -> Lists:
+def lists(*top):
     return Lists(np.array(top, dtype=np.int32), ITEMS, POPULARITY)
 
 

@@ -1,7 +1,5 @@
 """Reports in three formats: every text is shown as it is, whatever signs it holds."""
 
-from __future__ import annotations
-
 import csv
 import html.parser
 import re
@@ -22,16 +20,16 @@ Make = Callable[..., Outcome]
 class Reader(html.parser.HTMLParser):
     """Collects tags and text."""
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page):
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags = []
         self.text = ""
         self.feed(page)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self.text += data
 
 

@@ -1,7 +1,5 @@
 """Parts of a test beside each other: held-out items, histories, popularity."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +15,7 @@ Make = Callable[..., Outcome]
 VALUES = {"hit@5": [1.0, 0.0], "ndcg@5": [0.5, 0.0], "mrr@5": [0.25, 0.0]}
 
 
-def parts(warm: float, cold: float) -> dict[str, float]:
+def parts(warm, cold):
     return {f"{part} {m}": v for part, v in (("warm", warm), ("cold", cold)) for m in VALUES}
 
 

@@ -1,10 +1,7 @@
 """Metadata lines: parsed as data, cleaned, and written so that the table holds."""
 
-from __future__ import annotations
-
 import io
 import json
-from pathlib import Path
 
 import pytest
 
@@ -16,20 +13,14 @@ from recbole_m3rec.datasets.amazon.item_fields import (
     item_fields,
     parse_python,
 )
-from recbole_m3rec.datasets.amazon.metadata import PROBLEMS, ItemCounts, MetadataFormat, write_items
+from recbole_m3rec.datasets.amazon.metadata import PROBLEMS, MetadataFormat, write_items
 from recbole_m3rec.datasets.io.problems import Problems
 
 PYTHON, JSON = MetadataFormat("asin", python=True), MetadataFormat("asin")
 ALL = tuple(ITEM_COLUMNS)
 
 
-def written(
-    tmp_path: Path,
-    lines: list[bytes | str],
-    wanted: tuple[str, ...] = ("B1", "B2"),
-    form: MetadataFormat = PYTHON,
-    columns: tuple[str, ...] = ("title",),
-) -> tuple[list[list[str]], dict[str, int], ItemCounts]:
+def written(tmp_path, lines, wanted=("B1", "B2"), form=PYTHON, columns=("title",)):
     path = tmp_path / "meta"
     path.write_bytes(
         b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)

@@ -1,12 +1,8 @@
 """From raw files of each release to datasets that RecBole reads."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +17,12 @@ DAY = 86_400
 START = 1_400_025_600  # 2014-05-14
 
 
-def packed(path: Path, lines: list[str]) -> Path:
+def packed(path, lines):
     path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
     return path
 
 
-def reviews_2014(rows: list[tuple[str, str, int]]) -> list[str]:
+def reviews_2014(rows):
     return [
         json.dumps(
             {
@@ -43,12 +39,12 @@ def reviews_2014(rows: list[tuple[str, str, int]]) -> list[str]:
     ]
 
 
-def metadata_2014(items: list[str], **extra: Any) -> list[str]:
+def metadata_2014(items, **extra):
     record = {"categories": [["Beauty", "Hair Care"], ["Beauty", "Skin"]], "price": 9.5} | extra
     return [repr({"asin": item, "title": f"Item {item}"} | record) for item in items]
 
 
-def square(users: int = 5, items: int = 5) -> list[tuple[str, str, int]]:
+def square(users=5, items=5):
     """Every user reviews every item, one a day."""
     return [
         (f"U{user}", f"B{item}", START + DAY * (user + item))
@@ -57,7 +53,7 @@ def square(users: int = 5, items: int = 5) -> list[tuple[str, str, int]]:
     ]
 
 
-def source_2014(folder: Path, rows: list[tuple[str, str, int]], metadata: list[str]) -> Source:
+def source_2014(folder, rows, metadata):
     return Source(
         RELEASES["2014"],
         "Beauty",
@@ -66,12 +62,12 @@ def source_2014(folder: Path, rows: list[tuple[str, str, int]], metadata: list[s
     )
 
 
-def table(path: Path) -> list[dict[str, str]]:
+def table(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def triples(path: Path) -> list[tuple[str, str, int]]:
+def triples(path):
     return [
         (row["user_id:token"], row["item_id:token"], int(row["timestamp:float"]))
         for row in table(path)

@@ -1,16 +1,11 @@
 """Reading reviews: whole blocks, and single lines where something is wrong."""
 
-from __future__ import annotations
-
 import json
 import random
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from recbole_m3rec.atomic.inter_file import Interactions
 from recbole_m3rec.datasets.amazon.reviews import PROBLEMS, ReviewFormat, read_reviews
 from recbole_m3rec.datasets.io import id_codes, raw_lines
 from recbole_m3rec.datasets.io.problems import Problems
@@ -19,12 +14,12 @@ FORM = ReviewFormat(("user_id", "parent_asin", "rating", "timestamp"), milliseco
 TIME = 1_588_687_728_923
 
 
-def line(user: Any = "u", item: Any = "i", rating: Any = 5.0, time: Any = TIME) -> bytes:
+def line(user="u", item="i", rating=5.0, time=TIME):
     record = {"rating": rating, "text": "é 🙂", "parent_asin": item, "user_id": user}
     return json.dumps(record | {"timestamp": time}, ensure_ascii=False).encode()
 
 
-def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Interactions, Problems]:
+def read(tmp_path, lines, **options):
     path = tmp_path / "reviews.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     problems = Problems(PROBLEMS)
@@ -33,7 +28,7 @@ def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Interactio
     return reviews, problems
 
 
-def rows(reviews: Interactions) -> list[tuple[str, str, float, int]]:
+def rows(reviews):
     users = reviews.user_ids.to_pylist()
     items = reviews.item_ids.to_pylist()
     ratings = np.full(len(reviews), np.nan) if reviews.ratings is None else reviews.ratings

@@ -1,14 +1,10 @@
 """Images of many items from a server that has some, stalls on some and lies about others."""
 
-from __future__ import annotations
-
 import io
 import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ import pytest
 from recbole_m3rec.datasets.images.download import Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
-    Entry,
     GrowingReport,
     count_reasons,
     read_report,
@@ -30,7 +25,7 @@ pytest.importorskip("PIL")
 QUICK = Limits(max_bytes=50_000, stall=0.5, tries=2, first_wait=0.01)
 
 
-def picture(seed: int, image_format: str = "JPEG") -> bytes:
+def picture(seed, image_format="JPEG"):
     from PIL import Image
 
     noise = np.random.RandomState(seed).randint(0, 255, (12, 12, 3), dtype=np.uint8)
@@ -45,15 +40,15 @@ PLACEHOLDER = picture(999, "GIF")
 class Shop:
     """A server whose path says what it answers: ``/ok/7``, ``/404/1``, ``/blank/3``, …"""
 
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+    def __init__(self):
+        self.asked = Counter()
         self.busy = self.most_busy = 0
         self.broken = True  # whether /flaky paths fail
         lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+            def do_GET(self):
                 with lock:
                     outer.asked[self.path] += 1
                     outer.busy += 1
@@ -64,14 +59,14 @@ class Shop:
                     with lock:
                         outer.busy -= 1
 
-            def log_message(self, *arguments: Any) -> None:
+            def log_message(self, *arguments):
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
-    def answer(self, handler: Any) -> None:
+    def answer(self, handler):
         _, kind, number = handler.path.split("/")
         body, status = picture(int(number)), 200
         if kind == "png":
@@ -107,9 +102,9 @@ def shop():
     thread.join()
 
 
-def fetch(shop: Shop, folder: Path, paths: dict[str, str], **options: Any) -> dict[str, Entry]:
+def fetch(shop, folder, paths, **options):
     urls = {item: f"{shop.url}{path}" if path else "" for item, path in paths.items()}
-    settings: dict[str, Any] = {"limits": QUICK, "allow_private": True, "show_progress": False}
+    settings = {"limits": QUICK, "allow_private": True, "show_progress": False}
     entries = fetch_images(urls, folder, **settings | options)
     return {entry.item_id: entry for entry in entries}
 

@@ -1,20 +1,15 @@
 """Downloads from a server that misbehaves in every way."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from recbole_m3rec.datasets.io import urls
-from recbole_m3rec.datasets.io.download import Download, DownloadError, Limits, download
+from recbole_m3rec.datasets.io.download import DownloadError, Limits, download
 from recbole_m3rec.datasets.io.urls import RefusedAddressError, is_public, parse_address
 from recbole_m3rec.support.safe_write import FileInUseError, open_alone
 
@@ -25,18 +20,18 @@ QUICK = Limits(stall=0.5, tries=4)
 class Server:
     """Answers each request by the next of ``answers``; the last one stays."""
 
-    def __init__(self) -> None:
-        self.answers: list[Callable[[Any], None]] = [whole]
-        self.requests: list[dict[str, str]] = []
+    def __init__(self):
+        self.answers = [whole]
+        self.requests = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+            def do_GET(self):
                 answer = outer.answers[min(len(outer.requests), len(outer.answers) - 1)]
                 outer.requests.append(dict(self.headers.items()) | {"path": self.path})
                 answer(self)
 
-            def log_message(self, *arguments: Any) -> None:
+            def log_message(self, *arguments):
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -44,8 +39,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/some/file.gz?v=1"
 
 
-def reply(status: int, body: bytes = b"", **headers: str) -> Callable[[Any], None]:
-    def answer(handler: Any) -> None:
+def reply(status, body=b"", **headers):
+    def answer(handler):
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
@@ -55,33 +50,33 @@ def reply(status: int, body: bytes = b"", **headers: str) -> Callable[[Any], Non
     return answer
 
 
-def length(content: bytes = CONTENT) -> str:
+def length(content=CONTENT):
     return str(len(content))
 
 
-def whole(handler: Any) -> None:
+def whole(handler):
     reply(200, CONTENT, Content_Length=length(), Content_Type="application/gzip", ETag='"1"')(
         handler
     )
 
 
-def cut(handler: Any) -> None:
+def cut(handler):
     reply(200, CONTENT[:3000], Content_Length=length(), ETag='"1"')(handler)
 
 
-def rest(handler: Any) -> None:
+def rest(handler):
     start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
     span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
     reply(206, CONTENT[start:], Content_Range=span, ETag='"1"')(handler)
 
 
-def stalls(handler: Any) -> None:
+def stalls(handler):
     cut(handler)
     handler.wfile.flush()
     time.sleep(1.2)
 
 
-def drips(handler: Any) -> None:
+def drips(handler):
     reply(200, Content_Length=length())(handler)
     for _ in range(15):
         handler.wfile.write(b"x")
@@ -89,8 +84,8 @@ def drips(handler: Any) -> None:
         time.sleep(0.1)
 
 
-def chunked(body: bytes) -> Callable[[Any], None]:
-    def answer(handler: Any) -> None:
+def chunked(body):
+    def answer(handler):
         handler.protocol_version = "HTTP/1.1"
         reply(200, body, Transfer_Encoding="chunked")(handler)
         handler.close_connection = True
@@ -114,17 +109,17 @@ def server(monkeypatch):
 class Fetch:
     """``download`` into a folder, without waiting; ``waits`` are the seconds it would have."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server, folder):
         self.server, self.path = server, folder / "deep/file.gz"
-        self.waits: list[float] = []
+        self.waits = []
 
-    def __call__(self, *answers: Callable[[Any], None], **options: Any) -> Download:
+    def __call__(self, *answers, **options):
         if answers:
             self.server.answers = list(answers)
         options = {"allow_private": True, "limits": QUICK, "sleep": self.waits.append} | options
         return download(options.pop("url", self.server.url), self.path, **options)
 
-    def names(self) -> list[str]:
+    def names(self):
         return sorted(path.name for path in self.path.parent.iterdir())
 
 

@@ -1,9 +1,6 @@
 """Blocks of whole lines from plain and packed files."""
 
-from __future__ import annotations
-
 import gzip
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +10,7 @@ from recbole_m3rec.datasets.io.raw_lines import RawFileError, read_blocks
 LINES = b"".join(b"line %d of many\n" % number for number in range(5000))
 
 
-def content(path: Path) -> bytes:
+def content(path):
     expected = 1
     parts = []
     for block in read_blocks(path):

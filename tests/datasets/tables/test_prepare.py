@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,12 @@ ALL = Filters(k_core=1)
 NONE: dict[str, Any] = dict.fromkeys([*LOG_ROLES, *ITEM_ROLES])
 
 
-def source(path: Path, roles: dict[str, str]) -> TableSource:
+def source(path, roles):
     table = open_table(path)
     return TableSource(table, guess_columns(table.names, roles, {}))
 
 
-def shop(folder: Path, log: str, items: str | None = None, **extra: Any) -> Shop:
+def shop(folder, log, items=None, **extra):
     (folder / "log.csv").write_text(log, encoding="utf-8")
     if items is None:
         return Shop(source(folder / "log.csv", LOG_ROLES), ISO, **extra)
@@ -42,7 +41,7 @@ def shop(folder: Path, log: str, items: str | None = None, **extra: Any) -> Shop
     return Shop(tables[0], ISO, tables[1], **extra)
 
 
-def prepare(folder: Path, made: Shop, filters: Filters = ALL) -> dict[str, Any]:
+def prepare(folder, made, filters=ALL):
     return prepare_shop(made, folder / "out", "shop", filters, folder / "properties/shop.yaml")
 
 

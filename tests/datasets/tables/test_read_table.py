@@ -1,10 +1,7 @@
 """Tables as people have them: what can be read is read as it stands, the rest is counted."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +13,7 @@ from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
 from recbole_m3rec.datasets.tables.read_table import open_table, sample
 
 
-def rows(text: str, n_columns: int, **options: Any) -> tuple[list[Any], dict[str, int]]:
+def rows(text, n_columns, **options):
     problems = Problems(PROBLEMS, shown=0)
     lines = text.splitlines(keepends=True)
     return list(table_rows(lines, n_columns, problems, Path("t"), **options)), problems.found()

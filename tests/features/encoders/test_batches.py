@@ -1,14 +1,9 @@
 """Encoding in batches: order, checks, and going on after a run was killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +18,11 @@ EXPECTED = np.float32([[1, 1], [2, 4], [3, 9], [4, 16], [5, 25]])
 class Squares:
     """An encoder that notes what it was asked for, and stops before the batch ``stop_at``."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.seen: list[Sequence[int]] = []
+    def __init__(self, stop_at=None):
+        self.seen = []
         self.stop_at = stop_at
 
-    def __call__(self, left: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+    def __call__(self, left):
         for batch in left:
             if len(self.seen) == self.stop_at:
                 raise KeyboardInterrupt
@@ -35,7 +30,7 @@ class Squares:
             yield np.array([[number, number**2] for number in batch])
 
 
-def stopped(work: Path, after: int, key: dict[str, Any] | None = None) -> None:
+def stopped(work, after, key=None):
     with pytest.raises(KeyboardInterrupt):
         encode_batches(BATCHES, Squares(after), key=key or {"model": 1}, work=work)
 

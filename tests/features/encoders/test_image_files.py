@@ -1,10 +1,6 @@
 """Decoding images, good and bad."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +12,17 @@ Image = pytest.importorskip("PIL.Image")
 RED, GREEN = (200, 30, 10), (20, 180, 40)
 
 
-def saved(path: Path, image: Any, **options: Any) -> Path:
+def saved(path, image, **options):
     image.save(path, **options)
     return path
 
 
-def colour(image: Any, at: tuple[int, int] = (4, 4)) -> list[int]:
+def colour(image, at=(4, 4)):
     assert image.mode == "RGB"
     return list(image.getpixel(at))
 
 
-def near(found: list[int], expected: tuple[int, ...], by: int = 12) -> bool:
+def near(found, expected, by=12):
     return all(abs(a - b) <= by for a, b in zip(found, expected, strict=True))
 
 
@@ -83,7 +79,7 @@ def test_a_photo_is_turned_as_the_camera_noted(tmp_path):
     assert near(colour(turned, (4, 14)), RED)
 
 
-def bad_files() -> dict[str, tuple[bytes, str]]:
+def bad_files():
     buffer = io.BytesIO()
     noise = np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "JPEG")

@@ -1,10 +1,7 @@
 """Images through tiny models with random weights, saved to folders as real ones are."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from recbole_m3rec.features.encoders.image_models import image_encoder
 Image = pytest.importorskip("PIL.Image")
 
 
-def pictures() -> list[Any]:
+def pictures():
     draw = np.random.RandomState(0)
     return [
         Image.fromarray(draw.randint(0, 255, (size, 40, 3), dtype=np.uint8))
@@ -24,7 +21,7 @@ def pictures() -> list[Any]:
     ]
 
 
-def encoded(name: str, images: list[Any] | None = None) -> np.ndarray:
+def encoded(name, images=None):
     encoder = image_encoder(name, device="cpu")
     images = pictures() if images is None else images
     return encoder.encode([encoder.prepare(image) for image in images])
@@ -51,7 +48,7 @@ def clip(tmp_path_factory):
     return folder
 
 
-def processor(transformers: Any, kind: str) -> Any:
+def processor(transformers, kind):
     """The processor that works by Pillow: of its own class since transformers 5."""
     name = f"{kind}ImageProcessor"
     return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
@@ -131,21 +128,21 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 
 class Net(torch.nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels):
         return pixels.mean(dim=(1, 2, 3))[:, None] * self.scale
 
     encode_image = forward
 
 
-def to_pixels(image: Any) -> torch.Tensor:
+def to_pixels(image):
     return torch.from_numpy(np.asarray(image.resize((4, 4)), np.float32)).permute(2, 0, 1) / 255
 
 
-def expected_rows() -> np.ndarray:
+def expected_rows():
     means = [float(to_pixels(image).mean()) for image in pictures()]
     return np.float32([[2 * mean, 3 * mean] for mean in means])
 

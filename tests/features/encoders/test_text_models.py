@@ -1,10 +1,5 @@
 """Texts through tiny language models with random weights, saved to folders as real ones are."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -58,11 +53,11 @@ def bert(tmp_path_factory):
     return folder
 
 
-def encoded(folder: Path, texts: list[str] = TEXTS, **options: Any) -> np.ndarray:
+def encoded(folder, texts=TEXTS, **options):
     return encode_texts(f"transformers:{folder}", texts, options, device="cpu")
 
 
-def reference(folder: Path, text: str, pooling: str) -> np.ndarray:
+def reference(folder, text, pooling):
     """One text alone, written out."""
     import torch
     import transformers
@@ -72,7 +67,7 @@ def reference(folder: Path, text: str, pooling: str) -> np.ndarray:
     tokens = tokenizer(text, truncation=True, max_length=16, return_tensors="pt")
     with torch.no_grad():
         states = model(**tokens).last_hidden_state[0]
-    row: np.ndarray = (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
+    row = (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
     return row
 
 

@@ -1,7 +1,5 @@
 """TF-IDF and SVD."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd
 
 
-def some_texts(n: int) -> list[str]:
+def some_texts(n):
     draw = np.random.RandomState(0)
     return [" ".join(f"word{number}" for number in draw.randint(400, size=6)) for _ in range(n)]
 

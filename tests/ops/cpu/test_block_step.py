@@ -1,13 +1,10 @@
 """A block's step in one call of the compiled kernels, beside what holds for every kernel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.network import mamba as block_module
-from recbole_m3rec.network.mamba import MambaBlock, MambaState
+from recbole_m3rec.network.mamba import MambaState
 from recbole_m3rec.ops.cpu import selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS
 from tests.ops import kernel_cases
@@ -16,16 +13,16 @@ from tests.ops.kernel_cases import block_of, step_inputs
 pytestmark = pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
 
 
-def inputs(block: MambaBlock, n: int) -> tuple[Tensor, MambaState]:
+def inputs(block, n):
     h, window, ssm = step_inputs(block, n)
     return h, MambaState(window, ssm)
 
 
-def whole(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
+def whole(block, h, state):
     return kernel_cases.step(h, *state, block)
 
 
-def in_parts(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
+def in_parts(block, h, state):
     return kernel_cases.step_in_parts(h.double(), *(each.double() for each in state), block)
 
 

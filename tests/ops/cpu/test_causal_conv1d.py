@@ -1,10 +1,7 @@
 """The compiled causal convolution beside what holds for every kernel: NaN, limits, refusals."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.causal_conv1d import causal_conv1d_silu_cpu
@@ -14,7 +11,7 @@ built, why = library.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-def inputs(lengths: list[int], d_inner: int, d_conv: int) -> tuple[list[Tensor], Tensor]:
+def inputs(lengths, d_inner, d_conv):
     return randn((sum(lengths), d_inner), (d_inner, d_conv), (d_inner,)), ends_of(lengths)
 
 

@@ -1,7 +1,5 @@
 """The compiled kernels are found however the package was installed, or compiled at first use."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -17,7 +15,7 @@ from tests.fresh_python import PATHS
 SOURCE = 'extern "C" __attribute__((visibility("default"))) int m3rec_interface() { return 7; }\n'
 
 
-def has_compiler() -> bool:
+def has_compiler():
     try:
         return bool(compiling.compiler())
     except compiling.CompileError:

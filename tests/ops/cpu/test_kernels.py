@@ -1,15 +1,10 @@
 """What holds for every compiled kernel: float64's numbers, the same bits however it is called."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
-from tests.ops.kernel_cases import KERNELS, Tensors
+from tests.ops.kernel_cases import KERNELS
 
 built, why = library.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
@@ -17,7 +12,7 @@ pytestmark = pytest.mark.skipif(not built, reason=why)
 OPERATORS = [name for name, kernel in KERNELS.items() if kernel.operator is not None]
 
 
-def assert_same_bits(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+def assert_same_bits(found, expected):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -47,7 +42,7 @@ def test_any_number_of_threads_gives_the_same_bits(kernels, threads, name):
             assert_same_bits(other, results[0])
 
 
-def columns(tensors: Tensors) -> Tensors:
+def columns(tensors):
     """The same numbers with rows far apart, among NaN."""
     return [
         None if t is None else torch.cat([t, torch.full_like(t, torch.nan)], -1)[..., : t.shape[-1]]
@@ -55,7 +50,7 @@ def columns(tensors: Tensors) -> Tensors:
     ]
 
 
-def transposed(tensors: Tensors) -> Tensors:
+def transposed(tensors):
     return [t if t is None or t.dim() != 2 else t.t().contiguous().t() for t in tensors]
 
 

@@ -1,14 +1,10 @@
 """The compiled CPU scan on any threads: torch's, its own, Python's, and those of a forked child."""
 
-from __future__ import annotations
-
 import multiprocessing
 import threading
-from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library as cpu_library
 from recbole_m3rec.ops.cpu import selective_scan
@@ -18,7 +14,7 @@ built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-def found(tensors: Sequence[Tensor], ends: Tensor) -> list[Tensor]:
+def found(tensors, ends):
     return with_gradients(lambda *leaves: compiled_scan(leaves, ends), tensors)
 
 
@@ -65,9 +61,7 @@ def test_python_threads_may_call_at_once(request, threads, of_torch):
     assert not wrong
 
 
-def _forward_in_child(
-    tensors: Sequence[Tensor], ends: Tensor, results: multiprocessing.Queue[list[list[float]]]
-) -> None:
+def _forward_in_child(tensors, ends, results):
     results.put(
         compiled_scan(tensors, ends).tolist()
     )  # and nothing else: torch may hang after a fork

@@ -1,12 +1,7 @@
 """The compiled CPU scan beside what holds for every kernel: extremes, NaN, options, dtypes."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import selective_scan
 from tests.ops.kernel_cases import (
@@ -24,11 +19,11 @@ built, why = selective_scan.available()
 pytestmark = pytest.mark.skipif(not built, reason=why)
 
 
-def found(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> list[Tensor]:
+def found(tensors, ends, last_only=False):
     return with_gradients(lambda *leaves: compiled_scan(leaves, ends, last_only), tensors)
 
 
-def assert_as_loop(tensors: Sequence[Tensor], ends: Tensor, tolerance: float = 2e-6) -> None:
+def assert_as_loop(tensors, ends, tolerance=2e-6):
     """Every value within ``tolerance`` of the largest one of its tensor."""
     doubles = [tensor.double() for tensor in tensors]
     expected = with_gradients(lambda *leaves: scan_loop(leaves, ends), doubles)

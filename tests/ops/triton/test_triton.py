@@ -3,8 +3,6 @@
 Each in a process of its own: Triton decides at its import how it runs kernels.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess
@@ -24,7 +22,7 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run(*command: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+def run(*command, **environment):
     merged = {**os.environ, "TRITON_INTERPRET": None, **environment}
     return subprocess.run(
         [sys.executable, *command],
@@ -37,7 +35,7 @@ def run(*command: str, **environment: str | None) -> subprocess.CompletedProcess
     )
 
 
-def check(**environment: str | None) -> str:
+def check(**environment):
     options = ("-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib")
     result = run("-m", "pytest", str(FOLDER / "triton_checks.py"), *options, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
