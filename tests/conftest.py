@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.compare import scheduler
 from recbole_m3rec.support import command_names
+
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.load_profile("any machine")
 
 N_USERS = 12
 N_ITEMS = 12

@@ -149,21 +149,6 @@ def test_seen_items_stay_candidates_of_sequential_models_alone(model, repeatable
     assert Config(model, "ml-100k")["repeatable"] is repeatable
 
 
-def test_all_models_share_one_split(prepare, tiny_interactions):
-    """The last item of every user tests, the one before validates, whatever the model."""
-    expected = {}
-    for user, item, _ in tiny_interactions:
-        expected.setdefault(user, []).append(item)
-    for model in ("SASRec", "BPR"):
-        _, dataset, _, valid, test = prepare(model)
-        for data, place in ((valid, -2), (test, -1)):
-            feat = data._dataset.inter_feat
-            users = dataset.id2token("user_id", feat["user_id"])
-            items = dataset.id2token("item_id", feat["item_id"])
-            got = dict(zip(users, items, strict=True))
-            assert got == {user: items[place] for user, items in expected.items()}
-
-
 @pytest.mark.parametrize("model", ["DeepFM", "FM"])
 def test_models_of_labels_keep_recboles_evaluation_and_columns(model):
     config = Config(model, "ml-100k")

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -66,7 +66,6 @@ def bare_dataset(cls, columns, types, max_length, numerical):
     return dataset
 
 
-@settings(deadline=None)
 @given(
     n_interactions=st.integers(2, 80),
     n_users=st.integers(1, 12),

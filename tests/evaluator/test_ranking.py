@@ -45,7 +45,7 @@ def test_ranks_equal_those_of_a_stable_sort(largest, levels):
     check(scores, users, targets, 6, found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_number_of_targets_and_any_block(data):
     n_users, n_items = data.draw(st.integers(1, 9)), data.draw(st.integers(2, 9))

@@ -18,6 +18,7 @@ from recbole_m3rec.features.feature_file import (
     read_metadata,
     write_features,
 )
+from tests.features.written_files import write
 
 IDS = ["b", "a", "10"]
 VALUES = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -120,134 +121,85 @@ def test_a_file_of_many_row_groups_is_read_in_order(tmp_path):
 
 # Refusals: each names the file and what to do.
 
-
-def bare_array(path):
-    np.save(path, VALUES)
+TENSOR, NO_IDS = torch.from_numpy(VALUES), "which item a row belongs"
 
 
-def bare_archive(path):
-    np.savez(path, features=VALUES)
+def with_ids(ids):
+    return {"item_id": ids, "embedding": TENSOR}
 
 
-def bare_tensor(path):
-    torch.save(torch.from_numpy(VALUES), path)
+def with_values(values):
+    return {"item_id": np.array(IDS), "embedding": values}
 
 
-def bare_dict(path):
-    torch.save({"features": torch.from_numpy(VALUES)}, path)
+def lists(*rows):
+    return {"item_id": IDS, "embedding": list(rows)}
 
 
 @pytest.mark.parametrize(
-    ("name", "save"),
+    ("name", "content", "expected"),
     [
-        ("x.text.npy", bare_array),
-        ("x.text.npz", bare_archive),
-        ("x.text.pt", bare_tensor),
-        ("x.text.pt", bare_dict),
+        ("x.npy", VALUES, NO_IDS),
+        ("x.npz", {"features": VALUES}, NO_IDS),
+        ("x.pt", TENSOR, NO_IDS),
+        ("x.pt", {"features": TENSOR}, NO_IDS),
+        ("x.pt", with_ids(["a", "b", "a"]), "item 'a' has two rows, 0 and 2"),
+        ("x.pt", with_ids(["a", "b"]), "2 item ids for 3 rows"),
+        ("x.pt", with_ids(["a", "", "c"]), "row 1 .* has no item id"),
+        ("x.pt", with_ids([1.0, 2.0, 3.0]), "item ids are of type double"),
+        ("x.pt", with_ids(["a", 2, "c"]), "a string .or integer. per row"),
+        ("x.pt", with_ids([["a"], ["b"], ["c"]]), "item ids are of type list"),
+        ("x.pt", with_ids(["a", None, "c"]), "row 1 .* has no item id"),
+        ("x.pt", with_ids(None), "cannot read the item ids"),
+        (
+            "x.npz",
+            {"item_id": np.array([*"cbabab"]), "embedding": np.ones((6, 1), np.float32)},
+            "'b' has two rows, 1 and 3 .* 3 rows repeat",
+        ),
+        ("x.npz", with_values(np.float32([[0, 1], [2, np.nan], [np.inf, 0]])),
+         "row 1 .*'a'. holds nan in column 1"),
+        ("x.npz", with_values(np.float16([[0, 1], [2, 3], [-np.inf, 0]])),
+         "row 2 .*'10'. holds -inf in column 0"),
+        ("x.npz", with_values(np.array([[0, 1], [1e300, 3], [0, 0]])),
+         "row 1 .*holds inf in column 0"),
+        ("x.npz", with_values(np.arange(6).reshape(3, 2)),
+         "the values are int64, expected float16 or float32"),
+        ("x.npz", with_values(VALUES.astype(str)), "the values are <U"),
+        ("x.npz", with_values(VALUES[0]), r"shape \[2\], expected \[items, dimensions\]"),
+        ("x.npz", with_values(np.ones((3, 0), np.float32)), r"empty, .* have shape \[3, 0\]"),
+        ("x.parquet", lists([1.0, 2.0], [1.0], [1.0, 2.0]),
+         "unequal length: row 1 .*'a'. has 1 numbers.* has 2"),
+        ("x.parquet", lists([1.0, 2.0], None, [1.0, 2.0]), "row 1 .*'a'. has no embedding"),
+        ("x.parquet", lists([1.0, 2.0], [None, 3.0], [1.0, 2.0]), "row 1 .*'a'. holds nan"),
+        ("x.parquet", lists(1.0, 2.0, 3.0), "embedding is of type double, expected a list"),
+        ("x.parquet", lists(["1"], ["2"], ["3"]), "embedding is of type list<.*string>"),
+        ("x.parquet", {"asin": IDS, "embedding": [[1.0]] * 3},
+         r"no column item_id; it has \['asin', 'embedding'\]"),
+        ("x.parquet", {"item_id": pa.array([], pa.string()),
+                       "embedding": pa.array([], pa.list_(pa.float32(), 2))}, "empty"),
+        ("x.csv", "item_id,a\n", "unknown format '.csv'.* .npz"),
     ],
-)
-def test_an_array_without_ids_is_refused_with_the_reason(tmp_path, name, save):
-    save(tmp_path / name)
-    with pytest.raises(FeatureFileError, match=f"{name}.*which item a row belongs"):
-        read_features(tmp_path / name)
-
-
-def test_two_id_files_are_refused(tmp_path):
-    path = tmp_path / "x.text.npy"
-    save_npy_with_ids(path, IDS, VALUES)
-    save_npy_with_lines(path, IDS, VALUES)
-    with pytest.raises(FeatureFileError, match="it has both"):
-        read_features(path)
-
-
-@pytest.mark.parametrize(
-    ("ids", "expected"),
-    [
-        (["a", "b", "a"], "item 'a' has two rows, 0 and 2"),
-        (["a", "b"], "2 item ids for 3 rows"),
-        (["a", "", "c"], "row 1 .* has no item id"),
-        ([1.0, 2.0, 3.0], "item ids are of type double"),
-        (["a", 2, "c"], "a string .or integer. per row"),
-        ([["a"], ["b"], ["c"]], "item ids are of type list"),
-        (["a", None, "c"], "row 1 .* has no item id"),
-        (None, "cannot read the item ids"),
-    ],
-)
-def test_wrong_ids_are_named(tmp_path, ids, expected):
-    path = tmp_path / "x.text.pt"
-    torch.save({"item_id": ids, "embedding": torch.from_numpy(VALUES)}, path)
-    with pytest.raises(FeatureFileError, match=f"x.text.pt: .*{expected}"):
-        read_features(path)
-
-
-def test_the_first_repeated_row_is_named_with_the_number_of_all(tmp_path):
-    ids = ["c", "b", "a", "b", "a", "b"]
-    np.savez(tmp_path / "x.npz", item_id=np.array(ids), embedding=np.ones((6, 1), np.float32))
-    with pytest.raises(FeatureFileError, match=r"'b' has two rows, 1 and 3 .* 3 rows repeat"):
-        read_features(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.float32([[0, 1], [2, np.nan], [np.inf, 0]]), "row 1 .*'a'. holds nan in column 1"),
-        (np.float16([[0, 1], [2, 3], [-np.inf, 0]]), "row 2 .*'10'. holds -inf in column 0"),
-        (np.array([[0, 1], [1e300, 3], [0, 0]]), "row 1 .*holds inf in column 0"),
-        (np.arange(6).reshape(3, 2), "the values are int64, expected float16 or float32"),
-        (VALUES.astype(str), "the values are <U"),
-        (VALUES.reshape(-1)[:3], r"shape \[3\], expected \[items, dimensions\]"),
-        (np.ones((3, 0), np.float32), r"empty, its values have shape \[3, 0\]"),
-    ],
-)
-def test_wrong_values_are_named(tmp_path, values, expected):
-    np.savez(tmp_path / "x.npz", item_id=np.array(IDS), embedding=values)
-    with pytest.raises(FeatureFileError, match=f"x.npz: .*{expected}"):
-        read_features(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize(
-    ("embedding", "expected"),
-    [
-        ([[1.0, 2.0], [1.0], [1.0, 2.0]], "unequal length: row 1 .*'a'. has 1 numbers.* has 2"),
-        ([[1.0, 2.0], None, [1.0, 2.0]], "row 1 .*'a'. has no embedding"),
-        ([[1.0, 2.0], [None, 3.0], [1.0, 2.0]], "row 1 .*'a'. holds nan"),
-        ([1.0, 2.0, 3.0], "embedding is of type double, expected a list"),
-        ([["1"], ["2"], ["3"]], "embedding is of type list<.*string>"),
-    ],
-)
-def test_wrong_columns_of_lists_are_named(tmp_path, embedding, expected):
-    save_parquet(tmp_path / "x.parquet", IDS, embedding)
-    with pytest.raises(FeatureFileError, match=f"x.parquet: .*{expected}"):
-        read_features(tmp_path / "x.parquet")
+)  # fmt: skip
+def test_what_is_wrong_is_named(tmp_path, name, content, expected):
+    with pytest.raises(FeatureFileError, match=f"{name}: .*{expected}"):
+        read_features(write(tmp_path / name, content))
 
 
 def test_rows_of_unequal_length_in_another_row_group_are_named(tmp_path):
-    frame = pa.table({"item_id": IDS, "embedding": [[1.0, 2.0], [1.0, 2.0], [1.0]]})
+    frame = pa.table(lists([1.0, 2.0], [1.0, 2.0], [1.0]))
     pq.write_table(frame, tmp_path / "x.parquet", row_group_size=1)
     with pytest.raises(FeatureFileError, match="row 2 .*'10'. has 1 numbers"):
         read_features(tmp_path / "x.parquet")
 
 
-def test_a_foreign_parquet_file_says_which_columns_it_has(tmp_path):
-    pq.write_table(pa.table({"asin": IDS, "embedding": [[1.0]] * 3}), tmp_path / "x.parquet")
-    with pytest.raises(
-        FeatureFileError, match=r"no column item_id; it has \['asin', 'embedding'\]"
-    ):
-        read_features(tmp_path / "x.parquet")
-
-
-def test_a_parquet_file_without_rows_is_empty(tmp_path):
-    schema = pa.schema({"item_id": pa.string(), "embedding": pa.list_(pa.float32(), 2)})
-    pq.write_table(schema.empty_table(), tmp_path / "x.parquet")
-    with pytest.raises(FeatureFileError, match="x.parquet: empty"):
-        read_features(tmp_path / "x.parquet")
-
-
-def test_an_unknown_format_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(FeatureFileError, match=r"unknown format '.csv'.* .npz"):
-        read_features(tmp_path / "x.csv")
-    with pytest.raises(FileNotFoundError, match="x.npz: there is no such feature file"):
-        read_features(tmp_path / "x.npz")
+def test_two_files_of_ids_and_none_of_vectors_are_refused(tmp_path):
+    path = tmp_path / "x.text.npy"
+    with pytest.raises(FileNotFoundError, match="x.text.npy: there is no such feature file"):
+        read_features(path)
+    save_npy_with_ids(path, IDS, VALUES)
+    save_npy_with_lines(path, IDS, VALUES)
+    with pytest.raises(FeatureFileError, match="it has both"):
+        read_features(path)
 
 
 def test_pickles_are_never_opened(tmp_path):
@@ -274,9 +226,7 @@ def file_bytes(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy", ".pt"])
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_a_file_cut_off_anywhere_is_one_clear_error(tmp_path, suffix, share):
     content = file_bytes(tmp_path, suffix)

@@ -4,30 +4,15 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.vector_files import read_vectors
+from tests.features.written_files import write
 
 VALUES = np.float32([[1, 2], [3, 4], [5, 6]])
 IDS = ["b", "a", "c"]
-
-
-def write(path, content):
-    if path.suffix == ".npy":
-        np.save(path, content)
-    elif path.suffix == ".npz":
-        np.savez(path, **content)
-    elif path.suffix in (".pt", ".pth"):
-        torch.save(content, path)
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.table(content), path)
-    else:
-        path.write_text(content)
-    return path
 
 
 @pytest.mark.parametrize(

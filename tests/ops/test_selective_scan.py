@@ -19,6 +19,7 @@ from recbole_m3rec.ops.selective_scan import (
     selective_step,
 )
 from recbole_m3rec.ops.triton import device
+from tests.ops.kernel_cases import raw_scan_inputs
 
 COMPILED = (cpu, device, mamba_ssm)
 
@@ -129,11 +130,7 @@ def test_backends_says_why_one_is_absent():
 @pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
 def test_options_of_the_reference_are_softplus_gate_and_last_rows(last_only, gated):
-    random = torch.Generator().manual_seed(0)
-    cu_seqlens = torch.tensor([0, 2, 5], dtype=torch.int32)
-    x, dt, z = torch.randn(3, 5, 4, generator=random)
-    B, C = torch.randn(2, 5, 3, generator=random)
-    A, (D, dt_bias) = -torch.rand(4, 3, generator=random), torch.randn(2, 4, generator=random)
+    (x, dt, A, B, C, D, dt_bias, z), cu_seqlens = raw_scan_inputs([2, 3])
     step = torch.nn.functional.softplus(dt + dt_bias)
     expected, _ = scan.selective_scan_reference(x, step, A, B, C, D, cu_seqlens)
     if gated:
@@ -149,18 +146,9 @@ def test_options_of_the_reference_are_softplus_gate_and_last_rows(last_only, gat
     torch.testing.assert_close(y, expected[rows])
 
 
-def inputs(n):
-    """x, dt, A, B, C, D, dt_bias, z of ``n`` tokens."""
-    random = torch.Generator().manual_seed(0)
-    x, dt, z = torch.randn(3, n, 4, generator=random)
-    B, C = torch.randn(2, n, 3, generator=random)
-    A, (D, bias) = -torch.rand(4, 3, generator=random), torch.randn(2, 4, generator=random)
-    return [x, dt, A, B, C, D, bias, z]
-
-
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_reference_computes_short_floats_in_float32_even_under_autocast(mixed):
-    tensors = [tensor.bfloat16() for tensor in inputs(5)]
+    tensors = [tensor.bfloat16() for tensor in raw_scan_inputs([2, 3])[0]]
     if mixed:  # as autocast leaves them: parameters and what they alone make stay float32
         tensors[2], tensors[5], tensors[6] = (tensors[i].float() for i in (2, 5, 6))
     cu_seqlens = torch.tensor([0, 2, 5], dtype=torch.int32)
@@ -192,11 +180,9 @@ BOTH = pytest.mark.parametrize(
 
 @BOTH
 def test_steps_from_the_states_of_a_scan_continue_it(backend):
-    *six, dt_bias, z = inputs(7)
+    (*six, dt_bias, z), whole_sequence = raw_scan_inputs([7])
     x, dt, A, B, C, D = six
-    whole = selective_scan(
-        *six, torch.tensor([0, 7], dtype=torch.int32), dt_bias=dt_bias, z=z, backend=backend
-    )
+    whole = selective_scan(*six, whole_sequence, dt_bias=dt_bias, z=z, backend=backend)
     head = torch.tensor([0, 4], dtype=torch.int32)
     options = {"dt_bias": dt_bias, "backend": backend}
     y, state = selective_scan_states(x[:4], dt[:4], A, B[:4], C[:4], D, head, z=z[:4], **options)

@@ -27,7 +27,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tree=st.dictionaries(st.text(max_size=5), trees, max_size=4))
 def test_any_nesting_of_plain_values_comes_back_as_it_was(tree: Any, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("safe") / "x"

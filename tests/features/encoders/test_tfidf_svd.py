@@ -109,7 +109,7 @@ def test_no_word_at_all_is_an_error(texts):
         encode_tfidf_svd(texts)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(alphabet="ab \n", max_size=6), min_size=1, max_size=6))
 def test_any_texts_give_finite_rows_of_length_one_or_zero(texts):
     if not any(text.strip() for text in texts):
