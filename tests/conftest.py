@@ -37,6 +37,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))  # what was written here
     monkeypatch.setattr(command_names, "program", lambda: "recbole-m3rec")  # installed or not
     root = logging.getLogger()

@@ -1,11 +1,6 @@
 """A dataset that says where it comes from is fetched and prepared when it is first used."""
 
-import functools
-import gzip
-import json
 import logging
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,45 +8,25 @@ import pytest
 from recbole_m3rec.compare.runs import Run, configuration, has_data, identify
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data import sources
+from tests.datasets.amazon.raw_beauty import write_raw
+from tests.datasets.http_server import serve_folder
 
-START, DAY = 1_400_025_600, 86_400
 REVIEWS = "categoryFiles/reviews_Beauty_5.json.gz"
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def asked(tmp_path):
     """Serve a category as the publisher does, and say so in the dataset's YAML: what was asked."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    folder = tmp_path / "mirror"
-    reviews = [
-        {"reviewerID": f"U{user}", "asin": f"B{(user + step) % 8}", "overall": 5.0,
-         "unixReviewTime": START + DAY * (10 * user + step)}
-        for user in range(8) for step in range(6)
-    ]  # fmt: skip
-    titles = [repr({"asin": f"B{item}", "title": f"Item {item}"}) for item in range(8)]
-    (folder / "categoryFiles").mkdir(parents=True)
-    (folder / REVIEWS).write_bytes(gzip.compress("\n".join(map(json.dumps, reviews)).encode()))
-    items = folder / "categoryFiles/meta_Beauty.json.gz"
-    items.write_bytes(gzip.compress("\n".join(titles).encode()))
     asked = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            asked.append(self.path)
-
-    handler = functools.partial(Handler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    Path("properties/dataset").mkdir(parents=True)
-    Path("properties/dataset/mini.yaml").write_text(
-        "source: {amazon: Beauty, release: 2014, allow_private: true, "
-        f"base_url: 'http://127.0.0.1:{server.server_address[1]}'}}\n"
-        "features: {text: {encoder: tfidf-svd, fields: [title], dim: 2}}\n"
-    )
-    yield asked
-    server.shutdown()
-    server.server_close()
+    write_raw(tmp_path / "mirror/categoryFiles", users=8, items=6)
+    with serve_folder(tmp_path / "mirror", asked) as address:
+        Path("properties/dataset").mkdir(parents=True)
+        Path("properties/dataset/mini.yaml").write_text(
+            "source: {amazon: Beauty, release: 2014, allow_private: true, "
+            f"base_url: '{address}'}}\n"
+            "features: {text: {encoder: tfidf-svd, fields: [title], dim: 2}}\n"
+        )
+        yield asked
 
 
 def test_an_absent_dataset_is_fetched_prepared_and_trained_on_once(
@@ -64,7 +39,7 @@ def test_an_absent_dataset_is_fetched_prepared_and_trained_on_once(
     assert "hit@3" in out
     assert len(asked) == 2
     assert "fetching http://127.0.0.1" in caplog.text
-    assert "8 users, 8 items, 48 interactions" in caplog.text
+    assert "8 users, 6 items, 48 interactions" in caplog.text
     there = sorted(path.name for path in Path("dataset/mini").iterdir())
     assert there == ["mini.inter", "mini.item", "mini.stats.json"]
     code, _, error = call(*arguments)

@@ -1,14 +1,9 @@
 """The script as a user runs it: from nothing to a dataset, and what it says where that fails."""
 
-import functools
-import gzip
-import json
 import os
 import random
 import signal
-import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -24,24 +19,8 @@ from recbole_m3rec.datasets.amazon.raw_files import (
     require,
 )
 from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
-
-START = 1_400_025_600
-
-
-def write_raw(reviews, metadata, users=6, items=5):
-    for path in (reviews, metadata):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps(
-            {"reviewerID": f"U{user}", "asin": f"B{item}", "overall": 5.0,
-             "unixReviewTime": START + 86_400 * (user + item)}
-        )
-        for user in range(users)
-        for item in range(items)
-    ]  # fmt: skip
-    reviews.write_bytes(gzip.compress("\n".join(lines).encode()))
-    titles = [repr({"asin": f"B{item}", "title": f"Item {item}"}) for item in range(items)]
-    metadata.write_bytes(gzip.compress("\n".join(titles).encode()))
+from tests.datasets.amazon.raw_beauty import DAY, START, write_raw
+from tests.datasets.http_server import serve_folder
 
 
 @pytest.fixture
@@ -49,30 +28,19 @@ def raw(tmp_path, monkeypatch):
     """Make the working directory a new one with the raw files of Beauty where they are expected."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "raw/amazon-2014"
-    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    write_raw(folder)
     return folder
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """Serve the raw files of Beauty like the publisher; return the address."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mirror/categoryFiles"
-    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    write_raw(folder)
     (folder / "reviews_Baby_5.json.gz").write_text("<html>log in first</html>")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Handler, directory=str(tmp_path / "mirror"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serve_folder(tmp_path / "mirror", []) as address:
+        yield address
 
 
 def run(*arguments):
@@ -174,7 +142,7 @@ def test_days_include_the_last(raw):
     days = ("--from", "2014-05-15", "--to", "2014-05-16", "--k-core", "1")
     assert run("--category", "beauty", *days) == 0
     rows = Path("dataset/beauty/beauty.inter").read_text().splitlines()[1:]
-    assert {int(row.split("\t")[-1]) for row in rows} == {START + 86_400, START + 2 * 86_400}
+    assert {int(row.split("\t")[-1]) for row in rows} == {START + DAY, START + 2 * DAY}
 
 
 def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path):
@@ -199,8 +167,7 @@ def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path):
     raw = tmp_path / "raw"
-    reviews, metadata = raw / "reviews_Beauty_5.json.gz", raw / "meta_Beauty.json.gz"
-    write_raw(reviews, metadata, users=300, items=60)
+    write_raw(raw, users=300, items=60)
     source = as_source(RELEASES["2014"], "Beauty", raw_files(RELEASES["2014"], "Beauty", raw))
 
     def build(folder):

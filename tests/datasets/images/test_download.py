@@ -4,7 +4,6 @@ import io
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from recbole_m3rec.datasets.images.report import (
 from recbole_m3rec.datasets.io.download import Limits
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
 from recbole_m3rec.support.safe_write import CannotWriteError
+from tests.datasets.http_server import serve
 
 pytest.importorskip("PIL")
 
@@ -44,29 +44,20 @@ class Shop:
         self.asked = Counter()
         self.busy = self.most_busy = 0
         self.broken = True  # whether /flaky paths fail
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                with lock:
-                    outer.asked[self.path] += 1
-                    outer.busy += 1
-                    outer.most_busy = max(outer.most_busy, outer.busy)
-                try:
-                    outer.answer(self)
-                finally:
-                    with lock:
-                        outer.busy -= 1
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.lock = threading.Lock()
 
     def answer(self, handler):
+        with self.lock:
+            self.asked[handler.path] += 1
+            self.busy += 1
+            self.most_busy = max(self.most_busy, self.busy)
+        try:
+            self.send(handler)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+    def send(self, handler):
         _, kind, number = handler.path.split("/")
         body, status = picture(int(number)), 200
         if kind == "png":
@@ -93,13 +84,9 @@ class Shop:
 
 @pytest.fixture
 def shop():
-    server = Shop()
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-    thread.join()
+    made = Shop()
+    with serve(made.answer) as made.url:
+        yield made
 
 
 def fetch(shop, folder, paths, **options):

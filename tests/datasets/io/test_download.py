@@ -1,10 +1,8 @@
 """Downloads from a server that misbehaves in every way."""
 
 import hashlib
-import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,6 +10,7 @@ from recbole_m3rec.datasets.io import urls
 from recbole_m3rec.datasets.io.download import DownloadError, Limits, download
 from recbole_m3rec.datasets.io.urls import RefusedAddressError, is_public, parse_address
 from recbole_m3rec.support.safe_write import FileInUseError, open_alone
+from tests.datasets.http_server import serve
 
 CONTENT = bytes(range(256)) * 40
 QUICK = Limits(stall=0.5, tries=4)
@@ -21,22 +20,12 @@ class Server:
     """Answers each request by the next of ``answers``; the last one stays."""
 
     def __init__(self):
-        self.answers = [whole]
-        self.requests = []
-        outer = self
+        self.answers, self.requests = [whole], []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                answer = outer.answers[min(len(outer.requests), len(outer.answers) - 1)]
-                outer.requests.append(dict(self.headers.items()) | {"path": self.path})
-                answer(self)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/some/file.gz?v=1"
+    def answer(self, handler):
+        answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
+        self.requests.append(dict(handler.headers.items()) | {"path": handler.path})
+        answer(handler)
 
 
 def reply(status, body=b"", **headers):
@@ -94,16 +83,12 @@ def chunked(body):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+def server():
     made = Server()
-    thread = threading.Thread(target=made.http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+    with serve(made.answer) as address:
+        made.port = int(address.rpartition(":")[2])
+        made.url = f"{address}/some/file.gz?v=1"
+        yield made
 
 
 class Fetch:
@@ -292,14 +277,14 @@ def test_only_plain_web_addresses_are_fetched(url, tmp_path):
      "0.0.0.0", "[::ffff:127.0.0.1]", "[fe80::1]", "[fc00::1]", "2130706433", "0x7f.1"],
 )  # fmt: skip
 def test_private_addresses_are_refused_before_anything_is_sent(host, server, tmp_path):
-    port = server.http.server_address[1]
+    port = server.port
     with pytest.raises(RefusedAddressError, match="--allow-private"):
         download(f"http://{host}:{port}/x", tmp_path / "x")
     assert server.requests == []
 
 
 def test_a_name_that_stands_for_a_private_address_is_refused(server, tmp_path, monkeypatch):
-    port = server.http.server_address[1]
+    port = server.port
     answers = [(2, 1, 6, "", ("8.8.8.8", port)), (2, 1, 6, "", ("127.0.0.1", port))]
     monkeypatch.setattr(urls.socket, "getaddrinfo", lambda *a, **k: answers)
     with pytest.raises(RefusedAddressError, match=r"innocent\.example is 127\.0\.0\.1"):
@@ -308,7 +293,7 @@ def test_a_name_that_stands_for_a_private_address_is_refused(server, tmp_path, m
 
 
 def test_the_address_that_was_checked_is_the_one_asked(fetch, monkeypatch):
-    port = fetch.server.http.server_address[1]
+    port = fetch.server.port
     looked_up = []
 
     def look_up(host, *a, **k):
