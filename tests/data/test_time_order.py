@@ -10,7 +10,6 @@ from recbole.data import create_dataset
 
 from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.data.time_order import users_in_another_order
 from recbole_m3rec.quick_start.checkpoints import read_saved_run
 from recbole_m3rec.quick_start.recommend import Histories
 
@@ -176,13 +175,6 @@ def test_the_log_says_for_how_many_users_float32_gives_another_order(create, cap
     caplog.clear()
     create("BPR", [(user, item, time - START) for user, item, time in seconds_apart()])
     assert "in another order" not in caplog.text
-
-
-def test_users_in_another_order_are_counted_by_hand():
-    users = np.array([1, 1, 1, 2, 2, 3])
-    exact, coarse = np.array([3, 1, 2, 1, 2, 0]), np.array([0, 0, 1, 1, 1, 0])
-    # user 1 stands 1 2 0 exactly and 0 1 2 coarsely; user 2 as in the file either way
-    assert users_in_another_order(users, exact, coarse) == (1, 1)
 
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:"

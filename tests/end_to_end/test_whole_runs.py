@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from recbole.data import create_dataset
 from recbole.quick_start import run_recbole
 
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
@@ -51,22 +50,6 @@ def test_the_order_of_a_feature_files_rows_changes_no_bit_of_the_metrics(folder)
     assert train() == first
     write_images(folder, np.arange(N_ITEMS), scale=-1.0)
     assert train() != first  # so the features did take part
-
-
-def test_the_order_of_the_interactions_file_changes_no_items_features(
-    folder, make_config, write_dataset
-):
-    def features_by_token():
-        dataset = create_dataset(make_config("M3Rec", **{**SETTINGS, "epochs": 1}))
-        tokens = dataset.field2id_token["item_id"].tolist()
-        rows = dataset.item_features["image"].values.tolist()
-        return dict(zip(tokens, rows, strict=True)), tokens
-
-    before, numbered = features_by_token()
-    write_dataset("tiny", shuffle=3)
-    after, renumbered = features_by_token()
-    assert renumbered != numbered  # RecBole numbers items as they come
-    assert after == before
 
 
 @pytest.mark.parametrize(("positions", "loss"), [("all", "CE"), ("last", "BPR")])

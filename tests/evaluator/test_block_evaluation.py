@@ -205,15 +205,6 @@ def test_the_table_is_that_of_the_checkpoint_read_at_the_start_of_a_pass(trainin
     assert trainer.evaluate(test) == of_checkpoint
 
 
-def test_the_table_is_dropped_when_a_pass_fails(training, monkeypatch):
-    trainer, _, valid, _ = training()
-    monkeypatch.setattr(trainer.evaluator, "evaluate", lambda struct: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        trainer.evaluate(valid, load_best_model=False)
-    assert trainer.model._items._value is None
-    assert not trainer.model._items._keeps
-
-
 @pytest.mark.parametrize("where", ["an item", "a history"])
 def test_nan_scores_stop_evaluation_with_the_message_of_the_guard(
     training, recboles_own, where, monkeypatch
@@ -237,47 +228,6 @@ def test_nan_scores_stop_evaluation_with_the_message_of_the_guard(
             evaluate(trainer, valid)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
-
-
-def test_scores_of_minus_infinity_are_legal(training, recboles_own, monkeypatch):
-    trainer, _, valid, _ = training(modalities=[], topk=[2])
-    table = M3Rec.item_table
-
-    def forbidding(self):
-        found = table(self).clone()
-        found[1:4] = 0
-        found[1:4, 0] = -torch.inf
-        return found
-
-    monkeypatch.setattr(M3Rec, "item_table", forbidding)
-    monkeypatch.setattr(M3Rec, "queries", lambda self, batch: torch.rand(len(batch), 8) + 0.1)
-    init_seed(0, True)
-    expected = recboles_own(trainer, valid)
-    init_seed(0, True)
-    found = trainer.evaluate(valid, load_best_model=False)
-    assert {k: v for k, v in found.items() if k != "gauc"} == {
-        k: v for k, v in expected.items() if k != "gauc"
-    }
-    assert np.isfinite(list(found.values())).all()
-
-
-def test_padding_is_recommended_to_nobody(training):
-    trainer, _, valid, _ = training(modalities=[])
-    with torch.no_grad():
-        weight = trainer.model.network.item_embedding.weight
-        weight[0] = 100 * weight[1:].abs().amax(0)
-    lists = []
-    struct = trainer.eval_collector.data_struct
-    update = struct.update_tensor
-
-    def watched(name, value):
-        if name == "rec.items":
-            lists.append(value)
-        update(name, value)
-
-    struct.update_tensor = watched
-    trainer.evaluate(valid, load_best_model=False)
-    assert torch.cat(lists).min() >= 1
 
 
 @pytest.mark.parametrize("need", ["rec.score", "data.label", "rec.something_new"])
@@ -337,22 +287,6 @@ def test_a_table_of_another_length_is_an_error(training, monkeypatch):
     monkeypatch.setattr(M3Rec, "item_table", lambda self: table(self)[:-1])
     with pytest.raises(ValueError, match=r"item_table\(\) of M3Rec has 12 rows, expected .* 13"):
         trainer.evaluate(valid, load_best_model=False)
-
-
-def test_evaluation_is_float32_under_autocast_and_mixed_precision(training, monkeypatch):
-    trainer, _, valid, _ = training(enable_amp=True)
-    with_amp = trainer.evaluate(valid, load_best_model=False)
-    seen = []
-
-    def watched(queries, vectors, **rows):
-        seen.append((queries.dtype, vectors.dtype))
-        return queries @ vectors.T
-
-    monkeypatch.setattr(ranking, "matmul", watched)
-    with torch.autocast("cpu", torch.bfloat16):
-        within = trainer.evaluate(valid, load_best_model=False)
-    assert set(seen) == {(torch.float32, torch.float32)}
-    assert within == with_amp
 
 
 def test_long_batches_are_encoded_piece_by_piece_with_the_same_result(training, monkeypatch):

@@ -23,23 +23,34 @@ def matched(places, values=VALUES, **options):
     return dict(zip(table.item_ids, table.values[:, 0].tolist(), strict=True)), notes
 
 
-def test_rows_counted_from_0_go_where_the_mapping_says():
-    rows, notes = matched({"d": 2, "a": 0, "b": 3, "c": 1})
-    assert rows == {"a": 1, "b": 7, "c": 3, "d": 5}
-    assert list(rows) == sorted(rows)
-    assert notes == []
+ZEROS = np.float32([[1, 2], [0, 0], [5, 6], [7, 8]])
 
 
-def test_rows_counted_from_1_are_understood():
-    rows, notes = matched({"a": 1, "b": 2, "c": 3, "d": 4})
-    assert rows == {"a": 1, "b": 3, "c": 5, "d": 7}
-    assert notes == ["rows are counted from 1"]
-
-
-def test_a_padding_row_is_left_out():
-    rows, notes = matched({"a": 1, "b": 2, "c": 3})
-    assert rows == {"a": 3, "b": 5, "c": 7}
-    assert "row 0 for padding" in notes[0]
+@pytest.mark.parametrize(
+    ("places", "values", "options", "rows", "note"),
+    [
+        ({"d": 2, "a": 0, "b": 3, "c": 1}, VALUES, {}, {"a": 1, "b": 7, "c": 3, "d": 5}, ""),
+        (
+            *({"a": 1, "b": 2, "c": 3, "d": 4}, VALUES, {}, {"a": 1, "b": 3, "c": 5, "d": 7}),
+            "rows are counted from 1",
+        ),
+        ({"a": 1, "b": 2, "c": 3}, VALUES, {}, {"a": 3, "b": 5, "c": 7}, "row 0 for padding"),
+        (
+            *({"a": 0, "b": 2}, VALUES, {"drop_unnamed": True}, {"a": 1, "b": 5}),
+            "2 rows belong to no item and are left out",
+        ),
+        (
+            *({"a": 0, "b": 1, "c": 2, "d": 3}, ZEROS, {}, {"a": 1, "c": 5, "d": 7}),
+            "1 rows of zeros are left out: their items are missing",
+        ),
+    ],
+    ids=["from 0", "from 1", "padding", "rows of no item", "zeros"],
+)
+def test_rows_go_where_the_mapping_says(places, values, options, rows, note):
+    found, notes = matched(places, values, **options)
+    assert list(found.items()) == list(rows.items())  # by id
+    assert len(notes) == bool(note)
+    assert note in "".join(notes)
 
 
 @pytest.mark.parametrize(
@@ -57,20 +68,9 @@ def test_another_number_of_rows_than_of_ids_is_refused(places, expected):
         matched(places)
 
 
-def test_rows_of_no_item_are_left_out_on_demand_but_ids_without_row_never():
-    rows, notes = matched({"a": 0, "b": 2}, drop_unnamed=True)
-    assert rows == {"a": 1, "b": 5}
-    assert notes == ["2 rows belong to no item and are left out"]
+def test_ids_without_a_row_are_never_left_out():
     with pytest.raises(FeatureFileError, match="1 of them are not there"):
         matched({"a": 0, "b": 4}, drop_unnamed=True)
-
-
-def test_rows_of_zeros_are_missing_items():
-    values = VALUES.copy()
-    values[1] = 0
-    rows, notes = matched({"a": 0, "b": 1, "c": 2, "d": 3}, values)
-    assert list(rows) == ["a", "c", "d"]
-    assert notes == ["1 rows of zeros are left out: their items are missing"]
 
 
 def test_an_array_alone_and_two_sources_of_ids_are_refused():

@@ -97,18 +97,6 @@ def test_full_sort_keeps_no_gradient(build):
     assert not model.full_sort_predict(batch).requires_grad
 
 
-@POSITIONS
-@LOSSES
-def test_the_same_seed_twice_gives_the_same_loss(build, loss, positions):
-    keys = {"loss_type": loss, "train_positions": positions, "dropout_prob": 0.3, **MODALITIES}
-    losses = []
-    for seed in (7, 7, 8):
-        model, batch, _ = build("M3Rec", seed=seed, **keys)
-        losses.append(float(model.calculate_loss(batch).detach()))
-    assert losses[0] == losses[1]
-    assert losses[0] != losses[2]
-
-
 def test_the_network_has_the_configured_modalities_in_order(build):
     keys = {**MODALITIES, "modalities": ["text", "image"]}
     assert build("M3Rec", **keys)[0].network.modalities == ("text", "image", "id")

@@ -4,16 +4,11 @@ Triton decides when it is imported whether its interpreter runs the kernels on t
 ``TRITON_INTERPRET=1 python -m pytest tests/ops/triton_checks.py``, or without it on a GPU.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import checks
@@ -40,13 +35,11 @@ def _visible(monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["DEVICES_OF_TEST"])
 
 
-def ends_of(lengths: Sequence[int]) -> Tensor:
+def ends_of(lengths):
     return kernel_cases.ends_of(lengths).to(DEVICE)
 
 
-def inputs(
-    lengths: Sequence[int], d_inner: int = 7, d_state: int = 5, last_only: bool | None = None
-) -> tuple[list[Tensor], Tensor]:
+def inputs(lengths, d_inner=7, d_state=5, last_only=None):
     """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``last_only`` is not None."""
     tensors, ends = kernel_cases.scan_inputs(lengths, d_inner, d_state)
     if last_only is not None:
@@ -56,19 +49,15 @@ def inputs(
     return [tensor.to(DEVICE) for tensor in tensors], ends.to(DEVICE)
 
 
-def with_gradients(
-    function: Callable[..., Tensor], tensors: Sequence[Tensor], *more: Any
-) -> list[Tensor]:
+def with_gradients(function, tensors, *more):
     return kernel_cases.with_gradients(lambda *leaves: function(leaves, *more), tensors)
 
 
-def scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+def scan(tensors, ends, last_only=False):
     return triton.selective_scan_triton(*tensors[:6], ends, last_only, *tensors[6:])
 
 
-def assert_as_loop(
-    tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False, tolerance: float = TOLERANCE
-) -> None:
+def assert_as_loop(tensors, ends, last_only=False, tolerance=TOLERANCE):
     """Every value within ``tolerance`` of the largest one of its tensor."""
     found = with_gradients(scan, tensors, ends, last_only)
     expected = with_gradients(loop, [tensor.double() for tensor in tensors], ends, last_only)
@@ -78,7 +67,7 @@ def assert_as_loop(
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-def same_bits(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+def same_bits(found, expected):
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -282,16 +271,16 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name():
         checks.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
 
 
-def one_by_one(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
+def one_by_one(tensors, ends):
     return kernel_cases.one_by_one(*tensors, ends)
 
 
-def conv_inputs(d_inner: int, d_conv: int) -> list[Tensor]:
+def conv_inputs(d_inner, d_conv):
     tensors = kernel_cases.randn((sum(FEW), d_inner), (d_inner, d_conv), (d_inner,))
     return [tensor.to(DEVICE) for tensor in tensors]
 
 
-def convolve(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
+def convolve(tensors, ends):
     return convolution.causal_conv1d_silu_triton(*tensors, ends)
 
 

@@ -31,22 +31,17 @@ def test_a_download_in_a_single_process_waits_for_nobody(make_config, monkeypatc
         Dataset(config)
 
 
-def test_several_processes_wait_for_the_download(monkeypatch):
+def test_several_processes_wait_for_the_download_and_nobody_else_sees_that_barrier(monkeypatch):
     from recbole.data.dataset import dataset as module
 
     waited = []
+    assert module.torch.distributed.barrier is not torch.distributed.barrier
+    assert module.torch.distributed.get_rank is torch.distributed.get_rank
+    assert module.torch.tensor is torch.tensor
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: waited.append(True))
     module.torch.distributed.barrier()
     assert waited == [True]
-
-
-def test_only_recboles_datasets_see_that_barrier():
-    from recbole.data.dataset import dataset as module
-
-    assert module.torch.distributed.barrier is not torch.distributed.barrier
-    assert module.torch.distributed.get_rank is torch.distributed.get_rank
-    assert module.torch.tensor is torch.tensor
 
 
 def test_metrics_over_counts_are_computed_and_print_as_numbers(make_config):

@@ -124,17 +124,6 @@ def test_a_user_with_several_tests_counts_once(outcome):
         assert test.users.difference == pytest.approx((0.5 - 0.25) / 2)
 
 
-def test_users_are_sorted_once_for_all_metrics(outcome, monkeypatch):
-    hits = [0.25, 0.5, 1.0]
-    runs = [outcome(name, {f"hit@{k}": hits for k in range(1, 9)}) for name in "AB"]
-    sorts = []
-    unique = np.unique
-    monkeypatch.setattr(np, "unique", lambda *a, **k: sorts.append(1) or unique(*a, **k))
-    (table,) = tables(runs)
-    assert len(table.tests) == 8
-    assert len(sorts) <= 4  # of two names, and for the users that both have
-
-
 def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome):
     rng = np.random.default_rng(1)
     runs = [

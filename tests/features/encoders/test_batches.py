@@ -90,11 +90,6 @@ def test_files_hold_one_batch_or_many_by_the_time_they_take(tmp_path, monkeypatc
     np.testing.assert_array_equal(rows, EXPECTED)
 
 
-def test_a_long_run_loses_a_tenth_of_its_work_at_most_and_ten_seconds():
-    waits = [batches_module._longest_wait(elapsed) for elapsed in (0, 10, 1e6)]
-    assert waits == [0.5, 1.5, 10]
-
-
 @pytest.mark.parametrize("made", [np.ones((1, 2)), np.ones(2), np.ones((3, 2))])
 def test_rows_of_the_wrong_shape_are_refused(made):
     with pytest.raises(EncoderError, match=r"expected \[2, dimensions\]"):
