@@ -4,14 +4,11 @@ RecBole writes checkpoints and logs into the working directory and reads the com
 test runs in a folder of its own with an empty command line.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -32,7 +29,7 @@ Interactions = Sequence[tuple[str, str, float]]
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_folder(tmp_path, monkeypatch):
     """Run in ``tmp_path`` with no command line, and give back loggers and devices afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
@@ -53,7 +50,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @pytest.fixture
-def tiny_interactions() -> list[tuple[str, str, float]]:
+def tiny_interactions():
     """(user, item, time): a dozen users, eight of a dozen items each, no item twice.
 
     Every item is used by eight users, so that nothing falls to a five-core filter.
@@ -66,17 +63,10 @@ def tiny_interactions() -> list[tuple[str, str, float]]:
 
 
 @pytest.fixture
-def write_dataset(
-    tmp_path: Path, tiny_interactions: list[tuple[str, str, float]]
-) -> Callable[..., Path]:
+def write_dataset(tmp_path, tiny_interactions):
     """Return ``write``, which writes ``dataset/<name>/<name>.inter`` and ``<name>.item``."""
 
-    def write(
-        name: str = "tiny",
-        interactions: Interactions | None = None,
-        items: dict[str, str] | None = None,
-        shuffle: int | None = None,
-    ) -> Path:
+    def write(name="tiny", interactions=None, items=None, shuffle=None):
         """Write atomic files.
 
         Args:
@@ -109,17 +99,17 @@ def write_dataset(
     return write
 
 
-def tiny_title(item: str) -> str:
+def tiny_title(item):
     """Return a title of two words that depends on an item's token alone."""
     number = int("".join(filter(str.isdigit, item)) or 0)
     return f"{('red', 'green', 'blue')[number % 3]} {('hat', 'shoe', 'coat', 'scarf')[number % 4]}"
 
 
 @pytest.fixture
-def make_config(write_dataset: Callable[..., Path]) -> Callable[..., Any]:
+def make_config(write_dataset):
     """Return a function that builds a small RecBole ``Config``; keywords are configuration keys."""
 
-    def make(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> Any:
+    def make(model="SASRec", dataset="tiny", **keys):
         from recbole.config import Config
 
         if not Path("dataset", dataset).exists() and dataset == "tiny":
@@ -135,9 +125,9 @@ def make_config(write_dataset: Callable[..., Path]) -> Callable[..., Any]:
     return make
 
 
-def small(model: str) -> dict[str, Any]:
+def small(model):
     """Return settings under which any model trains in a moment."""
-    settings: dict[str, Any] = {
+    settings = {
         "epochs": 1,
         "train_batch_size": 32,
         "eval_batch_size": 32,
@@ -160,10 +150,10 @@ def small(model: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+def prepare(make_config):
     """Return ``build``: from configuration keys to (config, dataset, train, valid, test data)."""
 
-    def build(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> tuple[Any, ...]:
+    def build(model="SASRec", dataset="tiny", **keys):
         from recbole.data import create_dataset, data_preparation
 
         config = make_config(model, dataset, **keys)
@@ -174,7 +164,7 @@ def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
 
 
 @pytest.fixture
-def small_arguments() -> list[str]:
+def small_arguments():
     """Arguments under which a model trains on the tiny dataset in a moment."""
     return [
         "--dataset=tiny",
@@ -193,10 +183,10 @@ def small_arguments() -> list[str]:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(capsys):
     """Return ``call(*arguments)``: exit code, standard output, last line of standard error."""
 
-    def run(*given: str) -> tuple[int, str, str]:
+    def run(*given):
         root = logging.getLogger()
         for handler in root.handlers[:]:
             if isinstance(handler, logging.FileHandler):
@@ -209,23 +199,16 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 
 
 @pytest.fixture(scope="session")
-def first_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_runs(tmp_path_factory):
     """The folder in which ``trained`` trains each model once."""
     return tmp_path_factory.mktemp("trained")
 
 
 @pytest.fixture
-def trained(
-    call: Callable[..., tuple[int, str, str]],
-    first_runs: Path,
-    own_folder: Path,
-    small_arguments: list[str],
-    write_dataset: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[str], Path]:
+def trained(call, first_runs, own_folder, small_arguments, write_dataset, monkeypatch):
     """Return ``train(model)``, which trains one epoch on the tiny dataset: the checkpoint."""
 
-    def train(model: str) -> Path:
+    def train(model):
         made = first_runs / model
         if not made.exists():
             shutil.copytree(write_dataset().parent, made / "dataset")
@@ -242,10 +225,10 @@ def trained(
 
 
 @pytest.fixture
-def refuse_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def refuse_workers(monkeypatch):
     """Return a function after whose call any worker that is started is an error."""
 
-    def refuse_to_start(*args: Any) -> Any:
+    def refuse_to_start(*args):
         raise AssertionError("a worker was started")
 
     return lambda: monkeypatch.setattr(scheduler, "start", refuse_to_start)

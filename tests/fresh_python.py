@@ -11,7 +11,7 @@ CLONE = Path(recbole_m3rec.__file__).parents[1]
 PATHS = os.pathsep.join([str(CLONE), *filter(None, sys.path)])
 
 
-def fresh_python(code: str, *first_paths: str, **environment: str) -> subprocess.CompletedProcess:
+def fresh_python(code, *first_paths, **environment):
     """Run code that must end well; its ``stdout`` and ``stderr`` are texts.
 
     Args:
