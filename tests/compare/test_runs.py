@@ -90,29 +90,25 @@ def test_arguments_of_this_process_are_no_settings(folder, monkeypatch):
     assert hash_of() == before
 
 
-def test_a_change_in_the_interactions_is_another_run(folder):
-    before = hash_of()
-    file = folder / "tiny.inter"
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("\t0.0\n", "\t0.5\n", 1), encoding="utf-8")
-    assert hash_of() != before
-    file.write_text(text, encoding="utf-8")
-    assert hash_of() == before
+KG = "head_id:token\trelation_id:token\ttail_id:token\n"
 
 
-def test_the_item_file_counts_only_where_it_is_read(folder):
-    before, of_reader = hash_of(), hash_of(load_col=None)
-    with open(folder / "tiny.item", "a", encoding="utf-8") as file:
-        file.write("i99\tgrey hat\that\n")
-    assert hash_of() == before
-    assert hash_of(load_col=None) != of_reader
-
-
-def test_the_item_file_counts_for_a_model_that_chooses_its_columns_later(folder):
-    before = hash_of("SASRecF")
-    with open(folder / "tiny.item", "a", encoding="utf-8") as file:
-        file.write("i99\tgrey hat\that\n")
-    assert hash_of("SASRecF") != before
+@pytest.mark.parametrize(
+    ("file", "line", "model", "settings", "counts"),
+    [
+        ("tiny.inter", "u00\ti00\t9999\n", "SASRec", {}, True),
+        ("tiny.item", "i99\tgrey hat\that\n", "SASRec", {}, False),
+        ("tiny.item", "i99\tgrey hat\that\n", "SASRec", {"load_col": None}, True),
+        # These two choose later what they read.
+        ("tiny.item", "i99\tgrey hat\that\n", "SASRecF", {}, True),
+        ("tiny.kg", KG + "a\tis\tb\n", "GRU4RecKG", {"additional_feat_suffix": ["ent"]}, True),
+    ],
+)
+def test_a_file_counts_where_it_is_read(folder, file, line, model, settings, counts):
+    before = hash_of(model, **settings)
+    with open(folder / file, "a", encoding="utf-8") as end:
+        end.write(line)
+    assert (hash_of(model, **settings) != before) == counts
 
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRecF"])
@@ -122,18 +118,6 @@ def test_features_count_where_they_are_read(folder, model):
     write_images(folder, scale=2.0)
     assert hash_of(model, **IMAGES) != with_images
     assert hash_of() == without
-
-
-def test_a_graph_counts_for_the_model_that_loads_it_later(folder):
-    def digest():
-        (folder / "tiny.kg").write_text(f"{graph}\n", encoding="utf-8")
-        run = Run("any", "GRU4RecKG", "tiny", 1, {**SMALL, "additional_feat_suffix": ["ent"]})
-        return identify(configuration(run)).hash
-
-    graph = "head_id:token\trelation_id:token\ttail_id:token"
-    before = digest()
-    graph += "\na\tis\tb"
-    assert digest() != before
 
 
 def test_a_checkpoint_to_begin_with_counts_by_its_contents(folder):

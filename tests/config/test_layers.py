@@ -111,15 +111,6 @@ def test_recboles_lists_of_keys_are_left_alone(layers):
     assert argument_list.dataset_arguments == before
 
 
-def test_properties_lie_inside_an_installed_package(tmp_path, monkeypatch):
-    module = tmp_path / "site-packages" / "recbole_m3rec" / "plugin" / "configuration.py"
-    inside = module.parent.parent / "properties"
-    inside.mkdir(parents=True)
-    (inside / "overall.yaml").touch()
-    monkeypatch.setattr(configuration, "__file__", str(module))
-    assert configuration.properties_folder() == inside
-
-
 def test_lost_properties_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(configuration, "__file__", str(tmp_path / "a" / "b" / "configuration.py"))
     with pytest.raises(FileNotFoundError, match=r"overall\.yaml"):
