@@ -6,6 +6,7 @@ test runs in a folder of its own with an empty command line.
 
 import logging
 import shutil
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,6 +223,14 @@ def trained(call, first_runs, own_folder, small_arguments, write_dataset, monkey
         return next(Path("saved").glob(f"{model}-*.pth"))
 
     return train
+
+
+@pytest.fixture
+def port():
+    """A port of this machine that is free."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture

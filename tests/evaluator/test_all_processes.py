@@ -1,6 +1,5 @@
 """Metrics of several processes are those of one."""
 
-import socket
 import sys
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def test_rows_of_sampled_candidates_follow_each_other():
 
 @pytest.mark.slow
 def test_two_processes_and_an_odd_number_of_users_give_the_metrics_of_one(
-    make_config, write_dataset, tiny_interactions, monkeypatch
+    make_config, write_dataset, tiny_interactions, monkeypatch, port
 ):
     model = "BPR"
     root = str(Path(__file__).resolve().parents[2])
@@ -37,8 +36,5 @@ def test_two_processes_and_an_odd_number_of_users_give_the_metrics_of_one(
     keys |= {"epochs": 0, "eval_batch_size": 3, "metric_decimal_place": 16}
     keys |= {"metrics": ["Hit", "NDCG", "MRR", "GAUC"]}
     alone = run(model, "odd", config_dict=dict(keys))["test_result"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    together = run(model, "odd", config_dict=dict(keys), nproc=2, port=port)["test_result"]
+    together = run(model, "odd", config_dict=dict(keys), nproc=2, port=str(port))["test_result"]
     assert dict(together) == dict(alone)

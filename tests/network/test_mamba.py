@@ -5,22 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from recbole_m3rec.network.mamba import MambaBlock
-from recbole_m3rec.ops.cpu import selective_scan
+from tests.ops.kernel_cases import both_backends, needs_kernels
 
 HIDDEN = 8
 LENGTHS = [5, 1, 3, 2, 8]
 CU_SEQLENS = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()], dtype=torch.int32)
 LAST = CU_SEQLENS[1:].long() - 1
-BOTH = pytest.mark.parametrize(
-    "backend",
-    [
-        "reference",
-        pytest.param(
-            "cpu",
-            marks=pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built"),
-        ),
-    ],
-)
 
 
 def make(backend="reference", hidden_size=HIDDEN, init="mamba"):
@@ -35,7 +25,7 @@ def tokens():
     return torch.randn(sum(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(4))
 
 
-@BOTH
+@both_backends
 def test_packed_equals_one_sequence_at_a_time(backend):
     block, h = make(backend), tokens()
     alone = [
@@ -44,7 +34,7 @@ def test_packed_equals_one_sequence_at_a_time(backend):
     torch.testing.assert_close(block(h, CU_SEQLENS), torch.cat(alone), rtol=1e-5, atol=1e-6)
 
 
-@BOTH
+@both_backends
 def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
     block, h, found = make(backend), tokens(), []
     for last_only in (False, True):
@@ -59,7 +49,7 @@ def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
         torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=close)
 
 
-@BOTH
+@both_backends
 def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend):
     block, h = make(backend), tokens()
     clean = block(h, CU_SEQLENS)
@@ -84,7 +74,7 @@ def test_steps_from_the_initial_state_equal_the_full_pass():
         torch.testing.assert_close(out, full[:, t], rtol=1e-5, atol=1e-6)
 
 
-@BOTH
+@both_backends
 def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend):
     block, h = make(backend), tokens()
     more = torch.randn(2, len(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(6))
@@ -120,7 +110,7 @@ def test_the_normal_initialisation_has_small_weights_and_no_step_bias():
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.15)
 
 
-@pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
+@needs_kernels
 @pytest.mark.parametrize("last_only", [False, True])
 def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only):
     results = []

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,9 +20,15 @@ from torch import Tensor
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.ops import dropout as dropout_ops
 from recbole_m3rec.ops import dropout_layer_norm, gelu_dropout
-from recbole_m3rec.ops.cpu import causal_conv1d, linear, selective_scan
+from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
+
+built, why = library.available()
+needs_kernels = pytest.mark.skipif(not built, reason=why)
+both_backends = pytest.mark.parametrize(
+    "backend", ["reference", pytest.param("cpu", marks=needs_kernels)]
+)
 
 RAGGED = [3, 1, 47, 5, 28, 29, 57, 48, 49, 2, 90]
 NAMES = ("x", "dt", "A", "B", "C", "D")

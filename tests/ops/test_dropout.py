@@ -12,9 +12,7 @@ from torch.func import functional_call
 from recbole_m3rec.ops import dropout
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.dropout import Dropout
-
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
+from tests.ops.kernel_cases import needs_kernels
 
 
 def philox(seed, counter):
@@ -52,7 +50,7 @@ def test_the_generator_of_these_tests_is_philox():
     ]
 
 
-@needs_library
+@needs_kernels
 def test_every_instruction_set_draws_philox(kernels):
     seed, keep = 0x123456789ABCDEF0, 40000
     for n in (0, 1, 7, 63, 64, 65, 1000, 300_003):
@@ -115,12 +113,12 @@ def test_evaluation_and_p_zero_are_the_identity_and_draw_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@needs_library
+@needs_kernels
 def test_p_one_drops_all():
     assert not dropout.dropout(torch.full((100,), float("nan")), 1.0).any()
 
 
-@needs_library
+@needs_kernels
 def test_nan_stays_where_kept_and_is_zero_where_dropped(kernels):
     for value in (float("nan"), float("inf"), -float("inf")):
         torch.manual_seed(1)
@@ -150,7 +148,7 @@ def test_it_takes_part_in_functional_call_and_copies():
     assert list(copy.deepcopy(model).state_dict()) == ["0.weight", "0.bias"]
 
 
-@needs_library
+@needs_kernels
 def test_it_compiles_into_one_graph():
     compiled = torch.compile(Dropout(0.5), backend="aot_eager", fullgraph=True)
     x = torch.randn(1000, requires_grad=True)

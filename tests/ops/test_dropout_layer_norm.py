@@ -5,10 +5,8 @@ import torch
 
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
-from tests.ops.kernel_cases import EPS, KERNELS
+from tests.ops.kernel_cases import EPS, KERNELS, needs_kernels
 
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
 KERNEL = KERNELS["dropout_layer_norm"]
 
 
@@ -20,7 +18,7 @@ def found(tensors, p):
     return KERNEL.found(tensors, (p,))
 
 
-@needs_library
+@needs_kernels
 def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels):
     for width, value in ((64, 0.0), (64, -3e7), (37, 1.1), (3, 1e30), (1, 1.1)):
         tensors = inputs(3, width, False)
@@ -31,7 +29,7 @@ def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels):
         assert not grad_weight.any()
 
 
-@needs_library
+@needs_kernels
 def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels):
     for width in (64, 37):
         x = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
@@ -45,7 +43,7 @@ def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels):
             torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
 
 
-@needs_library
+@needs_kernels
 def test_lanes_beyond_the_last_column_never_count(kernels):
     tensors = inputs(5, 2, False)
     want = found(tensors, 0.4)
@@ -57,7 +55,7 @@ def test_lanes_beyond_the_last_column_never_count(kernels):
             assert torch.equal(got, expected_bits)
 
 
-@needs_library
+@needs_kernels
 def test_nan_spoils_its_own_row_alone(kernels):
     tensors = inputs(6, 40, True)
     tensors[0][2, 7] = float("nan")

@@ -5,15 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from recbole_m3rec.ops import gelu_dropout as fused_gelu
-from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.gelu_dropout import gelu_dropout
+from tests.ops.kernel_cases import needs_kernels
 
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
 ALL = 65536
 
 
-@needs_library
+@needs_kernels
 def test_gelu_and_its_slope_are_within_4e_7_of_the_true_ones(kernels):
     x = torch.cat([torch.linspace(-14, 14, 400_001), torch.linspace(-0.01, 0.01, 10_001)])
     y = fused_gelu._gelu_dropout(x, torch.tensor(0), ALL).double()
@@ -27,7 +25,7 @@ def test_gelu_and_its_slope_are_within_4e_7_of_the_true_ones(kernels):
     torch.testing.assert_close(slope.double(), leaf.grad, rtol=0, atol=4e-7)
 
 
-@needs_library
+@needs_kernels
 def test_extreme_values_and_nan_are_those_of_float64(kernels):
     inf, nan = float("inf"), float("nan")
     x = torch.tensor([nan, inf, -inf, 1e30, -1e30, 3e38, -3e38, 1e-38, -1e-38, 0.0, 50.0, -50.0])

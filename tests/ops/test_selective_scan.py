@@ -19,7 +19,7 @@ from recbole_m3rec.ops.selective_scan import (
     selective_step,
 )
 from recbole_m3rec.ops.triton import device
-from tests.ops.kernel_cases import raw_scan_inputs
+from tests.ops.kernel_cases import both_backends, raw_scan_inputs
 
 COMPILED = (cpu, device, mamba_ssm)
 
@@ -167,18 +167,7 @@ def test_the_reference_computes_short_floats_in_float32_even_under_autocast(mixe
     assert [g.dtype for g in gradients] == [tensor.dtype for tensor in tensors]
 
 
-BOTH = pytest.mark.parametrize(
-    "backend",
-    [
-        "reference",
-        pytest.param(
-            "cpu", marks=pytest.mark.skipif(not cpu.available()[0], reason="kernels not built")
-        ),
-    ],
-)
-
-
-@BOTH
+@both_backends
 def test_steps_from_the_states_of_a_scan_continue_it(backend):
     (*six, dt_bias, z), whole_sequence = raw_scan_inputs([7])
     x, dt, A, B, C, D = six

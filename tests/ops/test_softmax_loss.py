@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
-
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
+from tests.ops.kernel_cases import needs_kernels
 
 
 def logits_and_targets(rows, columns, scale=3.0):
@@ -26,7 +24,7 @@ def expected(logits, targets):
     return losses.detach(), slope
 
 
-@needs_library
+@needs_kernels
 def test_bfloat16_is_computed_in_float32_and_rounded_once(kernels):
     for columns in (1, 5, 33, 4001):
         logits, targets = logits_and_targets(7, columns)
@@ -41,7 +39,7 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once(kernels):
         assert (apart > 0).double().mean() < 0.01
 
 
-@needs_library
+@needs_kernels
 def test_a_broken_logit_spoils_its_own_row_alone(kernels):
     places = (0, 20, 36)  # the first, one within, and one behind the last whole vector
     dtypes = (torch.float32, torch.bfloat16)
@@ -54,7 +52,7 @@ def test_a_broken_logit_spoils_its_own_row_alone(kernels):
         assert logits.isnan().any(1).tolist() == [False, True, False]
 
 
-@needs_library
+@needs_kernels
 def test_items_that_cannot_be_are_left_out(kernels):
     logits, targets = logits_and_targets(4, 50)
     logits[:, 7], targets[:] = -torch.inf, 3
@@ -64,7 +62,7 @@ def test_items_that_cannot_be_are_left_out(kernels):
     assert (logits[:, 7] == 0).all()
 
 
-@needs_library
+@needs_kernels
 @pytest.mark.usefixtures("threads")
 def test_bits_of_bfloat16_do_not_depend_on_the_number_of_threads():
     logits, targets = logits_and_targets(13, 5003)
@@ -107,7 +105,7 @@ def test_losses_alone_are_the_same(usable, monkeypatch):
     copy = logits.clone()
     alone = softmax_loss_(copy, targets, wants_gradient=False)
     torch.testing.assert_close(alone, with_gradient, rtol=1e-6, atol=1e-6)
-    if built and usable:
+    if library.available()[0]:
         assert torch.equal(copy, logits)  # nothing is written in vain
 
 

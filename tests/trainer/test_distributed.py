@@ -1,6 +1,5 @@
 """Two processes on CPUs train one model, agree on one checkpoint and know the plugin."""
 
-import socket
 import sys
 from pathlib import Path
 
@@ -10,13 +9,6 @@ from recbole.quick_start import quick_start, run
 
 from recbole_m3rec.patches.checkpoints import load_checkpoint
 from recbole_m3rec.trainer import distributed
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

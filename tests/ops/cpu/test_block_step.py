@@ -5,12 +5,11 @@ import torch
 
 from recbole_m3rec.network import mamba as block_module
 from recbole_m3rec.network.mamba import MambaState
-from recbole_m3rec.ops.cpu import selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS
 from tests.ops import kernel_cases
-from tests.ops.kernel_cases import block_of, step_inputs
+from tests.ops.kernel_cases import block_of, needs_kernels, step_inputs
 
-pytestmark = pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
+pytestmark = needs_kernels
 
 
 def inputs(block, n):

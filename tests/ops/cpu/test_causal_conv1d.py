@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.causal_conv1d import causal_conv1d_silu_cpu
-from tests.ops.kernel_cases import ends_of, randn, with_gradients
+from tests.ops.kernel_cases import ends_of, needs_kernels, randn, with_gradients
 
-built, why = library.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 def inputs(lengths, d_inner, d_conv):

@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from recbole_m3rec.ops.cpu import library
-from tests.ops.kernel_cases import KERNELS
+from tests.ops.kernel_cases import KERNELS, needs_kernels
 
-built, why = library.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 OPERATORS = [name for name, kernel in KERNELS.items() if kernel.operator is not None]
 

@@ -1,18 +1,14 @@
 """The linear layer's kernel beside what holds for every kernel, and when it is taken."""
 
-import pytest
 import torch
 from torch.nn import functional as F
 
-from recbole_m3rec.ops.cpu import library, linear
+from recbole_m3rec.ops.cpu import linear
 from recbole_m3rec.ops.matmul import Linear
-from tests.ops.kernel_cases import randn
-
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
+from tests.ops.kernel_cases import needs_kernels, randn
 
 
-@needs_library
+@needs_kernels
 def test_a_row_does_not_depend_on_the_rows_beside_it(kernels):
     x, weight, bias = randn((777, 64), (100, 64), (100,))
     y = linear._linear(x, weight, bias)
@@ -20,7 +16,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(kernels):
         assert torch.equal(linear._linear(x[some], weight, bias), y[some])
 
 
-@needs_library
+@needs_kernels
 def test_nan_and_infinity_stay_in_their_row(kernels):
     x, weight, bias = randn((300, 32), (21, 32), (21,))
     x[7, 3], x[100, 31] = float("nan"), float("inf")
@@ -30,7 +26,7 @@ def test_nan_and_infinity_stay_in_their_row(kernels):
     assert y[100].isinf().all()
 
 
-@needs_library
+@needs_kernels
 def test_only_the_gradients_that_are_wanted_are_made(monkeypatch):
     wanted = []
     made = linear._linear_backward

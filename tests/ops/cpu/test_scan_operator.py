@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library, selective_scan
-from tests.ops.kernel_cases import NAMES, compiled_scan, scan_inputs
+from tests.ops.kernel_cases import NAMES, compiled_scan, needs_kernels, scan_inputs
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 def test_torch_compile_takes_it_whole():

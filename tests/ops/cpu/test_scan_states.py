@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.kernel_cases import ends_of, raw_scan_inputs, scan_inputs
+from tests.ops.kernel_cases import ends_of, needs_kernels, raw_scan_inputs, scan_inputs
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 @pytest.mark.parametrize(("d_inner", "d_state"), [(3, 1), (32, 5), (3, 16), (32, 33)])

@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library as cpu_library
-from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.kernel_cases import RAGGED, compiled_scan, scan_inputs, with_gradients
+from tests.ops.kernel_cases import RAGGED, compiled_scan, needs_kernels, scan_inputs, with_gradients
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 def found(tensors, ends):

@@ -9,14 +9,14 @@ from tests.ops.kernel_cases import (
     RAGGED,
     compiled_scan,
     ends_of,
+    needs_kernels,
     raw_scan_inputs,
     scan_inputs,
     scan_loop,
     with_gradients,
 )
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 def found(tensors, ends, last_only=False):
