@@ -4,20 +4,23 @@ RecBole writes checkpoints and logs into the working directory and reads the com
 test runs in a folder of its own with an empty command line.
 """
 
-from __future__ import annotations
-
 import logging
+import shutil
+import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.compare import scheduler
 from recbole_m3rec.support import command_names
+
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.load_profile("any machine")
 
 N_USERS = 12
 N_ITEMS = 12
@@ -27,11 +30,14 @@ Interactions = Sequence[tuple[str, str, float]]
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_folder(tmp_path, monkeypatch):
     """Run in ``tmp_path`` with no command line, and give back loggers and devices afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))  # what was written here
     monkeypatch.setattr(command_names, "program", lambda: "recbole-m3rec")  # installed or not
     root = logging.getLogger()
@@ -45,7 +51,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @pytest.fixture
-def tiny_interactions() -> list[tuple[str, str, float]]:
+def tiny_interactions():
     """(user, item, time): a dozen users, eight of a dozen items each, no item twice.
 
     Every item is used by eight users, so that nothing falls to a five-core filter.
@@ -58,17 +64,10 @@ def tiny_interactions() -> list[tuple[str, str, float]]:
 
 
 @pytest.fixture
-def write_dataset(
-    tmp_path: Path, tiny_interactions: list[tuple[str, str, float]]
-) -> Callable[..., Path]:
+def write_dataset(tmp_path, tiny_interactions):
     """Return ``write``, which writes ``dataset/<name>/<name>.inter`` and ``<name>.item``."""
 
-    def write(
-        name: str = "tiny",
-        interactions: Interactions | None = None,
-        items: dict[str, str] | None = None,
-        shuffle: int | None = None,
-    ) -> Path:
+    def write(name="tiny", interactions=None, items=None, shuffle=None):
         """Write atomic files.
 
         Args:
@@ -101,17 +100,17 @@ def write_dataset(
     return write
 
 
-def tiny_title(item: str) -> str:
+def tiny_title(item):
     """Return a title of two words that depends on an item's token alone."""
     number = int("".join(filter(str.isdigit, item)) or 0)
     return f"{('red', 'green', 'blue')[number % 3]} {('hat', 'shoe', 'coat', 'scarf')[number % 4]}"
 
 
 @pytest.fixture
-def make_config(write_dataset: Callable[..., Path]) -> Callable[..., Any]:
+def make_config(write_dataset):
     """Return a function that builds a small RecBole ``Config``; keywords are configuration keys."""
 
-    def make(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> Any:
+    def make(model="SASRec", dataset="tiny", **keys):
         from recbole.config import Config
 
         if not Path("dataset", dataset).exists() and dataset == "tiny":
@@ -127,9 +126,9 @@ def make_config(write_dataset: Callable[..., Path]) -> Callable[..., Any]:
     return make
 
 
-def small(model: str) -> dict[str, Any]:
+def small(model):
     """Return settings under which any model trains in a moment."""
-    settings: dict[str, Any] = {
+    settings = {
         "epochs": 1,
         "train_batch_size": 32,
         "eval_batch_size": 32,
@@ -152,10 +151,10 @@ def small(model: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+def prepare(make_config):
     """Return ``build``: from configuration keys to (config, dataset, train, valid, test data)."""
 
-    def build(model: str = "SASRec", dataset: str = "tiny", **keys: Any) -> tuple[Any, ...]:
+    def build(model="SASRec", dataset="tiny", **keys):
         from recbole.data import create_dataset, data_preparation
 
         config = make_config(model, dataset, **keys)
@@ -166,7 +165,7 @@ def prepare(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
 
 
 @pytest.fixture
-def small_arguments() -> list[str]:
+def small_arguments():
     """Arguments under which a model trains on the tiny dataset in a moment."""
     return [
         "--dataset=tiny",
@@ -185,10 +184,10 @@ def small_arguments() -> list[str]:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(capsys):
     """Return ``call(*arguments)``: exit code, standard output, last line of standard error."""
 
-    def run(*given: str) -> tuple[int, str, str]:
+    def run(*given):
         root = logging.getLogger()
         for handler in root.handlers[:]:
             if isinstance(handler, logging.FileHandler):
@@ -200,29 +199,45 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
     return run
 
 
+@pytest.fixture(scope="session")
+def first_runs(tmp_path_factory):
+    """The folder in which ``trained`` trains each model once."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
-def trained(
-    call: Callable[..., tuple[int, str, str]],
-    write_dataset: Callable[..., Path],
-    small_arguments: list[str],
-) -> Callable[[str], Path]:
+def trained(call, first_runs, own_folder, small_arguments, write_dataset, monkeypatch):
     """Return ``train(model)``, which trains one epoch on the tiny dataset: the checkpoint."""
 
-    def train(model: str) -> Path:
-        write_dataset()
-        own = [each for each in small_arguments if model.startswith("SASRec") or "drop" not in each]
-        code, _, error = call(f"--model={model}", "--epochs=1", *own)
-        assert code == 0, error
+    def train(model):
+        made = first_runs / model
+        if not made.exists():
+            shutil.copytree(write_dataset().parent, made / "dataset")
+            with monkeypatch.context() as there:
+                there.chdir(made)
+                there.setenv("XDG_STATE_HOME", str(made / ".state"))
+                own = [one for one in small_arguments if model == "SASRec" or "drop" not in one]
+                code, _, error = call(f"--model={model}", "--epochs=1", *own)
+            assert code == 0, error
+        shutil.copytree(made, own_folder, dirs_exist_ok=True)
         return next(Path("saved").glob(f"{model}-*.pth"))
 
     return train
 
 
 @pytest.fixture
-def refuse_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def port():
+    """A port of this machine that is free."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def refuse_workers(monkeypatch):
     """Return a function after whose call any worker that is started is an error."""
 
-    def refuse_to_start(*args: Any) -> Any:
+    def refuse_to_start(*args):
         raise AssertionError("a worker was started")
 
     return lambda: monkeypatch.setattr(scheduler, "start", refuse_to_start)

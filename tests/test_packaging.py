@@ -1,7 +1,5 @@
 """What is installed: dependencies with tested bounds, and a package that is whole."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def declared() -> list[Requirement]:
+def declared():
     """Read ``INSTALL_REQUIRES`` of setup.py."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     for node in tree.body:
@@ -37,7 +35,7 @@ def declared() -> list[Requirement]:
     raise AssertionError("setup.py declares no INSTALL_REQUIRES")
 
 
-def pins(name: str, python: str) -> dict[str, Version]:
+def pins(name, python):
     """Read the versions that a constraints file pins for a version of Python."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -48,7 +46,7 @@ def pins(name: str, python: str) -> dict[str, Version]:
     }
 
 
-def test_each_lower_bound_is_what_the_oldest_environment_tests() -> None:
+def test_each_lower_bound_is_what_the_oldest_environment_tests():
     tested = pins("constraints-oldest.txt", "3.11")
     for requirement in declared():
         if requirement.marker is not None or requirement.name in ("recbole", "torch"):
@@ -57,7 +55,7 @@ def test_each_lower_bound_is_what_the_oldest_environment_tests() -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_constraints_allow_what_setup_asks_for(python: str) -> None:
+def test_constraints_allow_what_setup_asks_for(python):
     pinned = pins("constraints.txt", python)
     for requirement in declared():
         if requirement.name.lower() in pinned:
@@ -66,7 +64,7 @@ def test_constraints_allow_what_setup_asks_for(python: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(tmp_path_factory):
     """Return a copy of what a clone holds, without anything that was built."""
     copy = tmp_path_factory.mktemp("clone") / "recbole_m3rec"
     copy.mkdir()
@@ -79,7 +77,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def run(*command: str, cwd: Path, **environment: str) -> str:
+def run(*command, cwd, **environment):
     """Run a command without a compiler at hand; return what it printed."""
     done = subprocess.run(
         command,
@@ -92,7 +90,7 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def build(kind: str, sources: Path, target: Path) -> Path:
+def build(kind, sources, target):
     """Build a ``wheel`` or ``sdist`` as pip does, in this environment."""
     target.mkdir(exist_ok=True)
     code = f"from setuptools import build_meta; build_meta.build_{kind}({str(target)!r})"
@@ -101,7 +99,7 @@ def build(kind: str, sources: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wheel_from_an_sdist_works_without_a_compiler(sources: Path, tmp_path: Path) -> None:
+def test_a_wheel_from_an_sdist_works_without_a_compiler(sources, tmp_path):
     """It holds the package and the configuration, which is found from a folder elsewhere."""
     sdist = build("sdist", sources, tmp_path / "sdist")
     shutil.unpack_archive(sdist, tmp_path / "unpacked")

@@ -1,9 +1,5 @@
 """Reading raw .item files."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
@@ -12,13 +8,13 @@ from recbole_m3rec.atomic.item_file import read_item_fields, write_row
 HEADER = "item_id:token\ttitle:token_seq\tprice:float\n"
 
 
-def written(tmp_path: Path, content: str | bytes) -> Path:
+def written(tmp_path, content):
     path = tmp_path / "x.item"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
-def test_named_fields_come_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_named_fields_come_in_the_order_asked_for(tmp_path):
     path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n8\t\t2\n")
     tokens, columns = read_item_fields(path, ["price", "title"])
     assert tokens == ["7", "8"]
@@ -26,30 +22,28 @@ def test_named_fields_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["a\tb\t1", "a\tb\t1\r\n", "\na\tb\t1\n\n"])
-def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path, content: str) -> None:
+def test_line_ends_and_blank_lines_do_not_matter(tmp_path, content):
     assert read_item_fields(written(tmp_path, HEADER + content), ["title"]) == (["a"], [["b"]])
 
 
-def test_a_field_that_is_absent_is_skipped_where_another_is_there(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_field_that_is_absent_is_skipped_where_another_is_there(tmp_path, caplog):
     path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n")
     with caplog.at_level("WARNING", "recbole_m3rec"):
         assert read_item_fields(path, ["brand", "title"]) == (["7"], [[""], ["Toy Story"]])
     assert "no field brand, left out; the file has item_id, title, price" in caplog.text
 
 
-def test_fields_that_are_all_absent_are_an_error(tmp_path: Path) -> None:
+def test_fields_that_are_all_absent_are_an_error(tmp_path):
     with pytest.raises(AtomicFileError, match="no field 'titel'.*Did you mean title"):
         read_item_fields(written(tmp_path, HEADER), ["titel", "brand"])
 
 
-def test_the_item_id_field_must_be_there(tmp_path: Path) -> None:
+def test_the_item_id_field_must_be_there(tmp_path):
     with pytest.raises(AtomicFileError, match="no field 'asin'"):
         read_item_fields(written(tmp_path, HEADER), ["title"], item_id_field="asin")
 
 
-def test_separator_encoding_and_id_field_are_parameters(tmp_path: Path) -> None:
+def test_separator_encoding_and_id_field_are_parameters(tmp_path):
     path = written(tmp_path, "name:token,asin:token\ncafé,B1\n".encode("latin-1"))
     found = read_item_fields(
         path, ["name"], item_id_field="asin", field_separator=",", encoding="latin-1"
@@ -57,14 +51,14 @@ def test_separator_encoding_and_id_field_are_parameters(tmp_path: Path) -> None:
     assert found == (["B1"], [["café"]])
 
 
-def test_a_quote_is_a_character_like_any_other(tmp_path: Path) -> None:
+def test_a_quote_is_a_character_like_any_other(tmp_path):
     path = written(tmp_path, HEADER + '"7\t"The ""Best"" hat"\t1\n8"\t7" of "silk"\t2\n')
     tokens, columns = read_item_fields(path, ["title"])
     assert tokens == ['"7', '8"']
     assert columns == [['"The ""Best"" hat"', '7" of "silk"']]
 
 
-def test_what_write_row_writes_is_read_back(tmp_path: Path) -> None:
+def test_what_write_row_writes_is_read_back(tmp_path):
     path = tmp_path / "x.item"
     rows = [['"', 'a "b" c'], ["'", '""'], ["\u2028", "\x85\x0b"]]
     with open(path, "wb") as file:
@@ -87,27 +81,22 @@ def test_what_write_row_writes_is_read_back(tmp_path: Path) -> None:
         (HEADER + "1\ta\t2\n2\tb\n", "line 3: 2 fields, expected 3"),
         (HEADER + "1\ta\t2\n\tb\t2\n", "line 3: item_id is empty"),
         (HEADER + "1\ta\t2\n2\tb\t2\n1\tc\t3\n", "line 4: item '1' stands on line 2 too"),
-        (
-            HEADER + "1\ta\t2\n\n2\tb\tc\t2\n3\n",
-            r"line 4: 4 fields, .*\(2 such lines\)",
-        ),
+        (HEADER + "1\ta\t2\n\n2\tb\tc\t2\n3\n", r"line 4: 4 fields, .*\(2 such lines\)"),
         (HEADER + "1\ta\t2\n2\tb\0\t2\n", "line 3: holds bytes that are no text"),
         ("item_id:token\titem_id:token\n", "line 1, column 2: field 'item_id' stands there twice"),
         (HEADER.encode() + b"1\ta\t1\n2\tcaf\xe9\t1\n", "line 3: not utf-8 .* Set encoding"),
     ],
 )
-def test_what_is_wrong_is_named_by_line(
-    tmp_path: Path, content: str | bytes, expected: str
-) -> None:
+def test_what_is_wrong_is_named_by_line(tmp_path, content, expected):
     with pytest.raises(AtomicFileError, match=f"x.item, {expected}"):
         read_item_fields(written(tmp_path, content), ["title"])
 
 
-def test_a_separator_of_several_characters_is_refused(tmp_path: Path) -> None:
+def test_a_separator_of_several_characters_is_refused(tmp_path):
     with pytest.raises(AtomicFileError, match="field_separator must be one character"):
         read_item_fields(written(tmp_path, HEADER), ["title"], field_separator="::")
 
 
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x.item: .*bring a feature file"):
         read_item_fields(tmp_path / "x.item", ["title"])

@@ -125,8 +125,7 @@ def test_a_vector_becomes_a_feature_by_a_linear_map():
         torch.testing.assert_close(found[:, :, number], by_hand)
 
 
-@pytest.mark.parametrize("model", WITH_COLUMNS)
-def test_vectors_are_learned_from_and_come_back_with_a_checkpoint(model, vectors, capsys, tmp_path):
+def test_vectors_are_learned_from_and_come_back_with_a_checkpoint(vectors, capsys, tmp_path):
     from recbole_m3rec.cli.train import main
 
     settings = ["--epochs=1", "--data_path=dataset", "--show_progress=False", "--topk=[5]"]
@@ -136,7 +135,7 @@ def test_vectors_are_learned_from_and_come_back_with_a_checkpoint(model, vectors
     def table():
         return [line for line in capsys.readouterr().out.splitlines() if "@5" in line]
 
-    assert main([f"--model={model}", "--dataset=tiny", *settings, "--use_gpu=False"]) == 0
+    assert main(["--model=SASRecF", "--dataset=tiny", *settings, "--use_gpu=False"]) == 0
     trained = table()
     [checkpoint] = (tmp_path / "saved").glob("*.pth")
     assert main(["--evaluate", str(checkpoint)]) == 0

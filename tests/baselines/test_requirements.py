@@ -13,8 +13,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"),
-    [("KSR", "KSR cannot be run"), ("GRU4RecKG", r"tiny\.ent does not exist")],
+    ("model", "reason"), [("KSR", "KSR cannot be run"), ("GRU4RecKG", r"tiny\.ent does not exist")]
 )
 def test_a_model_that_cannot_run_says_why_in_one_sentence(write_dataset, capsys, model, reason):
     write_dataset()

@@ -1,11 +1,7 @@
 """M3Rec's own table: its rows, and that they are trained as they are named."""
 
-from __future__ import annotations
-
 import csv
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,12 +13,12 @@ CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TITLES = "features: {text: {encoder: tfidf-svd, fields: [title], dim: 4}}"
 
 
-def rows(make_config: Callable[..., Any], **keys: Any) -> dict[str, ablate.Variant]:
+def rows(make_config, **keys):
     own = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}, **keys}
     return {row.name: row for row in ablate.variants(make_config("M3Rec", **own))}
 
 
-def test_every_part_of_the_model_has_its_row(make_config: Callable[..., Any]) -> None:
+def test_every_part_of_the_model_has_its_row(make_config):
     found = rows(make_config)
     assert list(found) == [
         *("M3Rec", "without image", "without text", "ID alone"),
@@ -38,27 +34,25 @@ def test_every_part_of_the_model_has_its_row(make_config: Callable[..., Any]) ->
     assert all(row.question.strip() for row in found.values())
 
 
-def test_rows_differ_from_the_whole_model_as_it_is_configured(
-    make_config: Callable[..., Any],
-) -> None:
+def test_rows_differ_from_the_whole_model_as_it_is_configured(make_config):
     found = rows(make_config, modality_gradient="shared", train_positions="last")
     assert {"modality_gradient: frozen", "modality_gradient: detached"} <= set(found)
     assert "train_positions: all" in found
     assert "modality_gradient: shared" not in found
 
 
-def test_a_single_modality_is_left_out_once(make_config: Callable[..., Any]) -> None:
+def test_a_single_modality_is_left_out_once(make_config):
     found = rows(make_config, modalities=["text"])
     assert "ID alone" in found
     assert not any(name.startswith("without") for name in found)
 
 
-def test_without_content_there_is_nothing_to_take_away(make_config: Callable[..., Any]) -> None:
+def test_without_content_there_is_nothing_to_take_away(make_config):
     with pytest.raises(ConfigurationError, match="leaves M3Rec its IDs alone"):
         rows(make_config, modalities=[])
 
 
-def test_only_names_rows_and_keeps_the_whole_model(make_config: Callable[..., Any]) -> None:
+def test_only_names_rows_and_keeps_the_whole_model(make_config):
     all_rows = list(rows(make_config).values())
     found = ablate.chosen(all_rows, "shuffled features, ID alone")
     assert [row.name for row in found] == ["M3Rec", "ID alone", "shuffled features"]
@@ -66,9 +60,7 @@ def test_only_names_rows_and_keeps_the_whole_model(make_config: Callable[..., An
         ablate.chosen(all_rows, "random feature")
 
 
-def test_an_unknown_dataset_is_said_to_be_one(
-    write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_dataset_is_said_to_be_one(write_dataset, capsys):
     write_dataset("tiny")
     assert ablate.main(["--dataset", "tinny", "--data_path=dataset"]) == 2
     error = capsys.readouterr().err
@@ -77,9 +69,7 @@ def test_an_unknown_dataset_is_said_to_be_one(
 
 
 @pytest.mark.slow
-def test_rows_are_trained_as_they_are_named(
-    write_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_are_trained_as_they_are_named(write_dataset, capsys):
     write_dataset("tiny")
     small = ["--hidden_size=8", "--d_state=4", "--epochs=1", "--topk=[3,5]", "--data_path=dataset"]
     small += ["--valid_metric=NDCG@5", "--modalities=[text]", "--config_files", "titles.yaml"]

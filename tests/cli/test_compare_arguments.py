@@ -1,8 +1,5 @@
 """The arguments of a comparison: what they mean, and what is refused before anything is trained."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,12 +23,8 @@ from recbole_m3rec.cli.compare_arguments import parse
     ],
 )
 def test_what_cannot_be_meant_is_said_in_one_line_before_anything_is_trained(
-    write_dataset: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
-    given: list[str],
-    said: str,
-    refuse_workers: Callable[[], None],
-) -> None:
+    write_dataset, capsys, given, said, refuse_workers
+):
     write_dataset("tiny")
     refuse_workers()
     assert compare.main([*given, "--data_path=dataset"]) == 2
@@ -41,7 +34,7 @@ def test_what_cannot_be_meant_is_said_in_one_line_before_anything_is_trained(
     assert not Path("comparison").exists()
 
 
-def test_settings_of_files_come_before_those_of_the_command_line(tmp_path: Path) -> None:
+def test_settings_of_files_come_before_those_of_the_command_line(tmp_path):
     (tmp_path / "a.yaml").write_text("epochs: 5\ntopk: [1]\n", encoding="utf-8")
     (tmp_path / "b.yaml").write_text("epochs: 6\nhidden_size: 8\n", encoding="utf-8")
     given = ["--models", "A,B", "--datasets", "x", "--config_files", "a.yaml,b.yaml"]
@@ -50,12 +43,12 @@ def test_settings_of_files_come_before_those_of_the_command_line(tmp_path: Path)
     assert settings == {"epochs": 6, "topk": [1], "hidden_size": "16"}
 
 
-def test_a_setting_without_a_value_is_refused() -> None:
+def test_a_setting_without_a_value_is_refused():
     with pytest.raises(UsageError, match="--epochs=3"):
         parse(["--models", "A", "--datasets", "x", "--epochs", "3"])
 
 
-def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
     assert "--models M3Rec,SASRec,GRU4Rec --datasets ml-100k" in capsys.readouterr().out

@@ -1,24 +1,19 @@
 """The one command: which subcommand is called, with what, and what is said of a slip."""
 
-from __future__ import annotations
-
 import importlib
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import recbole_m3rec
 from recbole_m3rec.cli import main as cli
 from recbole_m3rec.cli.arguments import split_files
+from tests.fresh_python import fresh_python
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def called(monkeypatch):
     """Have every subcommand note its module and arguments, and do nothing."""
-    calls: list[Any] = []
+    calls = []
     for module in {each.module for each in cli.SUBCOMMANDS.values()}:
         monkeypatch.setattr(
             importlib.import_module(f"recbole_m3rec.cli.{module}"),
@@ -46,7 +41,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ("import --dataset shop", "prepare.import_features --dataset shop"),
     ],
 )
-def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: str) -> None:
+def test_a_subcommand_calls_its_module(called, given, expected):
     assert cli.main(given.split()) == 0
     assert called == [tuple(expected.split())]
 
@@ -61,8 +56,8 @@ def test_a_subcommand_calls_its_module(called: list[Any], given: str, expected: 
     ],
 )
 def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
-    called: list[Any], capsys: pytest.CaptureFixture[str], given: str, expected: str
-) -> None:
+    called, capsys, given, expected
+):
     assert cli.main(given.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -71,21 +66,18 @@ def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
     assert called == []
 
 
-def test_help_lists_every_subcommand_without_loading_any() -> None:
-    root = Path(recbole_m3rec.__file__).parent.parent
+def test_help_lists_every_subcommand_without_loading_any():
     code = (
         "import sys\nfrom recbole_m3rec.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n"
         "    print([m for m in ('torch', 'numpy', 'recbole') if m in sys.modules])"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
+    shown = fresh_python(code).stdout
     assert all(f"\n  {name} " in shown for name in cli.SUBCOMMANDS)
     assert shown.splitlines()[-1] == "[]"
 
 
-def test_help_of_each_subcommand_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_subcommand_names_it(capsys):
     for name, subcommand in cli.SUBCOMMANDS.items():
         with pytest.raises(SystemExit) as stopped:
             cli.main([*name.split(), "--help"])
@@ -96,7 +88,7 @@ def test_help_of_each_subcommand_names_it(capsys: pytest.CaptureFixture[str]) ->
         assert "run_recbole.py" not in shown
 
 
-def test_a_preset_is_found_by_its_name_and_without_its_models() -> None:
+def test_a_preset_is_found_by_its_name_and_without_its_models():
     expected = [p for p in split_files("m3rec-published") if Path(p).is_file()]
     assert [Path(path).name for path in expected] == ["m3rec-published.yaml"]
     assert split_files("published") == expected

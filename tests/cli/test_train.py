@@ -1,11 +1,7 @@
 """The command line from its arguments to its files, on the tiny dataset."""
 
-from __future__ import annotations
-
-import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +10,7 @@ from recbole_m3rec.cli import arguments, exit_codes, train
 from recbole_m3rec.quick_start import checkpoints
 
 
-def metrics(output: str) -> dict[str, list[str]]:
+def metrics(output):
     """Read the printed table: metric to its values."""
     lines = [line.split() for line in output.splitlines()]
     start = next(place for place, line in enumerate(lines) if line[:1] == ["metric"])
@@ -22,9 +18,7 @@ def metrics(output: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in table[: table.index([])]}
 
 
-def test_training_prints_metrics_checkpoint_and_log(
-    call: Any, write_dataset: Any, small_arguments: list[str]
-) -> None:
+def test_training_prints_metrics_checkpoint_and_log(call, write_dataset, small_arguments):
     write_dataset()
     code, out, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     assert code == 0
@@ -34,10 +28,8 @@ def test_training_prints_metrics_checkpoint_and_log(
     assert Path(checkpoint.removeprefix("checkpoint: ")).is_file()
 
 
-def test_config_files_are_read_in_order_with_spaces_and_commas(
-    call: Any, write_dataset: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
+def test_config_files_are_read_in_order_with_spaces_and_commas(call, write_dataset, monkeypatch):
+    seen = {}
     monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k))
     for name in ("a.yaml", "b.yaml", "c c.yaml"):
         Path(name).write_text("model: SASRec\ndataset: tiny\n", encoding="utf-8")
@@ -47,10 +39,8 @@ def test_config_files_are_read_in_order_with_spaces_and_commas(
     assert seen["config_file_list"] == ["a.yaml", "b.yaml"]
 
 
-def test_options_of_several_processes_reach_recbole(
-    call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
+def test_options_of_several_processes_reach_recbole(call, monkeypatch):
+    seen = {}
     monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k, names=a))
     options = ["--nproc=2", "--ip=host", "--port=1234", "--world_size=4", "--group_offset=2"]
     assert call("--model=M3Rec", "--dataset=tiny", *options)[0] == 0
@@ -60,10 +50,8 @@ def test_options_of_several_processes_reach_recbole(
     }  # fmt: skip
 
 
-def test_recbole_sees_settings_only_and_the_command_line_is_given_back(
-    call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[list[str]] = []
+def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, monkeypatch):
+    seen = []
     monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.append(sys.argv))
     assert call("--model=SASRec", "--dataset=tiny", "--epochs=3", "--topk=[5, 10]")[0] == 0
     assert seen == [["pytest", "--epochs=3", "--topk=[5, 10]"]]
@@ -98,11 +86,7 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(
         (["--model=SASRex", "--dataset=tiny"], "SASRec"),
         (["--model=SASRec", "--dataset=tiny", "--metrics=Hits"], "no metric named 'Hits'"),
         (["--model=SASRec", "--dataset=ml-100k", "--nproc=0"], "--nproc must be an integer from 1"),
-        (["--model=SASRec", "--dataset=ml-100k", "--nproc=-1"], "--nproc must be an integer from"),
-        (["--model=M3Rec", "--dataset=ml-100k", "--world_size=0"], "--world_size must be an"),
-        (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--world_size=1"], "at least --nproc"),
         (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--port=99999"], "1 to 65535"),
-        (["--model=M3Rec", "--dataset=ml-100k", "--nproc=2", "--port=http"], "1 to 65535"),
         (["--model=SASRec", "--dataset=ml-100kk"], "no dataset `ml-100kk`"),
         (["--model=SASRec", "--dataset=../x"], "cannot name a dataset"),
         (["--model=SASRec", "--dataset=ml-100k", "--hiden_size=8"], "`hidden_size`"),
@@ -112,9 +96,7 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(
         (["--topk", "[-1]"], "names no checkpoint"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_exit_code_2(
-    call: Any, given: list[str], expected: str
-) -> None:
+def test_wrong_arguments_are_one_line_and_exit_code_2(call, given, expected):
     code, out, error = call(*given)
     assert code == 2
     assert error.startswith("error: ")
@@ -122,17 +104,15 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
     assert out == ""
 
 
-def test_a_setting_named_k_stays_a_setting_where_nothing_is_recommended() -> None:
+def test_a_setting_named_k_stays_a_setting_where_nothing_is_recommended():
     """ItemKNN's number of neighbours is called ``k``."""
     options, settings = arguments.parse(["--model=ItemKNN", "--dataset=tiny", "--k=50"])
     assert settings == ["--k=50"]
     assert options.topk is None
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(
-    call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
+def test_a_fault_of_the_program_keeps_its_traceback(call, monkeypatch):
+    def fail(*args, **kwargs):
         raise ValueError("a bug")
 
     monkeypatch.setattr("recbole.quick_start.run", fail)
@@ -140,15 +120,15 @@ def test_a_fault_of_the_program_keeps_its_traceback(
         call("--model=SASRec", "--dataset=tiny")
 
 
-def test_an_interrupted_run_exits_with_130(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: Any, **kwargs: Any) -> None:
+def test_an_interrupted_run_exits_with_130(call, monkeypatch):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("recbole.quick_start.run", interrupt)
     assert call("--model=SASRec", "--dataset=tiny")[0] == 130
 
 
-def test_a_users_error_in_a_worker_is_one_line_too() -> None:
+def test_a_users_error_in_a_worker_is_one_line_too():
     class ProcessRaisedException(Exception):
         """Named as torch's, which carries a worker's traceback as its text."""
 
@@ -163,7 +143,7 @@ def test_a_users_error_in_a_worker_is_one_line_too() -> None:
     assert exit_codes.users_error(ProcessRaisedException(worker + "ValueError: bug\n")) is None
 
 
-def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_option_and_examples(capsys):
     with pytest.raises(SystemExit) as stopped:
         train.main(["--help"])
     assert stopped.value.code == 0
@@ -173,9 +153,7 @@ def test_help_shows_every_option_and_examples(capsys: pytest.CaptureFixture[str]
     assert "examples:" in shown
 
 
-def test_evaluating_gives_the_metrics_of_training(
-    call: Any, trained: Any, small_arguments: list[str]
-) -> None:
+def test_evaluating_gives_the_metrics_of_training(call, trained, small_arguments):
     checkpoint = trained("SASRec")
     _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     code, out, error = call("--evaluate", str(checkpoint), "--eval_batch_size=7")
@@ -183,31 +161,21 @@ def test_evaluating_gives_the_metrics_of_training(
     assert metrics(out) == metrics(expected)
 
 
-def test_evaluating_takes_other_metrics_and_lengths(call: Any, trained: Any) -> None:
+def test_evaluating_takes_other_metrics_and_lengths(call, trained):
     checkpoint = str(trained("SASRec"))
-    code, out, error = call(
-        "--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1]", "--valid_metric=Recall@1"
-    )
+    code, out, error = call("--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1,2]")
     assert code == 0, error
-    assert list(metrics(out)) == ["recall@1"]
+    assert list(metrics(out)) == ["recall@1", "recall@2"]
 
 
-def test_evaluating_other_lengths_asks_for_no_metric_to_watch(call: Any, trained: Any) -> None:
-    code, out, error = call("--evaluate", str(trained("SASRec")), "--topk=[1,2]")
-    assert code == 0, error
-    assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (1, 2)]
-
-
-def test_resuming_trains_the_epochs_that_are_left(
-    call: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     from recbole.trainer import Trainer
 
     checkpoint = trained("SASRec")
-    started: list[tuple[int, float]] = []
+    started = []
     original = Trainer._train_epoch
 
-    def watch(self: Any, data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+    def watch(self, data, epoch_idx, *args, **kwargs):
         started.append((epoch_idx, self.optimizer.param_groups[0]["lr"]))
         return original(self, data, epoch_idx, *args, **kwargs)
 
@@ -219,55 +187,7 @@ def test_resuming_trains_the_epochs_that_are_left(
     assert checkpoints.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
-@pytest.mark.slow
-def test_two_processes_train_resume_and_say_where_their_files_are(
-    call: Any, write_dataset: Any, small_arguments: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_dataset()
-    settings = [option for option in small_arguments if "gpu_id" not in option]
-    code, out, error = call(
-        "--model=SASRec", "--epochs=1", "--nproc=2", f"--port={free_port()}", *settings
-    )
-    assert code == 0, error
-    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
-    assert Path(places["checkpoint"]).is_file()
-    code, out, error = call(
-        "--resume", places["checkpoint"], "--epochs=2", "--nproc=2", f"--port={free_port()}"
-    )
-    assert code == 0, error
-    places = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
-    log = Path(places["log"]).read_text(encoding="utf-8")
-    assert "Resume training from epoch 1" in log
-    assert "epoch 1 training" in log
-    assert "epoch 0 training" not in log
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_resuming_keeps_weights_and_optimiser(trained: Any, prepare: Any) -> None:
-    checkpoint = trained("SASRec")
-    content = torch.load(checkpoint, weights_only=False)
-    from recbole.trainer import Trainer
-    from recbole.utils import get_model
-
-    config = content["config"]
-    train_data = prepare(**checkpoints.read_saved_run(checkpoint).settings)[2]
-    trainer = Trainer(config, get_model("SASRec")(config, train_data.dataset))
-    checkpoints.resume(trainer, checkpoint)
-    assert trainer.start_epoch == 1
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(value, content["state_dict"][name])
-    assert trainer.optimizer.state_dict()["state"].keys() == content["optimizer"]["state"].keys()
-
-
-def test_a_finished_training_goes_on_to_its_test(
-    call: Any, trained: Any, write_dataset: Any, small_arguments: list[str]
-) -> None:
+def test_a_finished_training_goes_on_to_its_test(call, trained, write_dataset, small_arguments):
     write_dataset()
     _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     [last] = Path("saved").glob("*-last.ckpt")
@@ -279,7 +199,7 @@ def test_a_finished_training_goes_on_to_its_test(
     assert "no number of epochs" in call("--resume", str(last), "--epochs=many")[2]
 
 
-def test_a_finished_training_without_random_states_is_not_resumed(call: Any, trained: Any) -> None:
+def test_a_finished_training_without_random_states_is_not_resumed(call, trained):
     checkpoint = trained("SASRec")
     content = torch.load(checkpoint, weights_only=False)
     del content["progress"]
@@ -289,7 +209,7 @@ def test_a_finished_training_without_random_states_is_not_resumed(call: Any, tra
     assert "--epochs=101" in error
 
 
-def test_a_checkpoint_that_does_not_fit_is_a_users_error(call: Any, trained: Any) -> None:
+def test_a_checkpoint_that_does_not_fit_is_a_users_error(call, trained):
     checkpoint = str(trained("SASRec"))
     code, _, error = call("--resume", checkpoint, "--epochs=2", "--hidden_size=16")
     assert code == 2
@@ -299,7 +219,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_users_error(call: Any, trained: Any
     assert "of model SASRec, not GRU4Rec" in error
 
 
-def test_a_file_that_is_no_checkpoint_is_a_users_error(call: Any) -> None:
+def test_a_file_that_is_no_checkpoint_is_a_users_error(call):
     Path("x.pth").write_bytes(b"nothing")
     code, _, error = call("--evaluate", "x.pth")
     assert code == 2
@@ -313,23 +233,3 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call: Any) -> None:
     assert "y.pth is no whole checkpoint" in call("--evaluate", "y.pth")[2]
     torch.save({"config": {"model": "M3Rec", "dataset": "tiny"}, "epoch": 1}, "z.pth")
     assert "z.pth is no whole checkpoint" in call("--evaluate", "z.pth")[2]
-
-
-def test_a_setting_without_meaning_is_a_users_error(call: Any, write_dataset: Any) -> None:
-    write_dataset()
-    Path("properties/dataset").mkdir(parents=True)
-    Path("properties/dataset/tiny.yaml").write_text(
-        "features: {text: {encoder: tfidf-svd, fields: [title]}}\n"
-    )
-    code, _, error = call("--model=M3Rec", "--dataset=tiny", "--feature_norm=l3")
-    assert code == 2
-    assert error == "error: feature_norm must be one of none, l2, standardize, found 'l3'."
-
-
-def test_a_fault_of_the_program_is_none_of_the_users(monkeypatch: Any, call: Any) -> None:
-    def faulty(*args: Any) -> None:
-        dict(zip([1], [], strict=True))
-
-    monkeypatch.setattr(train, "dispatch", faulty)
-    with pytest.raises(ValueError, match="zip"):
-        call("--model=M3Rec", "--dataset=tiny")

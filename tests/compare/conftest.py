@@ -1,18 +1,12 @@
 """What the tests of comparisons share: small runs, runs refused, and outcomes of runs made up."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run
-from recbole_m3rec.compare.user_values import Lists, UserValues
+from recbole_m3rec.compare.user_values import UserValues
 
 PROTOCOL = {
     "mask_seen": False,
@@ -29,7 +23,7 @@ PROTOCOL = {
 
 
 @pytest.fixture
-def small_settings() -> dict[str, Any]:
+def small_settings():
     """Settings under which a model trains on the tiny dataset in a moment."""
     return {
         "epochs": 2,
@@ -44,20 +38,20 @@ def small_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def outcome(tmp_path: Path) -> Callable[..., Outcome]:
+def outcome(tmp_path):
     """Return a function that writes the result of a made-up run and returns its outcome."""
 
     def make(
-        name: str,
-        values: Mapping[str, Sequence[float]] | None,
-        seed: int = 1,
-        dataset: str = "tiny",
-        model: str | None = None,
-        failure: str | None = None,
-        lists: Lists | None = None,
-        parts: Mapping[str, float] | None = None,
-        **config: Any,
-    ) -> Outcome:
+        name,
+        values,
+        seed=1,
+        dataset="tiny",
+        model=None,
+        failure=None,
+        lists=None,
+        parts=None,
+        **config,
+    ):
         """Make an outcome.
 
         Args:

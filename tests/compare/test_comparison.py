@@ -1,16 +1,12 @@
 """Whole comparisons in worker processes: what fails, what is interrupted, what is kept."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from recbole.quick_start import run_recbole
@@ -27,12 +23,7 @@ PACKAGE = Path(comparison.__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_comparison_from_start_to_end(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-    refuse_workers: Callable[[], None],
-) -> None:
+def test_a_comparison_from_start_to_end(write_dataset, tmp_path, small_settings, refuse_workers):
     """One model under two names, one that fails, and the same command again."""
     write_dataset("tiny")
     good = [
@@ -73,7 +64,7 @@ def test_a_comparison_from_start_to_end(
         compare([Run("new", "BPR", "tiny", 2, good[2].settings)], out, show_progress=False)
 
 
-def wait_for(found: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(found, process):
     while not found():
         assert process.poll() is None, "the comparison ended too early"
         time.sleep(0.05)
@@ -81,13 +72,9 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[bytes]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
-def test_a_killed_comparison_goes_on_where_it_was(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-) -> None:
+def test_a_killed_comparison_goes_on_where_it_was(write_dataset, tmp_path, small_settings):
     write_dataset("tiny")
-    settings = {**small_settings, "embedding_size": 8, "epochs": 300, "stopping_step": 300}
+    settings = {**small_settings, "embedding_size": 8, "epochs": 60, "stopping_step": 60}
     del settings["hidden_size"]  # neither model knows it
     (tmp_path / "small.yaml").write_text(json.dumps(settings), encoding="utf-8")
     arguments = ["--models", "Pop,BPR", "--datasets", "tiny", "--output", "out"]
@@ -107,7 +94,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
     written = first.stat().st_mtime_ns
     (cut_off,) = [folder for folder in done.iterdir() if folder != first.parent]
 
-    def size() -> int:
+    def size():
         return sum(file.stat().st_size for file in cut_off.rglob("*") if file.is_file())
 
     sizes = [size()]
@@ -125,11 +112,8 @@ def test_a_killed_comparison_goes_on_where_it_was(
 
 
 def test_two_comparisons_do_not_write_into_one_folder(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-    refuse_workers: Callable[[], None],
-) -> None:
+    write_dataset, tmp_path, small_settings, refuse_workers
+):
     write_dataset("tiny")
     refuse_workers()
     (tmp_path / "out").mkdir()
@@ -140,11 +124,8 @@ def test_two_comparisons_do_not_write_into_one_folder(
 
 
 def test_an_output_that_is_no_folder_is_said_in_one_line(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-    refuse_workers: Callable[[], None],
-) -> None:
+    write_dataset, tmp_path, small_settings, refuse_workers
+):
     write_dataset("tiny")
     refuse_workers()
     (tmp_path / "out").touch()
@@ -155,10 +136,8 @@ def test_an_output_that_is_no_folder_is_said_in_one_line(
 
 
 def test_a_run_whose_data_changed_since_the_comparison_began_is_a_failure(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-) -> None:
+    write_dataset, tmp_path, small_settings
+):
     folder = write_dataset("tiny")
     (planned,) = comparison.plan([Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out")
     results.write_spec(planned.folder, planned.run, planned.identity, tests=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,27 +31,32 @@ SETTINGS: dict[str, Any] = {
 OWN = {"modalities": [], "d_state": 4}
 
 
-def run(recorder: Recorder, model: str, folder: Path, **keys: Any) -> dict[str, Any]:
+def run(recorder, model, folder, **keys):
     settings = {**SETTINGS, **(OWN if model == "M3Rec" else {}), **keys}
     with recorder.listening(folder):
-        result: dict[str, Any] = quick_start.run_recbole(
-            model=model, dataset="tiny", config_dict=settings
-        )
+        result = quick_start.run_recbole(model=model, dataset="tiny", config_dict=settings)
     return result
 
 
-@pytest.mark.parametrize("mask_seen", [False, True])
-@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
-def test_means_over_users_are_recboles_result(
-    write_dataset: Callable[..., Path], tmp_path: Path, model: str, mask_seen: bool
-) -> None:
-    write_dataset("tiny")
-    # For M3Rec, metrics that are made of ranks alone take the evaluation in blocks.
-    metrics = METRICS[:4] if model == "M3Rec" else METRICS
-    recorder = Recorder()
-    result = run(recorder, model, tmp_path, mask_seen=mask_seen, metrics=metrics)["test_result"]
+RUNS = {}
+
+
+@pytest.fixture(params=["M3Rec", "SASRec", "BPR"])
+def recorded(request, write_dataset, tmp_path):
+    """What was recorded of a model's run, and RecBole's result: one run for all tests."""
+    model = request.param
+    if model not in RUNS:
+        write_dataset("tiny", shuffle=1)
+        recorder = Recorder()
+        # For M3Rec, metrics that are made of ranks alone take the evaluation in blocks.
+        metrics = METRICS[:4] if model == "M3Rec" else METRICS
+        RUNS[model] = recorder, run(recorder, model, tmp_path, metrics=metrics)["test_result"]
+    return RUNS[model]
+
+
+def test_means_over_users_are_recboles_result(recorded):
+    recorder, result = recorded
     unrounded, users = recorder.unrounded(result), recorder.user_values()
-    assert users is not None
     assert list(unrounded) == list(result)
     means = dict(zip(users.metrics, users.values.mean(axis=0).tolist(), strict=True))
     for name, value in result.items():
@@ -63,19 +66,9 @@ def test_means_over_users_are_recboles_result(
     assert 0 < means["ndcg@5"] < 1
 
 
-@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
-def test_users_targets_histories_popularity_and_ranks(
-    write_dataset: Callable[..., Path],
-    tiny_interactions: list[tuple[str, str, float]],
-    tmp_path: Path,
-    model: str,
-) -> None:
-    write_dataset("tiny", shuffle=1)
-    recorder = Recorder()
-    run(recorder, model, tmp_path, metrics=["Hit", "MRR"], valid_metric="Hit@5")
-    users = recorder.user_values()
-    assert users is not None
-    log: dict[str, list[str]] = {}
+def test_users_targets_histories_popularity_and_ranks(recorded, tiny_interactions):
+    users = recorded[0].user_values()
+    log = {}
     for user, item, _ in sorted(tiny_interactions, key=lambda row: row[2]):
         log.setdefault(user, []).append(item)
     trained = [item for items in log.values() for item in items[:-2]]
@@ -95,12 +88,9 @@ def test_users_targets_histories_popularity_and_ranks(
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
 def test_a_target_out_of_reach_is_a_test_that_ranks_last(
-    write_dataset: Callable[..., Path],
-    tiny_interactions: list[tuple[str, str, float]],
-    tmp_path: Path,
-    model: str,
-) -> None:
-    log: dict[str, list[tuple[str, str, float]]] = {}
+    write_dataset, tiny_interactions, tmp_path, model
+):
+    log = {}
     for row in tiny_interactions:
         log.setdefault(row[0], []).append(row)
     repeating = sorted(log)[:7]  # more than a batch of users
@@ -112,7 +102,6 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
     result = run(recorder, model, tmp_path, user_inter_num_interval=None,
                  item_inter_num_interval=None, **keys)["test_result"]  # fmt: skip
     users = recorder.user_values()
-    assert users is not None
     assert sorted(users.users) == sorted(log)
     assert list(users.targets) == [log[user][-1][1] for user in users.users]
     out = np.isin(users.users, repeating)
@@ -123,16 +112,8 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
     assert means == pytest.approx(dict(result))
 
 
-@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
-def test_the_lists_of_the_test_hold_its_hits(
-    write_dataset: Callable[..., Path], tmp_path: Path, model: str
-) -> None:
-    write_dataset("tiny")
-    recorder = Recorder()
-    run(recorder, model, tmp_path, metrics=["Hit", "NDCG"])
-    users, lists = recorder.user_values(), recorder.lists()
-    assert users is not None
-    assert lists is not None
+def test_the_lists_of_the_test_hold_its_hits(recorded):
+    users, lists = recorded[0].user_values(), recorded[0].lists()
     assert lists.top.shape == (len(users.users), 5)
     for k in (2, 5):
         listed = (lists.items[lists.top[:, :k]] == users.targets[:, None]).any(axis=1)
@@ -141,9 +122,7 @@ def test_the_lists_of_the_test_hold_its_hits(
     assert [place[token] for token in users.targets] == users.popularity.tolist()
 
 
-def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
-    write_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_listening_changes_no_number_and_leaves_recbole_as_it_was(write_dataset, tmp_path):
     from recbole.trainer import Trainer
 
     write_dataset("tiny")
@@ -154,28 +133,25 @@ def test_listening_changes_no_number_and_leaves_recbole_as_it_was(
     assert listened == alone
 
 
-def test_each_epoch_is_told_as_it_ends(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_each_epoch_is_told_as_it_ends(write_dataset, tmp_path):
     write_dataset("tiny")
-    told: list[dict[str, Any]] = []
+    told = []
     recorder = Recorder(on_epoch=told.append)
     result = run(recorder, "SASRec", tmp_path, epochs=3)
     assert [epoch["epoch"] for epoch in told] == [0, 1, 2]
     assert max(epoch["score"] for epoch in told) == result["best_valid_score"]
     assert all(epoch["seconds"] > 0 and epoch["loss"] > 0 for epoch in told)
-    assert recorder.parameters is not None
     assert recorder.parameters > 0
 
 
-def test_a_trial_never_sees_the_test_data(
-    write_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_never_sees_the_test_data(write_dataset, tmp_path, monkeypatch):
     from recbole.trainer import Trainer
 
     write_dataset("tiny")
     seen = []
     evaluate = Trainer.evaluate
 
-    def watch(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+    def watch(self, data, *args, **kwargs):
         seen.append(data)
         return evaluate(self, data, *args, **kwargs)
 
@@ -187,9 +163,7 @@ def test_a_trial_never_sees_the_test_data(
     assert len(seen) == 3
 
 
-def test_metrics_without_a_value_for_each_user_have_none(
-    write_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_metrics_without_a_value_for_each_user_have_none(write_dataset, tmp_path):
     write_dataset("tiny")
     recorder = Recorder()
     keys = {"metrics": ["GAUC"], "valid_metric": "GAUC"}
@@ -198,13 +172,13 @@ def test_metrics_without_a_value_for_each_user_have_none(
     assert recorder.unrounded(result) == pytest.approx(dict(result))
 
 
-def test_items_before_a_target_score_more_or_have_a_lower_id() -> None:
+def test_items_before_a_target_score_more_or_have_a_lower_id():
     scores = torch.tensor([[-torch.inf, 3.0, 5.0, 3.0, 1.0], [-torch.inf, 0.0, 0.0, 0.0, 0.0]])
     rows, targets = torch.tensor([0, 0, 1]), torch.tensor([3, 2, 4])
     assert listed_before(scores, rows, targets).tolist() == [2, 0, 3]
 
 
-def test_ranks_give_way_to_recboles_lists_where_scores_are_equal() -> None:
+def test_ranks_give_way_to_recboles_lists_where_scores_are_equal():
     hits = {"hit@2": np.array([1.0, 0.0, 0.0, 0.0]), "hit@5": np.array([1.0, 1.0, 0.0, 0.0])}
     rank = np.array([4, 1, 3, 9])
     assert agreeing(rank, hits).tolist() == [2, 3, 6, 9]

@@ -1,13 +1,9 @@
 """Worker processes: one that dies, one that is stopped, an interrupt, and the threads of each."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,17 +11,17 @@ from recbole_m3rec.compare import comparison, results, scheduler
 
 
 @pytest.fixture
-def sham(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], scheduler.Job]:
+def sham(monkeypatch, tmp_path):
     """Return a function that makes a job whose worker runs given Python lines."""
     real = subprocess.Popen
-    code: dict[str, str] = {}
+    code = {}
 
-    def popen(command: list[str], **keys: Any) -> Any:
+    def popen(command, **keys):
         return real([sys.executable, "-c", code[Path(command[-1]).name]], **keys)
 
     monkeypatch.setattr(scheduler.subprocess, "Popen", popen)
 
-    def make(lines: str) -> scheduler.Job:
+    def make(lines):
         folder = tmp_path / f"job{len(code)}"
         folder.mkdir()
         code[folder.name] = lines
@@ -34,19 +30,17 @@ def sham(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], sch
     return make
 
 
-def run_jobs(*jobs: scheduler.Job, at_once: int = 1) -> None:
+def run_jobs(*jobs, at_once=1):
     progress = comparison.Progress(len(jobs), shown=False)
     scheduler.run_all(scheduler.Listed(jobs), at_once, progress)
 
 
-def failure(job: scheduler.Job) -> str:
+def failure(job):
     text = (job.folder / results.FAILURE).read_text(encoding="utf-8")
     return str(json.loads(text)["message"])
 
 
-def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(
-    sham: Callable[[str], scheduler.Job],
-) -> None:
+def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(sham):
     killed = sham("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     crashed = sham("import sys; print('why', file=sys.stderr); sys.exit(3)")
     fine = sham("open('fine', 'w').close()")
@@ -61,17 +55,15 @@ def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(
     assert not (killed.folder / results.CHECKPOINTS).exists()
 
 
-def test_what_a_worker_tells_arrives_and_may_stop_it(
-    sham: Callable[[str], scheduler.Job],
-) -> None:
+def test_what_a_worker_tells_arrives_and_may_stop_it(sham):
     job = sham(
         "import json, time\nprint('noise', flush=True)\n"
         "for e in (0, 1):\n    print(json.dumps({'epoch': e, 'score': 0.5}), flush=True)\n"
         "time.sleep(600)\n"
     )
-    told: list[Any] = []
+    told = []
 
-    def stop(epoch: Any) -> bool:
+    def stop(epoch):
         told.append(epoch["epoch"])
         return epoch["epoch"] == 1
 
@@ -82,21 +74,19 @@ def test_what_a_worker_tells_arrives_and_may_stop_it(
     assert not (job.folder / results.FAILURE).exists()
 
 
-def test_an_interrupt_ends_the_workers(
-    sham: Callable[[str], scheduler.Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_the_workers(sham, monkeypatch):
     job = sham("import time; print('{\"epoch\": 0}', flush=True); time.sleep(600)")
     (job.folder / results.CHECKPOINTS).mkdir()
     started = []
     real = scheduler.start
 
-    def start(*args: Any) -> Any:
+    def start(*args):
         started.append(real(*args))
         return started[-1]
 
     monkeypatch.setattr(scheduler, "start", start)
 
-    def interrupt(epoch: Any) -> bool:
+    def interrupt(epoch):
         raise KeyboardInterrupt
 
     job.on_epoch = interrupt
@@ -106,7 +96,7 @@ def test_an_interrupt_ends_the_workers(
     assert not (job.folder / results.CHECKPOINTS).exists()
 
 
-def test_threads_are_divided_among_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_divided_among_the_workers(monkeypatch):
     for name in scheduler.THREADS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(scheduler.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)

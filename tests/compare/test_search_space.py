@@ -1,9 +1,6 @@
 """Search spaces are read as RecBole reads them, and run nothing."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +11,13 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 SHIPPED = sorted((properties_folder() / "tuning").glob("*.hyper"))
 
 
-def space(tmp_path: Path, text: str) -> dict[str, Range]:
+def space(tmp_path, text):
     file = tmp_path / "X.hyper"
     file.write_text(text, encoding="utf-8")
     return read_space(file)
 
 
-def test_the_kinds_of_ranges(tmp_path: Path) -> None:
+def test_the_kinds_of_ranges(tmp_path):
     found = space(
         tmp_path,
         "#search:space\n\na choice [1, 'x',[2, 3]] # (int) what, >= 1\nb uniform 0.1,0.5\n"
@@ -47,28 +44,28 @@ def test_the_kinds_of_ranges(tmp_path: Path) -> None:
         "a quniform 1,2",
     ],
 )
-def test_a_line_that_is_no_range_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_no_range_is_named(tmp_path, line):
     with pytest.raises(ConfigurationError, match=r"X\.hyper, line 2: "):
         space(tmp_path, f"#search:space\n{line}\n")
 
 
-def test_a_trial_gets_values_of_the_range() -> None:
+def test_a_trial_gets_values_of_the_range():
     optuna = pytest.importorskip("optuna")
     trial = optuna.trial.FixedTrial({"a": "[2, 3]", "b": 0.01})
     assert Range("choice", (1, [2, 3])).suggested(trial, "a") == [2, 3]
     assert Range("loguniform", (math.log(1e-3), math.log(1))).suggested(trial, "b") == 0.01
 
 
-def test_what_a_person_has_set_is_not_searched() -> None:
+def test_what_a_person_has_set_is_not_searched():
     whole = {"a": Range("choice", (1, 2)), "b": Range("uniform", (0, 1))}
     assert list(without(whole, {"a": 1, "c": 2})) == ["b"]
 
 
-def test_a_model_without_a_file_has_no_space() -> None:
+def test_a_model_without_a_file_has_no_space():
     assert space_of("Pop") is None
 
 
-def test_a_file_in_the_working_directory_wins(tmp_path: Path) -> None:
+def test_a_file_in_the_working_directory_wins(tmp_path):
     own = tmp_path / "properties" / "tuning"
     own.mkdir(parents=True)
     (own / "SASRec.hyper").write_text("n_layers choice [1]\n", encoding="utf-8")
@@ -76,7 +73,7 @@ def test_a_file_in_the_working_directory_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_shipped_spaces_search_keys_of_their_models(file: Path) -> None:
+def test_shipped_spaces_search_keys_of_their_models(file):
     from recbole_m3rec.compare.settings import known_keys
 
     found = read_space(file)

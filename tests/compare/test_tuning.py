@@ -1,12 +1,7 @@
 """Searches for settings: how many trials each model gets, what they share, what is kept of them."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -17,11 +12,8 @@ from recbole_m3rec.compare.runs import Run
 
 @pytest.mark.slow
 def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-    refuse_workers: Callable[[], None],
-) -> None:
+    write_dataset, tmp_path, small_settings, refuse_workers
+):
     optuna = pytest.importorskip("optuna")
     write_dataset("tiny")
     spaces = tmp_path / "properties" / "tuning"
@@ -64,11 +56,8 @@ def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
 
 
 def test_trials_that_draw_the_same_settings_at_once_share_one_result(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    small_settings: dict[str, Any],
-) -> None:
+    write_dataset, tmp_path, monkeypatch, small_settings
+):
     pytest.importorskip("optuna")
     write_dataset("tiny")
     spaces = tmp_path / "properties" / "tuning"
@@ -86,10 +75,8 @@ def test_trials_that_draw_the_same_settings_at_once_share_one_result(
 
 
 def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_why(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    small_settings: dict[str, Any],
-) -> None:
+    write_dataset, tmp_path, small_settings
+):
     pytest.importorskip("optuna")
     write_dataset("tiny")
     run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8})
@@ -103,12 +90,8 @@ def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_wh
 
 
 def test_without_optuna_tuning_says_how_to_get_it(
-    write_dataset: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    refuse_workers: Callable[[], None],
-) -> None:
+    write_dataset, tmp_path, monkeypatch, capsys, refuse_workers
+):
     write_dataset("tiny")
     here = tuning.importlib.util.find_spec
     monkeypatch.setattr(

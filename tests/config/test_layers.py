@@ -111,15 +111,6 @@ def test_recboles_lists_of_keys_are_left_alone(layers):
     assert argument_list.dataset_arguments == before
 
 
-def test_properties_lie_inside_an_installed_package(tmp_path, monkeypatch):
-    module = tmp_path / "site-packages" / "recbole_m3rec" / "plugin" / "configuration.py"
-    inside = module.parent.parent / "properties"
-    inside.mkdir(parents=True)
-    (inside / "overall.yaml").touch()
-    monkeypatch.setattr(configuration, "__file__", str(module))
-    assert configuration.properties_folder() == inside
-
-
 def test_lost_properties_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(configuration, "__file__", str(tmp_path / "a" / "b" / "configuration.py"))
     with pytest.raises(FileNotFoundError, match=r"overall\.yaml"):
@@ -147,21 +138,6 @@ def test_the_published_protocol_holds(model):
 def test_seen_items_stay_candidates_of_sequential_models_alone(model, repeatable):
     """RecBole's rule: a general model's sampler and its evaluation leave seen items out."""
     assert Config(model, "ml-100k")["repeatable"] is repeatable
-
-
-def test_all_models_share_one_split(prepare, tiny_interactions):
-    """The last item of every user tests, the one before validates, whatever the model."""
-    expected = {}
-    for user, item, _ in tiny_interactions:
-        expected.setdefault(user, []).append(item)
-    for model in ("SASRec", "BPR"):
-        _, dataset, _, valid, test = prepare(model)
-        for data, place in ((valid, -2), (test, -1)):
-            feat = data._dataset.inter_feat
-            users = dataset.id2token("user_id", feat["user_id"])
-            items = dataset.id2token("item_id", feat["item_id"])
-            got = dict(zip(users, items, strict=True))
-            assert got == {user: items[place] for user, items in expected.items()}
 
 
 @pytest.mark.parametrize("model", ["DeepFM", "FM"])
@@ -268,8 +244,15 @@ def test_a_key_of_the_users_own_is_reported_and_kept(make_config, caplog):
     assert "Configuration keys that nothing reads: zzz_experiment" in caplog.messages
 
 
-@pytest.mark.parametrize("model", ["SASRec", "BPR", "DeepFM", "M3Rec"])
-@pytest.mark.parametrize("slip", ["learning_rat", "epocs", "train_batchsize"])
+@pytest.mark.parametrize(
+    ("model", "slip"),
+    [
+        ("SASRec", "learning_rat"),
+        ("BPR", "epocs"),
+        ("DeepFM", "train_batchsize"),
+        ("M3Rec", "epocs"),
+    ],
+)
 def test_a_slip_is_refused_for_every_model(model, slip):
     with pytest.raises(ConfigurationError, match=rf"`{slip}` in the configuration given as a dict"):
         Config(model, "ml-100k", config_dict={slip: 1})

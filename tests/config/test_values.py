@@ -52,6 +52,8 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
         ("--valid_metric=Hit@7", "'Hit@7' is none of what is computed.*Did you mean Hit@5"),
         ("--valid_metric=Recall@5", "'Recall@5' is none of what is computed"),
         ("--topk=[7]", "'Hit@20' is none of what is computed"),
+        ("--checkpoint_format=pickle", "checkpoint_format.*pickle"),
+        ("--checkpoint_minutes=0", "checkpoint_minutes.*0"),
         ("--layer_norm_eps=tiny", "layer_norm_eps must be a number > 0"),
     ],
 )

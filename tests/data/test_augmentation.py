@@ -6,17 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_m3rec.data import augmentation
-from recbole_m3rec.data.augmentation import (
-    prefix_lists,
-    prefix_rows,
-    split_at,
-    split_last_out,
-)
+from recbole_m3rec.data.augmentation import prefix_lists, prefix_rows, split_at, split_last_out
 
 LENGTHS = st.sampled_from([1, 2, 5, 50])
 
 
-def naive_prefixes(users: list[int], max_length: int) -> list[tuple[list[int], int]]:
+def naive_prefixes(users, max_length):
     """Positions of the history and of the target of every row."""
     rows = []
     for target, user in enumerate(users):
@@ -26,17 +21,14 @@ def naive_prefixes(users: list[int], max_length: int) -> list[tuple[list[int], i
     return rows
 
 
-def naive_groups(keys: list[int]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
+def naive_groups(keys):
+    groups = {}
     for row, key in enumerate(keys):
         groups.setdefault(key, []).append(row)
     return groups
 
 
-@given(
-    st.lists(st.integers(1, 5), max_size=60).map(sorted),
-    LENGTHS,
-)
+@given(st.lists(st.integers(1, 5), max_size=60).map(sorted), LENGTHS)
 def test_every_interaction_but_a_users_first_follows_its_latest_predecessors(users, max_length):
     rows = prefix_rows(torch.tensor(users, dtype=torch.int64), max_length)
     got = [
@@ -75,7 +67,7 @@ def test_a_field_wider_than_declared_is_refused():
 @given(st.lists(st.integers(0, 4), max_size=40), st.integers(1, 3))
 def test_each_users_last_rows_are_left_out_and_one_always_stays(keys, n_out):
     parts = split_last_out(torch.tensor(keys, dtype=torch.int64), n_out)
-    expected: list[list[int]] = [[] for _ in range(n_out + 1)]
+    expected = [[] for _ in range(n_out + 1)]
     for rows in naive_groups(keys).values():
         n_left_out = min(n_out, len(rows) - 1)
         expected[0] += rows[: len(rows) - n_left_out]
@@ -86,11 +78,11 @@ def test_each_users_last_rows_are_left_out_and_one_always_stays(keys, n_out):
 
 @given(st.lists(st.integers(0, 4), max_size=40))
 def test_groups_are_cut_where_their_size_says(keys):
-    def cuts(size: int) -> list[int]:
+    def cuts(size):
         return [size // 2, size - size // 4]
 
     parts = split_at(torch.tensor(keys, dtype=torch.int64), cuts, 3)
-    expected: list[list[int]] = [[], [], []]
+    expected = [[], [], []]
     for rows in naive_groups(keys).values():
         first, second = cuts(len(rows))
         expected[0] += rows[:first]

@@ -1,7 +1,5 @@
 """Saved datasets and dataloaders are reused while today's features are theirs, and only then."""
 
-from pathlib import Path
-
 import pytest
 import recbole.data.utils as recboles
 from recbole.data import create_dataset, data_preparation
@@ -79,18 +77,8 @@ def test_a_saved_dataset_is_split_by_todays_configuration(make_config):
     assert len(dataset.build()[2]) == 0
 
 
-def test_a_model_without_features_has_no_digests(make_config):
-    assert cache.feature_digests(make_config("SASRec")) is None
-
-
 def test_recboles_own_keys_are_compared_as_before():
     assert recboles.dataset_arguments[: -len(cache.DATASET_KEYS)] == argument_list.dataset_arguments
-
-
-def test_only_windows_change_the_training_loader(make_config):
-    config = make_config("SASRec", train_positions="all")
-    assert recboles.get_dataloader(config, "train").__name__ == "TrainDataLoader"
-    assert not Path("saved").exists()
 
 
 def test_features_are_identified_by_their_recipes_and_what_those_read(make_config, write_dataset):

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -34,7 +34,7 @@ def configure(make_config):
     return configure
 
 
-def assert_same_interactions(ours: Interaction, recboles: Interaction) -> None:
+def assert_same_interactions(ours, recboles):
     assert ours.columns == recboles.columns
     for field in recboles.columns:
         assert ours[field].dtype == recboles[field].dtype, field
@@ -66,7 +66,6 @@ def bare_dataset(cls, columns, types, max_length, numerical):
     return dataset
 
 
-@settings(deadline=None)
 @given(
     n_interactions=st.integers(2, 80),
     n_users=st.integers(1, 12),
@@ -123,19 +122,6 @@ def test_augmentation_equals_recboles_to_the_bit_for_every_kind_of_field(
     assert ours.field2seqlen == recboles.field2seqlen
 
 
-def test_equal_timestamps_keep_the_order_of_the_file():
-    columns = {
-        "user": torch.tensor([2, 1, 2, 1, 2, 1]),
-        "item": torch.tensor([9, 3, 8, 2, 7, 1]),
-        "time": torch.tensor([5.0, 5.0, 5.0, 5.0, 5.0, 4.0]),
-    }
-    types = {"user": FeatureType.TOKEN, "item": FeatureType.TOKEN, "time": FeatureType.FLOAT}
-    dataset = bare_dataset(M3RecDataset, columns, types, 5, [])
-    dataset.data_augmentation()
-    assert dataset.inter_feat["item_list"][:, :2].tolist() == [[1, 0], [1, 3], [9, 0], [9, 8]]
-    assert dataset.inter_feat["item"].tolist() == [3, 2, 8, 7]  # by time, then by user
-
-
 def test_a_log_in_which_nobody_comes_back_is_refused():
     columns = {"user": torch.tensor([1, 2]), "item": torch.tensor([1, 1])}
     columns["time"] = torch.tensor([1.0, 2.0])
@@ -161,18 +147,19 @@ def write_log(folder, name="log", n_users=30, n_items=25, seed=0):
 
 
 @pytest.mark.parametrize(
-    "split",
+    ("split", "group_by", "max_length"),
     [
-        {"LS": "valid_and_test"},
-        {"LS": "valid_only"},
-        {"LS": "test_only"},
-        {"RS": [0.8, 0.1, 0.1]},
-        {"RS": [3, 2, 2]},
+        ({"LS": "valid_and_test"}, "user", 1),
+        ({"LS": "valid_and_test"}, "none", 50),
+        ({"LS": "valid_only"}, "user", 5),
+        ({"LS": "test_only"}, "user", 50),
+        ({"RS": [0.8, 0.1, 0.1]}, "user", 5),
+        ({"RS": [0.8, 0.1, 0.1]}, "none", 1),
+        ({"RS": [3, 2, 2]}, "user", 50),
+        ({"RS": [3, 2, 2]}, "none", 5),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("group_by", ["user", "none"])
-@pytest.mark.parametrize("max_length", [1, 5, 50])
 def test_splits_equal_recboles_to_the_bit(tmp_path, configure, split, group_by, max_length):
     write_log(tmp_path / "dataset")
     config = configure(

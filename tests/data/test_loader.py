@@ -90,11 +90,7 @@ def test_batches_count_targets_and_are_trimmed_and_padded_with_zero(make_loader)
     loader, split, _ = make_loader()
     sizes = []
     for batch in loader:
-        inputs, targets, lengths = (
-            batch["item_id_list"],
-            batch[TARGET_LIST],
-            batch["item_length"],
-        )
+        inputs, targets, lengths = (batch["item_id_list"], batch[TARGET_LIST], batch["item_length"])
         assert inputs.shape == targets.shape == (len(batch), int(lengths.max()))
         assert inputs.dtype == targets.dtype == lengths.dtype == torch.int64
         assert torch.equal(inputs > 0, torch.arange(inputs.shape[1]) < lengths[:, None])
@@ -210,8 +206,7 @@ def test_windows_are_dealt_by_tokens():
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
 def test_bpr_draws_one_negative_for_every_target(make_loader, distribution):
     loader, split, _ = make_loader(
-        loss_type="BPR",
-        train_neg_sample_args={**NEGATIVES, "distribution": distribution},
+        loss_type="BPR", train_neg_sample_args={**NEGATIVES, "distribution": distribution}
     )
     for batch in loader:
         targets, negatives = batch[TARGET_LIST], batch["neg_target_item_list"]

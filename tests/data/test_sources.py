@@ -1,66 +1,37 @@
 """A dataset that says where it comes from is fetched and prepared when it is first used."""
 
-from __future__ import annotations
-
-import functools
-import gzip
-import json
 import logging
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from recbole_m3rec.compare.runs import Run, configuration, has_data, identify
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data import sources
+from tests.datasets.amazon.raw_beauty import write_raw
+from tests.datasets.http_server import serve_folder
 
-START, DAY = 1_400_025_600, 86_400
 REVIEWS = "categoryFiles/reviews_Beauty_5.json.gz"
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def asked(tmp_path):
     """Serve a category as the publisher does, and say so in the dataset's YAML: what was asked."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    folder = tmp_path / "mirror"
-    reviews = [
-        {"reviewerID": f"U{user}", "asin": f"B{(user + step) % 8}", "overall": 5.0,
-         "unixReviewTime": START + DAY * (10 * user + step)}
-        for user in range(8) for step in range(6)
-    ]  # fmt: skip
-    titles = [repr({"asin": f"B{item}", "title": f"Item {item}"}) for item in range(8)]
-    (folder / "categoryFiles").mkdir(parents=True)
-    (folder / REVIEWS).write_bytes(gzip.compress("\n".join(map(json.dumps, reviews)).encode()))
-    items = folder / "categoryFiles/meta_Beauty.json.gz"
-    items.write_bytes(gzip.compress("\n".join(titles).encode()))
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            asked.append(self.path)
-
-    handler = functools.partial(Handler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    Path("properties/dataset").mkdir(parents=True)
-    Path("properties/dataset/mini.yaml").write_text(
-        "source: {amazon: Beauty, release: 2014, allow_private: true, "
-        f"base_url: 'http://127.0.0.1:{server.server_address[1]}'}}\n"
-        "features: {text: {encoder: tfidf-svd, fields: [title], dim: 2}}\n"
-    )
-    yield asked
-    server.shutdown()
-    server.server_close()
+    asked = []
+    write_raw(tmp_path / "mirror/categoryFiles", users=8, items=6)
+    with serve_folder(tmp_path / "mirror", asked) as address:
+        Path("properties/dataset").mkdir(parents=True)
+        Path("properties/dataset/mini.yaml").write_text(
+            "source: {amazon: Beauty, release: 2014, allow_private: true, "
+            f"base_url: '{address}'}}\n"
+            "features: {text: {encoder: tfidf-svd, fields: [title], dim: 2}}\n"
+        )
+        yield asked
 
 
 def test_an_absent_dataset_is_fetched_prepared_and_trained_on_once(
-    call: Any, asked: list[str], small_arguments: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+    call, asked, small_arguments, caplog
+):
     caplog.set_level(logging.INFO)
     arguments = [*small_arguments[1:], "--epochs=1", "--model=SASRec", "--dataset=mini"]
     code, out, error = call(*arguments)
@@ -68,7 +39,7 @@ def test_an_absent_dataset_is_fetched_prepared_and_trained_on_once(
     assert "hit@3" in out
     assert len(asked) == 2
     assert "fetching http://127.0.0.1" in caplog.text
-    assert "8 users, 8 items, 48 interactions" in caplog.text
+    assert "8 users, 6 items, 48 interactions" in caplog.text
     there = sorted(path.name for path in Path("dataset/mini").iterdir())
     assert there == ["mini.inter", "mini.item", "mini.stats.json"]
     code, _, error = call(*arguments)
@@ -76,7 +47,7 @@ def test_an_absent_dataset_is_fetched_prepared_and_trained_on_once(
     assert len(asked) == 2  # nothing more
 
 
-def test_no_download_refuses_and_asks_nobody(call: Any, asked: list[str]) -> None:
+def test_no_download_refuses_and_asks_nobody(call, asked):
     code, out, error = call("--model=SASRec", "--dataset=mini", "--no-download")
     assert code == 2
     assert "no dataset `mini`" in error
@@ -88,9 +59,7 @@ def test_no_download_refuses_and_asks_nobody(call: Any, asked: list[str]) -> Non
     assert not Path("raw").exists()
 
 
-def test_raw_files_that_are_there_need_no_download(
-    call: Any, asked: list[str], tmp_path: Path, small_arguments: list[str]
-) -> None:
+def test_raw_files_that_are_there_need_no_download(call, asked, tmp_path, small_arguments):
     (tmp_path / "mirror/categoryFiles").rename(tmp_path / "amazon-2014")
     Path("raw").mkdir()
     (tmp_path / "amazon-2014").rename("raw/amazon-2014")
@@ -100,9 +69,7 @@ def test_raw_files_that_are_there_need_no_download(
     assert asked == []
 
 
-def test_a_failed_download_is_one_line_and_leaves_no_dataset(
-    call: Any, asked: list[str], tmp_path: Path
-) -> None:
+def test_a_failed_download_is_one_line_and_leaves_no_dataset(call, asked, tmp_path):
     (tmp_path / "mirror" / REVIEWS).unlink()
     code, _, error = call("--model=SASRec", "--dataset=mini")
     assert code == 2
@@ -110,7 +77,7 @@ def test_a_failed_download_is_one_line_and_leaves_no_dataset(
     assert not Path("dataset/mini").exists()
 
 
-def test_files_of_the_user_are_left_alone(make_config: Any, asked: list[str]) -> None:
+def test_files_of_the_user_are_left_alone(make_config, asked):
     Path("dataset/mini").mkdir(parents=True)
     Path("dataset/mini/mini.item").write_text("item_id:token\n")
     sources.fetch_if_absent(make_config(dataset="mini"))
@@ -118,8 +85,8 @@ def test_files_of_the_user_are_left_alone(make_config: Any, asked: list[str]) ->
 
 
 def test_a_comparison_waits_for_the_download_and_counts_neither_source_nor_switch(
-    asked: list[str], write_dataset: Any
-) -> None:
+    asked, write_dataset
+):
     config = configuration(Run("SASRec", "SASRec", "mini", 1, {"data_path": "dataset"}))
     assert not has_data(config)
     assert {"source", "download"}.isdisjoint(identify(config).config)
@@ -135,6 +102,6 @@ def test_a_comparison_waits_for_the_download_and_counts_neither_source_nor_switc
         ({"amazon": ["Beauty"], "release": 2014}, "amazon must be a category"),
     ],
 )
-def test_a_source_that_cannot_be_meant_is_named(source: Any, expected: str) -> None:
+def test_a_source_that_cannot_be_meant_is_named(source, expected):
     with pytest.raises(ConfigurationError, match=f"source of dataset shop.*{expected}"):
         sources.checked(source, "shop")

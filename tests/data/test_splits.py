@@ -1,11 +1,6 @@
 """Held-out items and the split by time: on a log that a reader can split by hand."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -30,17 +25,13 @@ Rows = list[tuple[str, str, str]]
 
 
 @pytest.fixture
-def build(
-    write_dataset: Callable[..., Path],
-    prepare: Callable[..., tuple[Any, ...]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., tuple[Any, list[Rows]]]:
+def build(write_dataset, prepare, monkeypatch):
     """Return ``split(model, **keys)``: the loaders, and each part's (user, history, target)."""
 
-    def hold_out(tokens: Any, share: float, seed: int) -> torch.Tensor:
+    def hold_out(tokens, share, seed):
         return torch.tensor([token in HELD_OUT for token in tokens])
 
-    def split(model: str, start: float = 0.0, **keys: Any) -> tuple[Any, list[Rows]]:
+    def split(model, start=0.0, **keys):
         monkeypatch.setattr(splits, "choose_cold_items", hold_out)
         write_dataset("tiny", [(user, item, start + time) for user, item, time in LOG])
         _, dataset, *loaders = prepare(model, **{**KEYS, "train_positions": "last", **keys})
@@ -49,7 +40,7 @@ def build(
     return split
 
 
-def rows(dataset: Any, loader: Any) -> Rows:
+def rows(dataset, loader):
     part = loader._dataset.inter_feat
     found = []
     for row in range(len(part)):
@@ -67,9 +58,7 @@ WITH_LISTS = pytest.mark.parametrize("model", ["M3Rec", "SASRec"])
 
 
 @WITH_LISTS
-def test_held_out_items_are_in_no_history_and_are_targets_of_the_test_alone(
-    build: Callable[..., Any], model: str
-) -> None:
+def test_held_out_items_are_in_no_history_and_are_targets_of_the_test_alone(build, model):
     _, (train, valid, test) = build(model, cold_items=0.3)
     # Without x and y: ann a b c d, ben b a c d, cem c d a b, dan d (nothing to predict), eve a e.
     assert train == [("ann", "a", "b"), ("ben", "b", "a"), ("cem", "c", "d"), ("eve", "a", "e")]
@@ -80,7 +69,7 @@ def test_held_out_items_are_in_no_history_and_are_targets_of_the_test_alone(
     assert test == sorted(warm + cold)
 
 
-def test_a_general_model_has_the_same_targets_a_row_each(build: Callable[..., Any]) -> None:
+def test_a_general_model_has_the_same_targets_a_row_each(build):
     loaders, (train, valid, test) = build("BPR", cold_items=0.3)
     _, (_, _, sequential) = build("SASRec", cold_items=0.3)
     assert not HELD_OUT & {item for _, _, item in train + valid}
@@ -94,18 +83,14 @@ def test_a_general_model_has_the_same_targets_a_row_each(build: Callable[..., An
     assert torch.equal(torch.cat([items for _, _, items in batches]), targets)
 
 
-def test_long_histories_of_held_out_targets_keep_their_latest_items(
-    build: Callable[..., Any],
-) -> None:
+def test_long_histories_of_held_out_targets_keep_their_latest_items(build):
     _, (_, _, test) = build("SASRec", cold_items=0.3, MAX_ITEM_LIST_LENGTH=2)
     assert ("ben", "cd", "x") in test
 
 
 @pytest.mark.parametrize("model", ["M3Rec", "BPR"])
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
-def test_no_negative_of_training_is_held_out(
-    build: Callable[..., Any], model: str, distribution: str
-) -> None:
+def test_no_negative_of_training_is_held_out(build, model, distribution):
     negatives = {"distribution": distribution, "sample_num": 1, "alpha": 1.0, "dynamic": False}
     keys = {"loss_type": "BPR", "train_neg_sample_args": {**negatives, "candidate_num": 0}}
     (train, _, _), _ = build(model, cold_items=0.3, **keys)
@@ -116,7 +101,7 @@ def test_no_negative_of_training_is_held_out(
 
 
 @WITH_LISTS
-def test_a_split_by_time_trains_up_to_one_moment(build: Callable[..., Any], model: str) -> None:
+def test_a_split_by_time_trains_up_to_one_moment(build, model):
     # 20 interactions: training up to time 12, validation up to 16.
     _, (train, valid, test) = build(model, eval_args=BY_TIME)
     assert len(train) == 4 + 4 + 1
@@ -127,9 +112,7 @@ def test_a_split_by_time_trains_up_to_one_moment(build: Callable[..., Any], mode
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
 @pytest.mark.parametrize("keys", [{"eval_args": BY_TIME}, {"cold_items": 0.3}])
-def test_seconds_that_float32_cannot_tell_apart_change_nothing(
-    build: Callable[..., Any], caplog: pytest.LogCaptureFixture, model: str, keys: dict[str, Any]
-) -> None:
+def test_seconds_that_float32_cannot_tell_apart_change_nothing(build, caplog, model, keys):
     _, expected = build(model, **keys)
     with caplog.at_level(logging.INFO):
         loaders, found = build(model, start=1.6e9, **keys)
@@ -140,22 +123,18 @@ def test_seconds_that_float32_cannot_tell_apart_change_nothing(
         assert "training up to timestamp 1600000012, validation up to 1600000016" in caplog.text
 
 
-def test_a_split_by_time_asks_general_models_for_the_same_targets(
-    build: Callable[..., Any],
-) -> None:
+def test_a_split_by_time_asks_general_models_for_the_same_targets(build):
     _, (_, valid, test) = build("BPR", eval_args=BY_TIME)
     assert valid == [("cem", "", "a"), ("cem", "", "b"), ("cem", "", "d")]
     assert test == [("ann", "", "d"), ("dan", "", "y"), ("eve", "", "e")]
 
 
-def test_held_out_items_are_tested_after_the_cut_alone(build: Callable[..., Any]) -> None:
+def test_held_out_items_are_tested_after_the_cut_alone(build):
     _, (_, _, test) = build("SASRec", eval_args=BY_TIME, cold_items=0.3)
     assert test == [("ann", "abc", "d"), ("dan", "d", "y"), ("eve", "a", "e")]
 
 
-def test_the_log_counts_users_and_items_without_a_past(
-    build: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_counts_users_and_items_without_a_past(build, caplog):
     with caplog.at_level(logging.INFO):
         build("SASRec", eval_args=BY_TIME)
     said = next(r.message for r in caplog.records if r.message.startswith("Time split"))
@@ -165,9 +144,7 @@ def test_the_log_counts_users_and_items_without_a_past(
     assert "2 of 3 users of the test, 1 of 3 items of the test" in said
 
 
-def test_the_log_counts_the_items_that_are_held_out(
-    build: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_counts_the_items_that_are_held_out(build, caplog):
     with caplog.at_level(logging.INFO):
         build("SASRec", cold_items=0.3)
     said = next(r.message for r in caplog.records if r.message.startswith("cold_items"))
@@ -175,7 +152,7 @@ def test_the_log_counts_the_items_that_are_held_out(
     assert "4 are test targets of their own" in said
 
 
-def test_a_draw_depends_on_tokens_and_seed_and_not_on_ids() -> None:
+def test_a_draw_depends_on_tokens_and_seed_and_not_on_ids():
     tokens = ["[PAD]", *(f"i{k}" for k in range(30))]
     drawn = splits.choose_cold_items(tokens, 0.1, 1)
     assert int(drawn.sum()) == 3
@@ -188,15 +165,13 @@ def test_a_draw_depends_on_tokens_and_seed_and_not_on_ids() -> None:
 
 
 @pytest.mark.parametrize("share", [1, 1.5, -0.1, "many", True, [0.1]])
-def test_a_share_that_cannot_be_meant_is_refused(
-    make_config: Callable[..., Any], share: Any
-) -> None:
+def test_a_share_that_cannot_be_meant_is_refused(make_config, share):
     with pytest.raises(ConfigurationError, match=r"^cold_items must be a number in \[0, 1\)"):
         make_config("SASRec", cold_items=share)
 
 
 @pytest.mark.parametrize("cuts", [[0.9, 0.8], [0.8], [0.8, 1.0], 0.8, [0, 0.5], None, ["a", "b"]])
-def test_cuts_that_cannot_be_meant_are_refused(make_config: Callable[..., Any], cuts: Any) -> None:
+def test_cuts_that_cannot_be_meant_are_refused(make_config, cuts):
     with pytest.raises(ConfigurationError, match=r"time_quantiles: .*two rising shares"):
         make_config("SASRec", eval_args={**BY_TIME, "split": {"time_quantiles": cuts}})
 
@@ -206,9 +181,7 @@ def test_cuts_that_cannot_be_meant_are_refused(make_config: Callable[..., Any], 
     ("cuts", "part"),
     [([0.8, 0.96], "test"), ([0.59, 0.6], "validation"), ([0.01, 0.5], "training")],
 )
-def test_a_cut_that_leaves_no_target_is_one_clear_error(
-    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, model: str, cuts: Any, part: str
-) -> None:
+def test_a_cut_that_leaves_no_target_is_one_clear_error(build, monkeypatch, model, cuts, part):
     if part == "test":
         monkeypatch.setitem(globals(), "LOG", [*LOG[:-1], ("eve", "e", 19)])
     if part == "training":
@@ -220,7 +193,7 @@ def test_a_cut_that_leaves_no_target_is_one_clear_error(
         build(model, eval_args=arguments)
 
 
-def test_without_either_key_recbole_splits_as_ever(build: Callable[..., Any]) -> None:
+def test_without_either_key_recbole_splits_as_ever(build):
     loaders, _ = build("SASRec")
     assert not hasattr(loaders[2]._dataset, "cold_items")
     lengths = loaders[0]._dataset.inter_feat["item_length"]
@@ -228,7 +201,7 @@ def test_without_either_key_recbole_splits_as_ever(build: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize("model", ["M3Rec", "BPR"])
-def test_the_preset_splits_by_time(make_config: Callable[..., Any], model: str) -> None:
+def test_the_preset_splits_by_time(make_config, model):
     preset = yaml.safe_load((properties_folder() / "presets/time-split.yaml").read_text())
     config = make_config(model, **preset)
     assert config["eval_args"]["split"] == {"time_quantiles": [0.8, 0.9]}

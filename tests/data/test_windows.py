@@ -67,24 +67,6 @@ def scored(table):
             )
 
 
-@given(HISTORIES, LENGTHS)
-def test_each_interaction_is_a_target_once_with_at_least_half_its_context(histories, max_length):
-    users, targets, lists, lengths = prefix_table(histories, max_length)
-    if len(users) == 0:
-        return
-    table = WindowTable(sequences_of_prefix_rows(users, targets, lists, lengths), max_length)
-    assert int(table.n_targets.min()) >= 1
-    assert int(table.n_inputs.max()) <= max_length
-    got = list(scored(table))
-    # One sequence a user, scored in order: row by row the same targets as the prefix rows.
-    assert [(user, target) for user, _, target in got] == list(
-        zip(users.tolist(), targets.tolist(), strict=True)
-    )
-    for (_, seen, _), history, length in zip(got, lists.tolist(), lengths.tolist(), strict=True):
-        assert seen == tuple(history[length - len(seen) : length])
-        assert 2 * len(seen) >= length
-
-
 @given(
     st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=9), min_size=1, max_size=6),
     st.sampled_from([8, 50]),
@@ -117,11 +99,7 @@ def test_sequences_survive_other_users_rows_in_between(histories, max_length, da
     assert [piece.tolist() for piece in pieces] == [items for _, items in expected]
 
 
-@given(
-    st.lists(st.integers(2, 70), min_size=1, max_size=4),
-    LENGTHS,
-    st.data(),
-)
+@given(st.lists(st.integers(2, 70), min_size=1, max_size=4), LENGTHS, st.data())
 def test_of_rows_with_gaps_each_target_is_still_scored_once_after_its_own_history(
     sizes, max_length, data
 ):
@@ -133,6 +111,8 @@ def test_of_rows_with_gaps_each_target_is_still_scored_once_after_its_own_histor
     )
     users, targets, lists, lengths = (column[torch.tensor(kept)] for column in columns)
     table = WindowTable(sequences_of_prefix_rows(users, targets, lists, lengths), max_length)
+    assert int(table.n_targets.min()) >= 1
+    assert int(table.n_inputs.max()) <= max_length
     got = list(scored(table))
     assert [(user, target) for user, _, target in got] == list(
         zip(users.tolist(), targets.tolist(), strict=True)

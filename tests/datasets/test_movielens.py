@@ -1,17 +1,13 @@
 """MovieLens as published, folder or zip file, and what the user brings to it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from recbole_m3rec.atomic.item_file import read_item_fields
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import movielens as movielens_command
+from recbole_m3rec.cli.prepare import movielens
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.movielens import find_release, prepare_movielens
 
@@ -23,7 +19,7 @@ MOVIES = [
 ]
 
 
-def raw_100k(folder: Path) -> None:
+def raw_100k(folder):
     flags = {"1": {3, 4, 5}, "2": {8}, "3": set()}
     lines = [
         "|".join([movie, f"{title} ({year}) (V)" if year else title, "01-Jan-1995", "", "http://x",
@@ -36,7 +32,7 @@ def raw_100k(folder: Path) -> None:
     )
 
 
-def raw_1m(folder: Path) -> None:
+def raw_1m(folder):
     lines = [
         f"{movie}::{title} ({year})::{genres.replace(' ', '|')}" if year else f"{movie}::{title}::"
         for movie, title, year, genres in MOVIES
@@ -47,7 +43,7 @@ def raw_1m(folder: Path) -> None:
     )
 
 
-def raw_latest(folder: Path) -> None:
+def raw_latest(folder):
     (folder / "movies.csv").write_text(
         "movieId,title,genres\n1,Toy Story (1995),Animation|Children's|Comedy\n"
         '2,"Misérables, Les (1995)",Drama\n3,"Say ""Hi""",(no genres listed)\n4,Two (2000),War\n',
@@ -61,7 +57,7 @@ def raw_latest(folder: Path) -> None:
 RAW = {"ml-100k": raw_100k, "ml-1m": raw_1m, "ml-latest-small": raw_latest}
 
 
-def release(folder: Path, name: str, zipped: bool = False) -> Path:
+def release(folder, name, zipped=False):
     (folder / name).mkdir()
     RAW[name](folder / name)
     if not zipped:
@@ -69,14 +65,9 @@ def release(folder: Path, name: str, zipped: bool = False) -> Path:
     return Path(shutil.make_archive(str(folder / "download"), "zip", folder, name))
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return movielens_command
-
-
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("name", list(RAW))
-def test_every_release_gives_the_same_dataset(tmp_path: Path, name: str, zipped: bool) -> None:
+def test_every_release_gives_the_same_dataset(tmp_path, name, zipped):
     found = find_release(release(tmp_path, name, zipped))
     assert found.name == name
     result = prepare_movielens(found, tmp_path / "out", name, show_progress=False)
@@ -92,7 +83,7 @@ def test_every_release_gives_the_same_dataset(tmp_path: Path, name: str, zipped:
     assert result["movies_never_rated"] == (name == "ml-latest-small")
 
 
-def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path: Path) -> None:
+def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path):
     overviews = tmp_path / "overviews.tsv"
     overviews.write_text(
         'movie_id\ttitle\toverview\n2\tMis\u00e9rables, Les (1995)\t"A ""thief"".\nA bishop."\n'
@@ -112,7 +103,7 @@ def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path: Path) ->
     }
 
 
-def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path: Path) -> None:
+def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path):
     found = find_release(release(tmp_path, "ml-100k"))
     posters = tmp_path / "posters"
     posters.mkdir()
@@ -127,7 +118,7 @@ def test_posters_are_counted_from_a_folder_and_from_a_table(tmp_path: Path) -> N
         assert result["images_missing_or_empty"] == bad
 
 
-def test_what_is_no_release_is_said(tmp_path: Path) -> None:
+def test_what_is_no_release_is_said(tmp_path):
     (tmp_path / "some.zip").write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / "overviews.tsv").write_text("id\ttext\n1\tx\n")
     (tmp_path / "empty").mkdir()
@@ -143,30 +134,26 @@ def test_what_is_no_release_is_said(tmp_path: Path) -> None:
         prepare_movielens(found, tmp_path, "ml", overviews=tmp_path / "overviews.tsv")
 
 
-def test_recboles_own_movies_are_taken_over_and_get_overviews(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_recboles_own_movies_are_taken_over_and_get_overviews(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("overviews.tsv").write_text("movie_id\toverview\n1\tToys.\n")
     arguments = ["--from-recbole", "--overviews", "overviews.tsv"]
-    assert run_script(script.movielens, arguments) == 0
+    assert run_script(movielens.movielens, arguments) == 0
     said = capsys.readouterr().out
     assert "interactions: 100,000" in said.splitlines()
     assert "--fields movie_title release_year class overview" in said
     fields = [*FIELDS, "overview"]
     tokens, columns = read_item_fields(Path("dataset/ml-100k/ml-100k.item"), fields)
     assert (len(tokens), columns[0][0], columns[3][0]) == (1682, "Toy Story", "Toys.")
-    theirs = read_item_fields(script.recboles_folder() / "ml-100k.item", FIELDS)
+    theirs = read_item_fields(movielens.recboles_folder() / "ml-100k.item", FIELDS)
     assert (tokens, columns[:3]) == theirs
     assert not Path("properties").exists()
 
 
-def test_other_releases_get_a_recipe_for_their_texts(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_releases_get_a_recipe_for_their_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     release(tmp_path, "ml-1m")
-    assert run_script(script.movielens, ["--source", "ml-1m"]) == 0
+    assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
     recipe = Path("properties/dataset/ml-1m.yaml").read_text()
     assert "fields: [movie_title, release_year, class]" in recipe
-    assert run_script(script.movielens, ["--source", "ml-2m"]) == 2
+    assert run_script(movielens.movielens, ["--source", "ml-2m"]) == 2

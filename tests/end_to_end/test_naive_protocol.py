@@ -13,7 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import get_model, get_trainer
 
-MODELS = ("M3Rec", "SASRec", "BPR", "ItemKNN")
+OTHERS = ("SASRec", "BPR", "ItemKNN")
 SEQUENTIAL = ("M3Rec", "SASRec")
 METRICS = ("Hit", "Recall", "NDCG", "MRR", "Precision", "MAP")
 TOPK = (1, 3, 5)
@@ -178,7 +178,7 @@ def test_splits_histories_masks_and_metrics_are_the_naive_ones(seed, prepare, tm
     header = "user_id:token\titem_id:token\ttimestamp:float"
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     histories = naive_histories(lines)
-    for name in MODELS:
+    for name in ("M3Rec", OTHERS[seed // 18]):  # 18 seeds go through all times, masked and not
         sequential = name in SEQUENTIAL
         config, dataset, loaders, model = built(name, seed, prepare)
         trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)

@@ -8,13 +8,8 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import block_evaluation, ranking
-from recbole_m3rec.evaluator.block_evaluation import (
-    Products,
-    collect_ranks,
-    offers_products,
-)
+from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
 
@@ -93,8 +88,7 @@ def collected(config, scores, positive_u, positive_i, batches, counts):
 
 @pytest.mark.parametrize("topk", [[1], [3, 5, 10], [37, 2]])
 @pytest.mark.parametrize("positives", ["one each", "many", "some without"])
-@pytest.mark.parametrize("largest", [None, 50])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("largest", "seed"), [(None, 0), (50, 1)])
 def test_every_ranking_metric_equals_recboles_to_the_bit(
     make_config, monkeypatch, topk, positives, largest, seed
 ):
@@ -145,9 +139,14 @@ def test_tied_scores_share_their_mean_rank_in_gauc_as_in_recbole(make_config):
     assert ours == recboles
 
 
-@pytest.mark.parametrize("model", ["M3Rec", "Mamba4Rec"])
-@pytest.mark.parametrize("eval_batch_size", [5, 4096])
-@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [0.5, 0.2, 0.3]}])
+@pytest.mark.parametrize(
+    ("model", "eval_batch_size", "split"),
+    [
+        ("M3Rec", 5, {"LS": "valid_and_test"}),
+        ("M3Rec", 4096, {"RS": [0.5, 0.2, 0.3]}),
+        ("Mamba4Rec", 5, {"RS": [0.5, 0.2, 0.3]}),
+    ],
+)
 def test_a_models_metrics_equal_recboles(training, recboles_own, model, eval_batch_size, split):
     eval_args = {"split": split, "order": "TO", "group_by": "user", "mode": "full"}
     keys = {"eval_batch_size": eval_batch_size, "eval_args": eval_args, "topk": [1, 4, 12]}
@@ -206,15 +205,6 @@ def test_the_table_is_that_of_the_checkpoint_read_at_the_start_of_a_pass(trainin
     assert trainer.evaluate(test) == of_checkpoint
 
 
-def test_the_table_is_dropped_when_a_pass_fails(training, monkeypatch):
-    trainer, _, valid, _ = training()
-    monkeypatch.setattr(trainer.evaluator, "evaluate", lambda struct: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        trainer.evaluate(valid, load_best_model=False)
-    assert trainer.model._items._value is None
-    assert not trainer.model._items._keeps
-
-
 @pytest.mark.parametrize("where", ["an item", "a history"])
 def test_nan_scores_stop_evaluation_with_the_message_of_the_guard(
     training, recboles_own, where, monkeypatch
@@ -240,47 +230,6 @@ def test_nan_scores_stop_evaluation_with_the_message_of_the_guard(
     assert messages[0] == messages[1]
 
 
-def test_scores_of_minus_infinity_are_legal(training, recboles_own, monkeypatch):
-    trainer, _, valid, _ = training(modalities=[], topk=[2])
-    table = M3Rec.item_table
-
-    def forbidding(self):
-        found = table(self).clone()
-        found[1:4] = 0
-        found[1:4, 0] = -torch.inf
-        return found
-
-    monkeypatch.setattr(M3Rec, "item_table", forbidding)
-    monkeypatch.setattr(M3Rec, "queries", lambda self, batch: torch.rand(len(batch), 8) + 0.1)
-    init_seed(0, True)
-    expected = recboles_own(trainer, valid)
-    init_seed(0, True)
-    found = trainer.evaluate(valid, load_best_model=False)
-    assert {k: v for k, v in found.items() if k != "gauc"} == {
-        k: v for k, v in expected.items() if k != "gauc"
-    }
-    assert np.isfinite(list(found.values())).all()
-
-
-def test_padding_is_recommended_to_nobody(training):
-    trainer, _, valid, _ = training(modalities=[])
-    with torch.no_grad():
-        weight = trainer.model.network.item_embedding.weight
-        weight[0] = 100 * weight[1:].abs().amax(0)
-    lists = []
-    struct = trainer.eval_collector.data_struct
-    update = struct.update_tensor
-
-    def watched(name, value):
-        if name == "rec.items":
-            lists.append(value)
-        update(name, value)
-
-    struct.update_tensor = watched
-    trainer.evaluate(valid, load_best_model=False)
-    assert torch.cat(lists).min() >= 1
-
-
 @pytest.mark.parametrize("need", ["rec.score", "data.label", "rec.something_new"])
 def test_metrics_that_need_more_than_ranks_get_recboles_collector(training, need, monkeypatch):
     trainer, _, valid, _ = training()
@@ -292,11 +241,6 @@ def test_metrics_that_need_more_than_ranks_get_recboles_collector(training, need
     trainer.evaluate(valid, load_best_model=False)
     assert seen[0].shape == (12, 13)
     assert (seen[0][:, 0] == -np.inf).all()
-
-
-def test_lists_longer_than_the_catalogue_are_refused_before_training(training):
-    with pytest.raises(ConfigurationError, match="topk: 14, but `tiny` has 12 items"):
-        training(topk=[14], valid_metric="Hit@14")
 
 
 def test_a_masked_history_scores_in_blocks_as_in_recboles_matrix(training, recboles_own):
@@ -343,22 +287,6 @@ def test_a_table_of_another_length_is_an_error(training, monkeypatch):
     monkeypatch.setattr(M3Rec, "item_table", lambda self: table(self)[:-1])
     with pytest.raises(ValueError, match=r"item_table\(\) of M3Rec has 12 rows, expected .* 13"):
         trainer.evaluate(valid, load_best_model=False)
-
-
-def test_evaluation_is_float32_under_autocast_and_mixed_precision(training, monkeypatch):
-    trainer, _, valid, _ = training(enable_amp=True)
-    with_amp = trainer.evaluate(valid, load_best_model=False)
-    seen = []
-
-    def watched(queries, vectors, **rows):
-        seen.append((queries.dtype, vectors.dtype))
-        return queries @ vectors.T
-
-    monkeypatch.setattr(ranking, "matmul", watched)
-    with torch.autocast("cpu", torch.bfloat16):
-        within = trainer.evaluate(valid, load_best_model=False)
-    assert set(seen) == {(torch.float32, torch.float32)}
-    assert within == with_amp
 
 
 def test_long_batches_are_encoded_piece_by_piece_with_the_same_result(training, monkeypatch):

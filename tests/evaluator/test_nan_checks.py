@@ -105,19 +105,6 @@ def test_a_test_of_a_saved_model_names_its_file(training, monkeypatch):
         trainer.evaluate(test)
 
 
-def test_minus_infinity_is_a_legal_score(training, monkeypatch):
-    trainer, train, valid, _ = training("SASRec")
-
-    def forbid(interaction):
-        scores = torch.zeros(len(interaction), 13)
-        scores[:, 5:] = -np.inf
-        return scores
-
-    monkeypatch.setattr(trainer.model, "full_sort_predict", forbid)
-    _, result = trainer.fit(train, valid)
-    assert all(0 <= value <= 1 for value in result.values())
-
-
 def test_plus_infinity_and_a_full_row_of_minus_infinity_pass(training, monkeypatch):
     trainer, train, valid, _ = training("SASRec")
 

@@ -1,7 +1,5 @@
 """Features find their item by token."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np
@@ -10,30 +8,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_m3rec.features.align import ItemFeatures, align
+from recbole_m3rec.features.align import align
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable
 
 TOKENS = ["[PAD]", "x", "y", "z"]
 
 
-def table(rows: dict[str, list[float]], dtype: type = np.float32) -> FeatureTable:
+def table(rows, dtype=np.float32):
     return FeatureTable(np.array(list(rows), object), np.array(list(rows.values()), dtype), {})
 
 
-def aligned(
-    rows: dict[str, list[float]], norm: str = "none", dtype: type = np.float32
-) -> ItemFeatures:
+def aligned(rows, norm="none", dtype=np.float32):
     return align(table(rows, dtype), "text", TOKENS, norm, "a test")
 
 
-def test_rows_follow_the_ids_of_the_dataset_and_absent_items_are_missing() -> None:
+def test_rows_follow_the_ids_of_the_dataset_and_absent_items_are_missing():
     features = aligned({"z": [5, 6], "elsewhere": [9, 9], "x": [1, 2]})
     assert features.values.tolist() == [[0, 0], [1, 2], [0, 0], [5, 6]]
     assert features.present.tolist() == [True, True, False, True]
     assert features.description == "text: 2 of 3 items (66.6 %), 2-d, a test"
 
 
-def test_padding_is_a_row_only_where_the_table_has_one() -> None:
+def test_padding_is_a_row_only_where_the_table_has_one():
     features = aligned({"[PAD]": [7, 7], "x": [1, 2]})
     assert features.values.tolist() == [[7, 7], [1, 2], [0, 0], [0, 0]]
     assert features.present.tolist() == [True, True, False, False]
@@ -45,7 +41,7 @@ def test_padding_is_a_row_only_where_the_table_has_one() -> None:
     st.permutations(list("abcdefgh")),
     st.integers(1, 8),
 )
-def test_alignment_equals_a_dictionary(file_ids: list[str], items: list[str], n: int) -> None:
+def test_alignment_equals_a_dictionary(file_ids, items, n):
     tokens = ["[PAD]", *items[:n]]
     rows = {token: [float(place + 1)] for place, token in enumerate(file_ids)}
     if not set(tokens) & set(rows):
@@ -58,18 +54,18 @@ def test_alignment_equals_a_dictionary(file_ids: list[str], items: list[str], n:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_the_type_of_the_numbers_is_kept_under_every_norm(dtype: type) -> None:
+def test_the_type_of_the_numbers_is_kept_under_every_norm(dtype):
     for norm in ("none", "l2", "standardize"):
         features = aligned({"x": [1, 2], "y": [3, 5]}, norm, dtype)
         assert features.values.numpy().dtype == dtype
 
 
-def test_arrays_of_tokens_are_read_like_lists() -> None:
-    features = align(table({"y": [1]}), "text", np.array(TOKENS), "none", "a test")  # type: ignore[arg-type]
+def test_arrays_of_tokens_are_read_like_lists():
+    features = align(table({"y": [1]}), "text", np.array(TOKENS), "none", "a test")
     assert features.values.flatten().tolist() == [0, 0, 1, 0]
 
 
-def test_the_description_counts_in_thousands_and_never_rounds_up_to_all() -> None:
+def test_the_description_counts_in_thousands_and_never_rounds_up_to_all():
     tokens = ["[PAD]", *map(str, range(10_000))]
     rows = {token: [1.0] for token in tokens[1:-1]}
     features = align(table(rows), "image", tokens, "none", "clip.parquet")
@@ -79,13 +75,13 @@ def test_the_description_counts_in_thousands_and_never_rounds_up_to_all() -> Non
 # Norms
 
 
-def test_l2_makes_rows_of_length_one_and_leaves_zeros() -> None:
+def test_l2_makes_rows_of_length_one_and_leaves_zeros():
     features = aligned({"x": [3, 4], "y": [0, 0], "z": [-5, 0]}, "l2")
     expected = torch.tensor([[0, 0], [0.6, 0.8], [0, 0], [-1, 0]])
     torch.testing.assert_close(features.values, expected)
 
 
-def test_standardize_uses_the_items_present_alone() -> None:
+def test_standardize_uses_the_items_present_alone():
     features = aligned({"[PAD]": [100, 5], "x": [1, 5], "z": [3, 9]}, "standardize")
     # Mean 2 and 7, deviation 1 and 2; the padding row of the table is scaled, but does not count.
     expected = torch.tensor([[98.0, -1], [-1, -1], [0, 0], [1, 1]])
@@ -93,21 +89,21 @@ def test_standardize_uses_the_items_present_alone() -> None:
 
 
 @pytest.mark.parametrize("constant", [0.1, 1e-30, 3e38, 60000.0])
-def test_constant_columns_become_zero(constant: float) -> None:
+def test_constant_columns_become_zero(constant):
     rows = {"x": [constant, 1.0], "y": [constant, 2.0], "z": [constant, 4.0]}
     values = aligned(rows, "standardize").values
     assert values[:, 0].tolist() == [0, 0, 0, 0]
     assert values[1:, 1].std(correction=0) == pytest.approx(1)
 
 
-def test_a_long_constant_column_becomes_zero_whatever_the_rounding() -> None:
+def test_a_long_constant_column_becomes_zero_whatever_the_rounding():
     tokens = ["[PAD]", *map(str, range(100_003))]
     values = np.repeat(np.float32([[0.1, 1 / 3]]), len(tokens), axis=0)
     long = FeatureTable(np.array(tokens, object), values, {})
     assert not align(long, "text", tokens, "standardize", "a test").values.any()
 
 
-def test_huge_and_tiny_numbers_stay_finite() -> None:
+def test_huge_and_tiny_numbers_stay_finite():
     for number in (3e38, 1e-38):
         rows = {"x": [number, -number], "y": [-number, number]}
         for norm in ("l2", "standardize"):
@@ -116,7 +112,7 @@ def test_huge_and_tiny_numbers_stay_finite() -> None:
             assert values.abs().max() > 0.5
 
 
-def test_an_unknown_norm_names_the_nearest() -> None:
+def test_an_unknown_norm_names_the_nearest():
     with pytest.raises(ValueError, match="'standardise'. Did you mean standardize?"):
         aligned({"x": [1]}, "standardise")
 
@@ -124,7 +120,7 @@ def test_an_unknown_norm_names_the_nearest() -> None:
 # Fingerprints
 
 
-def test_the_fingerprint_changes_with_values_presence_and_norm_alone() -> None:
+def test_the_fingerprint_changes_with_values_presence_and_norm_alone():
     rows = {"x": [1.0, 2.0], "y": [0.0, 0.0]}
     prints = {
         aligned(rows).fingerprint,
@@ -142,7 +138,7 @@ def test_the_fingerprint_changes_with_values_presence_and_norm_alone() -> None:
 # Ids that do not meet
 
 
-def test_no_common_token_shows_both_sides() -> None:
+def test_no_common_token_shows_both_sides():
     with pytest.raises(FeatureFileError, match=r"3 items.*'x', 'y', 'z'.*'B001', 'B002'") as error:
         align(table({"B001": [1], "B002": [1]}), "text", TOKENS, "none", "b.npz")
     assert "b.npz" in str(error.value)
@@ -157,13 +153,13 @@ def test_no_common_token_shows_both_sides() -> None:
         (["001", "002"], "2 of them .* without zeros in front: .* '1', .* '001'"),
     ],
 )
-def test_another_spelling_of_the_ids_is_told_and_not_guessed(theirs: list[str], hint: str) -> None:
+def test_another_spelling_of_the_ids_is_told_and_not_guessed(theirs, hint):
     rows = {token: [1.0] for token in theirs}
     with pytest.raises(FeatureFileError, match=hint):
         align(table(rows), "text", ["[PAD]", "1", "2"], "none", "a test")
 
 
-def test_spelling_of_a_part_of_the_ids_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_spelling_of_a_part_of_the_ids_is_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         features = align(table({"a": [1], "B": [2]}), "text", ["[PAD]", "a", "b"], "none", "a test")
     assert features.present.tolist() == [True, True, False]
@@ -173,12 +169,12 @@ def test_spelling_of_a_part_of_the_ids_is_a_warning(caplog: pytest.LogCaptureFix
 MANY = {f"i{number}": [float(number), float(-number)] for number in range(1, 31)}
 
 
-def mixed(rows: str, seed: int = 1, tokens: list[str] | None = None) -> ItemFeatures:
+def mixed(rows, seed=1, tokens=None):
     ids = ["[PAD]", "no row", *MANY] if tokens is None else tokens
     return align(table(MANY), "text", ids, "none", "a test", feature_rows=rows, seed=seed)
 
 
-def test_shuffled_rows_belong_to_other_items_and_missing_ones_stay_missing() -> None:
+def test_shuffled_rows_belong_to_other_items_and_missing_ones_stay_missing():
     own, shuffled = mixed("own"), mixed("shuffled")
     assert sorted(shuffled.values.tolist()) == sorted(own.values.tolist())
     assert (shuffled.values[2:, 0] != own.values[2:, 0]).sum() > 20
@@ -186,7 +182,7 @@ def test_shuffled_rows_belong_to_other_items_and_missing_ones_stay_missing() -> 
     assert shuffled.present.tolist() == own.present.tolist()
 
 
-def test_random_rows_have_mean_and_deviation_of_the_table_and_say_nothing() -> None:
+def test_random_rows_have_mean_and_deviation_of_the_table_and_say_nothing():
     own, codes = mixed("own").values[2:].double(), mixed("random").values[2:].double()
     assert abs(codes.mean() - own.mean()) < own.std() / 2
     assert 0.7 < codes.std() / own.std() < 1.3
@@ -194,7 +190,7 @@ def test_random_rows_have_mean_and_deviation_of_the_table_and_say_nothing() -> N
 
 
 @pytest.mark.parametrize("rows", ["shuffled", "random"])
-def test_mixed_up_rows_depend_on_seed_and_tokens_alone(rows: str) -> None:
+def test_mixed_up_rows_depend_on_seed_and_tokens_alone(rows):
     first, backwards = mixed(rows), ["[PAD]", *reversed(MANY), "no row"]
     assert torch.equal(mixed(rows).values, first.values)
     assert not torch.equal(mixed(rows, seed=2).values, first.values)
@@ -205,6 +201,6 @@ def test_mixed_up_rows_depend_on_seed_and_tokens_alone(rows: str) -> None:
     assert first.description.endswith(f"{rows} rows in place of a test")
 
 
-def test_an_unknown_choice_of_rows_names_the_nearest() -> None:
+def test_an_unknown_choice_of_rows_names_the_nearest():
     with pytest.raises(ValueError, match="feature_rows must be one of own, shuffled, random"):
         mixed("shuffle")

@@ -1,18 +1,13 @@
-"""Image features through a small callable, by function and by script."""
-
-from __future__ import annotations
+"""Image features through a small callable, by function and by encode_images."""
 
 import csv
 import os
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import encode_images as encode_images_command
+from recbole_m3rec.cli.prepare import encode_images
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
 from recbole_m3rec.features.feature_file import read_features
@@ -39,11 +34,11 @@ def flat(images):
 class Shades:
     """Mean shade and width; counts the images it sees, and fails after ``stop_after`` batches."""
 
-    def __init__(self, stop_after: int | None = None, nan_at: int | None = None) -> None:
-        self.batches: list[int] = []
+    def __init__(self, stop_after=None, nan_at=None):
+        self.batches = []
         self.stop_after, self.nan_at = stop_after, nan_at
 
-    def encode(self, images: list[Any]) -> np.ndarray:
+    def encode(self, images):
         if images[0].size == (64, 64):  # what tells the width
             return np.zeros((1, 2))
         if len(self.batches) == self.stop_after:
@@ -58,12 +53,12 @@ class Shades:
         )
 
     @property
-    def encoder(self) -> ImageEncoder:
+    def encoder(self):
         return ImageEncoder(lambda image: image, self.encode, {"encoder": "shades"})
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for item, shade in SHADES.items():
@@ -72,12 +67,12 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def made(photos: Path, shades: Shades, **options: Any) -> Any:
+def made(photos, shades, **options):
     settings = {"batch_size": 2, "show_progress": False} | options
     return make_image_features("image", shades.encoder, images_in_folder(photos), **settings)
 
 
-def test_each_item_gets_the_row_of_its_own_image(photos: Path) -> None:
+def test_each_item_gets_the_row_of_its_own_image(photos):
     table, reasons = made(photos, Shades())
     assert table.item_ids.tolist() == list(SHADES)
     assert table.values.dtype == np.float32
@@ -86,9 +81,7 @@ def test_each_item_gets_the_row_of_its_own_image(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
-def test_bad_images_leave_their_items_missing_and_the_others_in_place(
-    photos: Path, batch_size: int
-) -> None:
+def test_bad_images_leave_their_items_missing_and_the_others_in_place(photos, batch_size):
     (photos / "a.png").write_bytes(b"")
     (photos / "c.png").write_bytes(b"<html>")
     (photos / "f.png").write_bytes((photos / "b.png").read_bytes()[:40])
@@ -102,7 +95,7 @@ def test_bad_images_leave_their_items_missing_and_the_others_in_place(
     assert reasons["x"] == "no image"
 
 
-def test_missing_items_may_get_the_mean_of_the_others(photos: Path) -> None:
+def test_missing_items_may_get_the_mean_of_the_others(photos):
     (photos / "a.png").write_bytes(b"")
     table, reasons = made(photos, Shades(), missing="mean", items=["zz", *SHADES])
     rows = dict(zip(table.item_ids, table.values[:, 0], strict=True))
@@ -112,20 +105,20 @@ def test_missing_items_may_get_the_mean_of_the_others(photos: Path) -> None:
     assert list(reasons) == ["a", "zz"]
 
 
-def test_a_mapping_to_a_file_that_is_not_there_leaves_the_item_missing(photos: Path) -> None:
+def test_a_mapping_to_a_file_that_is_not_there_leaves_the_item_missing(photos):
     images = {"a": photos / "a.png", "b": photos / "none.png"}
     table, reasons = make_image_features("image", Shades().encoder, images, show_progress=False)
     assert table.item_ids.tolist() == ["a"]
     assert reasons == {"b": "there is no such file"}
 
 
-def test_numbers_that_are_not_finite_leave_the_item_missing(photos: Path) -> None:
+def test_numbers_that_are_not_finite_leave_the_item_missing(photos):
     table, reasons = made(photos, Shades(nan_at=110))
     assert "c" not in table.item_ids
     assert reasons == {"c": "the encoder gave numbers that are not finite"}
 
 
-def test_no_usable_image_at_all_is_an_error(photos: Path) -> None:
+def test_no_usable_image_at_all_is_an_error(photos):
     for path in photos.iterdir():
         path.write_bytes(b"")
     with pytest.raises(ImageSourceError, match="none of the 5 images .*a.png: empty file"):
@@ -133,15 +126,13 @@ def test_no_usable_image_at_all_is_an_error(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (2, 3)])
-def test_an_encoder_of_another_shape_is_refused_at_once(photos: Path, shape: Any) -> None:
+def test_an_encoder_of_another_shape_is_refused_at_once(photos, shape):
     encoder = ImageEncoder(lambda image: image, lambda images: np.ones(shape), {})
     with pytest.raises(EncoderError, match=r"for 1 images, expected \[1, dimensions\]"):
         make_image_features("image", encoder, images_in_folder(photos), show_progress=False)
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(photos, tmp_path):
     (photos / "b.png").write_bytes(b"")
     whole, _ = made(photos, Shades())
     with pytest.raises(KeyboardInterrupt):
@@ -153,7 +144,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert reasons == {"b": "empty file"}
 
 
-def test_a_changed_image_is_encoded_again(photos: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_encoded_again(photos, tmp_path):
     made(photos, Shades(), work=tmp_path / "work")
     before = images_digest(images_in_folder(photos))
     Image.new("RGB", (30, 30), (1, 1, 1)).save(photos / "a.png")
@@ -163,9 +154,7 @@ def test_a_changed_image_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     assert images_digest(images_in_folder(photos)) != before
 
 
-def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(photos, tmp_path):
     for path in photos.iterdir():
         path.unlink()
     for shade, written in ((10, 1_000_000_000), (200, 1_000_000_001)):
@@ -178,31 +167,24 @@ def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(
 # The script
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return encode_images_command
-
-
-def run(script: ModuleType, photos: Path, *arguments: str) -> int:
+def run(photos, *arguments):
     (photos.parent / "shades_encoder.py").write_text(ENCODER)
     step = ["encode", "--dataset", "shop", "--images", str(photos)]
     return run_script(
-        script.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
+        encode_images.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
     )
 
 
-def write_items(folder: Path, *items: str) -> None:
+def write_items(folder, *items):
     path = folder / "dataset" / "shop" / "shop.item"
     path.parent.mkdir(parents=True)
     path.write_text("item_id:token\n" + "".join(f"{item}\n" for item in items))
 
 
-def test_the_script_writes_features_and_a_report(
-    script: ModuleType, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_writes_features_and_a_report(photos, tmp_path, capsys):
     write_items(tmp_path, "b", "f", "q")
     (photos / "f.png").write_bytes(b"")
-    assert run(script, photos) == 0
+    assert run(photos) == 0
     said = capsys.readouterr().out
     assert "5 images, 2 to encode of 3 items" in said
     assert "2 items are missing" in said
@@ -222,18 +204,16 @@ def test_the_script_writes_features_and_a_report(
         "shop.image.parquet",
         "shop.image.missing.csv",
     }
-    assert run(script, photos) == 0
+    assert run(photos) == 0
     assert "is up to date" in capsys.readouterr().out
-    assert run(script, photos, "--missing", "mean") == 2
+    assert run(photos, "--missing", "mean") == 2
     assert "made with other missing. Add --overwrite" in capsys.readouterr().err
-    assert run(script, photos, "--missing", "mean", "--overwrite") == 0
+    assert run(photos, "--missing", "mean", "--overwrite") == 0
     assert len(read_features(folder / "shop.image.parquet").item_ids) == 3
 
 
-def test_a_dry_run_writes_nothing(
-    script: ModuleType, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(script, photos, "--dry-run") == 0
+def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
+    assert run(photos, "--dry-run") == 0
     assert "5 images, 5 to encode" in capsys.readouterr().out
     assert not (tmp_path / "dataset").exists()
 
@@ -254,31 +234,23 @@ def test_a_dry_run_writes_nothing(
         (["--output", "a.npz"], "a feature file is written as .parquet"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(
-    script: ModuleType,
-    photos: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    expected: str,
-) -> None:
-    assert run(script, photos, *arguments) == 2
+def test_a_users_error_is_one_line_and_exit_code_2(photos, capsys, arguments, expected):
+    assert run(photos, *arguments) == 2
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
 
 
-def test_the_download_step_says_what_there_is_to_do(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_download_step_says_what_there_is_to_do(tmp_path, capsys):
     write_items(tmp_path)
     item_file = tmp_path / "dataset" / "shop" / "shop.item"
     item_file.write_text("item_id:token\timage_url:token\na\tftp://h/1.jpg\nb\t\n")
     step = ["download", "--dataset", "shop"]
-    assert run_script(script.encode_images, [*step, "--dry-run"]) == 0
+    assert run_script(encode_images.encode_images, [*step, "--dry-run"]) == 0
     assert "2 items, 1 different addresses" in capsys.readouterr().out
-    assert run_script(script.encode_images, step) == 0
+    assert run_script(encode_images.encode_images, step) == 0
     said = capsys.readouterr().out
     assert "0 of 2 items have an image" in said
     assert "1: no address" in said
-    assert run_script(script.encode_images, [*step, "--url-field", "photo"]) == 2
+    assert run_script(encode_images.encode_images, [*step, "--url-field", "photo"]) == 2
     assert "no field 'photo'" in capsys.readouterr().err

@@ -1,15 +1,10 @@
-"""Features from the text of an .item file, by recipe and by the script."""
-
-from __future__ import annotations
-
-from pathlib import Path
-from types import ModuleType
+"""Features from the text of an .item file, by recipe and by the encode_text."""
 
 import numpy as np
 import pytest
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import encode_text as encode_text_command
+from recbole_m3rec.cli.prepare import encode_text
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
@@ -23,31 +18,28 @@ d\tblue shoe\t
 """
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return encode_text_command
-
-
 @pytest.fixture
-def item_file(tmp_path: Path) -> Path:
+def item_file(tmp_path):
     path = tmp_path / "dataset" / "shop" / "shop.item"
     path.parent.mkdir(parents=True)
     path.write_text(ITEMS)
     return path
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.encode_text, ["--dataset", "shop", "--option", "min_df=1", *arguments])
+def run(*arguments):
+    return run_script(
+        encode_text.encode_text, ["--dataset", "shop", "--option", "min_df=1", *arguments]
+    )
 
 
-def test_a_letter_of_text_makes_a_row_and_none_makes_none(item_file: Path) -> None:
+def test_a_letter_of_text_makes_a_row_and_none_makes_none(item_file):
     recipe = Recipe("tfidf-svd", ("title", "brand"), {"min_df": 1})
     table, n_items = make_text_features("text", recipe, item_file, show_progress=False)
     assert table.item_ids.tolist() == ["a", "c", "d"]
     assert n_items == 4
 
 
-def test_an_encoder_of_a_family_is_a_recipe() -> None:
+def test_an_encoder_of_a_family_is_a_recipe():
     given = {"encoder": "transformers:bert-base-uncased", "fields": ["title"], "pooling": "mean"}
     recipe = parse_recipe("text", given)
     assert recipe.options["pooling"] == "mean"
@@ -55,7 +47,7 @@ def test_an_encoder_of_a_family_is_a_recipe() -> None:
     assert str(recipe) == "transformers:bert-base-uncased of title"
 
 
-def test_html_is_kept_where_the_recipe_says_so(item_file: Path) -> None:
+def test_html_is_kept_where_the_recipe_says_so(item_file):
     given = {"encoder": "tfidf-svd", "fields": ["title"], "min_df": 1, "keep_html": True}
     recipe = parse_recipe("text", given)
     assert recipe.as_metadata() != parse_recipe("text", given | {"keep_html": False}).as_metadata()
@@ -69,20 +61,18 @@ def test_html_is_kept_where_the_recipe_says_so(item_file: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", ["os:system", "transformers:", "my_module:encode"])
-def test_a_recipe_names_no_callable(encoder: str) -> None:
+def test_a_recipe_names_no_callable(encoder):
     with pytest.raises(RecipeError, match="features.text: unknown encoder"):
         parse_recipe("text", {"encoder": encoder, "fields": ["title"]})
 
 
-def test_the_device_is_no_part_of_a_recipe() -> None:
+def test_the_device_is_no_part_of_a_recipe():
     with pytest.raises(RecipeError, match="has no option 'device'"):
         parse_recipe("text", {"encoder": "transformers:a", "fields": ["b"], "device": "cpu"})
 
 
-def test_the_script_makes_the_table_that_a_recipe_makes(
-    script: ModuleType, item_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(script) == 0
+def test_the_script_makes_the_table_that_a_recipe_makes(item_file, tmp_path, capsys):
+    assert run() == 0
     assert "3 of 4 items" in capsys.readouterr().out
     made = read_features(item_file.with_name("shop.text.parquet"))
     given = {"text": {"encoder": "tfidf-svd", "fields": ["title", "brand"], "min_df": 1}}
@@ -92,10 +82,8 @@ def test_the_script_makes_the_table_that_a_recipe_makes(
     np.testing.assert_array_equal(made.values, table.values)
 
 
-def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(
-    script: ModuleType, item_file: Path
-) -> None:
-    assert run(script) == 0
+def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(item_file):
+    assert run() == 0
     path = item_file.with_name("shop.text.parquet")
     assert "recipe" not in read_metadata(path)
     assert read_metadata(path)["options"]["min_df"] == 1
@@ -104,28 +92,24 @@ def test_what_the_script_made_is_the_users_and_wins_over_a_recipe(
     assert source.recipe is None
 
 
-def test_a_second_run_does_nothing_and_one_made_otherwise_is_kept(
-    script: ModuleType, item_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_does_nothing_and_one_made_otherwise_is_kept(item_file, capsys):
     path = item_file.with_name("shop.text.parquet")
-    assert run(script) == 0
+    assert run() == 0
     made = path.stat().st_mtime_ns, path.read_bytes()
-    assert run(script) == 0
+    assert run() == 0
     assert "is up to date" in capsys.readouterr().out
-    assert run(script, "--fields", "title") == 2
+    assert run("--fields", "title") == 2
     assert "made otherwise (fields ['title', 'brand'])" in capsys.readouterr().err
     item_file.write_text(ITEMS.replace("blue", "green"))
-    assert run(script) == 2
+    assert run() == 2
     assert "shop.item was changed. Add --overwrite" in capsys.readouterr().err
     assert (path.stat().st_mtime_ns, path.read_bytes()) == made
-    assert run(script, "--fields", "title", "--overwrite") == 0
+    assert run("--fields", "title", "--overwrite") == 0
     assert read_metadata(path)["fields"] == ["title"]
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(
-    script: ModuleType, item_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(script, "--dry-run") == 0
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):
+    assert run("--dry-run") == 0
     said = capsys.readouterr().out
     assert "4 items, 3 with text" in said
     assert 'title: 3 items, for example "red hat & coat"' in said
@@ -145,54 +129,23 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
         (["--output", "text.npz"], "text.npz: a feature file is written as .parquet"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(
-    script: ModuleType,
-    item_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    expected: str,
-) -> None:
+def test_a_users_error_is_one_line_and_exit_code_2(item_file, capsys, arguments, expected):
     import re
 
-    assert run(script, *arguments) == 2
+    assert run(*arguments) == 2
     said = capsys.readouterr().err.strip().split("\n")[-1]
     assert re.search(f"^error: .*{expected}", said), said
     assert not list(item_file.parent.glob("*.parquet"))
 
 
-def test_an_item_file_without_a_known_column_asks_for_fields(
-    script: ModuleType, item_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_item_file_without_a_known_column_asks_for_fields(item_file, capsys):
     item_file.write_text(ITEMS.replace("title:", "name:").replace("brand:", "maker:"))
-    assert run(script) == 2
+    assert run() == 2
     assert "has the columns item_id, name, maker: name --fields" in capsys.readouterr().err
 
 
-def test_an_interrupted_script_ends_with_130(
-    script: ModuleType, item_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "make_text_features", interrupted)
-    assert run(script) == 130
-
-
-def test_a_fault_of_the_program_is_no_users_error(
-    script: ModuleType, item_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*arguments: object, **named: object) -> None:
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(script, "make_text_features", broken)
-    with pytest.raises(TypeError, match="a bug"):
-        run(script)
-
-
-def test_finished_batches_are_gone_once_the_file_is_there(
-    script: ModuleType, item_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_batches_are_gone_once_the_file_is_there(item_file, monkeypatch):
     path = item_file.with_name("shop.text.parquet")
     (work_folder(path) / "earlier").mkdir(parents=True)
-    assert run(script) == 0
+    assert run() == 0
     assert sorted(other.name for other in path.parent.iterdir()) == ["shop.item", path.name]

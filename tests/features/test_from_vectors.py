@@ -1,11 +1,7 @@
 """Which row belongs to which item, and the script that writes feature files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ import torch
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import import_features as import_features_command
+from recbole_m3rec.cli.prepare import import_features
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
@@ -22,28 +18,39 @@ from recbole_m3rec.features.vector_files import Vectors
 VALUES = np.float32([[1, 2], [3, 4], [5, 6], [7, 8]])
 
 
-def matched(places: dict[str, int] | None, values: np.ndarray = VALUES, **options: Any) -> Any:
+def matched(places, values=VALUES, **options):
     table, notes = with_ids(Path("a.npy"), Vectors(values, None), places, **options)
     return dict(zip(table.item_ids, table.values[:, 0].tolist(), strict=True)), notes
 
 
-def test_rows_counted_from_0_go_where_the_mapping_says() -> None:
-    rows, notes = matched({"d": 2, "a": 0, "b": 3, "c": 1})
-    assert rows == {"a": 1, "b": 7, "c": 3, "d": 5}
-    assert list(rows) == sorted(rows)
-    assert notes == []
+ZEROS = np.float32([[1, 2], [0, 0], [5, 6], [7, 8]])
 
 
-def test_rows_counted_from_1_are_understood() -> None:
-    rows, notes = matched({"a": 1, "b": 2, "c": 3, "d": 4})
-    assert rows == {"a": 1, "b": 3, "c": 5, "d": 7}
-    assert notes == ["rows are counted from 1"]
-
-
-def test_a_padding_row_is_left_out() -> None:
-    rows, notes = matched({"a": 1, "b": 2, "c": 3})
-    assert rows == {"a": 3, "b": 5, "c": 7}
-    assert "row 0 for padding" in notes[0]
+@pytest.mark.parametrize(
+    ("places", "values", "options", "rows", "note"),
+    [
+        ({"d": 2, "a": 0, "b": 3, "c": 1}, VALUES, {}, {"a": 1, "b": 7, "c": 3, "d": 5}, ""),
+        (
+            *({"a": 1, "b": 2, "c": 3, "d": 4}, VALUES, {}, {"a": 1, "b": 3, "c": 5, "d": 7}),
+            "rows are counted from 1",
+        ),
+        ({"a": 1, "b": 2, "c": 3}, VALUES, {}, {"a": 3, "b": 5, "c": 7}, "row 0 for padding"),
+        (
+            *({"a": 0, "b": 2}, VALUES, {"drop_unnamed": True}, {"a": 1, "b": 5}),
+            "2 rows belong to no item and are left out",
+        ),
+        (
+            *({"a": 0, "b": 1, "c": 2, "d": 3}, ZEROS, {}, {"a": 1, "c": 5, "d": 7}),
+            "1 rows of zeros are left out: their items are missing",
+        ),
+    ],
+    ids=["from 0", "from 1", "padding", "rows of no item", "zeros"],
+)
+def test_rows_go_where_the_mapping_says(places, values, options, rows, note):
+    found, notes = matched(places, values, **options)
+    assert list(found.items()) == list(rows.items())  # by id
+    assert len(notes) == bool(note)
+    assert note in "".join(notes)
 
 
 @pytest.mark.parametrize(
@@ -56,30 +63,17 @@ def test_a_padding_row_is_left_out() -> None:
         ({"a": 2, "b": 3, "c": 4, "d": 5}, "2 of them are not there and 2 rows"),
     ],
 )
-def test_another_number_of_rows_than_of_ids_is_refused(
-    places: dict[str, int], expected: str
-) -> None:
+def test_another_number_of_rows_than_of_ids_is_refused(places, expected):
     with pytest.raises(FeatureFileError, match=f"4 rows, but .*{expected}"):
         matched(places)
 
 
-def test_rows_of_no_item_are_left_out_on_demand_but_ids_without_row_never() -> None:
-    rows, notes = matched({"a": 0, "b": 2}, drop_unnamed=True)
-    assert rows == {"a": 1, "b": 5}
-    assert notes == ["2 rows belong to no item and are left out"]
+def test_ids_without_a_row_are_never_left_out():
     with pytest.raises(FeatureFileError, match="1 of them are not there"):
         matched({"a": 0, "b": 4}, drop_unnamed=True)
 
 
-def test_rows_of_zeros_are_missing_items() -> None:
-    values = VALUES.copy()
-    values[1] = 0
-    rows, notes = matched({"a": 0, "b": 1, "c": 2, "d": 3}, values)
-    assert list(rows) == ["a", "c", "d"]
-    assert notes == ["1 rows of zeros are left out: their items are missing"]
-
-
-def test_an_array_alone_and_two_sources_of_ids_are_refused() -> None:
+def test_an_array_alone_and_two_sources_of_ids_are_refused():
     with pytest.raises(FeatureFileError, match="does not say which item.*--ids"):
         matched(None)
     vectors = Vectors(VALUES, ["a", "b", "c", "d"])
@@ -87,7 +81,7 @@ def test_an_array_alone_and_two_sources_of_ids_are_refused() -> None:
         with_ids(Path("a.npz"), vectors, {"a": 0})
 
 
-def test_faults_of_the_rows_are_named_by_item() -> None:
+def test_faults_of_the_rows_are_named_by_item():
     values = VALUES.copy()
     values[2, 1] = np.nan
     with pytest.raises(FeatureFileError, match="item 'c'.* holds nan"):
@@ -113,7 +107,7 @@ def test_faults_of_the_rows_are_named_by_item() -> None:
         ("a.npy", np.array(["y", "x"])),
     ],
 )
-def test_mappings_of_all_kinds_say_the_same(tmp_path: Path, name: str, content: Any) -> None:
+def test_mappings_of_all_kinds_say_the_same(tmp_path, name, content):
     path = tmp_path / name
     if isinstance(content, str):
         path.write_text(content)
@@ -122,7 +116,7 @@ def test_mappings_of_all_kinds_say_the_same(tmp_path: Path, name: str, content: 
     assert read_places(path) == {"x": 1, "y": 0}
 
 
-def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path: Path) -> None:
+def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("movie,itemID\n1,2\n2,1\n")
     assert read_places(path) == {"1": 2, "2": 1}
@@ -148,13 +142,13 @@ def test_of_two_columns_that_count_the_usual_name_is_the_row(tmp_path: Path) -> 
         ("a.txt", "", "holds no ids"),
     ],
 )
-def test_a_wrong_mapping_is_named(tmp_path: Path, name: str, content: str, expected: str) -> None:
+def test_a_wrong_mapping_is_named(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
     with pytest.raises(FeatureFileError, match=f"{name}.*(?:{expected})"):
         read_places(tmp_path / name)
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_column_that_is_not_there_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("asin,itemID\nx,0\n")
     with pytest.raises(FeatureFileError, match="line 1: no column 'sku'"):
         read_places(tmp_path / "a.csv", id_column="sku")
@@ -162,7 +156,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_places(tmp_path / "none.csv")
 
 
-def test_a_folder_of_another_toolkit_is_understood(tmp_path: Path) -> None:
+def test_a_folder_of_another_toolkit_is_understood(tmp_path):
     for name in ("image_feat.npy", "text_feat.pt", "i_id_mapping.csv", "other.npy"):
         (tmp_path / name).touch()
     arrays, mapping = find_layout(tmp_path)
@@ -179,7 +173,7 @@ def test_a_folder_of_another_toolkit_is_understood(tmp_path: Path) -> None:
         find_layout(tmp_path / "empty")
 
 
-def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_path: Path) -> None:
+def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_path):
     assert dataset_items(tmp_path, "shop") is None
     (tmp_path / "shop.item").write_text("item_id:token\tt:token\n01\tx\n02\ty\n")
     assert dataset_items(tmp_path, "shop") == (tmp_path / "shop.item", ["01", "02"])
@@ -194,13 +188,8 @@ def test_items_of_a_dataset_are_those_of_its_log_or_else_of_its_item_file(tmp_pa
 # The script
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return import_features_command
-
-
 @pytest.fixture
-def toolkit(tmp_path: Path) -> Path:
+def toolkit(tmp_path):
     """A folder as other toolkits have it, and the dataset's log beside."""
     folder = tmp_path / "raw"
     folder.mkdir()
@@ -213,17 +202,15 @@ def toolkit(tmp_path: Path) -> Path:
     return folder
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.import_features, ["--dataset", "shop", *arguments])
+def run(*arguments):
+    return run_script(import_features.import_features, ["--dataset", "shop", *arguments])
 
 
-def test_the_script_imports_a_whole_folder(
-    script: ModuleType, toolkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(script, "--source", str(toolkit), "--dry-run") == 0
+def test_the_script_imports_a_whole_folder(toolkit, tmp_path, capsys):
+    assert run("--source", str(toolkit), "--dry-run") == 0
     assert "would write" in capsys.readouterr().out
     assert len(list((tmp_path / "dataset" / "shop").iterdir())) == 1
-    assert run(script, "--source", str(toolkit)) == 0
+    assert run("--source", str(toolkit)) == 0
     said = capsys.readouterr().out
     assert "2 of the 3 items" in said
     assert "(66.7%)" in said
@@ -232,24 +219,22 @@ def test_the_script_imports_a_whole_folder(
         table = read_features(tmp_path / "dataset" / "shop" / f"shop.{modality}.parquet")
         assert table.item_ids.tolist() == ["a", "b", "c", "d"]
         np.testing.assert_array_equal(table.values, VALUES[::-1] * times)
-    assert run(script, "--source", str(toolkit)) == 0
+    assert run("--source", str(toolkit)) == 0
     assert "is up to date" in capsys.readouterr().out
 
 
-def test_one_modality_of_a_folder_or_one_file_may_be_named(
-    script: ModuleType, toolkit: Path, tmp_path: Path
-) -> None:
-    assert run(script, "--source", str(toolkit), "--modality", "text") == 0
+def test_one_modality_of_a_folder_or_one_file_may_be_named(toolkit, tmp_path):
+    assert run("--source", str(toolkit), "--modality", "text") == 0
     source = [str(toolkit / "image_feat.npy"), "--ids", str(toolkit / "i_id_mapping.csv")]
-    assert run(script, "--modality", "photo", "--source", *source) == 0
+    assert run("--modality", "photo", "--source", *source) == 0
     made = {path.name for path in (tmp_path / "dataset" / "shop").iterdir()}
     assert made == {"shop.inter", "shop.text.parquet", "shop.photo.parquet"}
 
 
-def test_rows_may_be_the_ids(script: ModuleType, toolkit: Path, tmp_path: Path) -> None:
+def test_rows_may_be_the_ids(toolkit, tmp_path):
     log = tmp_path / "dataset" / "shop" / "shop.inter"
     log.write_text("user_id:token\titem_id:token\nu\t0\nu\t3\n")
-    assert run(script, "--source", str(toolkit), "--rows-are-ids") == 0
+    assert run("--source", str(toolkit), "--rows-are-ids") == 0
     table = read_features(log.with_name("shop.image.parquet"))
     assert table.item_ids.tolist() == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(table.values, VALUES)
@@ -267,29 +252,21 @@ def test_rows_may_be_the_ids(script: ModuleType, toolkit: Path, tmp_path: Path) 
         (["--source", "nothing.npy", "--modality", "image"], "nothing.npy: there is no such file"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_code_2(
-    script: ModuleType,
-    toolkit: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    expected: str,
-) -> None:
+def test_a_users_error_is_one_line_and_exit_code_2(toolkit, capsys, arguments, expected):
     Path("short.json").write_text('{"a": 0}')
     Path("other.json").write_text(json.dumps(["k", "l", "m", "n"]))
-    assert run(script, *arguments) == 2
+    assert run(*arguments) == 2
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
     assert not list(Path("dataset/shop").glob("*.parquet"))
 
 
-def test_a_file_that_is_there_is_kept_unless_told_otherwise(
-    script: ModuleType, toolkit: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(script, "--source", str(toolkit)) == 0
+def test_a_file_that_is_there_is_kept_unless_told_otherwise(toolkit, capsys):
+    assert run("--source", str(toolkit)) == 0
     np.save(toolkit / "image_feat.npy", VALUES + 1)
-    assert run(script, "--source", str(toolkit)) == 2
+    assert run("--source", str(toolkit)) == 2
     assert "holds something else. Add --overwrite" in capsys.readouterr().err
-    assert run(script, "--source", str(toolkit), "--overwrite") == 0
+    assert run("--source", str(toolkit), "--overwrite") == 0
     table = read_features(Path("dataset/shop/shop.image.parquet"))
     np.testing.assert_array_equal(table.values, VALUES[::-1] + 1)

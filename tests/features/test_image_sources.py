@@ -1,7 +1,5 @@
 """Which image file belongs to which item."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -31,12 +29,12 @@ from recbole_m3rec.features.image_sources import (
         ("50%", "50%25"),
     ],
 )
-def test_an_id_becomes_a_name_in_the_same_folder(item_id: str, stem: str) -> None:
+def test_an_id_becomes_a_name_in_the_same_folder(item_id, stem):
     assert file_stem(item_id) == stem
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10))
-def test_every_id_comes_back_and_stays_in_the_folder(item_id: str) -> None:
+def test_every_id_comes_back_and_stays_in_the_folder(item_id):
     stem = file_stem(item_id)
     assert unquote(stem) == item_id
     assert Path("folder", stem).parent == Path("folder")
@@ -45,12 +43,12 @@ def test_every_id_comes_back_and_stays_in_the_folder(item_id: str) -> None:
 
 
 @pytest.mark.parametrize("item_id", ["", "x" * 300])
-def test_ids_that_are_no_file_names_are_refused(item_id: str) -> None:
+def test_ids_that_are_no_file_names_are_refused(item_id):
     with pytest.raises(ImageSourceError, match="cannot be the name of a file"):
         file_stem(item_id)
 
 
-def test_a_folder_is_read_by_item_id(tmp_path: Path) -> None:
+def test_a_folder_is_read_by_item_id(tmp_path):
     for name in ("a.jpg", "b%2Fc.PNG", "v1.5.webp", "notes.txt", "download.csv", ".d.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg.d").mkdir()
@@ -62,14 +60,14 @@ def test_a_folder_is_read_by_item_id(tmp_path: Path) -> None:
     }
 
 
-def test_two_images_of_an_item_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_an_item_are_refused(tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "a.png").touch()
     with pytest.raises(ImageSourceError, match="a.jpg and a.png are both of item 'a'"):
         images_in_folder(tmp_path)
 
 
-def test_folders_without_images_are_named(tmp_path: Path) -> None:
+def test_folders_without_images_are_named(tmp_path):
     with pytest.raises(ImageSourceError, match="no image <item id>.jpg"):
         images_in_folder(tmp_path)
     with pytest.raises(ImageSourceError, match="there is no such folder"):
@@ -77,7 +75,7 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
-def test_a_mapping_names_paths_beside_it(tmp_path: Path, separator: str) -> None:
+def test_a_mapping_names_paths_beside_it(tmp_path, separator):
     mapping = tmp_path / "map.csv"
     rows = [["path", "note", "item_id:token"], ["x/1.jpg", "", "a"], ["/2.jpg", "", "b"]]
     mapping.write_text("".join(separator.join(f'"{cell}"' for cell in row) + "\n" for row in rows))
@@ -95,13 +93,13 @@ def test_a_mapping_names_paths_beside_it(tmp_path: Path, separator: str) -> None
         ("", "line 1: expected the columns"),
     ],
 )
-def test_a_wrong_mapping_is_named_by_line(tmp_path: Path, content: str, expected: str) -> None:
+def test_a_wrong_mapping_is_named_by_line(tmp_path, content, expected):
     (tmp_path / "map.csv").write_text(content)
     with pytest.raises(ImageSourceError, match=f"map.csv.*{expected}"):
         images_by_mapping(tmp_path / "map.csv")
 
 
-def test_only_images_of_given_items_are_kept_and_none_is_an_error() -> None:
+def test_only_images_of_given_items_are_kept_and_none_is_an_error():
     images = {"a": Path("a.jpg"), "b": Path("b.jpg")}
     assert images_of(images, ["c", "b"], "photos") == {"b": Path("b.jpg")}
     with pytest.raises(ImageSourceError, match=r"photos: none of its 2 images .*\['a', 'b'\].*'c'"):

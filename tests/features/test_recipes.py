@@ -1,11 +1,7 @@
 """Recipes: which source a modality has, and making its file once."""
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +21,7 @@ CODES = {"encoder": "random-codes", "dim": 4}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """The folder of feature files, empty."""
     path = tmp_path / "features"
     path.mkdir()
@@ -33,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def item_file(tmp_path: Path) -> Path:
+def item_file(tmp_path):
     """Four items: "b" has no text, and nothing else is in tune with "d"."""
     path = tmp_path / "tiny.item"
     lines = ["item_id:token\ttitle:token_seq\tkind:token"]
@@ -42,7 +38,7 @@ def item_file(tmp_path: Path) -> Path:
     return path
 
 
-def bring(path: Path) -> Path:
+def bring(path):
     """Put a feature file there, of a format by its name, that no recipe made."""
     ids, values = np.array(["a", "c"]), np.float32([[1, 2], [3, 4]])
     if path.suffix == ".npz":
@@ -52,11 +48,11 @@ def bring(path: Path) -> Path:
     return path
 
 
-def resolve(modalities: Any, folder: Path, **features: Any) -> list[ModalitySource]:
+def resolve(modalities, folder, **features):
     return resolve_modalities(modalities, "tiny", folder, features)
 
 
-def built(folder: Path, item_file: Path, **changes: Any) -> FeatureTable:
+def built(folder, item_file, **changes):
     [source] = resolve("text", folder, text=TEXT | changes)
     return load_or_build(source, item_file, show_progress=False)
 
@@ -64,7 +60,7 @@ def built(folder: Path, item_file: Path, **changes: Any) -> FeatureTable:
 # Which modalities there are
 
 
-def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder: Path) -> None:
+def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder):
     bring(folder / "tiny.video.parquet")
     bring(folder / "tiny.image.npz")
     for other in ("other.sound.npz", "tiny.inter", "tiny.id.npz", "tiny.npz", "tiny.a.b.npz"):
@@ -83,22 +79,22 @@ def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder: Path) -> No
     "listed",
     [["text", "image"], ("text", "image"), "[text, image]", "text,image", "['text','image']"],
 )
-def test_a_list_keeps_its_order_however_it_is_written(folder: Path, listed: Any) -> None:
+def test_a_list_keeps_its_order_however_it_is_written(folder, listed):
     sources = resolve(listed, folder, image=CODES, text=CODES, sound=CODES)
     assert [source.modality for source in sources] == ["text", "image"]
 
 
 @pytest.mark.parametrize("nothing", [[], (), "[]", ""])
-def test_an_empty_list_is_none(folder: Path, nothing: Any) -> None:
+def test_an_empty_list_is_none(folder, nothing):
     assert resolve(nothing, folder, text=TEXT) == []
 
 
-def test_auto_that_finds_none_says_what_to_do(tmp_path: Path) -> None:
+def test_auto_that_finds_none_says_what_to_do(tmp_path):
     with pytest.raises(ModalityError, match=r"auto found neither .* modalities: \[\]"):
         resolve_modalities("auto", "tiny", tmp_path / "not there", None)
 
 
-def test_a_listed_modality_without_file_or_recipe_names_the_nearest(folder: Path) -> None:
+def test_a_listed_modality_without_file_or_recipe_names_the_nearest(folder):
     with pytest.raises(ModalityError, match="txt has neither .*There is text. Did you mean text?"):
         resolve("txt", folder, text=TEXT)
 
@@ -115,12 +111,12 @@ def test_a_listed_modality_without_file_or_recipe_names_the_nearest(folder: Path
         ({"text": 1}, "expected auto, a list"),
     ],
 )
-def test_names_that_cannot_be_are_refused(folder: Path, listed: Any, expected: str) -> None:
+def test_names_that_cannot_be_are_refused(folder, listed, expected):
     with pytest.raises(ModalityError, match=expected):
         resolve(listed, folder, text=TEXT)
 
 
-def test_two_files_of_the_user_are_refused(folder: Path) -> None:
+def test_two_files_of_the_user_are_refused(folder):
     bring(folder / "tiny.text.npz")
     bring(folder / "tiny.text.parquet")
     with pytest.raises(ModalityError, match=r"text has several files, .*npz, .*parquet. Keep one"):
@@ -130,9 +126,7 @@ def test_two_files_of_the_user_are_refused(folder: Path) -> None:
 # Which source wins
 
 
-def test_a_file_of_the_user_wins_over_a_recipe_and_the_file_it_made(
-    folder: Path, item_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_the_user_wins_over_a_recipe_and_the_file_it_made(folder, item_file, caplog):
     built(folder, item_file)
     path = bring(folder / "tiny.text.npz")
     with caplog.at_level(logging.INFO):
@@ -142,13 +136,13 @@ def test_a_file_of_the_user_wins_over_a_recipe_and_the_file_it_made(
     assert load_or_build(source, item_file).item_ids.tolist() == ["a", "c"]
 
 
-def test_random_codes_win_over_any_file(folder: Path) -> None:
+def test_random_codes_win_over_any_file(folder):
     bring(folder / "tiny.text.parquet")
     [source] = resolve("auto", folder, text=CODES)
     assert source.path is None
 
 
-def test_a_made_file_is_used_where_its_recipe_is_gone(folder: Path, item_file: Path) -> None:
+def test_a_made_file_is_used_where_its_recipe_is_gone(folder, item_file):
     table = built(folder, item_file)
     [source] = resolve("auto", folder)
     assert source.recipe is None
@@ -158,7 +152,7 @@ def test_a_made_file_is_used_where_its_recipe_is_gone(folder: Path, item_file: P
 # Recipes
 
 
-def test_a_recipe_is_completed_by_defaults() -> None:
+def test_a_recipe_is_completed_by_defaults():
     recipe = parse_recipe("text", {"encoder": "tfidf-svd", "fields": "title"})
     options = {"dim": 512, "min_df": 2, "max_ngram": 1, "unit_rows": True}
     assert recipe == Recipe("tfidf-svd", ("title",), options)
@@ -182,17 +176,17 @@ def test_a_recipe_is_completed_by_defaults() -> None:
         ("tfidf-svd", "expected a mapping"),
     ],
 )
-def test_a_wrong_recipe_is_named_by_its_key(folder: Path, given: Any, expected: str) -> None:
+def test_a_wrong_recipe_is_named_by_its_key(folder, given, expected):
     with pytest.raises(RecipeError, match=f"features.text: .*{expected}"):
         resolve("text", folder, text=given)
 
 
-def test_features_that_are_no_mapping_are_refused(folder: Path) -> None:
+def test_features_that_are_no_mapping_are_refused(folder):
     with pytest.raises(RecipeError, match="expected recipes by modality"):
-        resolve_modalities("auto", "tiny", folder, ["text"])  # type: ignore[arg-type]
+        resolve_modalities("auto", "tiny", folder, ["text"])
 
 
-def test_an_option_out_of_range_is_named_when_followed(folder: Path, item_file: Path) -> None:
+def test_an_option_out_of_range_is_named_when_followed(folder, item_file):
     with pytest.raises(RecipeError, match="features.text: tfidf-svd: dim must be .* found -1"):
         built(folder, item_file, dim=-1)
     [source] = resolve("text", folder, text=CODES | {"std": -1})
@@ -204,9 +198,7 @@ def test_an_option_out_of_range_is_named_when_followed(folder: Path, item_file: 
 # Making files
 
 
-def test_a_missing_file_is_made_of_the_items_that_have_a_text(
-    tmp_path: Path, item_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_file_is_made_of_the_items_that_have_a_text(tmp_path, item_file, caplog):
     folder = tmp_path / "not" / "there"
     with caplog.at_level(logging.INFO):
         table = built(folder, item_file)
@@ -219,11 +211,11 @@ def test_a_missing_file_is_made_of_the_items_that_have_a_text(
     assert "3 of 4 items" in caplog.text
 
 
-def test_items_without_any_known_term_are_left_out(folder: Path, item_file: Path) -> None:
+def test_items_without_any_known_term_are_left_out(folder, item_file):
     assert built(folder, item_file, min_df=2).item_ids.tolist() == ["a", "c"]
 
 
-def test_the_order_of_the_lines_does_not_matter(folder: Path, item_file: Path) -> None:
+def test_the_order_of_the_lines_does_not_matter(folder, item_file):
     first = built(folder, item_file)
     header, *lines = item_file.read_text().splitlines(keepends=True)
     item_file.write_text(header + "".join(reversed(lines)))
@@ -233,7 +225,7 @@ def test_the_order_of_the_lines_does_not_matter(folder: Path, item_file: Path) -
     np.testing.assert_array_equal(again.values, first.values)
 
 
-def test_a_file_is_made_once(folder: Path, item_file: Path) -> None:
+def test_a_file_is_made_once(folder, item_file):
     built(folder, item_file)
     made = (folder / "tiny.text.parquet").stat()
     built(folder, item_file)
@@ -241,9 +233,7 @@ def test_a_file_is_made_once(folder: Path, item_file: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["recipe", "fields", "items"])
-def test_a_file_is_made_again_when_its_making_has_changed(
-    folder: Path, item_file: Path, change: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_is_made_again_when_its_making_has_changed(folder, item_file, change, caplog):
     before = built(folder, item_file)
     if change == "items":
         item_file.write_text(item_file.read_text().replace("blue", "red"))
@@ -254,18 +244,18 @@ def test_a_file_is_made_again_when_its_making_has_changed(
     assert ("tiny.item changed" if change == "items" else "recipe has changed") in caplog.text
 
 
-def test_a_made_file_outlives_its_item_file(folder: Path, item_file: Path) -> None:
+def test_a_made_file_outlives_its_item_file(folder, item_file):
     before = built(folder, item_file)
     item_file.unlink()
     np.testing.assert_array_equal(built(folder, item_file).values, before.values)
 
 
-def test_without_a_file_the_item_file_must_be_there(folder: Path, tmp_path: Path) -> None:
+def test_without_a_file_the_item_file_must_be_there(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.item"):
         built(folder, tmp_path / "none.item")
 
 
-def test_a_failure_while_remaking_leaves_the_old_file(folder: Path, item_file: Path) -> None:
+def test_a_failure_while_remaking_leaves_the_old_file(folder, item_file):
     before = built(folder, item_file)
     item_file.write_text("item_id:token\ttitle:token_seq\tkind:token\na\t!\t\n")
     with pytest.raises(RecipeError, match="has a word"):
@@ -273,16 +263,14 @@ def test_a_failure_while_remaking_leaves_the_old_file(folder: Path, item_file: P
     np.testing.assert_array_equal(read_features(folder / "tiny.text.parquet").values, before.values)
 
 
-def test_makers_of_the_same_file_at_once_all_read_it_whole(folder: Path, item_file: Path) -> None:
+def test_makers_of_the_same_file_at_once_all_read_it_whole(folder, item_file):
     with ThreadPoolExecutor(4) as pool:
         tables = list(pool.map(lambda _: built(folder, item_file), range(8)))
     assert [list(table.item_ids) for table in tables] == [["a", "c", "d"]] * 8
     assert [path.name for path in folder.iterdir()] == ["tiny.text.parquet"]
 
 
-def test_the_progress_bar_reaches_the_number_of_texts(
-    folder: Path, item_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_progress_bar_reaches_the_number_of_texts(folder, item_file, capsys):
     [source] = resolve("text", folder, text=TEXT)
     load_or_build(source, item_file)
     assert "3/3" in capsys.readouterr().err
@@ -293,14 +281,12 @@ def test_the_progress_bar_reaches_the_number_of_texts(
 # Random codes
 
 
-def test_random_codes_are_drawn_for_all_tokens_and_never_stored(
-    folder: Path, item_file: Path
-) -> None:
+def test_random_codes_are_drawn_for_all_tokens_and_never_stored(folder, item_file):
     sources = resolve("image,text", folder, image=CODES, text=CODES)
     tokens = ["[PAD]", "c", "a"]
     image, text = (load_or_build(s, item_file, tokens=tokens, seed=1) for s in sources)
     as_array = np.array(tokens[::-1])  # as the dataset keeps them
-    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)  # type: ignore[arg-type]
+    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)
     other = load_or_build(sources[0], item_file, tokens=tokens, seed=2)
     assert image.item_ids.tolist() == sorted(tokens)
     assert image.values.shape == (3, 4)
@@ -310,7 +296,7 @@ def test_random_codes_are_drawn_for_all_tokens_and_never_stored(
     assert not list(folder.iterdir())
 
 
-def test_random_codes_without_tokens_are_an_error(folder: Path, item_file: Path) -> None:
+def test_random_codes_without_tokens_are_an_error(folder, item_file):
     [source] = resolve("text", folder, text=CODES)
     with pytest.raises(ValueError, match="text: random codes need the tokens"):
         load_or_build(source, item_file)
@@ -319,7 +305,7 @@ def test_random_codes_without_tokens_are_an_error(folder: Path, item_file: Path)
 # Digests
 
 
-def test_a_digest_changes_with_what_it_stands_for(folder: Path, item_file: Path) -> None:
+def test_a_digest_changes_with_what_it_stands_for(folder, item_file):
     [made] = resolve("text", folder, text=TEXT)
     [codes] = resolve("text", folder, text=CODES)
     brought = ModalitySource("text", bring(folder / "tiny.text.npz"), None)

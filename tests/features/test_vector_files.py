@@ -1,36 +1,18 @@
 """Vectors as other programs save them."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.vector_files import read_vectors
+from tests.features.written_files import write
 
 VALUES = np.float32([[1, 2], [3, 4], [5, 6]])
 IDS = ["b", "a", "c"]
-
-
-def write(path: Path, content: Any) -> Path:
-    if path.suffix == ".npy":
-        np.save(path, content)
-    elif path.suffix == ".npz":
-        np.savez(path, **content)
-    elif path.suffix in (".pt", ".pth"):
-        torch.save(content, path)
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.table(content), path)
-    else:
-        path.write_text(content)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -46,7 +28,7 @@ def write(path: Path, content: Any) -> Path:
         ("a.pt", [torch.from_numpy(row) for row in VALUES]),
     ],
 )
-def test_arrays_alone_bring_no_ids(tmp_path: Path, name: str, content: Any) -> None:
+def test_arrays_alone_bring_no_ids(tmp_path, name, content):
     found = read_vectors(write(tmp_path / name, content))
     assert found.ids is None
     assert found.values.dtype == np.float32
@@ -68,25 +50,25 @@ def test_arrays_alone_bring_no_ids(tmp_path: Path, name: str, content: Any) -> N
         ("a.parquet", {"x": [1, 3, 5], "id": IDS, "y": [2.0, 4.0, 6.0]}),
     ],
 )
-def test_files_with_ids_keep_them_by_their_rows(tmp_path: Path, name: str, content: Any) -> None:
+def test_files_with_ids_keep_them_by_their_rows(tmp_path, name, content):
     found = read_vectors(write(tmp_path / name, content))
     assert found.ids == IDS
     np.testing.assert_array_equal(found.values, VALUES)
 
 
-def test_numbers_as_ids_are_texts_as_they_are_written(tmp_path: Path) -> None:
+def test_numbers_as_ids_are_texts_as_they_are_written(tmp_path):
     path = write(tmp_path / "a.csv", "item_id,d0,d1\n007,1,2\n12345678901234567890,3,4\n")
     assert read_vectors(path).ids == ["007", "12345678901234567890"]
     found = read_vectors(write(tmp_path / "a.npz", {"ids": np.arange(3), "x": VALUES}))
     assert found.ids == ["0", "1", "2"]
 
 
-def test_half_precision_stays(tmp_path: Path) -> None:
+def test_half_precision_stays(tmp_path):
     path = write(tmp_path / "a.npy", VALUES.astype(np.float16))
     assert read_vectors(path).values.dtype == np.float16
 
 
-def test_the_column_of_ids_may_be_named(tmp_path: Path) -> None:
+def test_the_column_of_ids_may_be_named(tmp_path):
     content = {"sku": IDS, "embedding": VALUES.tolist()}
     path = write(tmp_path / "a.parquet", content)
     assert read_vectors(path, "sku").ids == IDS
@@ -99,12 +81,12 @@ def test_the_column_of_ids_may_be_named(tmp_path: Path) -> None:
 class Evil:
     """Runs code where it is unpickled."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return Path.touch, (Path("touched"),)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.pt", "a.npz"])
-def test_pickles_are_refused_and_run_nothing(tmp_path: Path, name: str) -> None:
+def test_pickles_are_refused_and_run_nothing(tmp_path, name):
     path = tmp_path / name
     if name == "a.pt":
         torch.save(Evil(), path)
@@ -136,16 +118,14 @@ def test_pickles_are_refused_and_run_nothing(tmp_path: Path, name: str) -> None:
         ("a.txt", "a", "unknown format '.txt'; vectors come in .npy, .npz"),
     ],
 )
-def test_what_holds_no_vectors_is_named(
-    tmp_path: Path, name: str, content: Any, expected: str
-) -> None:
+def test_what_holds_no_vectors_is_named(tmp_path, name, content, expected):
     path = write(tmp_path / name, content)
     with pytest.raises(FeatureFileError, match=f"{name}.*{expected}"):
         read_vectors(path)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".csv", ".parquet"])
-def test_damaged_and_missing_files_are_named(tmp_path: Path, suffix: str) -> None:
+def test_damaged_and_missing_files_are_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     with pytest.raises(FileNotFoundError, match="there is no such file of vectors"):
         read_vectors(path)

@@ -1,10 +1,5 @@
 """ContentKNN: mean cosine to the history, by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from recbole.utils import get_model
@@ -16,12 +11,10 @@ CODES = {"encoder": "random-codes", "dim": 2, "std": 0.5}
 
 
 @pytest.fixture
-def model(
-    write_dataset: Callable[..., Any], prepare: Callable[..., tuple[Any, ...]]
-) -> Callable[..., Any]:
+def model(write_dataset, prepare):
     """Return a function from configuration keys to the model."""
 
-    def build(**keys: Any) -> Any:
+    def build(**keys):
         write_dataset("tiny")
         config, _, train, *_ = prepare(
             "ContentKNN", **{"modalities": ["text"], "features": {"text": CODES}, **keys}
@@ -31,7 +24,7 @@ def model(
     return build
 
 
-def test_a_score_is_the_mean_cosine_to_the_items_of_the_history(model: Any) -> None:
+def test_a_score_is_the_mean_cosine_to_the_items_of_the_history(model):
     knn = model()
     # Item 1 points east, 2 north, 3 north-east, 4 west, and 5 has no feature.
     half = 0.5**0.5
@@ -48,13 +41,13 @@ def test_a_score_is_the_mean_cosine_to_the_items_of_the_history(model: Any) -> N
     assert offers_products(knn)
 
 
-def test_each_modality_has_the_same_say_and_padding_none(model: Any) -> None:
+def test_each_modality_has_the_same_say_and_padding_none(model):
     knn = model(modalities=["image", "text"], features={"image": CODES, "text": CODES})
     lengths = knn.vectors.view(knn.n_items, 2, 2).norm(dim=2)
     torch.testing.assert_close(lengths[1:], torch.ones(knn.n_items - 1, 2))
     assert not lengths[0].any()
 
 
-def test_without_features_it_is_refused(model: Any) -> None:
+def test_without_features_it_is_refused(model):
     with pytest.raises(ModelConfigError, match="ContentKNN has nothing but content"):
         model(modalities=[])

@@ -1,10 +1,5 @@
 """SASRecMM: SASRec whose items are fused from ID and content."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from recbole.model.sequential_recommender.sasrec import SASRec
@@ -23,10 +18,10 @@ FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat"])
 
 
 @pytest.fixture
-def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, Any, Any]]:
+def build(prepare):
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
-    def made(**keys: Any) -> tuple[Any, Any, Any]:
+    def made(**keys):
         config, _, train, _, test = prepare("SASRecMM", **{**PLAIN, **TWO, **keys})
         init_seed(config["seed"], True)
         model = get_model("SASRecMM")(config, train.dataset)
@@ -36,7 +31,7 @@ def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, A
 
 
 @FUSIONS
-def test_an_item_is_its_id_and_its_projected_features(build: Any, fusion: str) -> None:
+def test_an_item_is_its_id_and_its_projected_features(build, fusion):
     model, _, _ = build(fusion=fusion)
     items = model.item_embedding
     parts = {}
@@ -51,9 +46,7 @@ def test_an_item_is_its_id_and_its_projected_features(build: Any, fusion: str) -
 
 @FUSIONS
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-def test_loss_and_scores_are_those_of_sasrec_with_that_table(
-    build: Any, fusion: str, loss: str
-) -> None:
+def test_loss_and_scores_are_those_of_sasrec_with_that_table(build, fusion, loss):
     model, train, test = build(fusion=fusion, loss_type=loss)
     found = float(model.calculate_loss(train).detach()), model.full_sort_predict(test)
     one = model.predict(test)
@@ -65,7 +58,7 @@ def test_loss_and_scores_are_those_of_sasrec_with_that_table(
     torch.testing.assert_close(one, expected[torch.arange(len(one)), test["item_id"]])
 
 
-def test_the_catalogue_is_fused_once_a_step_and_learns_from_both_of_its_uses(build: Any) -> None:
+def test_the_catalogue_is_fused_once_a_step_and_learns_from_both_of_its_uses(build):
     model, train, _ = build()
     fused = []
     model.item_embedding.content["text"].register_forward_hook(lambda *_: fused.append(1))
@@ -76,7 +69,7 @@ def test_the_catalogue_is_fused_once_a_step_and_learns_from_both_of_its_uses(bui
         assert weight.grad.abs().max() > 0, name
 
 
-def test_its_scores_are_products_for_evaluation_in_blocks(build: Any) -> None:
+def test_its_scores_are_products_for_evaluation_in_blocks(build):
     model, _, test = build()
     assert offers_products(model)
     torch.testing.assert_close(
@@ -88,9 +81,7 @@ ALONE = {"modalities": [], "features": {}}
 
 
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-def test_without_modalities_it_is_sasrec(
-    build: Any, prepare: Callable[..., tuple[Any, ...]], loss: str
-) -> None:
+def test_without_modalities_it_is_sasrec(build, prepare, loss):
     model, train, test = build(loss_type=loss, **ALONE)
     config, _, data, *_ = prepare("SASRec", loss_type=loss)
     recboles = get_model("SASRec")(config, data.dataset).eval()
@@ -104,9 +95,7 @@ def test_without_modalities_it_is_sasrec(
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
 @pytest.mark.parametrize("keys", [TWO, ALONE], ids=["two modalities", "none"])
 @pytest.mark.parametrize("score", ["dot", "cosine"])
-def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(
-    build: Any, keys: dict[str, Any], loss: str, score: str
-) -> None:
+def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(build, keys, loss, score):
     # Histories of five inputs at three a row: windows overlap, some positions are not scored.
     keys = {"score": score, "repetition": score == "cosine", "temperature": 0.5, **keys}
     keys = {"train_positions": "all", "loss_type": loss, "MAX_ITEM_LIST_LENGTH": 3, **keys}
@@ -135,9 +124,7 @@ def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(
     torch.testing.assert_close(model.calculate_loss(batch), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_held_out_item_borrows_an_id_and_is_no_candidate_in_training(
-    build: Any,
-) -> None:
+def test_a_held_out_item_borrows_an_id_and_is_no_candidate_in_training(build):
     model, train, _ = build(fusion="sum")
     before = float(model.calculate_loss(train).detach())
     is_cold = torch.zeros(model.n_items, dtype=torch.bool)
@@ -159,7 +146,7 @@ def test_a_held_out_item_borrows_an_id_and_is_no_candidate_in_training(
     assert not items.id.weight.grad[is_cold].any()
 
 
-def test_a_checkpoint_fits_no_other_features(build: Any) -> None:
+def test_a_checkpoint_fits_no_other_features(build):
     weights = build()[0].state_dict()
     build()[0].load_state_dict(weights)
     other = {"features": {"image": CODES, "text": {**CODES, "std": 0.25}}}
@@ -174,9 +161,7 @@ def test_a_checkpoint_fits_no_other_features(build: Any) -> None:
         ({"projector_experts": 0}, "projector_experts must be an integer"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(
-    build: Any, keys: dict[str, Any], message: str
-) -> None:
+def test_settings_without_a_meaning_are_refused(build, keys, message):
     with pytest.raises(ValueError, match=message):
         build(**keys)
 

@@ -1,10 +1,7 @@
 """What teaches what: the three gradient rules, and windows against prefixes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.m3rec import M3RecNetwork
@@ -15,7 +12,7 @@ HISTORIES = torch.tensor([[1, 2, 3, 4, 5], [6, 8, 0, 0, 0], [7, 4, 9, 1, 0]])
 LENGTHS = torch.tensor([5, 2, 4])
 
 
-def make(names: tuple[str, ...] = ("image", "text"), rule: str = "frozen", **more) -> M3RecNetwork:
+def make(names=("image", "text"), rule="frozen", **more):
     random = torch.Generator().manual_seed(1)
     features = {}
     for name in names:
@@ -28,7 +25,7 @@ def make(names: tuple[str, ...] = ("image", "text"), rule: str = "frozen", **mor
     return M3RecNetwork(N_ITEMS, features, modality_gradient=rule, **settings)
 
 
-def gradients_of(network: M3RecNetwork, value: Tensor) -> dict[str, Tensor]:
+def gradients_of(network, value):
     """Gradients by parameter, of those that got one other than zeros."""
     network.zero_grad()
     value.backward()
@@ -36,7 +33,7 @@ def gradients_of(network: M3RecNetwork, value: Tensor) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().max() > 0}
 
 
-def of_text_sequences(rule: str) -> set[str]:
+def of_text_sequences(rule):
     """Parameters that the text block of the query teaches."""
     network = make(rule=rule)
     query = network.query(HISTORIES, LENGTHS)[:, HIDDEN : 2 * HIDDEN]
@@ -44,7 +41,7 @@ def of_text_sequences(rule: str) -> set[str]:
     return set(gradients_of(network, (query * weights).sum()))
 
 
-def named(*parts: str) -> set[str]:
+def named(*parts):
     return {n for n, _ in make().named_parameters() if any(part in n for part in parts)}
 
 
@@ -53,20 +50,20 @@ FUSION = ("content.text.weight",)
 BEFORE = ("content.text.projector", "content.text.missing", "input_norms.text")
 
 
-def test_frozen_teaches_the_text_side_through_the_shared_block_but_not_that() -> None:
+def test_frozen_teaches_the_text_side_through_the_shared_block_but_not_that():
     assert of_text_sequences("frozen") == named(*EXPERT, *FUSION, *BEFORE)
 
 
-def test_detached_teaches_the_last_expert_and_the_fusion_weight_alone() -> None:
+def test_detached_teaches_the_last_expert_and_the_fusion_weight_alone():
     assert of_text_sequences("detached") == named("layers.1.experts.text", *FUSION)
 
 
-def test_shared_teaches_the_shared_block_too() -> None:
+def test_shared_teaches_the_shared_block_too():
     assert of_text_sequences("shared") == named(*EXPERT, *FUSION, *BEFORE, ".shared.")
 
 
 @pytest.mark.parametrize("rule", ["frozen", "detached", "shared"])
-def test_the_id_sequence_teaches_the_shared_block_under_every_rule(rule: str) -> None:
+def test_the_id_sequence_teaches_the_shared_block_under_every_rule(rule):
     network = make(rule=rule)
     query = network.query(HISTORIES, LENGTHS)[:, 2 * HIDDEN :]
     weights = torch.randn(query.shape, generator=torch.Generator().manual_seed(2))
@@ -75,14 +72,14 @@ def test_the_id_sequence_teaches_the_shared_block_under_every_rule(rule: str) ->
 
 
 @pytest.mark.parametrize("rule", ["frozen", "detached", "shared"])
-def test_the_table_teaches_projectors_under_every_rule(rule: str) -> None:
+def test_the_table_teaches_projectors_under_every_rule(rule):
     network = make(rule=rule)
     taught = set(gradients_of(network, network.item_table().square().sum()))
     parts = ("item_embedding", "projector", "content.image.weight", "content.text.weight")
     assert taught == named(*parts)
 
 
-def test_the_rules_differ_in_gradients_and_not_in_values() -> None:
+def test_the_rules_differ_in_gradients_and_not_in_values():
     queries = [
         make(rule=rule).query(HISTORIES, LENGTHS) for rule in ("frozen", "detached", "shared")
     ]
@@ -93,15 +90,13 @@ def test_the_rules_differ_in_gradients_and_not_in_values() -> None:
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
 @pytest.mark.parametrize("rule", ["frozen", "detached", "shared"])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_all_positions_have_the_summed_loss_and_gradient_of_their_prefixes(
-    loss: str, rule: str, num_layers: int
-) -> None:
+def test_all_positions_have_the_summed_loss_and_gradient_of_their_prefixes(loss, rule, num_layers):
     """Inputs are all items of a history but the newest; their successors are the targets."""
     network = make(rule=rule, num_layers=num_layers)
     inputs, targets = pack(HISTORIES, LENGTHS - 1), pack(HISTORIES[:, 1:], LENGTHS - 1).values
     negatives = (targets + 3) % N_ITEMS
 
-    def summed(rows: PackedSequences, scored: Tensor | None) -> Tensor:
+    def summed(rows, scored):
         if loss == "CE":
             return network.cross_entropy(rows, targets, scored) * len(targets)
         return network.bpr(rows, targets, negatives, scored) * len(targets)
@@ -126,7 +121,7 @@ def test_all_positions_have_the_summed_loss_and_gradient_of_their_prefixes(
         assert difference <= 1e-5 * scale, f"{name}: {difference}"
 
 
-def test_a_block_of_its_own_learns_from_its_modality_alone() -> None:
+def test_a_block_of_its_own_learns_from_its_modality_alone():
     network = make(rule="frozen", share_mamba=False)
     query = network.query(HISTORIES, LENGTHS)
     own = {name for name, _ in network.named_parameters() if ".own." in name}
@@ -139,7 +134,7 @@ def test_a_block_of_its_own_learns_from_its_modality_alone() -> None:
     assert of_text == {name for name in taught if "mamba" in name or "own" in name}
 
 
-def test_blocks_of_their_own_compute_what_shared_ones_would() -> None:
+def test_blocks_of_their_own_compute_what_shared_ones_would():
     shared, apart = make(), make(share_mamba=False)
     weights = shared.state_dict()
     for name in apart.state_dict():
@@ -151,7 +146,7 @@ def test_blocks_of_their_own_compute_what_shared_ones_would() -> None:
     torch.testing.assert_close(apart.query(HISTORIES, LENGTHS), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_one_expert_serves_every_modality() -> None:
+def test_one_expert_serves_every_modality():
     several, one = make(), make(share_experts=True)
     for layer in one.layers:
         assert len({id(expert) for expert in layer.experts.values()}) == 1

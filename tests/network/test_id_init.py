@@ -1,7 +1,5 @@
 """ID vectors that start from content."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from recbole_m3rec.network.id_init import start_from_content
 N_ITEMS = 40
 
 
-def features(name: str, columns: int, scale: float = 1.0, missing: int = 0) -> ItemFeatures:
+def features(name, columns, scale=1.0, missing=0):
     values = torch.randn(N_ITEMS, columns, generator=torch.Generator().manual_seed(columns)) * scale
     present = torch.ones(N_ITEMS, dtype=torch.bool)
     present[N_ITEMS - missing :] = False
@@ -21,9 +19,7 @@ def features(name: str, columns: int, scale: float = 1.0, missing: int = 0) -> I
 
 
 @pytest.mark.parametrize("rows_at_once", [7, 1000])
-def test_vectors_are_whitened_principal_components(
-    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vectors_are_whitened_principal_components(rows_at_once, monkeypatch):
     monkeypatch.setattr(id_init, "ROWS_AT_ONCE", rows_at_once)
     text = features("text", 12, missing=3)
     embedding = torch.full((N_ITEMS, 5), 9.0)
@@ -39,14 +35,14 @@ def test_vectors_are_whitened_principal_components(
     assert (embedding[-3:] == 9).all()  # items without text
 
 
-def test_modalities_count_the_same_at_any_scale() -> None:
+def test_modalities_count_the_same_at_any_scale():
     small, large = torch.zeros(N_ITEMS, 6), torch.zeros(N_ITEMS, 6)
     start_from_content(small, {"a": features("a", 4), "b": features("b", 9)}, 0.02)
     start_from_content(large, {"a": features("a", 4, 1e3), "b": features("b", 9, 1e-3)}, 0.02)
     torch.testing.assert_close(small.abs(), large.abs(), rtol=1e-3, atol=1e-6)
 
 
-def test_columns_beyond_the_rank_keep_their_noise() -> None:
+def test_columns_beyond_the_rank_keep_their_noise():
     network = M3RecNetwork(
         N_ITEMS, {"text": features("text", 3)}, hidden_size=8, d_state=4, id_init="content"
     )
@@ -55,7 +51,7 @@ def test_columns_beyond_the_rank_keep_their_noise() -> None:
     assert np.corrcoef(weight[1:, :3].T)[0, 1] == pytest.approx(0, abs=1e-4)
 
 
-def test_degenerate_features_leave_finite_vectors() -> None:
+def test_degenerate_features_leave_finite_vectors():
     same = ItemFeatures(
         "text", torch.ones(N_ITEMS, 4), torch.ones(N_ITEMS, dtype=torch.bool), "", ""
     )
@@ -67,7 +63,7 @@ def test_degenerate_features_leave_finite_vectors() -> None:
         assert torch.equal(embedding, kept)
 
 
-def test_other_weights_are_those_of_noise() -> None:
+def test_other_weights_are_those_of_noise():
     networks = []
     for rule in ("normal", "content"):
         torch.manual_seed(1)

@@ -1,33 +1,19 @@
 """The Mamba block: packed sequences do not touch, and every way to read it agrees."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from recbole_m3rec.network import mamba as block_module
-from recbole_m3rec.network.mamba import MambaBlock, MambaState
-from recbole_m3rec.ops.cpu import selective_scan
+from recbole_m3rec.network.mamba import MambaBlock
+from tests.ops.kernel_cases import both_backends, needs_kernels
 
 HIDDEN = 8
 LENGTHS = [5, 1, 3, 2, 8]
 CU_SEQLENS = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()], dtype=torch.int32)
 LAST = CU_SEQLENS[1:].long() - 1
-BOTH = pytest.mark.parametrize(
-    "backend",
-    [
-        "reference",
-        pytest.param(
-            "cpu",
-            marks=pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built"),
-        ),
-    ],
-)
 
 
-def make(backend: str = "reference", hidden_size: int = HIDDEN, init: str = "mamba") -> MambaBlock:
+def make(backend="reference", hidden_size=HIDDEN, init="mamba"):
     torch.manual_seed(3)
     block = MambaBlock(hidden_size, d_state=4, init=init, scan_backend=backend)
     with torch.no_grad():
@@ -35,12 +21,12 @@ def make(backend: str = "reference", hidden_size: int = HIDDEN, init: str = "mam
     return block
 
 
-def tokens() -> Tensor:
+def tokens():
     return torch.randn(sum(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(4))
 
 
-@BOTH
-def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
+@both_backends
+def test_packed_equals_one_sequence_at_a_time(backend):
     block, h = make(backend), tokens()
     alone = [
         block(part, torch.tensor([0, len(part)], dtype=torch.int32)) for part in h.split(LENGTHS)
@@ -48,8 +34,8 @@ def test_packed_equals_one_sequence_at_a_time(backend: str) -> None:
     torch.testing.assert_close(block(h, CU_SEQLENS), torch.cat(alone), rtol=1e-5, atol=1e-6)
 
 
-@BOTH
-def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend: str) -> None:
+@both_backends
+def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
     block, h, found = make(backend), tokens(), []
     for last_only in (False, True):
         block.zero_grad()
@@ -63,8 +49,8 @@ def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend: str) 
         torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=close)
 
 
-@BOTH
-def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend: str) -> None:
+@both_backends
+def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend):
     block, h = make(backend), tokens()
     clean = block(h, CU_SEQLENS)
     # Within the third sequence, and from the second item of the last one on.
@@ -78,7 +64,7 @@ def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend: str)
             assert not torch.allclose(found[start:end], clean[start:end])
 
 
-def test_steps_from_the_initial_state_equal_the_full_pass() -> None:
+def test_steps_from_the_initial_state_equal_the_full_pass():
     block, n = make(), 7
     h = torch.randn(3, n, HIDDEN, generator=torch.Generator().manual_seed(5))
     full = block(h.flatten(0, 1), torch.arange(0, 3 * n + 1, n, dtype=torch.int32)).view_as(h)
@@ -88,8 +74,8 @@ def test_steps_from_the_initial_state_equal_the_full_pass() -> None:
         torch.testing.assert_close(out, full[:, t], rtol=1e-5, atol=1e-6)
 
 
-@BOTH
-def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend: str) -> None:
+@both_backends
+def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend):
     block, h = make(backend), tokens()
     more = torch.randn(2, len(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(6))
     longer = [torch.cat([part, more[:, i]]) for i, part in enumerate(h.split(LENGTHS))]
@@ -101,19 +87,8 @@ def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend: str) ->
     torch.testing.assert_close(second, full[ends - 1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_last_state_is_the_state_of_stepping() -> None:
-    block, h = make(), tokens()
-    kept = block.last_state(h, CU_SEQLENS)
-    for i, part in enumerate(h.split(LENGTHS)):
-        state = block.initial_state(1)
-        for token in part:
-            _, state = block.step(token[None], state)
-        for mine, wanted in zip(MambaState(*(s[i : i + 1] for s in kept)), state, strict=True):
-            torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("hidden_size", [8, 64])
-def test_mambas_own_initialisation(hidden_size: int) -> None:
+def test_mambas_own_initialisation(hidden_size):
     torch.manual_seed(0)
     block = MambaBlock(hidden_size, d_state=6)
     dt = F.softplus(block.dt_proj.bias)
@@ -127,14 +102,7 @@ def test_mambas_own_initialisation(hidden_size: int) -> None:
     assert (block.D == 1).all()
 
 
-def test_the_step_bias_is_the_exact_inverse_of_softplus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_module, "DT_MIN", 3.0)
-    monkeypatch.setattr(block_module, "DT_MAX", 3.0)
-    dt = F.softplus(MambaBlock(HIDDEN).dt_proj.bias)
-    torch.testing.assert_close(dt, torch.full_like(dt, 3.0))
-
-
-def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
+def test_the_normal_initialisation_has_small_weights_and_no_step_bias():
     torch.manual_seed(0)
     block = MambaBlock(64, init="normal")
     assert (block.dt_proj.bias == 0).all()
@@ -142,9 +110,9 @@ def test_the_normal_initialisation_has_small_weights_and_no_step_bias() -> None:
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.15)
 
 
-@pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
+@needs_kernels
 @pytest.mark.parametrize("last_only", [False, True])
-def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only: bool) -> None:
+def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only):
     results = []
     for backend in ("reference", "cpu"):
         block, h = make(backend), tokens().requires_grad_()

@@ -1,7 +1,5 @@
 """The projectors, and that both kinds serve the network."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from recbole_m3rec.network.settings import ModelConfigError
 FEATURES = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 
 
-def experts() -> WhiteningExperts:
+def experts():
     torch.manual_seed(1)
     made = WhiteningExperts(5, 4, 3)
     with torch.no_grad():
@@ -22,7 +20,7 @@ def experts() -> WhiteningExperts:
     return made
 
 
-def test_whitening_experts_follow_the_definition_one_item_at_a_time() -> None:
+def test_whitening_experts_follow_the_definition_one_item_at_a_time():
     made = experts()
     maps, shifts = made.experts.weight.view(3, 4, 5), made.experts.bias.view(3, 4)
     for item, found in zip(FEATURES, made(FEATURES), strict=True):
@@ -31,14 +29,14 @@ def test_whitening_experts_follow_the_definition_one_item_at_a_time() -> None:
         torch.testing.assert_close(found, sum(parts), rtol=1e-5, atol=1e-6)
 
 
-def test_experts_start_with_equal_say() -> None:
+def test_experts_start_with_equal_say():
     made = make_projector("moe_whitening", 5, 4, 3)
     mean = made.experts(FEATURES).view(7, 3, 4).mean(1)
     torch.testing.assert_close(made(FEATURES), mean)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "moe_whitening"])
-def test_the_network_learns_every_weight_of_its_projector(kind: str) -> None:
+def test_the_network_learns_every_weight_of_its_projector(kind):
     present = torch.ones(7, dtype=torch.bool)
     of_items = {"text": ItemFeatures("text", FEATURES, present, "print", "text")}
     torch.manual_seed(2)
@@ -58,6 +56,6 @@ def test_the_network_learns_every_weight_of_its_projector(kind: str) -> None:
         ({"share_mamba": "no"}, "share_mamba must be one of True, False, found 'no'"),
     ],
 )
-def test_a_setting_out_of_range_is_named(settings: dict[str, object], message: str) -> None:
+def test_a_setting_out_of_range_is_named(settings, message):
     with pytest.raises(ModelConfigError, match=message):
         M3RecNetwork(7, {}, **settings)

@@ -1,19 +1,12 @@
 """The softmax over a sample of the items, against naive sums."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec import ItemFeatures, M3RecNetwork, PackedSequences
-from recbole_m3rec.network.sampled_softmax import (
-    Candidates,
-    make_candidates,
-    sampled_cross_entropy,
-)
+from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
@@ -23,7 +16,7 @@ SCORED = torch.tensor([0, 1, 2, 3, 4, 5])
 TARGETS = torch.tensor([2, 4, 5, 9, 7, 9])
 
 
-def network(**settings: object) -> M3RecNetwork:
+def network(**settings):
     torch.manual_seed(0)
     text = ItemFeatures("text", torch.randn(N_ITEMS, 5), torch.ones(N_ITEMS) > 0, "", "text")
     made = M3RecNetwork(
@@ -33,9 +26,7 @@ def network(**settings: object) -> M3RecNetwork:
     return made
 
 
-def naive(
-    query: Tensor, table: Tensor, chosen: Candidates, targets: Tensor, terms: ScoreTerms
-) -> Tensor:
+def naive(query, table, chosen, targets, terms):
     losses = []
     for row, target in enumerate(targets.tolist()):
         exponentials, own = [], None
@@ -54,7 +45,7 @@ def naive(
     return torch.stack(losses).mean()
 
 
-def test_loss_and_gradients_are_those_of_a_naive_sum() -> None:
+def test_loss_and_gradients_are_those_of_a_naive_sum():
     torch.manual_seed(1)
     counts = torch.randint(1, 9, (N_ITEMS,))
     chosen = make_candidates(torch.randint(N_ITEMS, (9,)), N_ITEMS, TARGETS, counts)
@@ -72,7 +63,7 @@ def test_loss_and_gradients_are_those_of_a_naive_sum() -> None:
         torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-6)
 
 
-def test_the_sum_over_all_items_is_estimated_without_bias() -> None:
+def test_the_sum_over_all_items_is_estimated_without_bias():
     torch.manual_seed(2)
     counts = torch.randint(1, 20, (N_ITEMS,))
     exponentials = torch.randn(N_ITEMS).double().exp()
@@ -90,7 +81,7 @@ def test_the_sum_over_all_items_is_estimated_without_bias() -> None:
 
 
 @pytest.mark.parametrize("repetition", [False, True])
-def test_as_many_as_there_are_items_is_the_exact_loss(repetition: bool) -> None:
+def test_as_many_as_there_are_items_is_the_exact_loss(repetition):
     losses = [
         network(repetition=repetition, softmax_items=n).cross_entropy(HISTORIES, TARGETS, SCORED)
         for n in ("all", N_ITEMS)
@@ -98,14 +89,14 @@ def test_as_many_as_there_are_items_is_the_exact_loss(repetition: bool) -> None:
     assert torch.equal(*losses)
 
 
-def test_many_draws_come_close_to_the_exact_loss() -> None:
+def test_many_draws_come_close_to_the_exact_loss():
     exact = network().cross_entropy(HISTORIES, TARGETS, SCORED)
     sampled = network(softmax_items=20)
     losses = [sampled.cross_entropy(HISTORIES, TARGETS, SCORED) for _ in range(200)]
     assert float(torch.stack(losses).mean()) == pytest.approx(float(exact), rel=0.02)
 
 
-def test_a_step_touches_its_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_touches_its_items_alone(monkeypatch):
     monkeypatch.setattr("recbole_m3rec.network.m3rec.FEW_ITEMS", 1.0)
     made = network(softmax_items=3, repetition=True)
     made.cross_entropy(HISTORIES, TARGETS, SCORED).backward()
@@ -116,7 +107,7 @@ def test_a_step_touches_its_items_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(touched) <= len({*HISTORIES.values.tolist(), *TARGETS.tolist()}) + 3
 
 
-def test_held_out_items_are_never_drawn() -> None:
+def test_held_out_items_are_never_drawn():
     made = network(softmax_items=25)
     made.hold_out(torch.arange(N_ITEMS) >= 20)
     assert int(made.draw_trained(500, torch.device("cpu")).max()) < 20
@@ -124,7 +115,7 @@ def test_held_out_items_are_never_drawn() -> None:
     assert made.cross_entropy(HISTORIES, TARGETS, SCORED).isfinite()
 
 
-def test_counts_are_asked_for() -> None:
+def test_counts_are_asked_for():
     made = network(softmax_items=3)
     del made.target_counts
     with pytest.raises(ModelConfigError, match="softmax_items: 3 needs to know how often"):
@@ -132,6 +123,6 @@ def test_counts_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, "some", 2.5, True])
-def test_other_values_are_refused(value: object) -> None:
+def test_other_values_are_refused(value):
     with pytest.raises(ModelConfigError, match="softmax_items must be an integer of at least 1"):
         network(softmax_items=value)

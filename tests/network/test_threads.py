@@ -1,7 +1,5 @@
 """A training run is the same again, to the bit, and the number of threads hardly matters."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from recbole_m3rec.network.packed import pack
 N_ITEMS, N_ROWS, LONGEST, STEPS = 400, 100, 12, 3  # enough rows for every kernel
 
 
-def losses(n_threads: int, rule: str) -> list[float]:
+def losses(n_threads, rule):
     """Losses of a few steps of Adam with dropout, on ragged histories."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
@@ -43,7 +41,7 @@ def losses(n_threads: int, rule: str) -> list[float]:
 
 
 @pytest.mark.parametrize("rule", ["frozen", "shared"])
-def test_the_same_threads_give_the_same_bits_and_others_the_same_losses(rule: str) -> None:
+def test_the_same_threads_give_the_same_bits_and_others_the_same_losses(rule):
     one, two = losses(1, rule), losses(2, rule)
     assert losses(1, rule) == one
     assert losses(2, rule) == two

@@ -1,7 +1,5 @@
 """Held-out items: an ID of alike items, no candidate and no gradient in training."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -18,7 +16,7 @@ TARGETS = torch.tensor([6, 4])
 
 
 @pytest.fixture
-def network() -> M3RecNetwork:
+def network():
     torch.manual_seed(0)
     values = torch.randn(N_ITEMS, 5)
     present = torch.ones(N_ITEMS, dtype=torch.bool)
@@ -28,7 +26,7 @@ def network() -> M3RecNetwork:
     )
 
 
-def test_a_held_out_item_has_the_id_of_the_most_alike(network: M3RecNetwork) -> None:
+def test_a_held_out_item_has_the_id_of_the_most_alike(network):
     before = network.item_vectors()
     network.hold_out(COLD)
     after = network.item_vectors()
@@ -45,19 +43,19 @@ def test_a_held_out_item_has_the_id_of_the_most_alike(network: M3RecNetwork) -> 
     assert network.item_vectors(torch.tensor([1, 2])).table.shape == (2, 2 * HIDDEN)
 
 
-def test_without_content_a_held_out_item_has_no_id() -> None:
+def test_without_content_a_held_out_item_has_no_id():
     network = M3RecNetwork(N_ITEMS, hidden_size=HIDDEN, d_state=2)
     network.hold_out(COLD)
     assert not network.item_table()[COLD].any()
 
 
-def test_a_history_with_a_held_out_item_has_a_finite_query(network: M3RecNetwork) -> None:
+def test_a_history_with_a_held_out_item_has_a_finite_query(network):
     network.hold_out(COLD)
     query = network.query(torch.tensor([[3, 8, 0], [3, 1, 2]]), torch.tensor([2, 3]))
     assert query.isfinite().all()
 
 
-def test_training_leaves_held_out_items_out_of_the_softmax(network: M3RecNetwork) -> None:
+def test_training_leaves_held_out_items_out_of_the_softmax(network):
     vectors = network.item_vectors()
     logits = network.encode(HISTORIES, vectors) @ vectors.table.T
     expected = torch.nn.functional.cross_entropy(logits.masked_fill(COLD, -torch.inf), TARGETS)
@@ -71,13 +69,13 @@ def test_training_leaves_held_out_items_out_of_the_softmax(network: M3RecNetwork
     assert gradient[~COLD].abs().sum(1).min() > 0
 
 
-def test_weights_keep_their_names(network: M3RecNetwork) -> None:
+def test_weights_keep_their_names(network):
     names = list(network.state_dict())
     network.hold_out(COLD)
     assert list(network.state_dict()) == names
 
 
-def test_id_dropout_zeroes_ids_in_training_alone() -> None:
+def test_id_dropout_zeroes_ids_in_training_alone():
     torch.manual_seed(0)
     network = M3RecNetwork(200, hidden_size=8, d_state=4, id_dropout=0.5)
     dropped = (network.item_vectors().sequence["id"] == 0).all(1)

@@ -1,9 +1,5 @@
 """What the tests of compiled kernels share: every set of kernels, any number of threads."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,7 +7,7 @@ from recbole_m3rec.ops.cpu import library
 
 
 @pytest.fixture(params=["generic", "avx2", "avx512"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def kernels(request, monkeypatch):
     """Have the library use the kernels of one instruction set, and say which."""
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", request.param)
     library.load.cache_clear()
@@ -25,7 +21,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
+def threads():
     """Give torch its number of threads back afterwards."""
     before = torch.get_num_threads()
     yield

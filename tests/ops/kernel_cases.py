@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,9 +20,15 @@ from torch import Tensor
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.ops import dropout as dropout_ops
 from recbole_m3rec.ops import dropout_layer_norm, gelu_dropout
-from recbole_m3rec.ops.cpu import causal_conv1d, linear, selective_scan
+from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
+
+built, why = library.available()
+needs_kernels = pytest.mark.skipif(not built, reason=why)
+both_backends = pytest.mark.parametrize(
+    "backend", ["reference", pytest.param("cpu", marks=needs_kernels)]
+)
 
 RAGGED = [3, 1, 47, 5, 28, 29, 57, 48, 49, 2, 90]
 NAMES = ("x", "dt", "A", "B", "C", "D")
@@ -30,16 +37,16 @@ EPS = 1e-12
 Tensors = list[Tensor | None]
 
 
-def ends_of(lengths: Sequence[int]) -> Tensor:
+def ends_of(lengths):
     return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
 
 
-def randn(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+def randn(*shapes, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(*shape, generator=generator) for shape in shapes]
 
 
-def with_gradients(function: Callable[..., Tensor], tensors: Sequence[Tensor | None]) -> Any:
+def with_gradients(function, tensors):
     """The function's result and the gradients of a fixed random weighting of it."""
     leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
     y = function(*leaves)
@@ -48,9 +55,7 @@ def with_gradients(function: Callable[..., Tensor], tensors: Sequence[Tensor | N
     return [y.detach(), *torch.autograd.grad(y, needed, weights.to(y))]
 
 
-def scan_inputs(
-    lengths: Sequence[int], d_inner: int = 37, d_state: int = 8, seed: int = 0
-) -> tuple[list[Tensor], Tensor]:
+def scan_inputs(lengths, d_inner=37, d_state=8, seed=0):
     """Random x, dt, A, B, C, D of plausible sizes, and cu_seqlens."""
     n = sum(lengths)
     channels, states = (n, d_inner), (n, d_state)
@@ -60,7 +65,7 @@ def scan_inputs(
     return [x, F.softplus(dt - 1), A, B, C, D], ends_of(lengths)
 
 
-def raw_scan_inputs(lengths: Sequence[int], last_only: bool = False) -> tuple[list[Tensor], Tensor]:
+def raw_scan_inputs(lengths, last_only=False):
     """The same with dt before its softplus, its bias, and z."""
     (x, dt, *others), ends = scan_inputs(lengths)
     raw, bias, z = randn(
@@ -72,7 +77,7 @@ def raw_scan_inputs(lengths: Sequence[int], last_only: bool = False) -> tuple[li
     return [x, 4 * raw - 2, *others, bias, 4 * z], ends
 
 
-def scan_loop(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+def scan_loop(tensors, ends, last_only=False):
     """The recurrence, one step of one sequence at a time; softplus and gate where there are 8."""
     x, dt, A, B, C, D, *more = tensors
     dt = F.softplus(dt + more[0]) if more else dt
@@ -86,11 +91,11 @@ def scan_loop(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) 
     return torch.stack(rows) * F.silu(more[1]) if more else torch.stack(rows)
 
 
-def compiled_scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+def compiled_scan(tensors, ends, last_only=False):
     return selective_scan.selective_scan_cpu(*tensors[:6], ends, last_only, *tensors[6:])
 
 
-def one_by_one(x: Tensor, weight: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
+def one_by_one(x, weight, bias, ends):
     d_inner, d_conv = weight.shape
     results = []
     for start, end in itertools.pairwise(ends.tolist()):
@@ -99,13 +104,13 @@ def one_by_one(x: Tensor, weight: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
     return F.silu(torch.cat(results))
 
 
-def mask(like: Tensor, p: float) -> Tensor:
+def mask(like, p):
     """What dropout multiplies by, after the same seed."""
     torch.manual_seed(7)
     return dropout_ops.dropout(torch.ones(like.shape), p).to(like.dtype)
 
 
-def seeded(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+def seeded(function, *arguments):
     torch.manual_seed(7)
     return function(*arguments)
 
@@ -133,21 +138,19 @@ class Kernel:
     operator: Callable[..., tuple[Any, tuple[Any, ...]]] | None = None
     results: Callable[..., list[Tensor]] = with_gradients
 
-    def found(self, tensors: Tensors, rest: tuple[Any, ...]) -> list[Tensor]:
+    def found(self, tensors, rest):
         return self.results(lambda *leaves: self.run(*leaves, *rest), tensors)
 
-    def expected(self, tensors: Tensors, rest: tuple[Any, ...]) -> list[Tensor]:
+    def expected(self, tensors, rest):
         doubles = [None if t is None else t.double() for t in tensors]
         return self.results(lambda *leaves: self.exact(*leaves, *rest), doubles)
 
 
-def _conv(lengths: list[int], d_inner: int, d_conv: int) -> tuple[Tensors, tuple[Any, ...]]:
+def _conv(lengths, d_inner, d_conv):
     return randn((sum(lengths), d_inner), (d_inner, d_conv), (d_inner,)), (ends_of(lengths),)
 
 
-def _scan(
-    lengths: list[int], d_inner: int, d_state: int, last_only: bool
-) -> tuple[Tensors, tuple[Any, ...]]:
+def _scan(lengths, d_inner, d_state, last_only):
     if d_state == 0:  # with softplus and gate
         tensors, ends = raw_scan_inputs(lengths, last_only)
     else:
@@ -155,44 +158,42 @@ def _scan(
     return tensors, (ends, last_only)
 
 
-def _linear(n: int, n_in: int, n_out: int, bias: bool) -> tuple[Tensors, tuple[Any, ...]]:
+def _linear(n, n_in, n_out, bias):
     x, weight, b = randn((n, n_in), (n_out, n_in), (n_out,))
     return [x, weight, b if bias else None], ()
 
 
-def _gelu(shape: tuple[int, int], p: float) -> tuple[Tensors, tuple[Any, ...]]:
+def _gelu(shape, p):
     return [3 * randn(shape)[0]], (p,)
 
 
-def _norm(n: int, width: int, residual: bool, p: float) -> tuple[Tensors, tuple[Any, ...]]:
+def _norm(n, width, residual, p):
     x, other, weight, bias = randn((n, width), (n, width), (width,), (width,))
     return [x, other if residual else None, weight + 1, bias], (p,)
 
 
-def _dropped_norm(x: Tensor, other: Tensor | None, w: Tensor, b: Tensor, p: float) -> Tensor:
+def _dropped_norm(x, other, w, b, p):
     h = x * mask(x, p) if other is None else x * mask(x, p) + other
     return F.layer_norm(h, (x.shape[-1],), w, b, EPS)
 
 
-def _softmax(rows: int, columns: int, scale: float) -> tuple[Tensors, tuple[Any, ...]]:
+def _softmax(rows, columns, scale):
     targets = torch.randint(columns, (rows,), generator=torch.Generator().manual_seed(rows))
     return [scale * randn((rows, columns))[0]], (targets,)
 
 
-def _softmax_exact(logits: Tensor, targets: Tensor) -> list[Tensor]:
+def _softmax_exact(logits, targets):
     leaf = logits.detach().requires_grad_()
     losses = F.cross_entropy(leaf, targets, reduction="none")
     return [losses.detach(), *torch.autograd.grad(losses.sum(), leaf)]
 
 
-def _softmax_run(logits: Tensor, targets: Tensor) -> list[Tensor]:
+def _softmax_run(logits, targets):
     slope = logits.clone()
     return [softmax_loss_(slope, targets, wants_gradient=True), slope]
 
 
-def block_of(
-    hidden_size: int = 64, d_state: int = 32, d_conv: int = 4, expand: int = 2
-) -> MambaBlock:
+def block_of(hidden_size=64, d_state=32, d_conv=4, expand=2):
     torch.manual_seed(1)
     block = MambaBlock(hidden_size, d_state, d_conv, expand, scan_backend="cpu")
     with torch.no_grad():
@@ -201,32 +202,32 @@ def block_of(
     return block
 
 
-def step_inputs(block: MambaBlock, n: int) -> list[Tensor]:
+def step_inputs(block, n):
     """A token, and the window and the scan's state before it."""
     zeros = block.initial_state(n)
     h = (n, block.in_proj.weight.shape[1])
     return randn(h, tuple(zeros.window.shape), tuple(zeros.ssm.shape), seed=2)
 
 
-def step(h: Tensor, window: Tensor, ssm: Tensor, block: MambaBlock) -> list[Tensor]:
+def step(h, window, ssm, block):
     assert supports_step(h, block._weights())
     out, after = block.step(h, MambaState(window, ssm))
     return [out, *after]
 
 
-def step_in_parts(h: Tensor, window: Tensor, ssm: Tensor, block: MambaBlock) -> list[Tensor]:
+def step_in_parts(h, window, ssm, block):
     double = copy.deepcopy(block).double()
     double.scan_backend = "reference"
     out, after = double.step(h, MambaState(window, ssm))
     return [out, *after]
 
 
-def _step(n: int, *sizes: int) -> tuple[Tensors, tuple[Any, ...]]:
+def _step(n, *sizes):
     block = block_of(*sizes)
     return list(step_inputs(block, n)), (block,)
 
 
-def _called(function: Callable[..., list[Tensor]], tensors: Tensors) -> list[Tensor]:
+def _called(function, tensors):
     return function(*tensors)
 
 

@@ -1,30 +1,25 @@
 """Layer norm of dropout plus residual in one pass, beside what holds for every kernel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
-from tests.ops.kernel_cases import EPS, KERNELS, Tensors
+from tests.ops.kernel_cases import EPS, KERNELS, needs_kernels
 
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
 KERNEL = KERNELS["dropout_layer_norm"]
 
 
-def inputs(n: int, width: int, residual: bool) -> Tensors:
+def inputs(n, width, residual):
     return KERNEL.inputs(n, width, residual, 0.0)[0]
 
 
-def found(tensors: Tensors, p: float) -> list[Tensor]:
+def found(tensors, p):
     return KERNEL.found(tensors, (p,))
 
 
-@needs_library
-def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels: None) -> None:
+@needs_kernels
+def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels):
     for width, value in ((64, 0.0), (64, -3e7), (37, 1.1), (3, 1e30), (1, 1.1)):
         tensors = inputs(3, width, False)
         tensors[0] = torch.full((3, width), value)
@@ -34,8 +29,8 @@ def test_a_constant_row_gives_the_bias_and_a_finite_gradient(kernels: None) -> N
         assert not grad_weight.any()
 
 
-@needs_library
-def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels: None) -> None:
+@needs_kernels
+def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels):
     for width in (64, 37):
         x = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
         x[0] = x[0] * 2**-6 + 1024
@@ -48,8 +43,8 @@ def test_rows_far_from_zero_or_huge_or_tiny_keep_their_digits(kernels: None) -> 
             torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
 
 
-@needs_library
-def test_lanes_beyond_the_last_column_never_count(kernels: None) -> None:
+@needs_kernels
+def test_lanes_beyond_the_last_column_never_count(kernels):
     tensors = inputs(5, 2, False)
     want = found(tensors, 0.4)
     for _ in range(20):
@@ -60,8 +55,8 @@ def test_lanes_beyond_the_last_column_never_count(kernels: None) -> None:
             assert torch.equal(got, expected_bits)
 
 
-@needs_library
-def test_nan_spoils_its_own_row_alone(kernels: None) -> None:
+@needs_kernels
+def test_nan_spoils_its_own_row_alone(kernels):
     tensors = inputs(6, 40, True)
     tensors[0][2, 7] = float("nan")
     tensors[1][4, 39] = float("inf")
@@ -70,7 +65,7 @@ def test_nan_spoils_its_own_row_alone(kernels: None) -> None:
     assert grad_x.isnan().all(1).tolist() == [False, False, True, False, True, False]
 
 
-def test_the_fallback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_gives_the_same(monkeypatch):
     tensors = inputs(20, 24, True)
     ours = found(tensors, 0.0)
     monkeypatch.setattr(library, "available", lambda: (False, "not built"))
@@ -81,7 +76,7 @@ def test_the_fallback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(doubles, 0.3)[0].dtype == torch.float64
 
 
-def test_without_gradients_for_the_parameters_the_others_stay() -> None:
+def test_without_gradients_for_the_parameters_the_others_stay():
     x, residual, weight, bias = inputs(20, 24, True)
     leaf = x.requires_grad_()
     y = dropout_norm(leaf, residual, 0.0, weight, bias, EPS)
@@ -91,7 +86,7 @@ def test_without_gradients_for_the_parameters_the_others_stay() -> None:
         assert torch.equal(dropout_norm(leaf, residual, 0.0, weight, bias, EPS), y)
 
 
-def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is() -> None:
+def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is():
     x, residual, weight, bias = inputs(20, 24, True)
     y = dropout_norm(x.bfloat16(), residual, 0.0, weight, bias, EPS)
     assert y.dtype == torch.float32
@@ -99,7 +94,7 @@ def test_bfloat16_is_computed_in_float32_and_promoted_as_a_sum_is() -> None:
     assert dropout_norm(x.bfloat16(), None, 0.0, weight, bias, EPS).dtype == torch.bfloat16
 
 
-def test_wrong_shapes_are_refused_by_name() -> None:
+def test_wrong_shapes_are_refused_by_name():
     x, residual, weight, bias = inputs(20, 24, True)
     with pytest.raises(ValueError, match="^x, weight and bias: expected"):
         dropout_norm(x, residual, 0.0, weight[:-1], bias, EPS)

@@ -1,22 +1,18 @@
 """GELU with dropout in one pass: its precision, extremes and dtypes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from recbole_m3rec.ops import gelu_dropout as fused_gelu
-from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.gelu_dropout import gelu_dropout
+from tests.ops.kernel_cases import needs_kernels
 
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
 ALL = 65536
 
 
-@needs_library
-def test_gelu_and_its_slope_are_within_4e_7_of_the_true_ones(kernels: None) -> None:
+@needs_kernels
+def test_gelu_and_its_slope_are_within_4e_7_of_the_true_ones(kernels):
     x = torch.cat([torch.linspace(-14, 14, 400_001), torch.linspace(-0.01, 0.01, 10_001)])
     y = fused_gelu._gelu_dropout(x, torch.tensor(0), ALL).double()
     error = (y - F.gelu(x.double())).abs() / x.double().abs().clamp(min=1)
@@ -29,8 +25,8 @@ def test_gelu_and_its_slope_are_within_4e_7_of_the_true_ones(kernels: None) -> N
     torch.testing.assert_close(slope.double(), leaf.grad, rtol=0, atol=4e-7)
 
 
-@needs_library
-def test_extreme_values_and_nan_are_those_of_float64(kernels: None) -> None:
+@needs_kernels
+def test_extreme_values_and_nan_are_those_of_float64(kernels):
     inf, nan = float("inf"), float("nan")
     x = torch.tensor([nan, inf, -inf, 1e30, -1e30, 3e38, -3e38, 1e-38, -1e-38, 0.0, 50.0, -50.0])
     y = fused_gelu._gelu_dropout(x, torch.tensor(0), ALL)
@@ -45,7 +41,7 @@ def test_extreme_values_and_nan_are_those_of_float64(kernels: None) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_dtypes_come_back_in_kind(dtype: torch.dtype) -> None:
+def test_other_dtypes_come_back_in_kind(dtype):
     x = torch.randn(20, 30).to(dtype).requires_grad_()
     y = gelu_dropout(x, 0.5)
     assert y.dtype == torch.autograd.grad(y.sum(), x)[0].dtype == dtype
@@ -53,6 +49,6 @@ def test_other_dtypes_come_back_in_kind(dtype: torch.dtype) -> None:
     torch.testing.assert_close(y[kept], 2 * F.gelu(x)[kept])
 
 
-def test_without_dropout_it_is_torchs_own() -> None:
+def test_without_dropout_it_is_torchs_own():
     x = torch.randn(20, 30)
     assert torch.equal(gelu_dropout(x, 0.0), F.gelu(x))

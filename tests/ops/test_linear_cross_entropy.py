@@ -1,38 +1,35 @@
 """Cross-entropy in pieces beside PyTorch's own over all logits at once, in float64."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.ops import linear_cross_entropy as cross_entropy
 from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 
 
-def problem(n_queries: int, n_items: int, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def problem(n_queries, n_items, scale=1.0):
     random = torch.Generator().manual_seed(n_queries * 1000 + n_items)
     query = scale * torch.randn(n_queries, 12, generator=random)
     table = torch.randn(n_items, 12, generator=random)
     return query, table, torch.randint(n_items, (n_queries,), generator=random)
 
 
-def with_gradients(loss, query: Tensor, table: Tensor, targets: Tensor) -> list[Tensor]:
+def with_gradients(loss, query, table, targets):
     query, table = query.clone().requires_grad_(), table.clone().requires_grad_()
     value = loss(query, table, targets)
     (3.0 * value).backward()
     return [value.detach(), query.grad, table.grad]
 
 
-def plain(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+def plain(query, table, targets):
     return F.cross_entropy(query @ table.T, targets)
 
 
-def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+def assert_close(found, expected, tolerance):
     for name, a, b in zip(("loss", "query", "table"), found, expected, strict=True):
         assert (a.double() - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-30), name
 

@@ -1,13 +1,8 @@
 """Products of float32 on the CPU agree with float64, whichever library computes them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.ops import matmul as module
 from recbole_m3rec.ops.matmul import Linear, matmul
@@ -16,7 +11,7 @@ BOTH = pytest.mark.parametrize("onednn", [True, False])
 
 
 @pytest.fixture(autouse=True)
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def library(request, monkeypatch):
     """Let a test with the parameter ``onednn`` run without it as well."""
     callspec = getattr(request.node, "callspec", None)
     if callspec is not None and not callspec.params.get("onednn", True):
@@ -24,12 +19,12 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+def shapes(monkeypatch):
     """Rows, columns and width of every product that goes to oneDNN."""
-    seen: list[tuple[int, int, int]] = []
-    multiply: Callable[..., Tensor] = module._by_onednn
+    seen = []
+    multiply = module._by_onednn
 
-    def watched(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def watched(x, weight, bias):
         seen.append((len(x), *weight.shape))
         return multiply(x, weight, bias)
 
@@ -52,9 +47,7 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
         (30, 64, 129, torch.float32),
     ],
 )
-def test_product_and_gradients_are_right(
-    onednn: bool, n: int, width: int, m: int, dtype: torch.dtype
-) -> None:
+def test_product_and_gradients_are_right(onednn, n, width, m, dtype):
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(n, 2 * width, generator=generator).to(dtype)[:, ::2]  # not contiguous
     weight = torch.randn(width, m, generator=generator).to(dtype).T
@@ -77,7 +70,7 @@ def test_product_and_gradients_are_right(
 
 
 @BOTH
-def test_only_wanted_gradients_are_made(onednn: bool) -> None:
+def test_only_wanted_gradients_are_made(onednn):
     x, weight, bias = torch.randn(8, 3), torch.randn(4, 3, requires_grad=True), torch.randn(4)
     matmul(x, weight, bias, rows_at_a_time=2).sum().backward()
     assert x.grad is None
@@ -87,7 +80,7 @@ def test_only_wanted_gradients_are_made(onednn: bool) -> None:
 
 @BOTH
 @torch.no_grad()
-def test_nan_and_infinity_pass_through(onednn: bool) -> None:
+def test_nan_and_infinity_pass_through(onednn):
     x = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [-torch.inf, 1.0]])
     found = matmul(x, torch.tensor([[1.0, 1.0], [2.0, 0.5]]), rows_at_a_time=1)
     assert found[0].tolist() == [3.0, 3.0]
@@ -95,9 +88,7 @@ def test_nan_and_infinity_pass_through(onednn: bool) -> None:
     assert found[2].tolist() == [-torch.inf, -torch.inf]
 
 
-def test_ragged_numbers_of_rows_come_to_onednn_in_one_shape(
-    shapes: list[tuple[int, int, int]],
-) -> None:
+def test_ragged_numbers_of_rows_come_to_onednn_in_one_shape(shapes):
     weight = torch.randn(5, 3)
     for n in range(1, 40):
         matmul(torch.randn(n, 3), weight, rows_at_a_time=8)
@@ -105,9 +96,7 @@ def test_ragged_numbers_of_rows_come_to_onednn_in_one_shape(
     assert len(shapes) == sum(n // 8 for n in range(1, 40))
 
 
-def test_a_layer_of_ours_is_torchs_own_with_other_products(
-    shapes: list[tuple[int, int, int]],
-) -> None:
+def test_a_layer_of_ours_is_torchs_own_with_other_products(shapes):
     torch.manual_seed(0)
     ours = Linear(3, 4)
     torch.manual_seed(0)
@@ -118,7 +107,7 @@ def test_a_layer_of_ours_is_torchs_own_with_other_products(
     assert shapes == [(module.ROWS, 4, 3)]
 
 
-def test_mixed_precision_is_left_to_torch(shapes: list[tuple[int, int, int]]) -> None:
+def test_mixed_precision_is_left_to_torch(shapes):
     with torch.autocast("cpu", torch.bfloat16):
         assert matmul(torch.randn(4, 3), torch.randn(2, 3), rows_at_a_time=2).dtype == (
             torch.bfloat16

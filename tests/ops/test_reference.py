@@ -1,43 +1,23 @@
 """The reference scan against a plain float64 loop over sequences and steps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops import reference
 from recbole_m3rec.ops.reference import selective_scan_reference
+from tests.ops.kernel_cases import NAMES, ends_of, scan_inputs
 
-D_INNER, D_STATE = 3, 4
-NAMES = ("x", "dt", "A", "B", "C", "D")
 RAGGED = [3, 1, 7, 2, 5]
 
 
-def starts(lengths: list[int]) -> Tensor:
-    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
-
-
-def inputs(lengths: list[int], scale: float = 1.0) -> list[Tensor]:
+def inputs(lengths, scale=1.0):
     """x, dt, A, B, C, D in float64; ``scale`` multiplies the step sizes."""
-    random, n = torch.Generator().manual_seed(sum(lengths)), sum(lengths)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=random, dtype=torch.float64)
-
-    return [
-        normal(n, D_INNER),
-        normal(n, D_INNER).abs() * scale,
-        -normal(D_INNER, D_STATE).abs() - 0.1,
-        normal(n, D_STATE),
-        normal(n, D_STATE),
-        normal(D_INNER),
-    ]
+    tensors = [tensor.double() for tensor in scan_inputs(lengths, 3, 4)[0]]
+    tensors[1] *= scale
+    return tensors
 
 
-def loop(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, lengths: list[int]
-) -> tuple[Tensor, Tensor]:
+def loop(x, dt, A, B, C, D, lengths):
     """Follow the definition, one step at a time."""
     ys, last, t = [], [], 0
     for length in lengths:
@@ -51,7 +31,7 @@ def loop(
 
 
 @pytest.fixture(params=[1, 40, 1 << 22], ids=["a block a sequence", "some blocks", "one block"])
-def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _blocks(request, monkeypatch):
     monkeypatch.setattr(reference, "BLOCK_ELEMENTS", request.param)
 
 
@@ -61,11 +41,11 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     [(RAGGED, 1.0), (RAGGED, 1e4), ([1, 1, 1], 1.0), ([4, 4, 4], 1e4), ([9], 1.0)],
     ids=str,
 )
-def test_result_last_state_and_gradients_equal_the_loop(lengths: list[int], scale: float) -> None:
+def test_result_last_state_and_gradients_equal_the_loop(lengths, scale):
     ours, theirs = inputs(lengths, scale), inputs(lengths, scale)
     for tensor in (*ours, *theirs):
         tensor.requires_grad_()
-    y, state = selective_scan_reference(*ours, starts(lengths))
+    y, state = selective_scan_reference(*ours, ends_of(lengths))
     expected, expected_state = loop(*theirs, lengths)
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(state, expected_state, rtol=1e-10, atol=1e-10)
@@ -74,43 +54,34 @@ def test_result_last_state_and_gradients_equal_the_loop(lengths: list[int], scal
     (y * weights).sum().backward()
     (expected * weights).sum().backward()
     for name, mine, wanted in zip(NAMES, ours, theirs, strict=True):
-        assert wanted.grad is not None
-        wanted_grad = wanted.grad
-        torch.testing.assert_close(
-            mine.grad, wanted_grad, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = RAGGED
+def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch):
     monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 80)
-    blocks = list(reference._blocks(starts(lengths), 10))
+    blocks = list(reference._blocks(ends_of(RAGGED), 10))
     assert len(blocks) > 1
     assert sorted(torch.cat([block.sequences for block in blocks]).tolist()) == [0, 1, 2, 3, 4]
     assert sorted(torch.cat([block.tokens for block in blocks]).tolist()) == list(range(18))
 
 
-def test_float32_stays_float32_and_close() -> None:
-    lengths = RAGGED
-    exact, _ = loop(*inputs(lengths), lengths)
-    y, _ = selective_scan_reference(
-        *(tensor.float() for tensor in inputs(lengths)), starts(lengths)
-    )
+def test_float32_stays_float32_and_close():
+    exact, _ = loop(*inputs(RAGGED), RAGGED)
+    y, _ = selective_scan_reference(*(t.float() for t in inputs(RAGGED)), ends_of(RAGGED))
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_huge_steps_in_float32_leave_no_nan() -> None:
-    lengths = RAGGED
-    tensors = [tensor.float().requires_grad_() for tensor in inputs(lengths, 1e6)]
-    y, _ = selective_scan_reference(*tensors, starts(lengths))
+def test_huge_steps_in_float32_leave_no_nan():
+    tensors = [tensor.float().requires_grad_() for tensor in inputs(RAGGED, 1e6)]
+    y, _ = selective_scan_reference(*tensors, ends_of(RAGGED))
     y.sum().backward()
     assert y.isfinite().all()
-    assert all(t.grad is not None and t.grad.isfinite().all() for t in tensors)
+    assert all(t.grad.isfinite().all() for t in tensors)
 
 
-def test_last_state_carries_no_gradient() -> None:
+def test_last_state_carries_no_gradient():
     tensors = [tensor.requires_grad_() for tensor in inputs([2, 3])]
-    y, state = selective_scan_reference(*tensors, starts([2, 3]))
+    y, state = selective_scan_reference(*tensors, ends_of([2, 3]))
     assert y.requires_grad
     assert not state.requires_grad

@@ -4,16 +4,11 @@ Triton decides when it is imported whether its interpreter runs the kernels on t
 ``TRITON_INTERPRET=1 python -m pytest tests/ops/triton_checks.py``, or without it on a GPU.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import checks
@@ -35,18 +30,16 @@ NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "z")
 
 
 @pytest.fixture(autouse=True)
-def _visible(monkeypatch: pytest.MonkeyPatch) -> None:
+def _visible(monkeypatch):
     if "DEVICES_OF_TEST" in os.environ:  # the common fixture hides them
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["DEVICES_OF_TEST"])
 
 
-def ends_of(lengths: Sequence[int]) -> Tensor:
+def ends_of(lengths):
     return kernel_cases.ends_of(lengths).to(DEVICE)
 
 
-def inputs(
-    lengths: Sequence[int], d_inner: int = 7, d_state: int = 5, last_only: bool | None = None
-) -> tuple[list[Tensor], Tensor]:
+def inputs(lengths, d_inner=7, d_state=5, last_only=None):
     """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``last_only`` is not None."""
     tensors, ends = kernel_cases.scan_inputs(lengths, d_inner, d_state)
     if last_only is not None:
@@ -56,19 +49,15 @@ def inputs(
     return [tensor.to(DEVICE) for tensor in tensors], ends.to(DEVICE)
 
 
-def with_gradients(
-    function: Callable[..., Tensor], tensors: Sequence[Tensor], *more: Any
-) -> list[Tensor]:
+def with_gradients(function, tensors, *more):
     return kernel_cases.with_gradients(lambda *leaves: function(leaves, *more), tensors)
 
 
-def scan(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> Tensor:
+def scan(tensors, ends, last_only=False):
     return triton.selective_scan_triton(*tensors[:6], ends, last_only, *tensors[6:])
 
 
-def assert_as_loop(
-    tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False, tolerance: float = TOLERANCE
-) -> None:
+def assert_as_loop(tensors, ends, last_only=False, tolerance=TOLERANCE):
     """Every value within ``tolerance`` of the largest one of its tensor."""
     found = with_gradients(scan, tensors, ends, last_only)
     expected = with_gradients(loop, [tensor.double() for tensor in tensors], ends, last_only)
@@ -78,32 +67,32 @@ def assert_as_loop(
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-def same_bits(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+def same_bits(found, expected):
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("d_inner", [1, 7, 70])
-def test_ragged_sequences_match_the_loop(d_inner: int, last_only: bool) -> None:
+def test_ragged_sequences_match_the_loop(d_inner, last_only):
     assert_as_loop(*inputs(RAGGED if d_inner < 70 else FEW, d_inner), last_only)
 
 
 @pytest.mark.parametrize("d_state", [1, 8, 16, 32, 64])
-def test_every_state_size_matches_the_loop(d_state: int) -> None:
+def test_every_state_size_matches_the_loop(d_state):
     assert_as_loop(*inputs([4, 17, 1], 9, d_state))
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 49])
-def test_one_sequence_of_any_length_matches_the_loop(length: int) -> None:
+def test_one_sequence_of_any_length_matches_the_loop(length):
     assert_as_loop(*inputs([length], 3))
 
 
 @pytest.mark.parametrize("last_only", [False, True])
-def test_softplus_and_gate_within_the_scan_match_the_loop(last_only: bool) -> None:
+def test_softplus_and_gate_within_the_scan_match_the_loop(last_only):
     assert_as_loop(*inputs(RAGGED, last_only=last_only), last_only)
 
 
-def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
+def test_only_one_of_softplus_and_gate_can_be_asked_for():
     (*six, bias, z), ends = inputs([5, 18], last_only=False)
     both = scan([*six, bias, z], ends)
     softplus_only = triton.selective_scan_triton(*six, ends, dt_bias=bias)
@@ -114,7 +103,7 @@ def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("of", [-80.0, -30.0, -8.0, 0.0, 8.0, 30.0])
-def test_softplus_is_precise_relative_to_its_value(of: float) -> None:
+def test_softplus_is_precise_relative_to_its_value(of):
     # One token with B · C = 1 and D = 0 returns its step size.
     raw = torch.linspace(of - 1, of + 1, 40, device=DEVICE)[None]
     one = torch.ones(1, 1, device=DEVICE)
@@ -125,10 +114,10 @@ def test_softplus_is_precise_relative_to_its_value(of: float) -> None:
 
 
 @pytest.mark.parametrize("last_only", [False, True])
-def test_many_single_tokens_match_the_closed_form(last_only: bool) -> None:
+def test_many_single_tokens_match_the_closed_form(last_only):
     tensors, ends = inputs([1] * (100 if DEVICE == "cpu" else 10_000), 4, 4)
 
-    def closed_form(leaves: Sequence[Tensor], *_: object) -> Tensor:
+    def closed_form(leaves, *_):
         x, dt, A, B, C, D = leaves
         return x * (dt * (B * C).sum(1, keepdim=True) + D) + 0 * A.sum()
 
@@ -139,13 +128,13 @@ def test_many_single_tokens_match_the_closed_form(last_only: bool) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 30.0, 1e4])
-def test_tiny_and_huge_steps_match_the_loop(scale: float) -> None:
+def test_tiny_and_huge_steps_match_the_loop(scale):
     (x, dt, *others), ends = inputs([18, 3])
     assert_as_loop([x, dt * scale, *others], ends)
 
 
 @pytest.mark.parametrize("name", NAMES[:6])
-def test_nan_stays_nan_and_within_its_sequence(name: str) -> None:
+def test_nan_stays_nan_and_within_its_sequence(name):
     tensors, ends = inputs([5, 6, 20])
     bad = tensors[NAMES.index(name)] = tensors[NAMES.index(name)].clone()
     if name in ("A", "D"):
@@ -163,7 +152,7 @@ def test_nan_stays_nan_and_within_its_sequence(name: str) -> None:
         assert tensor[others.to(DEVICE)].isfinite().all()
 
 
-def test_infinite_decay_forgets() -> None:
+def test_infinite_decay_forgets():
     (x, dt, A, B, C, D), ends = inputs([9])
     assert_as_loop([x, dt, A * 1e30, B, C, D], ends)
     y = scan([x, dt, torch.full_like(A, -torch.inf), B, C, D], ends)
@@ -171,7 +160,7 @@ def test_infinite_decay_forgets() -> None:
 
 
 @pytest.mark.parametrize("last_only", [False, True])
-def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only: bool) -> None:
+def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only):
     tensors, ends = inputs([5, 18], last_only=last_only)
     expected = with_gradients(scan, tensors, ends, last_only)
     columns = [torch.cat([t, t], -1)[..., : t.shape[-1]] for t in tensors]  # rows far apart
@@ -181,7 +170,7 @@ def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only: bool) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype):
     tensors, ends = inputs([5, 18], last_only=False)
     halves = [tensor.to(dtype) for tensor in tensors]
     found = with_gradients(scan, halves, ends)
@@ -196,9 +185,7 @@ def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype: torch
     assert [tensor.dtype for tensor in mixed[:3]] == [dtype, dtype, torch.float32]
 
 
-def test_two_runs_give_the_same_bits_and_few_groups_the_same_sums(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_two_runs_give_the_same_bits_and_few_groups_the_same_sums(monkeypatch):
     tensors, ends = inputs(RAGGED)
     first = with_gradients(scan, tensors, ends)
     assert same_bits(with_gradients(scan, tensors, ends), first)
@@ -208,7 +195,7 @@ def test_two_runs_give_the_same_bits_and_few_groups_the_same_sums(
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_groups_hold_every_sequence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_hold_every_sequence_once(monkeypatch):
     monkeypatch.setattr(device, "MAX_GROUPS", 4)
     for lengths in (RAGGED, [1], [100, 1, 1, 1, 1], [1, 1, 1, 100], [2] * 9):
         groups = device.groups_of(ends_of(lengths), sum(lengths)).tolist()
@@ -217,7 +204,7 @@ def test_groups_hold_every_sequence_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert groups == sorted(groups)
 
 
-def test_steps_on_kept_states_continue_a_scan() -> None:
+def test_steps_on_kept_states_continue_a_scan():
     (*six, bias, z), ends = inputs([4, 4, 4], last_only=False)
     x, dt, A, B, C, D = six
     expected, last_state = triton.selective_scan_states_triton(*six, ends, False, bias, z)
@@ -230,7 +217,7 @@ def test_steps_on_kept_states_continue_a_scan() -> None:
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
 
 
-def test_a_scan_continues_from_an_initial_state() -> None:
+def test_a_scan_continues_from_an_initial_state():
     (x, dt, A, B, C, D), ends = inputs([10])
     whole, last_state = triton.selective_scan_states_triton(x, dt, A, B, C, D, ends)
     head, tail = slice(0, 6), slice(6, 10)
@@ -245,7 +232,7 @@ def test_a_scan_continues_from_an_initial_state() -> None:
 
 
 @pytest.mark.parametrize("last_only", [False, True])
-def test_the_operator_obeys_the_rules_of_torch_library(last_only: bool) -> None:
+def test_the_operator_obeys_the_rules_of_torch_library(last_only):
     tensors, ends = inputs([3, 2], 2, 2, last_only)
     *six, bias, z = [tensor.requires_grad_() for tensor in tensors]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -253,21 +240,21 @@ def test_the_operator_obeys_the_rules_of_torch_library(last_only: bool) -> None:
     torch.library.opcheck(triton._scan, (*six, ends, False, None, None), test_utils=tests)
 
 
-def test_torch_compile_takes_it_whole() -> None:
+def test_torch_compile_takes_it_whole():
     tensors, ends = inputs([5, 2], 2, 2)
     whole = torch.compile(scan, backend="aot_eager", fullgraph=True)
     found = with_gradients(whole, tensors, ends)
     assert same_bits(found, with_gradients(scan, tensors, ends))
 
 
-def test_no_sequences_give_no_rows() -> None:
+def test_no_sequences_give_no_rows():
     tensors, ends = inputs([], last_only=False)
     y, *gradients = with_gradients(scan, tensors, ends)
     assert y.shape == (0, 7)
     assert gradients[NAMES.index("A")].eq(0).all()
 
 
-def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
+def test_wrong_shapes_and_dtypes_are_refused_by_name():
     tensors, ends = inputs([5])
     for i, name in enumerate(NAMES[:6]):
         cut = [tensor[:-1] if j == i else tensor for j, tensor in enumerate(tensors)]
@@ -284,21 +271,21 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
         checks.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
 
 
-def one_by_one(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
+def one_by_one(tensors, ends):
     return kernel_cases.one_by_one(*tensors, ends)
 
 
-def conv_inputs(d_inner: int, d_conv: int) -> list[Tensor]:
+def conv_inputs(d_inner, d_conv):
     tensors = kernel_cases.randn((sum(FEW), d_inner), (d_inner, d_conv), (d_inner,))
     return [tensor.to(DEVICE) for tensor in tensors]
 
 
-def convolve(tensors: Sequence[Tensor], ends: Tensor) -> Tensor:
+def convolve(tensors, ends):
     return convolution.causal_conv1d_silu_triton(*tensors, ends)
 
 
 @pytest.mark.parametrize(("d_inner", "d_conv"), [(1, 4), (70, 1), (7, 4), (3, 6)])
-def test_the_convolution_and_its_gradients_match_torch(d_inner: int, d_conv: int) -> None:
+def test_the_convolution_and_its_gradients_match_torch(d_inner, d_conv):
     tensors, ends = conv_inputs(d_inner, d_conv), ends_of(FEW)
     found = with_gradients(convolve, tensors, ends)
     expected = with_gradients(one_by_one, [tensor.double() for tensor in tensors], ends)
@@ -306,7 +293,7 @@ def test_the_convolution_and_its_gradients_match_torch(d_inner: int, d_conv: int
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=5e-5, msg=name)
 
 
-def test_the_convolution_keeps_nan_in_its_sequence_and_reach() -> None:
+def test_the_convolution_keeps_nan_in_its_sequence_and_reach():
     tensors, ends = conv_inputs(5, 3), ends_of(FEW)
     tensors[0][23] = float("nan")  # the last of the third sequence
     y, grad_x, _, _ = with_gradients(convolve, tensors, ends)
@@ -315,7 +302,7 @@ def test_the_convolution_keeps_nan_in_its_sequence_and_reach() -> None:
     assert grad_x[:21].isfinite().all()
 
 
-def test_the_convolution_takes_strides_and_short_floats() -> None:
+def test_the_convolution_takes_strides_and_short_floats():
     (x, weight, bias), ends = conv_inputs(6, 4), ends_of(FEW)
     expected = with_gradients(convolve, [x, weight, bias], ends)
     wide = torch.cat([x, x], 1)[:, :6]
@@ -325,13 +312,13 @@ def test_the_convolution_takes_strides_and_short_floats() -> None:
     torch.testing.assert_close(short[0].float(), expected[0], rtol=2e-2, atol=2e-2)
 
 
-def test_the_convolution_obeys_the_rules_of_torch_library() -> None:
+def test_the_convolution_obeys_the_rules_of_torch_library():
     leaves = [tensor.requires_grad_() for tensor in conv_inputs(2, 3)]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(convolution._convolve, (*leaves, ends_of(FEW)), test_utils=tests)
 
 
-def test_a_block_agrees_with_the_reference_in_result_gradients_and_state() -> None:
+def test_a_block_agrees_with_the_reference_in_result_gradients_and_state():
     ends, results = ends_of([5, 1, 18]), []
     h = torch.randn(24, 8, generator=torch.Generator().manual_seed(4)).to(DEVICE)
     for backend in ("reference", "triton"):
@@ -348,6 +335,6 @@ def test_a_block_agrees_with_the_reference_in_result_gradients_and_state() -> No
         torch.testing.assert_close(results[1][name], wanted, rtol=1e-4, atol=close, msg=name)
 
 
-def test_backends_tell_what_runs_the_kernels() -> None:
+def test_backends_tell_what_runs_the_kernels():
     assert backends()["triton"].startswith("available: Triton")
     assert ("interpreted" in backends()["triton"]) == (DEVICE == "cpu")

@@ -4,8 +4,7 @@ import pickle
 
 import pytest
 import torch
-from recbole.quick_start import load_data_and_model, run_recbole
-from recbole.utils.case_study import full_sort_scores
+from recbole.quick_start import load_data_and_model
 
 from recbole_m3rec.patches import checkpoints
 
@@ -42,52 +41,39 @@ def test_a_module_that_asks_for_weights_only_gets_weights_only(pickled):
 
 
 @pytest.fixture
-def trained(make_config):
+def checkpoint(trained):
     """A checkpoint of SASRec on the tiny dataset."""
-    from pathlib import Path
-
-    config = make_config("SASRec")
-    run_recbole("SASRec", "tiny", config_dict={**config.variable_config_dict, "epochs": 1})
-    return next(Path("saved").glob("SASRec-*.pth"))
+    return trained("SASRec")
 
 
-def test_load_data_and_model_gives_the_trained_models_scores(trained):
-    config, model, dataset, _, _, test = load_data_and_model(trained)
-    weights = checkpoints.load_checkpoint(trained)["state_dict"]
-    assert torch.equal(model.item_embedding.weight, weights["item_embedding.weight"])
-    users = dataset.token2id("user_id", ["u03", "u07"])
-    scores = full_sort_scores(users, model, test, device=config["device"])
-    assert scores.shape == (2, dataset.item_num)
-
-
-def test_a_checkpoint_of_several_processes_on_gpus_opens_on_one_cpu(trained, monkeypatch):
+def test_a_checkpoint_of_several_processes_on_gpus_opens_on_one_cpu(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    saved = checkpoints.load_checkpoint(trained)
+    saved = checkpoints.load_checkpoint(checkpoint)
     saved["config"].final_config_dict.update(
         device=torch.device("cuda", 1), single_spec=False, local_rank=1, world_size=2
     )
-    torch.save(saved, trained)
-    config, model, *_ = load_data_and_model(trained)
+    torch.save(saved, checkpoint)
+    config, model, *_ = load_data_and_model(checkpoint)
     assert config["device"] == torch.device("cpu")
     assert next(model.parameters()).device.type == "cpu"
 
 
-def test_torch_load_is_itself_again_after_success_and_failure(trained):
+def test_torch_load_is_itself_again_after_success_and_failure(checkpoint):
     before = torch.load
-    load_data_and_model(trained)
+    load_data_and_model(checkpoint)
     assert torch.load is before
     with pytest.raises(FileNotFoundError):
         load_data_and_model("no-such.pth")
     assert torch.load is before
 
 
-def test_features_read_meanwhile_are_read_weights_only(trained, pickled, monkeypatch):
+def test_features_read_meanwhile_are_read_weights_only(checkpoint, pickled, monkeypatch):
     """Between RecBole's read and its end, datasets load files of the user's."""
     from recbole.quick_start import quick_start
 
     monkeypatch.setattr(quick_start, "create_dataset", lambda config: torch.load(pickled))
     with pytest.raises(pickle.UnpicklingError):
-        load_data_and_model(trained)
+        load_data_and_model(checkpoint)
 
 
 def test_a_gpu_keeps_its_device_where_there_is_one(monkeypatch):
@@ -97,14 +83,14 @@ def test_a_gpu_keeps_its_device_where_there_is_one(monkeypatch):
     assert config["device"] == torch.device("cuda")
 
 
-def test_training_resumes_from_a_checkpoint(trained, prepare):
+def test_training_resumes_from_a_checkpoint(checkpoint, prepare):
     from recbole.utils import get_model, get_trainer, init_seed
 
     config, _, train, valid, _ = prepare("SASRec", epochs=2)
     init_seed(1, True)
     model = get_model("SASRec")(config, train.dataset)
     trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
-    trainer.resume_checkpoint(trained)
+    trainer.resume_checkpoint(checkpoint)
     assert trainer.start_epoch == 1
     trainer.fit(train, valid)
     assert list(trainer.train_loss_dict) == [0, 1]  # that of the checkpoint, and its own

@@ -1,6 +1,5 @@
 """Names of ray, numpy and scipy that RecBole expects: present, and only where they were missing."""
 
-import subprocess
 import sys
 from types import ModuleType
 
@@ -9,6 +8,7 @@ import pytest
 from scipy.sparse import dok_matrix
 
 from recbole_m3rec.patches import libraries
+from tests.fresh_python import fresh_python
 
 
 def test_quick_start_imports_and_reports_whatever_ray_is_installed():
@@ -38,46 +38,24 @@ def test_a_newer_ray_gets_its_one_dictionary(monkeypatch):
     assert reported == [{"hit@10": 0.5}]
 
 
-@pytest.mark.parametrize("failure", ["raise AttributeError('np.bool8')", "import no_such_module"])
-def test_a_ray_that_cannot_be_imported_is_replaced(tmp_path, failure):
+def test_a_ray_that_cannot_be_imported_is_replaced(tmp_path):
     broken = tmp_path / "ray"
     broken.mkdir()
     (broken / "__init__.py").write_text("")
-    (broken / "tune.py").write_text(failure)
+    (broken / "tune.py").write_text("raise AttributeError('np.bool8')")
     program = (
         "from recbole_m3rec.patches import libraries\n"
         "from recbole.quick_start import objective_function\n"
         "from recbole.quick_start.quick_start import tune\n"
         "print(tune.report(**{'hit@10': 0.5}), tune.__doc__)\n"
     )
-    paths = [str(tmp_path), *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n{program}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.startswith("None Stands in"), done.stderr
+    assert fresh_python(program, str(tmp_path)).stdout.startswith("None Stands in")
 
 
 def test_recboles_configuration_finds_its_numpy_names(make_config):
     make_config("SASRec")  # fails in Config.compatibility_settings without the mend
     for name, scalar in libraries.NUMPY_NAMES.items():
         assert getattr(np, name) is scalar
-
-
-def test_numpy_names_are_there_without_a_configuration():
-    """A checkpoint loaded in a new process brings its Config; nobody builds one."""
-    program = "import recbole_m3rec, recbole, numpy as np; print(np.float is np.float64)"
-    if hasattr(np, "float_"):
-        pytest.skip("this numpy has RecBole's names, which Config then sets itself")
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{program}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_numpy_is_left_alone_where_it_has_the_names(monkeypatch):

@@ -1,11 +1,8 @@
 """Runs that end in an error with RecBole alone, whatever the libraries."""
 
 import logging
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +10,8 @@ from recbole.data.dataset import Dataset
 from recbole.evaluator.collector import Collector
 from recbole.quick_start import run_recbole
 
-import recbole_m3rec
 from recbole_m3rec.patches import runs
+from tests.fresh_python import fresh_python
 
 
 def test_a_download_in_a_single_process_waits_for_nobody(make_config, monkeypatch, tmp_path):
@@ -34,33 +31,27 @@ def test_a_download_in_a_single_process_waits_for_nobody(make_config, monkeypatc
         Dataset(config)
 
 
-def test_several_processes_wait_for_the_download(monkeypatch):
+def test_several_processes_wait_for_the_download_and_nobody_else_sees_that_barrier(monkeypatch):
     from recbole.data.dataset import dataset as module
 
     waited = []
+    assert module.torch.distributed.barrier is not torch.distributed.barrier
+    assert module.torch.distributed.get_rank is torch.distributed.get_rank
+    assert module.torch.tensor is torch.tensor
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: waited.append(True))
     module.torch.distributed.barrier()
     assert waited == [True]
 
 
-def test_only_recboles_datasets_see_that_barrier():
-    from recbole.data.dataset import dataset as module
-
-    assert module.torch.distributed.barrier is not torch.distributed.barrier
-    assert module.torch.distributed.get_rank is torch.distributed.get_rank
-    assert module.torch.tensor is torch.tensor
-
-
-@pytest.mark.parametrize(
-    "metric", ["ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"]
-)
-def test_metrics_over_counts_are_computed(metric, make_config):
-    config = make_config("Pop")
-    keys = {**config.variable_config_dict, "metrics": [metric], "valid_metric": f"{metric}@5"}
-    result = run_recbole("Pop", "tiny", config_dict=keys)
-    value = result["test_result"][f"{metric.lower()}@5"]
-    assert 0 <= value <= 12
+def test_metrics_over_counts_are_computed_and_print_as_numbers(make_config):
+    metrics = ["ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"]
+    keys = make_config("Pop").variable_config_dict
+    keys |= {"metrics": metrics, "valid_metric": "ItemCoverage@5"}
+    result = run_recbole("Pop", "tiny", config_dict=keys)["test_result"]
+    assert {f"{metric.lower()}@5" for metric in metrics} <= set(result)
+    assert all(0 <= value <= 12 for value in result.values())
+    assert "float64" not in str(result)
 
 
 def test_counts_are_still_there_for_the_next_evaluation(make_config):
@@ -84,12 +75,6 @@ def _struct_class():
     from recbole.evaluator.collector import DataStruct
 
     return DataStruct
-
-
-def test_results_print_as_numbers(make_config):
-    config = make_config("Pop")
-    result = run_recbole("Pop", "tiny", config_dict=config.variable_config_dict)
-    assert "float64" not in str(result["test_result"])
 
 
 @pytest.mark.parametrize("model", ["GRU4RecCPR", "SASRecCPR"])
@@ -129,29 +114,15 @@ def test_flops_that_can_be_counted_are_counted():
 
 def test_a_run_says_nothing_that_nobody_can_change(make_config):
     """In a process of its own: pytest shows every warning."""
-    import subprocess
-    import sys
-
     keys = make_config("SASRec").variable_config_dict
     program = (
-        f"import sys; sys.path[:] = {sys.path!r}\n"
         "import recbole_m3rec\n"
         "from recbole.quick_start import run_recbole\n"
         f"run_recbole('SASRec', 'tiny', config_dict={keys!r})\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = fresh_python(program)
     assert "test result" in done.stderr
     assert "Warning" not in done.stderr
-
-
-def test_importing_recbole_leaves_anomaly_detection_off():
-    code = (
-        "import torch, recbole_m3rec, recbole.model.sequential_recommender.sine;"
-        "print(torch.is_anomaly_enabled())"
-    )
-    assert fresh_python(code) == "False"
 
 
 def test_anomaly_detection_turned_on_before_stays_on():
@@ -159,7 +130,7 @@ def test_anomaly_detection_turned_on_before_stays_on():
         "import torch; torch.autograd.set_detect_anomaly(True); import recbole_m3rec;"
         "print(torch.is_anomaly_enabled())"
     )
-    assert fresh_python(code) == "True"
+    assert fresh_python(code).stdout.split() == ["True"]
 
 
 def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config):
@@ -180,19 +151,6 @@ def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(monkeypatch, supported
         warnings.simplefilter("ignore")  # there is no GPU
         context = trainer.torch.autocast(device_type="cuda", enabled=True)
     assert context.fast_dtype == getattr(torch, expected)
-
-
-def fresh_python(code):
-    """What a new process prints, in the last line."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(recbole_m3rec.__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return done.stdout.split()[-1]
 
 
 def test_the_path_that_ract_loads_is_logged(caplog):

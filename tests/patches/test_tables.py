@@ -35,23 +35,20 @@ ITEM = (
 )
 
 
-def test_padding_rows_and_blanks_are_filled(dataset_of):
+def test_padding_rows_and_blanks_are_filled_and_sequences_split(dataset_of):
     item = dataset_of(INTER, ITEM).item_feat
     # padding, a, b, c (only in .item, hence filtered out or last); the mean of 1 and 4 is 2.5
     assert item["kind"].tolist()[:3] == [0, 1, 0]
     assert item["price"].tolist()[:3] == [2.5, 1.0, 2.5]
     assert not item["price"].isna().any()
+    assert [len(tags) for tags in item["tags"][:3]] == [0, 2, 0]
+    assert [len(sizes) for sizes in item["sizes"][:3]] == [0, 3, 0]
+    assert item["sizes"][0].dtype == np.float64  # an empty one is no array of objects
 
 
 def test_normalised_columns_have_no_nan(dataset_of):
     dataset = dataset_of(INTER, ITEM, normalize_all=True)
     assert dataset.item_feat["price"].between(0, 1).all()
-
-
-def test_sequences_are_split_and_blank_ones_empty(dataset_of):
-    item = dataset_of(INTER, ITEM).item_feat
-    assert [len(tags) for tags in item["tags"][:3]] == [0, 2, 0]
-    assert [len(sizes) for sizes in item["sizes"][:3]] == [0, 3, 0]
 
 
 def test_lists_are_measured_one_by_one(dataset_of):
@@ -117,8 +114,3 @@ def test_no_warning_of_copies_reaches_the_user(dataset_of):
         warnings.simplefilter("always")
         dataset_of(INTER, ITEM)
     assert not [w for w in caught if "ChainedAssignment" in w.category.__name__]
-
-
-def test_an_empty_float_sequence_is_a_float_array(dataset_of):
-    item = dataset_of(INTER, ITEM).item_feat
-    assert item["sizes"][0].dtype == np.float64

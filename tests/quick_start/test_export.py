@@ -1,7 +1,5 @@
 """A checkpoint's bundle recommends what --topk writes, without RecBole and without the data."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -24,7 +22,7 @@ CLONE = Path(recbole_m3rec.__file__).parents[1]
 def train(call, write_dataset, small_arguments):
     """Return a function that trains a model one epoch on the tiny dataset: the checkpoint."""
 
-    def run(model: str, *more: str) -> Path:
+    def run(model, *more):
         write_dataset()
         unknown = () if model == "SASRec" else ("--hidden_dropout", "--attn_", "--embedding_size")
         known = [one for one in small_arguments if not one.startswith(unknown or "#")]
@@ -35,14 +33,14 @@ def train(call, write_dataset, small_arguments):
     return run
 
 
-def export(call, checkpoint: Path, *more: str) -> Path:
+def export(call, checkpoint, *more):
     code, out, error = call("--export", str(checkpoint), "--output", "shop", *more)
     assert code == 0, error
     assert "bundle: shop" in out
     return Path("shop")
 
 
-def same_as_topk(call, checkpoint: Path, *options: str) -> pd.DataFrame:
+def same_as_topk(call, checkpoint, *options):
     bundle = export(call, checkpoint, "--with-histories")
     code, _, error = call("--topk", str(checkpoint), "--output", "top.csv", "--k", "5", *options)
     assert code == 0, error

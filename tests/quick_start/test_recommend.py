@@ -1,11 +1,8 @@
 """Recommendations for every user, from a checkpoint to a file."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +11,20 @@ import torch
 from recbole_m3rec.quick_start import recommend
 
 
-def read_csv(path: str) -> list[dict[str, str]]:
+def read_csv(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop", "GRU4Rec"])
-def test_recommendations_hold_every_user_and_nothing_seen(
-    call: Any, trained: Any, tiny_interactions: Any, model: str
-) -> None:
+def test_recommendations_hold_every_user_and_nothing_seen(call, trained, tiny_interactions, model):
     code, _, error = call("--topk", str(trained(model)), "--output", "top.csv", "--k", "3")
     assert code == 0, error
     rows = read_csv("top.csv")
     assert list(rows[0]) == ["user", "rank", "item", "score"]
     seen = {(user, item) for user, item, _ in tiny_interactions}
     assert not seen & {(row["user"], row["item"]) for row in rows}
-    by_user: dict[str, list[dict[str, str]]] = {}
+    by_user = {}
     for row in rows:
         by_user.setdefault(row["user"], []).append(row)
     assert set(by_user) == {user for user, _ in seen}
@@ -39,9 +34,7 @@ def test_recommendations_hold_every_user_and_nothing_seen(
     assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
 
 
-def test_recommendations_follow_the_whole_history(
-    call: Any, trained: Any, tiny_interactions: Any
-) -> None:
+def test_recommendations_follow_the_whole_history(call, trained, tiny_interactions):
     """The scores are the model's own for the latest five items, test item included."""
     from recbole.quick_start import load_data_and_model
 
@@ -62,7 +55,7 @@ def test_recommendations_follow_the_whole_history(
         assert float(written["u03", item]) == pytest.approx(score, rel=1e-4, abs=1e-5)
 
 
-def test_batches_of_users_do_not_change_recommendations(call: Any, trained: Any) -> None:
+def test_batches_of_users_do_not_change_recommendations(call, trained):
     checkpoint = str(trained("SASRec"))
     call("--topk", checkpoint, "--output", "one.csv", "--eval_batch_size=5")
     call("--topk", checkpoint, "--output", "two.csv", "--eval_batch_size=4096")
@@ -73,7 +66,7 @@ def test_batches_of_users_do_not_change_recommendations(call: Any, trained: Any)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "full device", "folder"])
-def test_what_is_no_file_is_written_into_or_refused(call: Any, trained: Any, kind: str) -> None:
+def test_what_is_no_file_is_written_into_or_refused(call, trained, kind):
     checkpoint = str(trained("Pop"))
     if kind == "pipe":
         os.mkfifo("out.csv")
@@ -94,10 +87,8 @@ def test_what_is_no_file_is_written_into_or_refused(call: Any, trained: Any, kin
         assert (code, error) == (2, "error: cannot write out.csv: it is a folder. Name a file")
 
 
-def test_a_failed_writing_leaves_the_old_file(
-    call: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(*args: Any) -> Any:
+def test_a_failed_writing_leaves_the_old_file(call, trained, monkeypatch):
+    def full_disk(*args):
         yield [("u00", 1, "i00", "0.5")]
         raise OSError(28, "No space left on device")
 
@@ -111,7 +102,7 @@ def test_a_failed_writing_leaves_the_old_file(
     assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
 
 
-def test_latest_rows_are_padded_on_the_right_and_in_the_order_of_the_dataset() -> None:
+def test_latest_rows_are_padded_on_the_right_and_in_the_order_of_the_dataset():
     import pandas as pd
 
     table = pd.DataFrame({"user": [2, 2, 1, 2], "item": [7, 5, 6, 8], "time": [1.0, 0.0, 1.0, 2.0]})

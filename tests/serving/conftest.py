@@ -1,11 +1,5 @@
 """A small network over made items, its bundle, and a recommender of it; no RecBole, no training."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,7 +14,7 @@ N_ITEMS = 60
 SETTINGS = {"hidden_size": 8, "num_layers": 2, "d_state": 4, "dropout_prob": 0.5}
 
 
-def made_features(n_items: int, missing: bool = True) -> dict[str, ItemFeatures]:
+def made_features(n_items, missing=True):
     """Features of two modalities; some items lack a picture."""
     rng = torch.Generator().manual_seed(1)
     present = torch.ones(n_items + 1, dtype=torch.bool)
@@ -35,7 +29,7 @@ def made_features(n_items: int, missing: bool = True) -> dict[str, ItemFeatures]
     }
 
 
-def made_network(n_items: int = N_ITEMS, spread: float = 1.0, **settings: Any) -> M3RecNetwork:
+def made_network(n_items=N_ITEMS, spread=1.0, **settings):
     """A network with random weights, large enough that scores differ."""
     torch.manual_seed(0)
     network = M3RecNetwork(n_items + 1, made_features(n_items), **{**SETTINGS, **settings})
@@ -49,7 +43,7 @@ def made_network(n_items: int = N_ITEMS, spread: float = 1.0, **settings: Any) -
     return network.eval()
 
 
-def made_items(n_items: int = N_ITEMS) -> pa.Table:
+def made_items(n_items=N_ITEMS):
     """Ids i1, i2, …; titles of two words; item 3 was used most, items 59 and 60 never."""
     counts = np.arange(n_items, 0, -1)
     counts[2], counts[-2:] = 1000, 0
@@ -65,16 +59,16 @@ def made_items(n_items: int = N_ITEMS) -> pa.Table:
     )
 
 
-def made_histories() -> pa.Table:
+def made_histories():
     """Two users."""
     return pa.table({"user_id": ["ann", "böb"], "item_ids": [["i1", "i2"], ["i9", "i8", "i7"]]})
 
 
 @pytest.fixture
-def write_made(tmp_path: Path) -> Callable[..., Path]:
+def write_made(tmp_path):
     """Return a function that writes a bundle; keywords are those of ``write_bundle``."""
 
-    def write(name: str = "bundle", n_items: int = N_ITEMS, **more: Any) -> Path:
+    def write(name="bundle", n_items=N_ITEMS, **more):
         network = more.pop("network", None) or made_network(n_items)
         settings = more.pop("settings", SETTINGS)
         about = {"max_history": 20, "metrics": {"test": {"hit@10": 0.5}}, "features": {}}
@@ -90,20 +84,20 @@ def write_made(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def shop(write_made: Callable[..., Path]) -> Recommender:
+def shop(write_made):
     """A recommender of the made bundle."""
     return Recommender.load(write_made())
 
 
 @pytest.fixture(params=["dot", "cosine"])
-def any_score(request: pytest.FixtureRequest) -> dict[str, Any]:
+def any_score(request):
     """Settings of either score; with cosines goes the term for repetition."""
-    settings: dict[str, Any] = {"score": request.param, "repetition": request.param == "cosine"}
+    settings = {"score": request.param, "repetition": request.param == "cosine"}
     return settings
 
 
 @pytest.fixture
-def any_shop(write_made: Callable[..., Path], any_score: dict[str, Any]) -> Recommender:
+def any_shop(write_made, any_score):
     """A recommender of either score."""
     network = made_network(**any_score)
     return Recommender.load(write_made(network=network, settings=SETTINGS | any_score))

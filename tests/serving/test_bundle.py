@@ -1,7 +1,5 @@
 """A bundle is written whole or not at all, and read safely or not at all."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import random
@@ -80,7 +78,7 @@ def test_a_truncated_or_missing_file_is_named(write_made, name):
         read_bundle(folder)
 
 
-def change_about(folder: Path, **changes: object) -> None:
+def change_about(folder, **changes):
     """Change model.json as somebody would who knows its digest."""
     content = json.loads((folder / "model.json").read_text())
     del content["digest"]
@@ -119,7 +117,7 @@ def test_a_pickle_slipped_in_is_refused_and_not_run(write_made):
     assert not Path("exploded").exists()
 
 
-def writing_digest(path: Path) -> dict[str, object]:
+def writing_digest(path):
     return {"bytes": path.stat().st_size, "sha256": writing.sha256_of(path)}
 
 

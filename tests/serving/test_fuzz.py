@@ -1,7 +1,5 @@
 """Requests made up from the service's OpenAPI description get documented answers, never a 5xx."""
 
-from __future__ import annotations
-
 import pytest
 
 from recbole_m3rec.serving.service.app import create_app

@@ -1,7 +1,5 @@
 """The index finds nearly what exact search does, keeps filters, and takes new items."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -25,7 +23,7 @@ def shops(write_made):
     return Recommender.load(folder), Recommender.load(folder, index=False)
 
 
-def histories(n: int) -> list[list[str]]:
+def histories(n):
     draw = np.random.default_rng(0)
     return [[f"i{i}" for i in draw.integers(1, N + 1, 8)] for _ in range(n)]
 

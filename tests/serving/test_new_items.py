@@ -1,9 +1,5 @@
 """Items that were never in training are ranked by their content; explanations say which."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -24,14 +20,14 @@ from tests.serving.conftest import made_features, made_network
 N, GROUPS = 48, 4
 
 
-def picture(group: int, draw: np.random.Generator) -> np.ndarray:
+def picture(group, draw):
     values = draw.normal(0, 0.2, 8)
     values[group] += 2
     return values.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def only_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def only_pictures(tmp_path_factory):
     """A bundle of a network trained where the next item has a picture like the last; text is noise.
 
     Item n is of group n % GROUPS.

@@ -1,7 +1,5 @@
 """The ONNX graphs agree with PyTorch, history by history and step by step."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The page in a real browser: search, add, why, neighbours, sliders, by mouse and by keyboard."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -45,10 +43,7 @@ def opened(browser, address, width=1400, scheme="light", **more):
     page.set_default_timeout(60_000)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda line: problems.append(line.text) if line.type == "error" else None,
-    )
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
     page.on(
         "request",
         lambda request: None if request.url.startswith(address) else problems.append(request.url),

@@ -1,7 +1,5 @@
 """Recommendations equal what the network scores, whatever is filtered, weighed or explained."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +13,7 @@ from recbole_m3rec.serving.scoring.exact import best_by_groups
 from tests.serving.conftest import N_ITEMS, made_network
 
 
-def scores_of(history: list[int]) -> torch.Tensor:
+def scores_of(history):
     """Score all items by the network itself; padding -inf."""
     network = made_network()
     vectors = network.item_vectors()
@@ -27,7 +25,7 @@ def scores_of(history: list[int]) -> torch.Tensor:
     return scores
 
 
-def ids(numbers: object) -> list[str]:
+def ids(numbers):
     return [f"i{int(number)}" for number in numbers]
 
 

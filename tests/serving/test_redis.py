@@ -1,7 +1,5 @@
 """Two replicas on one Redis server agree on every history."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import subprocess

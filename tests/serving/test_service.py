@@ -1,7 +1,5 @@
 """The service answers as the Recommender does, keeps what it acknowledged, and documents errors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal
@@ -12,7 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -33,7 +30,7 @@ def make_client(write_made, tmp_path):
     """Return a function from settings to a client of a running service."""
     opened = []
 
-    def make(bundle: Path | None = None, **settings: object) -> TestClient:
+    def make(bundle=None, **settings):
         written = tmp_path / "bundle"
         bundle = bundle or (written if written.exists() else write_made())
         store = SQLiteStore(tmp_path / "events.sqlite")
@@ -54,7 +51,7 @@ def client(shop, make_client):
     return make_client()
 
 
-def is_problem(response: httpx.Response, status: int) -> str:
+def is_problem(response, status):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["status"] == status
@@ -199,7 +196,7 @@ def test_no_request_is_dropped_while_bundles_change(make_client, write_made):
     client = make_client(write_made(), admin_token="secret")
     ending, failed, answered = threading.Event(), [], []
 
-    def ask() -> None:
+    def ask():
         while not ending.is_set():
             response = client.post("/recommend", json={"history": ["i1", "i2"], "k": 5})
             (answered if response.status_code == 200 else failed).append(response.text)
@@ -218,7 +215,7 @@ def test_no_request_is_dropped_while_bundles_change(make_client, write_made):
 def test_what_is_asked_at_once_is_worked_on_together():
     sizes = []
 
-    async def run() -> list[int]:
+    async def run():
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(lambda asked: [2 * n for n in asked], pool, 8, 0.01, sizes.append)
             answers = await asyncio.gather(*(batcher.ask(n) for n in range(20)))
@@ -235,7 +232,7 @@ def test_an_error_reaches_all_who_asked_and_the_next_are_answered():
             raise ValueError("no")
         return asked
 
-    async def run() -> None:
+    async def run():
         with ThreadPoolExecutor(1) as pool:
             batcher = Batcher(work, pool, 8, 0.01)
             results = await asyncio.gather(
@@ -277,7 +274,7 @@ def start_server(write_made, tmp_path):
     """Return a function that starts the service as a process, on the same files each time."""
     bundle, running = write_made(), []
 
-    def start() -> tuple[subprocess.Popen[str], str]:
+    def start():
         process = subprocess.Popen(
             [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(bundle), "--port", "0"],
             stdout=subprocess.PIPE,
@@ -301,7 +298,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, tm
         process, address = start_server()
         deadline = threading.Timer(1.5, lambda p=process: p.send_signal(signal.SIGKILL))
 
-        def send(worker: int, address=address, round_number=round_number) -> None:
+        def send(worker, address=address, round_number=round_number):
             with httpx.Client(base_url=address, timeout=5) as http:
                 for number in range(10**6):
                     user = f"{round_number}-{worker}-{number}"

@@ -1,7 +1,5 @@
 """A session equals the batch path item by item, and its saved bytes go on where it was."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The command that messages name is one that the shell knows."""
 
-from __future__ import annotations
-
 import importlib
 import shutil
 
@@ -14,9 +12,7 @@ from recbole_m3rec.support import command_names
     ("found", "expected"),
     [("/bin/recbole-m3rec", "recbole-m3rec train"), (None, "python -m recbole_m3rec train")],
 )
-def test_the_program_is_named_where_it_is_on_the_path(
-    monkeypatch: pytest.MonkeyPatch, found: str | None, expected: str
-) -> None:
+def test_the_program_is_named_where_it_is_on_the_path(monkeypatch, found, expected):
     importlib.reload(command_names)  # past the stand-in of all tests
     monkeypatch.setattr(shutil, "which", lambda name: found)
     assert command_names.command("train") == expected

@@ -1,11 +1,7 @@
 """The one writer of whole files, killed at every point where it can be: old files or new ones."""
 
-from __future__ import annotations
-
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +13,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are for
 OLD, NEW = b"old" * 10_000, b"new!" * 20_000
 
 
-def write(a: Path, b: Path) -> None:
+def write(a, b):
     """Write two files that appear together, piece by piece."""
     with new_files(a, b) as files:
         for file in files:
@@ -27,14 +23,14 @@ def write(a: Path, b: Path) -> None:
                     file.file.flush()
 
 
-def killed_at(point: int, a: Path, b: Path) -> bool:
+def killed_at(point, a, b):
     """Write in a process that ends at the n-th line of the writer; tell whether it ended there."""
     process = os.fork()
     if not process:
         left = point
         files = {safe_write.__file__, __file__}
 
-        def trace(frame: Any, event: str, argument: Any) -> Any:
+        def trace(frame, event, argument):
             nonlocal left
             if frame.f_code.co_filename not in files:
                 return None
@@ -52,7 +48,7 @@ def killed_at(point: int, a: Path, b: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("there_before", [True, False])
-def test_at_every_crash_point_files_are_old_or_new(tmp_path: Path, there_before: bool) -> None:
+def test_at_every_crash_point_files_are_old_or_new(tmp_path, there_before):
     a, b = tmp_path / "a", tmp_path / "b"
     old = OLD if there_before else None
     seen = set()
@@ -75,18 +71,16 @@ def test_at_every_crash_point_files_are_old_or_new(tmp_path: Path, there_before:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_content_is_on_the_disk_before_a_file_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_on_the_disk_before_a_file_takes_its_place(tmp_path, monkeypatch):
     """A power cut after the renaming finds the content."""
-    calls: list[tuple[str, Any]] = []
+    calls = []
     fsync, replace = os.fsync, os.replace
 
-    def noted_fsync(number: int) -> None:
+    def noted_fsync(number):
         fsync(number)
         calls.append(("fsync", os.fstat(number).st_ino))
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def noted_replace(source, target):
         calls.append(("replace", os.stat(source).st_ino))
         assert os.stat(source).st_size == len(NEW)
         replace(source, target)
@@ -100,7 +94,7 @@ def test_content_is_on_the_disk_before_a_file_takes_its_place(
         assert ("fsync", calls[place][1]) in calls[: replaced[0]]
 
 
-def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path: Path) -> None:
+def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path):
     dead, young, legacy = (
         tmp_path / name for name in (".x.pth.tmp", ".y.pth.tmp", "z.pth.123.unfinished")
     )
@@ -115,7 +109,7 @@ def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path: Path) ->
         assert young.exists()
 
 
-def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path: Path) -> None:
+def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path):
     with new_files(tmp_path / "alive.pth") as [new]:
         os.utime(new.temporary, (4e9, 4e9))
         assert clear_leftovers(tmp_path) == []

@@ -1,65 +1,40 @@
 """A process waits passively and keeps freed memory unless the user says otherwise."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-import recbole_m3rec
 from recbole_m3rec.support import process_settings
+from tests.fresh_python import fresh_python
 
-ROOT = Path(recbole_m3rec.__file__).parent.parent
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def environment(**given: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if name not in WAITING}
-    return {**clean, "PYTHONPATH": str(ROOT), **given}
-
-
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+    ("imported", "given", "expected"),
+    [
+        ("recbole_m3rec.cli", {}, "PASSIVE"),
+        ("recbole_m3rec.cli", {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ("recbole_m3rec.cli", {"GOMP_SPINCOUNT": "9"}, "None"),
+        ("recbole_m3rec", {}, "None"),
+    ],
 )
 def test_the_command_line_sets_the_policy_before_torch_unless_the_user_has(
-    given: dict[str, str], expected: str
-) -> None:
+    imported, given, expected, monkeypatch
+):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
     code = (
-        "import recbole_m3rec.cli, os, sys\n"
+        f"import {imported}, os, sys\n"
         "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(**given),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == [expected, "False"]
+    assert fresh_python(code, **given).stdout.split() == [expected, "False"]
 
 
-def test_importing_the_package_alone_sets_nothing() -> None:
-    code = "import recbole_m3rec, os\nprint(os.environ.get('OMP_WAIT_POLICY'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "None"
-
-
-def test_a_torch_that_was_there_first_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_torch_that_was_there_first_is_said(monkeypatch, caplog):
     for name in WAITING:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -75,16 +50,14 @@ def test_a_torch_that_was_there_first_is_said(
     [({}, 4), ({"RECBOLE_M3REC_MALLOC": "default"}, 0), ({"MALLOC_ARENA_MAX": "2"}, 0)],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_the_allocator_is_set_unless_the_user_has(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: int
-) -> None:
-    calls: list[Any] = []
+def test_the_allocator_is_set_unless_the_user_has(monkeypatch, given, expected):
+    calls = []
 
     class Library:
-        def __init__(self, name: Any) -> None:
+        def __init__(self, name):
             pass
 
-        def mallopt(self, *arguments: int) -> int:
+        def mallopt(self, *arguments):
             calls.append(arguments)
             return 1
 

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -15,7 +13,7 @@ import pytest
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, new_files
 
 
-def test_files_appear_together_when_all_is_written(tmp_path: Path) -> None:
+def test_files_appear_together_when_all_is_written(tmp_path):
     a, b = tmp_path / "folder/a", tmp_path / "folder/b"
     with new_files(a, b) as files:
         files[0].file.write(b"1")
@@ -27,13 +25,11 @@ def test_files_appear_together_when_all_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_old_files_and_nothing_else(
-    error: type[BaseException], tmp_path: Path
-) -> None:
+def test_a_failure_leaves_old_files_and_nothing_else(error, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
 
-    def fail() -> None:
+    def fail():
         with new_files(path, tmp_path / "b") as files:
             files[0].file.write(b"new")
             raise error
@@ -44,14 +40,14 @@ def test_a_failure_leaves_old_files_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_overwritten(tmp_path):
     (tmp_path / ".a.tmp").write_bytes(b"longer than what comes now")
     with new_files(tmp_path / "a") as files:
         files[0].file.write(b"now")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"now")]
 
 
-def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
+def test_two_runs_at_once_do_not_mix(tmp_path):
     with new_files(tmp_path / "a") as files:
         files[0].file.write(b"first")
         with (
@@ -62,7 +58,7 @@ def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"first"
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with new_files(tmp_path / "link") as files:
@@ -71,7 +67,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real").read_bytes() == b"new"
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with (
         pytest.raises(CannotWriteError, match="cannot write .*file/a: .*; nothing was left there"),
@@ -80,11 +76,11 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: 
         pass
 
 
-def reading(path: Path) -> threading.Thread:
+def reading(path):
     """Read a pipe in a thread whose ``text`` is what came."""
 
     class Reader(threading.Thread):
-        def run(self) -> None:
+        def run(self):
             self.text = path.read_bytes()
 
     reader = Reader(daemon=True)
@@ -93,7 +89,7 @@ def reading(path: Path) -> threading.Thread:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes in the file system are POSIX's")
-def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
+def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, tmp_path / "link"):
@@ -108,7 +104,7 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
 
 
-def test_an_open_file_of_this_process_is_written_into(tmp_path: Path) -> None:
+def test_an_open_file_of_this_process_is_written_into(tmp_path):
     program = """
         import sys
         from pathlib import Path
@@ -126,11 +122,11 @@ def test_an_open_file_of_this_process_is_written_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
-def test_a_device_is_written_into_and_stays_a_device() -> None:
+def test_a_device_is_written_into_and_stays_a_device():
     with new_files(Path("/dev/null")) as files:
         files[0].file.write(b"rows")
 
-    def fill() -> None:
+    def fill():
         with new_files(Path("/dev/full")) as files, files[0].writing():
             files[0].file.write(b"rows")
 
@@ -142,7 +138,7 @@ def test_a_device_is_written_into_and_stays_a_device() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sockets in the file system are POSIX's")
-def test_folders_and_sockets_are_refused(tmp_path: Path) -> None:
+def test_folders_and_sockets_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "socket"))
@@ -156,7 +152,7 @@ def test_folders_and_sockets_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
-def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     program = """
         import resource, signal, sys

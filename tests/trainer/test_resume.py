@@ -1,12 +1,8 @@
 """A run that is stopped at any moment and resumed ends as the unbroken one, to the last bit."""
 
-from __future__ import annotations
-
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,22 +19,22 @@ MODEL = "M3Rec"
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+def trial(tmp_path_factory):
     """An unbroken run of M3Rec, with dropout and several batches an epoch."""
     return Trial(tmp_path_factory.mktemp("runs"), [MODEL])
 
 
-def output(folder: Path) -> str:
+def output(folder):
     return (folder / "output.txt").read_text(encoding="utf-8")
 
 
-def at_call(owner: Any, name: str, number: int, act: Callable[[], None]) -> Callable[[], None]:
+def at_call(owner, name, number, act):
     """Return what lets a process act when a method is called for the n-th time, before it runs."""
 
-    def prepare() -> None:
+    def prepare():
         original, calls = getattr(owner, name), [0]
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
+        def counted(*args, **kwargs):
             calls[0] += 1
             if calls[0] == number:
                 act()
@@ -50,18 +46,16 @@ def at_call(owner: Any, name: str, number: int, act: Callable[[], None]) -> Call
 
 
 @pytest.mark.slow
-def test_twenty_killed_runs_end_as_unbroken_ones(tmp_path: Path) -> None:
+def test_killed_runs_end_as_unbroken_ones(tmp_path):
     trial = Trial(tmp_path, MODELS)
-    wrong = [story for seed in range(20) if (story := trial.differs(seed))]
+    wrong = [story for seed in range(8) if (story := trial.differs(seed))]
     assert not wrong
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
-def test_a_signal_within_an_epoch_saves_and_exits_with_its_code(
-    trial: Trial, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_within_an_epoch_saves_and_exits_with_its_code(trial, number, code):
     place = trial.place(number.name)
     stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), number))
     assert wait(start(place, arguments(MODEL), stop)) == code
@@ -74,7 +68,7 @@ def test_a_signal_within_an_epoch_saves_and_exits_with_its_code(
     assert outcome(place) == trial.expected[MODEL]
 
 
-def test_a_signal_during_validation_loses_no_epoch(trial: Trial) -> None:
+def test_a_signal_during_validation_loses_no_epoch(trial):
     from recbole.trainer import Trainer
 
     place = trial.place("validation")
@@ -88,7 +82,7 @@ def test_a_signal_during_validation_loses_no_epoch(trial: Trial) -> None:
     assert outcome(place) == trial.expected[MODEL]
 
 
-def test_a_run_killed_after_its_last_epoch_goes_on_to_the_test(trial: Trial) -> None:
+def test_a_run_killed_after_its_last_epoch_goes_on_to_the_test(trial):
     from recbole.quick_start import quick_start
 
     place = trial.place("tested")
@@ -100,7 +94,7 @@ def test_a_run_killed_after_its_last_epoch_goes_on_to_the_test(trial: Trial) -> 
     assert outcome(place) == trial.expected[MODEL]
 
 
-def test_resuming_the_best_epoch_is_exact_too(trial: Trial) -> None:
+def test_resuming_the_best_epoch_is_exact_too(trial):
     place = trial.place("best")
     assert wait(start(place, arguments("BPR"))) == 0
     [best] = (place / "saved").glob("*.pth")
@@ -112,7 +106,7 @@ def test_resuming_the_best_epoch_is_exact_too(trial: Trial) -> None:
     assert outcome(place) == expected
 
 
-def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial: Trial) -> None:
+def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial):
     place = trial.place("newest")
     assert wait(start(place, arguments(MODEL, "--resume"))) == 2
     assert "Name a checkpoint, or start the run without --resume" in output(place)
@@ -129,18 +123,18 @@ def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial: 
     assert checkpoint_file.load(newer)["progress"]["position"] is None
 
 
-def test_a_full_disk_is_one_line_and_training_goes_on(trial: Trial) -> None:
+def test_a_full_disk_is_one_line_and_training_goes_on(trial):
     import resource
 
     [whole] = (trial.folder / MODEL / "saved").glob("*.pth")
     size = whole.stat().st_size
 
-    def fill() -> None:
+    def fill():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         original, calls = Progress.end_epoch, [0]
 
-        def end_epoch(self: Any, epoch: int) -> None:
+        def end_epoch(self, epoch):
             calls[0] += 1
             limit = (
                 size - 100 if calls[0] < 6 else hard
@@ -159,7 +153,7 @@ def test_a_full_disk_is_one_line_and_training_goes_on(trial: Trial) -> None:
     assert outcome(place) == trial.expected[MODEL]
 
 
-def test_a_missing_best_epoch_is_named(trial: Trial) -> None:
+def test_a_missing_best_epoch_is_named(trial):
     place = trial.place("missing")
     assert wait(start(place, arguments(MODEL))) == 0
     [best] = (place / "saved").glob("*.pth")
@@ -168,13 +162,13 @@ def test_a_missing_best_epoch_is_named(trial: Trial) -> None:
     assert f"{best.name} is missing" in output(place)
 
 
-def test_schedules_and_averaged_weights_are_carried(prepare: Any, tmp_path: Path) -> None:
+def test_schedules_and_averaged_weights_are_carried(prepare, tmp_path):
     """What a trainer registers before or after it resumes gets its state back."""
     from recbole.utils import get_model, get_trainer
 
     config, _, train, valid, _ = prepare("SASRec", epochs=2)
 
-    def build() -> Any:
+    def build():
         trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(
             config, get_model("SASRec")(config, train.dataset)
         )
@@ -186,7 +180,7 @@ def test_schedules_and_averaged_weights_are_carried(prepare: Any, tmp_path: Path
     carry(trainer, "lr_scheduler", steps)
     carry(trainer, "averaged_weights", average)
 
-    def step(epoch: int, score: float) -> None:
+    def step(epoch, score):
         trainer.optimizer.step()
         steps.step()
         average.update_parameters(trainer.model)
@@ -201,7 +195,7 @@ def test_schedules_and_averaged_weights_are_carried(prepare: Any, tmp_path: Path
         assert torch.equal(average_again.state_dict()[name], value)
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait():
     signals = Signals()
     signals.deferring = True
     signals.receive(signal.SIGINT)
@@ -213,10 +207,10 @@ def test_a_second_signal_does_not_wait() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_resume_exactly(trial: Trial) -> None:
+def test_two_processes_resume_exactly(trial):
     import socket
 
-    def port() -> str:
+    def port():
         with socket.socket() as free:
             free.bind(("localhost", 0))
             return f"--port={free.getsockname()[1]}"
@@ -230,4 +224,6 @@ def test_two_processes_resume_exactly(trial: Trial) -> None:
     [last] = (broken / "saved").glob("*-last.ckpt")
     again = ["--resume", f"saved/{last.name}", "--epochs=7", "--nproc=2", port()]
     assert wait(start(broken, again, environment)) == 0, output(broken)
+    assert "checkpoint: saved/SASRec-" in output(broken)
+    assert "Resume training from epoch 2" in next((broken / "log/SASRec").glob("*")).read_text()
     assert outcome(broken) == outcome(unbroken)

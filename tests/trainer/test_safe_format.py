@@ -1,10 +1,7 @@
 """The safe format keeps every value to the bit, stores no objects, and runs nothing."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -27,9 +24,9 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tree=st.dictionaries(st.text(max_size=5), trees, max_size=4))
-def test_any_nesting_of_plain_values_comes_back_as_it_was(tree: Any, tmp_path_factory: Any) -> None:
+def test_any_nesting_of_plain_values_comes_back_as_it_was(tree, tmp_path_factory):
     path = tmp_path_factory.mktemp("safe") / "x"
     safe_format.write(tree, path)
     assert safe_format.is_safe_file(path)
@@ -37,7 +34,7 @@ def test_any_nesting_of_plain_values_comes_back_as_it_was(tree: Any, tmp_path_fa
     assert repr(found) == repr(tree)
 
 
-def test_tensors_and_arrays_come_back_to_the_bit(tmp_path: Path) -> None:
+def test_tensors_and_arrays_come_back_to_the_bit(tmp_path):
     weight = torch.randn(3, 4)
     content = {
         "state_dict": OrderedDict(
@@ -63,7 +60,7 @@ def test_tensors_and_arrays_come_back_to_the_bit(tmp_path: Path) -> None:
     assert found["best"] == 0.1
 
 
-def test_an_object_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_an_object_is_refused_by_its_name(tmp_path):
     with pytest.raises(
         CannotStoreError, match="no form for other_parameter/graph, a PurePosixPath"
     ):
@@ -71,7 +68,7 @@ def test_an_object_is_refused_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 5, 8, 9, 60, 200])
-def test_a_torn_file_is_an_error_of_its_own(tmp_path: Path, length: int) -> None:
+def test_a_torn_file_is_an_error_of_its_own(tmp_path, length):
     safe_format.write({"weight": torch.ones(5)}, tmp_path / "x")
     torn = tmp_path / "torn"
     torn.write_bytes((tmp_path / "x").read_bytes()[:length])
@@ -79,7 +76,7 @@ def test_a_torn_file_is_an_error_of_its_own(tmp_path: Path, length: int) -> None
         safe_format.read(torn)
 
 
-def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"weight": torch.ones(2)}, tmp_path / "x")

@@ -24,7 +24,8 @@ class Operator:
         self.register_autograd = self.registered.register_autograd
 
     def __call__(self, *inputs: Any) -> Any:
-        if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+        # In this order: torch's compiler cannot trace the second question.
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             return self.kernel(*inputs)
         return self.registered(*inputs)
 

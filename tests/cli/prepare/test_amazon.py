@@ -1,26 +1,16 @@
 """The script as a user runs it: from nothing to a dataset, and what it says where that fails."""
 
-from __future__ import annotations
-
-import functools
-import gzip
-import json
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from recbole_m3rec.atomic.inter_file import Filters
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import amazon as amazon_command
+from recbole_m3rec.cli.prepare import amazon
 from recbole_m3rec.datasets.amazon.prepare import prepare
 from recbole_m3rec.datasets.amazon.raw_files import (
     MissingRawFileError,
@@ -29,68 +19,36 @@ from recbole_m3rec.datasets.amazon.raw_files import (
     require,
 )
 from recbole_m3rec.datasets.amazon.releases import RELEASES, CategoryError
-
-START = 1_400_025_600
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return amazon_command
-
-
-def write_raw(reviews: Path, metadata: Path, users: int = 6, items: int = 5) -> None:
-    for path in (reviews, metadata):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps(
-            {"reviewerID": f"U{user}", "asin": f"B{item}", "overall": 5.0,
-             "unixReviewTime": START + 86_400 * (user + item)}
-        )
-        for user in range(users)
-        for item in range(items)
-    ]  # fmt: skip
-    reviews.write_bytes(gzip.compress("\n".join(lines).encode()))
-    titles = [repr({"asin": f"B{item}", "title": f"Item {item}"}) for item in range(items)]
-    metadata.write_bytes(gzip.compress("\n".join(titles).encode()))
+from tests.datasets.amazon.raw_beauty import DAY, START, write_raw
+from tests.datasets.http_server import serve_folder
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def raw(tmp_path, monkeypatch):
     """Make the working directory a new one with the raw files of Beauty where they are expected."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "raw/amazon-2014"
-    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    write_raw(folder)
     return folder
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def mirror(tmp_path, monkeypatch):
     """Serve the raw files of Beauty like the publisher; return the address."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mirror/categoryFiles"
-    write_raw(folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz")
+    write_raw(folder)
     (folder / "reviews_Baby_5.json.gz").write_text("<html>log in first</html>")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(tmp_path / "mirror"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serve_folder(tmp_path / "mirror", []) as address:
+        yield address
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.amazon, arguments)
+def run(*arguments):
+    return run_script(amazon.amazon, arguments)
 
 
-def test_a_short_name_is_all_it_takes(script: ModuleType, raw: Path, capsys: Any) -> None:
-    assert run(script, "--category", "beauty") == 0
+def test_a_short_name_is_all_it_takes(raw, capsys):
+    assert run("--category", "beauty") == 0
     assert sorted(path.name for path in Path("dataset/beauty").iterdir()) == [
         "beauty.inter",
         "beauty.item",
@@ -101,61 +59,51 @@ def test_a_short_name_is_all_it_takes(script: ModuleType, raw: Path, capsys: Any
         assert line in said.splitlines()
 
 
-def test_a_dry_run_shows_the_plan_and_does_nothing(
-    script: ModuleType, raw: Path, capsys: Any
-) -> None:
-    assert run(script, "--category", "beauty", "--dry-run") == 0
+def test_a_dry_run_shows_the_plan_and_does_nothing(raw, capsys):
+    assert run("--category", "beauty", "--dry-run") == 0
     said = capsys.readouterr().out
     assert "read: raw/amazon-2014/reviews_Beauty_5.json.gz" in said
     assert "write: dataset/beauty/beauty.inter" in said
     assert not Path("dataset").exists()
 
 
-def test_a_missing_file_is_an_error_with_address_and_command(
-    script: ModuleType, raw: Path, capsys: Any
-) -> None:
+def test_a_missing_file_is_an_error_with_address_and_command(raw, capsys):
     (raw / "meta_Beauty.json.gz").unlink()
     url = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/meta_Beauty.json.gz"
-    assert run(script, "--category", "beauty") == 2
+    assert run("--category", "beauty") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: raw/amazon-2014/meta_Beauty.json.gz: no such file. Add --down")
     assert f"curl -L --create-dirs -o raw/amazon-2014/meta_Beauty.json.gz {url}\n" in said
     assert not Path("dataset").exists()
 
 
-def test_metadata_is_not_needed_where_no_column_comes_from_it(
-    script: ModuleType, raw: Path
-) -> None:
+def test_metadata_is_not_needed_where_no_column_comes_from_it(raw):
     (raw / "meta_Beauty.json.gz").unlink()
-    assert run(script, "--category", "beauty", "--columns", "rating") == 0
+    assert run("--category", "beauty", "--columns", "rating") == 0
     assert not Path("dataset/beauty/beauty.item").exists()
 
 
-def test_download_fetches_what_is_missing_and_only_that(script: ModuleType, mirror: str) -> None:
+def test_download_fetches_what_is_missing_and_only_that(mirror):
     fetch = ("--category", "Beauty", "--download", "--base-url", mirror, "--allow-private")
-    assert run(script, *fetch) == 0
+    assert run(*fetch) == 0
     whole = Path("dataset/beauty/beauty.inter").read_bytes()
     there = Path("raw/amazon-2014/meta_Beauty.json.gz")
     before = there.stat().st_mtime_ns
     Path("raw/amazon-2014/reviews_Beauty_5.json.gz").unlink()
-    assert run(script, *fetch) == 0
+    assert run(*fetch) == 0
     assert there.stat().st_mtime_ns == before
     assert Path("dataset/beauty/beauty.inter").read_bytes() == whole
 
 
-def test_a_mirror_on_this_machine_has_to_be_allowed(
-    script: ModuleType, mirror: str, capsys: Any
-) -> None:
-    assert run(script, "--category", "Beauty", "--download", "--base-url", mirror) == 2
+def test_a_mirror_on_this_machine_has_to_be_allowed(mirror, capsys):
+    assert run("--category", "Beauty", "--download", "--base-url", mirror) == 2
     assert "127.0.0.1, an address of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("category", "says"), [("Baby", "log in first"), ("Books", "HTTP 404")])
-def test_a_mirror_without_the_file_is_an_error(
-    category: str, says: str, script: ModuleType, mirror: str, capsys: Any
-) -> None:
+def test_a_mirror_without_the_file_is_an_error(category, says, mirror, capsys):
     fetch = ("--download", "--base-url", mirror, "--allow-private")
-    assert run(script, "--category", category, *fetch) == 2
+    assert run("--category", category, *fetch) == 2
     assert says in capsys.readouterr().err
     assert list(Path("raw/amazon-2014").iterdir()) == []
 
@@ -170,10 +118,8 @@ def test_a_mirror_without_the_file_is_an_error(
         (("--category", "beauty", "--from", "2030-01-01"), "of the days asked for"),
     ],
 )
-def test_a_users_error_is_one_line(
-    arguments: tuple[str, ...], says: str, script: ModuleType, raw: Path, capsys: Any
-) -> None:
-    assert run(script, *arguments) == 2
+def test_a_users_error_is_one_line(arguments, says, raw, capsys):
+    assert run(*arguments) == 2
     said = capsys.readouterr().err
     assert says in said
     assert said.startswith("error: ")
@@ -185,24 +131,22 @@ def test_a_users_error_is_one_line(
     [("--k-core", "0"), ("--from", "yesterday"), ("--columns", "title,colour"), ("--name", "a/b"),
      ("--name", ".."), ("--duplicates", "some")],
 )  # fmt: skip
-def test_a_wrong_option_is_refused(
-    arguments: tuple[str, ...], script: ModuleType, raw: Path, capsys: Any
-) -> None:
+def test_a_wrong_option_is_refused(arguments, raw, capsys):
     with pytest.raises(SystemExit) as exit:
-        run(script, "--category", "beauty", *arguments)
+        run("--category", "beauty", *arguments)
     assert exit.value.code == 2
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_days_include_the_last(script: ModuleType, raw: Path) -> None:
+def test_days_include_the_last(raw):
     days = ("--from", "2014-05-15", "--to", "2014-05-16", "--k-core", "1")
-    assert run(script, "--category", "beauty", *days) == 0
+    assert run("--category", "beauty", *days) == 0
     rows = Path("dataset/beauty/beauty.inter").read_text().splitlines()[1:]
-    assert {int(row.split("\t")[-1]) for row in rows} == {START + 86_400, START + 2 * 86_400}
+    assert {int(row.split("\t")[-1]) for row in rows} == {START + DAY, START + 2 * DAY}
 
 
-def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path: Path) -> None:
-    def names(**options: Any) -> list[str]:
+def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path):
+    def names(**options):
         files = raw_files(RELEASES["2014"], "Beauty", tmp_path, **options)
         return [file.path.name for file in files]
 
@@ -221,16 +165,15 @@ def test_ratings_are_taken_where_they_alone_are_there_or_asked_for(tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
-def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path: Path) -> None:
+def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path):
     raw = tmp_path / "raw"
-    reviews, metadata = raw / "reviews_Beauty_5.json.gz", raw / "meta_Beauty.json.gz"
-    write_raw(reviews, metadata, users=300, items=60)
+    write_raw(raw, users=300, items=60)
     source = as_source(RELEASES["2014"], "Beauty", raw_files(RELEASES["2014"], "Beauty", raw))
 
-    def build(folder: Path) -> None:
+    def build(folder):
         prepare(source, folder, "b", Filters(), ("rating", "title"), False)
 
-    def content(folder: Path) -> dict[str, bytes]:
+    def content(folder):
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     started = time.monotonic()

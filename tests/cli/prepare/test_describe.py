@@ -1,10 +1,6 @@
 """What a dataset holds, and whether its features fit its items."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,36 +8,26 @@ import pytest
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import describe as describe_command
+from recbole_m3rec.cli.prepare import describe
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
     summarize_features,
 )
-from recbole_m3rec.datasets.describe.log import (
-    core_of,
-    successive_items,
-    summarize,
-    summary_rows,
-)
+from recbole_m3rec.datasets.describe.log import core_of, successive_items, summarize, summary_rows
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
 
 N_ITEMS = 40
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return describe_command
-
-
-def taste_vectors(seed: int = 0) -> np.ndarray:
+def taste_vectors(seed=0):
     """Return ``[40, 8]``: items 0 to 19 alike, and items 20 to 39."""
     random = np.random.default_rng(seed)
     centre = np.repeat(random.normal(size=(2, 8)), N_ITEMS // 2, axis=0)
     return (centre + 0.3 * random.normal(size=(N_ITEMS, 8))).astype(np.float32)
 
 
-def write_log(folder: Path) -> None:
+def write_log(folder):
     """Write 60 users with a taste each: half buy of the first 20 items, half of the others."""
     random = np.random.default_rng(1)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
@@ -54,12 +40,12 @@ def write_log(folder: Path) -> None:
     (folder / "shop.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *titles]) + "\n")
 
 
-def write_vectors(path: Path, values: np.ndarray, shift: int = 0) -> None:
+def write_vectors(path, values, shift=0):
     ids = [f"{(item + shift) % N_ITEMS:03}" for item in range(len(values))]
     write_features(path, FeatureTable(np.array(ids, object), values))
 
 
-def test_the_log_is_counted_before_and_after_the_filter(tmp_path: Path) -> None:
+def test_the_log_is_counted_before_and_after_the_filter(tmp_path):
     write_log(tmp_path)
     log = read_interactions(tmp_path / "shop.inter")
     whole, core = summarize(log), summarize(core_of(log, 5))
@@ -73,7 +59,7 @@ def test_the_log_is_counted_before_and_after_the_filter(tmp_path: Path) -> None:
     assert summary_rows(whole, summarize(core_of(log, 99)))[0] == ("users", "61", "0")
 
 
-def test_an_item_bought_again_at_once_follows_nothing(tmp_path: Path) -> None:
+def test_an_item_bought_again_at_once_follows_nothing(tmp_path):
     (tmp_path / "a.inter").write_text(
         "user_id:token\titem_id:token\ttimestamp:float\nu\ta\t3\nu\tb\t1\nu\tb\t2\nv\ta\t0\n"
     )
@@ -82,7 +68,7 @@ def test_an_item_bought_again_at_once_follows_nothing(tmp_path: Path) -> None:
     assert pairs == [["b", "a"]]
 
 
-def test_features_are_judged_by_the_items_that_have_them() -> None:
+def test_features_are_judged_by_the_items_that_have_them():
     values = np.array([[1, 0, 5, 0.0001], [1, 0, 5, 0], [0, 0, 5, 0], [3, 0, 5, 0], [9, 9, 9, 9]])
     values[2] = values[0]  # alike
     values[:4, 0] += [0, 3, 0, 7]
@@ -100,7 +86,7 @@ def test_features_are_judged_by_the_items_that_have_them() -> None:
     assert vectors.nearest(1, 9)[1].min() < 0  # centred: what all share says nothing
 
 
-def test_a_column_that_hardly_changes_and_rows_of_zeros_are_counted() -> None:
+def test_a_column_that_hardly_changes_and_rows_of_zeros_are_counted():
     values = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     values[:, 1] *= 1e-4
     values[7] = 0
@@ -110,7 +96,7 @@ def test_a_column_that_hardly_changes_and_rows_of_zeros_are_counted() -> None:
     assert summary.n_zero_rows == 1
 
 
-def test_features_of_other_items_do_not_fit_the_histories(tmp_path: Path) -> None:
+def test_features_of_other_items_do_not_fit_the_histories(tmp_path):
     write_log(tmp_path)
     log = read_interactions(tmp_path / "shop.inter")
     ids = log.item_ids.to_pylist()
@@ -126,7 +112,7 @@ def test_features_of_other_items_do_not_fit_the_histories(tmp_path: Path) -> Non
     assert abs(shares[1] - 0.5) < 0.1
 
 
-def test_examples_are_popular_and_not_alike() -> None:
+def test_examples_are_popular_and_not_alike():
     ids = [f"{item:03}" for item in range(N_ITEMS)]
     table = FeatureTable(np.array(ids[1:], object), taste_vectors()[1:])
     popularity = np.arange(N_ITEMS, 0, -1)
@@ -134,9 +120,7 @@ def test_examples_are_popular_and_not_alike() -> None:
     assert example_items([vectors], popularity, 2, apart=18) == [1, 20]  # item 0 has no features
 
 
-def test_the_table_and_the_picture_are_made(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_the_table_and_the_picture_are_made(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
@@ -144,7 +128,7 @@ def test_the_table_and_the_picture_are_made(
     write_log(folder)
     write_vectors(folder / "shop.text.parquet", taste_vectors())
     write_vectors(folder / "shop.image.parquet", taste_vectors(5)[:30])
-    assert run_script(script.describe, ["--dataset", "shop"]) == 0
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
     assert "75.0 % (30)" in said
     assert "Item $number_" in said
@@ -157,34 +141,30 @@ def test_the_table_and_the_picture_are_made(
         image.new("RGB", (30, 40), (255, 0, 0)).save(f"photos/{item:03}.png")
     Path("photos/001.png").write_bytes(b"no image")
     arguments = ["--dataset", "shop", "--images", "photos", "--items", "001", "002"]
-    assert run_script(script.describe, arguments) == 0
+    assert run_script(describe.describe, arguments) == 0
     with image.open(folder / "shop.png") as pictures:
         assert pictures.size != size
         red = [n for n, color in pictures.convert("RGB").getcolors(1 << 24) if color == (255, 0, 0)]
         assert red[0] > 10_000
 
 
-def test_without_matplotlib_there_is_the_table_alone(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_without_matplotlib_there_is_the_table_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     write_log(Path("dataset/shop"))
-    assert run_script(script.describe, ["--dataset", "shop"]) == 0
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
     assert "no features of these items" in said
     assert "recbole_m3rec[plots]" in said
     assert not list(Path("dataset/shop").glob("*.png*"))
 
 
-def test_a_dataset_that_is_not_there_is_one_line(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_dataset_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run_script(script.describe, ["--dataset", "shop"]) == 2
+    assert run_script(describe.describe, ["--dataset", "shop"]) == 2
     assert "dataset/shop/shop.inter" in capsys.readouterr().err
     write_log(Path("dataset/shop"))
-    assert run_script(script.describe, ["--dataset", "shop", "--items", "no"]) == 2
+    assert run_script(describe.describe, ["--dataset", "shop", "--items", "no"]) == 2
     assert "no item 'no'" in capsys.readouterr().err
 
 
@@ -196,7 +176,7 @@ def test_a_dataset_that_is_not_there_is_one_line(
         ("user_id:token\titem_id:token\nu\ti\tx\n", "line 2: 3 fields, expected 2"),
     ],
 )
-def test_unusable_logs_are_named(tmp_path: Path, content: str, message: str) -> None:
+def test_unusable_logs_are_named(tmp_path, content, message):
     (tmp_path / "a.inter").write_text(content)
     with pytest.raises(AtomicFileError, match=message):
         read_interactions(tmp_path / "a.inter")

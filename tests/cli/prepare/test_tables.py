@@ -1,27 +1,18 @@
 """The script as a user runs it: guesses first, and nothing written before they are confirmed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import tables as generic_command
+from recbole_m3rec.cli.prepare import tables
 
 TABLES = ("--name", "shop", "--log", "purchases.csv", "--items", "products.csv")
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return generic_command
-
-
 @pytest.fixture(autouse=True)
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def shop(tmp_path, monkeypatch):
     """Make the working directory one with a shop's tables, and no terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -31,14 +22,12 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("products.csv").write_text("\n".join(["sku,name,brand", *items]))
 
 
-def run(script: ModuleType, *arguments: str) -> int:
-    return run_script(script.generic, arguments)
+def run(*arguments):
+    return run_script(tables.generic, arguments)
 
 
-def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(
-    script: ModuleType, capsys: Any
-) -> None:
-    assert run(script, *TABLES) == 2
+def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(capsys):
+    assert run(*TABLES) == 2
     said = capsys.readouterr()
     assert "user        <- Customer ID: 'c0', 'c1', 'c2'" in said.out
     assert "times are dates written %d.%m.%Y %H:%M, UTC" in said.out
@@ -47,19 +36,15 @@ def test_without_a_terminal_the_guesses_are_shown_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 2)])
-def test_on_a_terminal_it_asks(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
-) -> None:
+def test_on_a_terminal_it_asks(monkeypatch, answer, code):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda prompt: answer)
-    assert run(script, *TABLES) == code
+    assert run(*TABLES) == code
     assert Path("dataset/shop/shop.inter").exists() == (code == 0)
 
 
-def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(
-    script: ModuleType, capsys: Any
-) -> None:
-    assert run(script, *TABLES, "--yes") == 0
+def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
+    assert run(*TABLES, "--yes") == 0
     said = capsys.readouterr().out.splitlines()
     assert "users: 6" in said
     assert "after five-core, which training applies: 6 users, 6 items, 36 interactions" in said
@@ -67,17 +52,15 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
-def test_a_dry_run_shows_the_guesses_and_ends_well(script: ModuleType, capsys: Any) -> None:
-    assert run(script, *TABLES, "--dry-run") == 0
+def test_a_dry_run_shows_the_guesses_and_ends_well(capsys):
+    assert run(*TABLES, "--dry-run") == 0
     assert "to write: dataset/shop/shop.inter" in capsys.readouterr().out
     assert not Path("dataset").exists()
 
 
-def test_a_log_that_five_core_would_empty_is_run_with_other_filters(
-    script: ModuleType, capsys: Any
-) -> None:
+def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
-    assert run(script, "--name", "shop", "--log", "purchases.csv", "--yes") == 0
+    assert run("--name", "shop", "--log", "purchases.csv", "--yes") == 0
     assert '--user_inter_num_interval="[0,inf)"' in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -93,11 +76,9 @@ def test_a_log_that_five_core_would_empty_is_run_with_other_filters(
         ("user,item,time\na,b,2024-01-01\n", ["--k-core", "2"], "--k-core 2 leaves none"),
     ],
 )
-def test_what_cannot_be_known_is_asked_for(
-    script: ModuleType, capsys: Any, log: str, arguments: list[str], message: str
-) -> None:
+def test_what_cannot_be_known_is_asked_for(capsys, log, arguments, message):
     Path("purchases.csv").write_text(log)
-    assert run(script, "--name", "shop", "--log", "purchases.csv", "--yes", *arguments) == 2
+    assert run("--name", "shop", "--log", "purchases.csv", "--yes", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not Path("dataset").exists()
 
@@ -116,6 +97,6 @@ def test_what_cannot_be_known_is_asked_for(
 )
 def test_names_and_time_formats_are_checked_before_anything_is_read(option, says, capsys):
     with pytest.raises(SystemExit) as stopped:
-        generic_command.parser().parse_args(["--name", "shop", "--log", "log.csv", *option])
+        tables.parser().parse_args(["--name", "shop", "--log", "log.csv", *option])
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """Tables: means, deviations, places, gains and tests on numbers made by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +17,7 @@ from recbole_m3rec.compare.results import Outcome
 Make = Callable[..., Outcome]
 
 
-def test_mean_and_sample_deviation_over_seeds(outcome: Make) -> None:
+def test_mean_and_sample_deviation_over_seeds(outcome):
     runs = [outcome("A", {"hit@5": [x, x]}, seed=s) for s, x in enumerate((0.1, 0.2, 0.6))]
     (table,) = tables(runs)
     cell = table.cells["A"]["hit@5"]
@@ -27,14 +25,14 @@ def test_mean_and_sample_deviation_over_seeds(outcome: Make) -> None:
     assert cell.deviation == pytest.approx(np.sqrt((0.04 + 0.01 + 0.09) / 2))
 
 
-def test_one_seed_has_no_deviation_and_a_caption_that_says_so(outcome: Make) -> None:
+def test_one_seed_has_no_deviation_and_a_caption_that_says_so(outcome):
     (table,) = tables([outcome("A", {"hit@5": [0.5, 0.0]})])
     grid = result_grid(table, "")
     assert grid.rows[0] == [Entry("A"), Entry("0.2500")]
     assert "One seed (1), hence no deviation." in grid.caption
 
 
-def test_the_best_is_bold_and_the_second_underlined(outcome: Make) -> None:
+def test_the_best_is_bold_and_the_second_underlined(outcome):
     runs = [
         outcome(name, {"hit@5": [value]})
         for name, value in (("A", 0.2), ("B", 0.4), ("C", 0.3), ("D", 0.1))
@@ -45,20 +43,20 @@ def test_the_best_is_bold_and_the_second_underlined(outcome: Make) -> None:
     assert [entry.underlined for entry in entries] == [False, False, True, False]
 
 
-def test_what_looks_the_same_shares_its_place(outcome: Make) -> None:
+def test_what_looks_the_same_shares_its_place(outcome):
     values = (("A", 0.30001), ("B", 0.30002), ("C", 0.1))
     (table,) = tables([outcome(name, {"hit@5": [value]}) for name, value in values])
     assert [table.cells[name]["hit@5"].place for name in "ABC"] == [1, 1, 2]
 
 
-def test_a_smaller_loss_is_the_better(outcome: Make) -> None:
+def test_a_smaller_loss_is_the_better(outcome):
     runs = [outcome("A", {"logloss": [0.5]}), outcome("B", {"logloss": [0.25]})]
     (table,) = tables(runs, reference="B", smaller=["logloss"])
     assert table.cells["B"]["logloss"].place == 1
     assert table.gains["logloss"].percent == pytest.approx(50.0)
 
 
-def test_the_gain_is_over_the_best_of_the_others(outcome: Make) -> None:
+def test_the_gain_is_over_the_best_of_the_others(outcome):
     runs = [outcome(name, {"hit@5": [v]}) for name, v in (("A", 0.2), ("M3Rec", 0.3), ("C", 0.25))]
     (table,) = tables(runs)
     assert table.reference == "M3Rec"
@@ -66,12 +64,12 @@ def test_the_gain_is_over_the_best_of_the_others(outcome: Make) -> None:
     assert table.gains["hit@5"].percent == pytest.approx(20.0)
 
 
-def test_without_m3rec_the_first_is_compared_with_the_others(outcome: Make) -> None:
+def test_without_m3rec_the_first_is_compared_with_the_others(outcome):
     (table,) = tables([outcome("B", {"hit@5": [0.2]}), outcome("A", {"hit@5": [0.1]})])
     assert table.reference == "B"
 
 
-def test_tests_are_over_users_means_over_seeds_and_corrected_over_all(outcome: Make) -> None:
+def test_tests_are_over_users_means_over_seeds_and_corrected_over_all(outcome):
     rng = np.random.default_rng(0)
     values = {
         (name, seed, metric): rng.random(40) + (0.2 if name == "A" else 0.0)
@@ -88,7 +86,7 @@ def test_tests_are_over_users_means_over_seeds_and_corrected_over_all(outcome: M
     order = [(test.metric, test.other) for test in table.tests]
     assert order == [("hit@5", "B"), ("hit@5", "C"), ("ndcg@5", "B"), ("ndcg@5", "C")]
 
-    def mean(name: str, metric: str) -> np.ndarray:
+    def mean(name, metric):
         return (values[name, 1, metric] + values[name, 2, metric]) / 2
 
     raw = [stats.ttest_rel(mean("A", m), mean(o, m)).pvalue for m, o in order]
@@ -102,7 +100,7 @@ def test_tests_are_over_users_means_over_seeds_and_corrected_over_all(outcome: M
     assert table.tests[0].seeds.t_test == pytest.approx(over_seeds, rel=1e-6)
 
 
-def test_users_are_paired_by_name_and_not_by_row(outcome: Make, monkeypatch: object) -> None:
+def test_users_are_paired_by_name_and_not_by_row(outcome, monkeypatch):
     a = outcome("A", {"hit@5": [1.0, 0.0, 0.5, 0.25]})
     b = outcome("B", {"hit@5": [1.0, 0.0, 0.5, 0.25]})
     users = b.users
@@ -112,7 +110,7 @@ def test_users_are_paired_by_name_and_not_by_row(outcome: Make, monkeypatch: obj
     assert table.tests[0].users.t_test == 1.0
 
 
-def test_a_user_with_several_tests_counts_once(outcome: Make) -> None:
+def test_a_user_with_several_tests_counts_once(outcome):
     a, b = (
         outcome(name, {"hit@5": hits, "mrr@5": hits})
         for name, hits in (("A", [1.0, 0.0, 0.5]), ("B", [0.0, 0.0, 0.75]))
@@ -126,20 +124,7 @@ def test_a_user_with_several_tests_counts_once(outcome: Make) -> None:
         assert test.users.difference == pytest.approx((0.5 - 0.25) / 2)
 
 
-def test_users_are_sorted_once_for_all_metrics(
-    outcome: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hits = [0.25, 0.5, 1.0]
-    runs = [outcome(name, {f"hit@{k}": hits for k in range(1, 9)}) for name in "AB"]
-    sorts = []
-    unique = np.unique
-    monkeypatch.setattr(np, "unique", lambda *a, **k: sorts.append(1) or unique(*a, **k))
-    (table,) = tables(runs)
-    assert len(table.tests) == 8
-    assert len(sorts) <= 4  # of two names, and for the users that both have
-
-
-def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome: Make) -> None:
+def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome):
     rng = np.random.default_rng(1)
     runs = [
         outcome(name, {"hit@5": np.random.default_rng(seed).random(30).tolist()}, seed=seed)
@@ -156,7 +141,7 @@ def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome
     assert table.gains["hit@5"].significant
 
 
-def test_models_that_no_seed_changes_are_not_tested_over_seeds(outcome: Make) -> None:
+def test_models_that_no_seed_changes_are_not_tested_over_seeds(outcome):
     values = {"A": [0.75, 0.5], "B": [0.25, 0.5]}
     runs = [
         outcome(name, {"hit@5": hits}, seed=seed)
@@ -170,7 +155,7 @@ def test_models_that_no_seed_changes_are_not_tested_over_seeds(outcome: Make) ->
     assert table.tests[0].users.t_test is not None
 
 
-def test_only_seeds_that_both_have_are_compared(outcome: Make) -> None:
+def test_only_seeds_that_both_have_are_compared(outcome):
     runs = [
         outcome("A", {"hit@5": [1.0, 0.0]}, seed=1),
         outcome("A", {"hit@5": [0.0, 0.0]}, seed=2),
@@ -184,7 +169,7 @@ def test_only_seeds_that_both_have_are_compared(outcome: Make) -> None:
     assert titles[:2] == ["A", "B (1 of 2 seeds)"]
 
 
-def test_a_failed_run_is_named_with_its_reason_and_the_rest_stands(outcome: Make) -> None:
+def test_a_failed_run_is_named_with_its_reason_and_the_rest_stands(outcome):
     runs = [outcome("A", {"hit@5": [0.5]}), outcome("B", None, failure="no memory left")]
     (table,) = tables(runs)
     rows = result_grid(table, "").rows
@@ -195,14 +180,14 @@ def test_a_failed_run_is_named_with_its_reason_and_the_rest_stands(outcome: Make
     assert [entry.text for entry in failures.rows[0]] == ["B", "tiny", "1", "no memory left"]
 
 
-def test_a_failed_reference_is_compared_with_nothing(outcome: Make) -> None:
+def test_a_failed_reference_is_compared_with_nothing(outcome):
     runs = [outcome("M3Rec", None), outcome("A", {"hit@5": [0.5]}), outcome("B", {"hit@5": [0.1]})]
     (table,) = tables(runs)
     assert table.reference is None
     assert grid_of_tests(table) is None
 
 
-def test_two_protocols_never_stand_in_one_table(outcome: Make) -> None:
+def test_two_protocols_never_stand_in_one_table(outcome):
     runs = [
         outcome("A", {"hit@5": [0.5]}, mask_seen=False),
         outcome("B", {"hit@5": [0.6]}, mask_seen=True),
@@ -215,7 +200,7 @@ def test_two_protocols_never_stand_in_one_table(outcome: Make) -> None:
     assert [heading(t, both) for t in both] == ["tiny, mask_seen: False", "tiny, mask_seen: True"]
 
 
-def test_another_split_is_another_table(outcome: Make) -> None:
+def test_another_split_is_another_table(outcome):
     sampled = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user"}
     sampled["mode"] = {"valid": "uni100", "test": "uni100"}
     runs = [outcome("A", {"hit@5": [0.5]}), outcome("B", {"hit@5": [0.5]}, eval_args=sampled)]
@@ -224,7 +209,7 @@ def test_another_split_is_another_table(outcome: Make) -> None:
     assert "Candidates: 100 items sampled uniformly." in other
 
 
-def test_the_caption_states_the_protocol(outcome: Make) -> None:
+def test_the_caption_states_the_protocol(outcome):
     runs = [outcome("A", {"hit@5": [0.5, 0.5]}, seed=s) for s in (7, 8)]
     caption = result_grid(tables(runs)[0], "Tuned: nothing.").caption
     for part in (
@@ -237,8 +222,6 @@ def test_the_caption_states_the_protocol(outcome: Make) -> None:
         assert part in caption
 
 
-def test_the_caption_does_not_hide_that_models_were_tested_by_other_numbers_of_users(
-    outcome: Make,
-) -> None:
+def test_the_caption_does_not_hide_that_models_were_tested_by_other_numbers_of_users(outcome):
     runs = [outcome(name, {"hit@5": [0.5] * users}) for name, users in (("A", 3), ("B", 1200))]
     assert "tiny, tested by 3 to 1,200 users." in result_grid(tables(runs)[0], "").caption

@@ -1,15 +1,10 @@
 """What lists of recommendations are like, on a few lists whose numbers a reader can work out."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.lists import distance, list_grid, measures, novelty
-from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.user_values import Lists
 from recbole_m3rec.features.feature_table import FeatureTable
 
@@ -18,14 +13,14 @@ ITEMS = np.array(["[PAD]", "a", "b", "c", "d"])
 POPULARITY = np.array([0, 8, 4, 4, 0])
 
 
-def lists(*top: list[int]) -> Lists:
+def lists(*top):
     return Lists(np.array(top, dtype=np.int32), ITEMS, POPULARITY)
 
 
 TWO = lists([1, 2, 4], [1, 3, 4])
 
 
-def test_recboles_metrics_of_the_first_two_of_each_list() -> None:
+def test_recboles_metrics_of_the_first_two_of_each_list():
     found = measures(TWO, 2)
     assert found["ItemCoverage"] == pytest.approx(3 / 5)  # a, b, c of five with padding
     # Counts 0 0 1 1 2 of five: (-4, -2, 0, 2, 4) times them is 10, over 5 times 4.
@@ -36,12 +31,12 @@ def test_recboles_metrics_of_the_first_two_of_each_list() -> None:
     assert found["TailPercentage"] == pytest.approx(1 / 4)  # the rarest that was used is b
 
 
-def test_novelty_is_the_mean_self_information() -> None:
+def test_novelty_is_the_mean_self_information():
     assert novelty(TWO, 2) == pytest.approx((1 + 2 + 1 + 2) / 4)  # a half, b and c a quarter
     assert novelty(TWO, 3) == pytest.approx((1 + 2 + 4 + 1 + 2 + 4) / 6)  # d as if used once of 16
 
 
-def test_distance_is_one_less_the_mean_cosine_of_two_items_of_a_list() -> None:
+def test_distance_is_one_less_the_mean_cosine_of_two_items_of_a_list():
     # a points east, b north, c south-west by its length of 2; d has no features.
     features = FeatureTable(
         np.array(["c", "b", "a"], dtype=object),
@@ -55,9 +50,7 @@ def test_distance_is_one_less_the_mean_cosine_of_two_items_of_a_list() -> None:
     assert np.isnan(distance(lists([4, 4, 1]), 3, features))
 
 
-def test_the_grid_has_a_row_for_each_name_and_a_column_for_each_modality(
-    outcome: Callable[..., Outcome],
-) -> None:
+def test_the_grid_has_a_row_for_each_name_and_a_column_for_each_modality(outcome):
     text = FeatureTable(np.array(["a", "b"], dtype=object), np.eye(2, dtype=np.float32))
     runs = [
         outcome("A", {"ndcg@2": [0.5, 0.5]}, seed=1, lists=lists([1, 2, 4], [1, 2, 4])),
@@ -75,6 +68,6 @@ def test_the_grid_has_a_row_for_each_name_and_a_column_for_each_modality(
     assert "lists of 2" in grid.caption
 
 
-def test_without_lists_there_is_no_grid(outcome: Callable[..., Outcome]) -> None:
+def test_without_lists_there_is_no_grid(outcome):
     (table,) = tables([outcome("A", {"ndcg@2": [0.5]})])
     assert list_grid(table, {}) is None

@@ -1,7 +1,5 @@
 """Reports in three formats: every text is shown as it is, whatever signs it holds."""
 
-from __future__ import annotations
-
 import csv
 import html.parser
 import re
@@ -22,16 +20,16 @@ Make = Callable[..., Outcome]
 class Reader(html.parser.HTMLParser):
     """Collects tags and text."""
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page):
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags = []
         self.text = ""
         self.feed(page)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self.text += data
 
 
@@ -42,7 +40,7 @@ BLOCKS = [
 ]
 
 
-def test_html_shows_every_sign_and_runs_nothing(tmp_path: Path) -> None:
+def test_html_shows_every_sign_and_runs_nothing(tmp_path):
     page = web.render(BLOCKS, tmp_path)
     read = Reader(page)
     assert read.text.count(NASTY) == 6  # title, heading, paragraph, caption, head, cell
@@ -53,7 +51,7 @@ def test_html_shows_every_sign_and_runs_nothing(tmp_path: Path) -> None:
     assert "<u>0.1</u>" in page
 
 
-def test_html_needs_no_other_file(tmp_path: Path) -> None:
+def test_html_needs_no_other_file(tmp_path):
     (tmp_path / "p.png").write_bytes(b"\x89PNG")
     page = web.render([Picture(Path("p.png"), NASTY)], tmp_path)
     (image,) = [attributes for tag, attributes in Reader(page).tags if tag == "img"]
@@ -63,7 +61,7 @@ def test_html_needs_no_other_file(tmp_path: Path) -> None:
     assert "http" not in page
 
 
-def test_latex_escapes_every_special_sign() -> None:
+def test_latex_escapes_every_special_sign():
     assert latex.escape(r"<b>&_%$#{}~^\|") == (
         r"\textless{}b\textgreater{}\&\_\%\$\#\{\}\textasciitilde{}\textasciicircum{}"
         r"\textbackslash{}\textbar{}"
@@ -78,19 +76,19 @@ def test_latex_escapes_every_special_sign() -> None:
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
-def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold() -> None:
+def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold():
     row = [Entry("A ± B"), Entry("0.1 ± 0.2", bold=True), Entry("0.3", underlined=True)]
     text = latex.render([Grid("c", ["name", "x", "y"], [row])])
     small = r"{\tiny $\pm$ "
     assert rf"A{small}B}} & \textbf{{0.1}}{small}0.2}} & \underline{{0.3}} \\" in text
 
 
-def test_no_cell_of_latex_is_an_argument_of_the_row_before() -> None:
+def test_no_cell_of_latex_is_an_argument_of_the_row_before():
     text = latex.render([Grid("c", ["name"], [[Entry("[1, 2]")], [Entry("*")]])])
     assert not re.search(r"\\\\\s*[\[*]", text)
 
 
-def test_markdown_escapes_what_would_be_markup_or_another_column() -> None:
+def test_markdown_escapes_what_would_be_markup_or_another_column():
     assert markdown.escape("<b>&_%|") == r"&lt;b&gt;&amp;\_%\|"
     text = markdown.render(BLOCKS)
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -101,12 +99,12 @@ def test_markdown_escapes_what_would_be_markup_or_another_column() -> None:
     assert "<ins>0.1</ins>" in rows[-1]
 
 
-def test_a_line_break_in_a_message_breaks_no_table() -> None:
+def test_a_line_break_in_a_message_breaks_no_table():
     for escape in (markdown.escape, latex.escape):
         assert escape("first\nsecond\r\n third") == "first second third"
 
 
-def test_the_whole_report_of_a_nasty_name(outcome: Make, tmp_path: Path) -> None:
+def test_the_whole_report_of_a_nasty_name(outcome, tmp_path):
     runs = [
         outcome(NASTY, {"ndcg@5": [0.5, 0.1, 0.0]}, seed=s, dataset="a/b<i>") for s in (1, 2)
     ] + [outcome("B", None, dataset="a/b<i>", failure=NASTY)]
@@ -129,7 +127,7 @@ def test_the_whole_report_of_a_nasty_name(outcome: Make, tmp_path: Path) -> None
     assert float(rows[0]["ndcg@5"]) == pytest.approx(0.2)
 
 
-def test_pictures_are_drawn_embedded_and_beside_the_report(outcome: Make, tmp_path: Path) -> None:
+def test_pictures_are_drawn_embedded_and_beside_the_report(outcome, tmp_path):
     pytest.importorskip("matplotlib")
     runs = [
         outcome(name, {"ndcg@5": [x * 0.01 for x in range(40)], "hit@5": [1.0] * 40}, seed=s)
@@ -147,8 +145,8 @@ def test_pictures_are_drawn_embedded_and_beside_the_report(outcome: Make, tmp_pa
 
 
 def test_without_matplotlib_there_is_a_report_that_says_why_it_has_no_pictures(
-    outcome: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    outcome, tmp_path, monkeypatch
+):
     monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
     write.write_report([outcome("A", {"ndcg@5": [0.5, 0.1]})], tmp_path)
     assert not (tmp_path / "pictures").exists()
@@ -157,7 +155,7 @@ def test_without_matplotlib_there_is_a_report_that_says_why_it_has_no_pictures(
         assert "pip install 'recbole_m3rec[plots]'" in text.replace("&#x27;", "'")
 
 
-def test_groups_are_about_as_large_and_none_is_empty() -> None:
+def test_groups_are_about_as_large_and_none_is_empty():
     import numpy as np
 
     edges = figures.group_edges(np.arange(100))
@@ -165,7 +163,7 @@ def test_groups_are_about_as_large_and_none_is_empty() -> None:
     assert figures.group_edges(np.array([5, 5, 5, 5])).tolist() == []
 
 
-def test_csv_counts_epochs_from_one(outcome: Make) -> None:
+def test_csv_counts_epochs_from_one(outcome):
     text = results_csv.render([outcome("A", {"hit@5": [1.0]})])
     (row,) = csv.DictReader(text.splitlines())
     assert (row["epochs"], row["best_epoch"]) == ("3", "3")

@@ -1,7 +1,5 @@
 """Paired tests against scipy, Holm's correction by hand."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
@@ -14,7 +12,7 @@ FIRST = np.array([0.9, 0.4, 0.7, 1.0, 0.0, 0.6, 0.8, 0.3])
 SECOND = np.array([0.5, 0.4, 0.2, 0.9, 0.1, 0.3, 0.1, 0.3])
 
 
-def test_both_tests_are_scipys() -> None:
+def test_both_tests_are_scipys():
     found = paired(FIRST, SECOND)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -24,40 +22,28 @@ def test_both_tests_are_scipys() -> None:
     assert found.difference == pytest.approx(np.mean(FIRST - SECOND))
 
 
-def test_the_t_test_is_that_of_the_textbook() -> None:
-    d = np.array([1.0, 2.0, 3.0, 6.0])  # mean 3, variance 14/3, t = 3 / sqrt(14/12)
-    t = 3 / np.sqrt(14 / 12)
-    found = paired(d + 5, np.full(4, 5.0))
-    assert found.t_test == pytest.approx(2 * stats.t.sf(t, df=3))
-
-
-def test_pairs_count_not_values() -> None:
-    # The same values in another order are other pairs.
-    assert paired(FIRST, SECOND).t_test != paired(FIRST, SECOND[::-1]).t_test
-
-
-def test_equal_vectors_do_not_differ() -> None:
+def test_equal_vectors_do_not_differ():
     found = paired(FIRST, FIRST.copy())
     assert (found.t_test, found.wilcoxon, found.difference) == (1.0, 1.0, 0.0)
 
 
-def test_one_pair_is_no_test() -> None:
+def test_one_pair_is_no_test():
     found = paired(np.array([0.3]), np.array([0.1]))
     assert found.t_test is None
     assert found.wilcoxon is None
     assert found.difference == pytest.approx(0.2)
 
 
-def test_vectors_of_two_lengths_are_refused() -> None:
+def test_vectors_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="one length"):
         paired(FIRST, SECOND[:-1])
 
 
-def test_holm_by_hand() -> None:
+def test_holm_by_hand():
     # Sorted: .01 x 4 = .04, .02 x 3 = .06, .03 x 2 = .06, .04 x 1 = .04 but never below .06.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
 
 
-def test_holm_stops_at_one_and_passes_over_what_was_not_tested() -> None:
+def test_holm_stops_at_one_and_passes_over_what_was_not_tested():
     assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
     assert holm([]) == []

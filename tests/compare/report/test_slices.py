@@ -1,7 +1,5 @@
 """Parts of a test beside each other: held-out items, histories, popularity."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -17,11 +15,11 @@ Make = Callable[..., Outcome]
 VALUES = {"hit@5": [1.0, 0.0], "ndcg@5": [0.5, 0.0], "mrr@5": [0.25, 0.0]}
 
 
-def parts(warm: float, cold: float) -> dict[str, float]:
+def parts(warm, cold):
     return {f"{part} {m}": v for part, v in (("warm", warm), ("cold", cold)) for m in VALUES}
 
 
-def test_warm_cold_and_all_targets_stand_in_a_table_of_their_own(outcome: Make) -> None:
+def test_warm_cold_and_all_targets_stand_in_a_table_of_their_own(outcome):
     runs = [
         outcome("A", VALUES, parts=parts(0.6, 0.1), cold_items=0.1),
         outcome("B", VALUES, parts=parts(0.7, 0.0), cold_items=0.1),
@@ -41,14 +39,14 @@ def test_warm_cold_and_all_targets_stand_in_a_table_of_their_own(outcome: Make) 
     assert "a share of 0.1 of the items is held out" in result_grid(table, "").caption
 
 
-def test_results_with_and_without_held_out_items_share_no_table(outcome: Make) -> None:
+def test_results_with_and_without_held_out_items_share_no_table(outcome):
     runs = [outcome("A", VALUES), outcome("A", VALUES, parts=parts(1, 0), cold_items=0.1)]
     first, second = tables(runs)
     assert cold_grid(first) is None
     assert cold_grid(second) is not None
 
 
-def test_slices_are_means_over_the_tests_of_a_group(outcome: Make) -> None:
+def test_slices_are_means_over_the_tests_of_a_group(outcome):
     # Histories are 3 to 11, popularity 0 to 6, round and round (see the fixture).
     hits = [float(i % 9 >= 4) for i in range(90)]
     (table,) = tables([outcome("A", {"hit@5": hits, "mrr@5": hits}), outcome("B", {"hit@5": hits})])
@@ -58,13 +56,13 @@ def test_slices_are_means_over_the_tests_of_a_group(outcome: Make) -> None:
         *("history 6 to 7 (n = 20)", "history 8 to 9 (n = 20)", "history 10 to 11 (n = 20)"),
     ]
     assert [entry.text for entry in history.rows[0]] == [
-        *("A", "Hit@5", "0.0000", "0.0000", "0.5000", "1.0000", "1.0000"),
+        *("A", "Hit@5", "0.0000", "0.0000", "0.5000", "1.0000", "1.0000")
     ]
     assert [row[1].text for row in history.rows] == ["Hit@5", "Hit@5"]
     assert popularity.head[2].startswith("popularity 0")
 
 
-def test_a_caption_names_the_split_by_time() -> None:
+def test_a_caption_names_the_split_by_time():
     how = {"split": {"time_quantiles": [0.8, 0.9]}, "order": "TO", "group_by": None}
     said = split({"eval_args": how})
     assert said == (
@@ -73,7 +71,7 @@ def test_a_caption_names_the_split_by_time() -> None:
     )
 
 
-def test_items_without_training_interactions_are_a_group_of_their_own() -> None:
+def test_items_without_training_interactions_are_a_group_of_their_own():
     by = np.array([0] * 8 + [3, 3, 5, 9, 9])
     labels = ["0 to 2 (n = 8)", "3 to 4 (n = 2)", "5 to 8 (n = 1)", "9 (n = 2)"]
     assert group_names(by, edges_apart_from_zero(by), 1) == labels

@@ -1,11 +1,7 @@
 """Metadata lines: parsed as data, cleaned, and written so that the table holds."""
 
-from __future__ import annotations
-
 import io
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,25 +13,14 @@ from recbole_m3rec.datasets.amazon.item_fields import (
     item_fields,
     parse_python,
 )
-from recbole_m3rec.datasets.amazon.metadata import (
-    PROBLEMS,
-    ItemCounts,
-    MetadataFormat,
-    write_items,
-)
+from recbole_m3rec.datasets.amazon.metadata import PROBLEMS, MetadataFormat, write_items
 from recbole_m3rec.datasets.io.problems import Problems
 
 PYTHON, JSON = MetadataFormat("asin", python=True), MetadataFormat("asin")
 ALL = tuple(ITEM_COLUMNS)
 
 
-def written(
-    tmp_path: Path,
-    lines: list[bytes | str],
-    wanted: tuple[str, ...] = ("B1", "B2"),
-    form: MetadataFormat = PYTHON,
-    columns: tuple[str, ...] = ("title",),
-) -> tuple[list[list[str]], dict[str, int], ItemCounts]:
+def written(tmp_path, lines, wanted=("B1", "B2"), form=PYTHON, columns=("title",)):
     path = tmp_path / "meta"
     path.write_bytes(
         b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
@@ -47,7 +32,7 @@ def written(
     return rows, problems.found(), counts
 
 
-def test_a_line_that_holds_code_does_not_run_it(tmp_path: Path) -> None:
+def test_a_line_that_holds_code_does_not_run_it(tmp_path):
     trap = tmp_path / "trapped"
     codes = [
         f"__import__('pathlib').Path({str(trap)!r}).touch()",
@@ -76,9 +61,7 @@ def test_a_line_that_holds_code_does_not_run_it(tmp_path: Path) -> None:
         ("{'asin': 'B2', 'title': 'fine'}", PYTHON, "items_repeated"),
     ],
 )
-def test_a_bad_line_is_counted_and_the_others_are_kept(
-    line: str, form: MetadataFormat, kind: str, tmp_path: Path, caplog: Any
-) -> None:
+def test_a_bad_line_is_counted_and_the_others_are_kept(line, form, kind, tmp_path, caplog):
     fine = {"asin": "B2", "title": "fine"}
     good = repr(fine) if form.python else json.dumps(fine)
     rows, problems, _ = written(tmp_path, [good, line], form=form)
@@ -87,13 +70,13 @@ def test_a_bad_line_is_counted_and_the_others_are_kept(
     assert f"meta:2: {PROBLEMS[kind]}" in caplog.text
 
 
-def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path):
     rows, problems, _ = written(tmp_path, [b"{'asin': 'B1', 'title': 'caf\xe9'}"])
     assert rows[1:] == [["B1", "caf\ufffd"]]
     assert problems == {"items_not_utf8": 1}
 
 
-def test_items_nobody_bought_are_counted_unparsed(tmp_path: Path) -> None:
+def test_items_nobody_bought_are_counted_unparsed(tmp_path):
     lines = ["{'asin': 'B9', this is not parsed", "{'asin': 'B1', 'title': 'x'}"]
     rows, problems, counts = written(tmp_path, lines)
     assert rows[1:] == [["B1", "x"]]
@@ -101,12 +84,12 @@ def test_items_nobody_bought_are_counted_unparsed(tmp_path: Path) -> None:
     assert problems == {}
 
 
-def test_an_id_that_needs_parsing_is_found(tmp_path: Path) -> None:
+def test_an_id_that_needs_parsing_is_found(tmp_path):
     lines = ['{"as\\u0069n": "B1", "title": "x"}', '{"asin": "B\\u0032", "title": "y"}']
     assert written(tmp_path, lines, form=JSON)[0][1:] == [["B1", "x"], ["B2", "y"]]
 
 
-def test_the_id_of_a_related_item_is_not_taken_for_the_lines_own(tmp_path: Path) -> None:
+def test_the_id_of_a_related_item_is_not_taken_for_the_lines_own(tmp_path):
     lines = ["{'related': {'asin': 'B1'}, 'asin': 'B9'}", "{'x': [{'asin': 'B9'}], 'asin': 'B2'}"]
     rows, _, counts = written(tmp_path, lines, columns=())
     assert rows[1:] == [["B2"]]
@@ -118,7 +101,7 @@ def test_the_id_of_a_related_item_is_not_taken_for_the_lines_own(tmp_path: Path)
     ["tab\tnew\nline\r\u2028end", '7" of "silk"', '"All" quoted', '"', "back\\slash", "\x00\x1bx",
      "🙂 日本", "\ud800 alone", " ", "None"],
 )  # fmt: skip
-def test_any_title_leaves_the_table_whole(title: str, tmp_path: Path) -> None:
+def test_any_title_leaves_the_table_whole(title, tmp_path):
     lines = [repr({"asin": "B1", "title": title, "brand": "b"}), "{'asin': 'B2', 'brand': '\"c'}"]
     path = tmp_path / "x.item"
     path.write_text(
@@ -129,7 +112,7 @@ def test_any_title_leaves_the_table_whole(title: str, tmp_path: Path) -> None:
     assert columns == [[clean(title), ""], ["b", '"c']]
 
 
-def test_columns_that_no_item_fills_are_left_out(tmp_path: Path) -> None:
+def test_columns_that_no_item_fills_are_left_out(tmp_path):
     lines = [repr({"asin": "B1", "price": 2, "title": 'a "b"'}), repr({"asin": "B2"})]
     rows, _, counts = written(tmp_path, lines, columns=ALL)
     assert rows == [
@@ -141,7 +124,7 @@ def test_columns_that_no_item_fills_are_left_out(tmp_path: Path) -> None:
     assert counts.filled["brand"] == 0
 
 
-def test_a_text_longer_than_tables_bear_is_shortened(tmp_path: Path) -> None:
+def test_a_text_longer_than_tables_bear_is_shortened(tmp_path):
     rows, problems, _ = written(tmp_path, [repr({"asin": "B1", "title": "ab " * LONGEST_TEXT})])
     assert len(rows[1][1]) == LONGEST_TEXT
     assert problems == {"texts_shortened": 1}
@@ -153,11 +136,11 @@ def test_a_text_longer_than_tables_bear_is_shortened(tmp_path: Path) -> None:
      ("from 3.5", "3.5"), (None, ""), ("", ""), ("free", ""), ("—", ""), (True, ""),
      (".a-box{width:30}", "")],
 )  # fmt: skip
-def test_prices_become_numbers_or_nothing(price: Any, text: str) -> None:
+def test_prices_become_numbers_or_nothing(price, text):
     assert item_fields({"price": price})["price"] == text
 
 
-def test_a_price_that_is_no_number_is_counted(tmp_path: Path) -> None:
+def test_a_price_that_is_no_number_is_counted(tmp_path):
     lines = ["{'asin': 'B1', 'price': 'free'}", "{'asin': 'B2', 'price': 4}"]
     assert written(tmp_path, lines, columns=ALL)[1] == {"prices_not_understood": 1}
 
@@ -176,15 +159,15 @@ def test_a_price_that_is_no_number_is_counted(tmp_path: Path) -> None:
         ({"imUrl": 5, "images": "x"}, ""),
     ],
 )  # fmt: skip
-def test_the_main_picture_of_each_release_is_found(record: dict[str, Any], url: str) -> None:
+def test_the_main_picture_of_each_release_is_found(record, url):
     assert item_fields(record)["image_url"] == url
 
 
 @pytest.mark.parametrize("value", [[], [[]], "", None, {}, 5])
-def test_an_empty_category_is_nothing(value: Any) -> None:
+def test_an_empty_category_is_nothing(value):
     assert item_fields({"categories": value})["categories"] == ""
 
 
-def test_python_literals_of_other_kinds_are_refused() -> None:
+def test_python_literals_of_other_kinds_are_refused():
     with pytest.raises(ValueError, match="no object"):
         parse_python("['asin']")

@@ -1,12 +1,8 @@
 """From raw files of each release to datasets that RecBole reads."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +17,12 @@ DAY = 86_400
 START = 1_400_025_600  # 2014-05-14
 
 
-def packed(path: Path, lines: list[str]) -> Path:
+def packed(path, lines):
     path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
     return path
 
 
-def reviews_2014(rows: list[tuple[str, str, int]]) -> list[str]:
+def reviews_2014(rows):
     return [
         json.dumps(
             {
@@ -43,12 +39,12 @@ def reviews_2014(rows: list[tuple[str, str, int]]) -> list[str]:
     ]
 
 
-def metadata_2014(items: list[str], **extra: Any) -> list[str]:
+def metadata_2014(items, **extra):
     record = {"categories": [["Beauty", "Hair Care"], ["Beauty", "Skin"]], "price": 9.5} | extra
     return [repr({"asin": item, "title": f"Item {item}"} | record) for item in items]
 
 
-def square(users: int = 5, items: int = 5) -> list[tuple[str, str, int]]:
+def square(users=5, items=5):
     """Every user reviews every item, one a day."""
     return [
         (f"U{user}", f"B{item}", START + DAY * (user + item))
@@ -57,7 +53,7 @@ def square(users: int = 5, items: int = 5) -> list[tuple[str, str, int]]:
     ]
 
 
-def source_2014(folder: Path, rows: list[tuple[str, str, int]], metadata: list[str]) -> Source:
+def source_2014(folder, rows, metadata):
     return Source(
         RELEASES["2014"],
         "Beauty",
@@ -66,19 +62,19 @@ def source_2014(folder: Path, rows: list[tuple[str, str, int]], metadata: list[s
     )
 
 
-def table(path: Path) -> list[dict[str, str]]:
+def table(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def triples(path: Path) -> list[tuple[str, str, int]]:
+def triples(path):
     return [
         (row["user_id:token"], row["item_id:token"], int(row["timestamp:float"]))
         for row in table(path)
     ]
 
 
-def test_release_2014_becomes_a_dataset(tmp_path: Path) -> None:
+def test_release_2014_becomes_a_dataset(tmp_path):
     rows = square()
     source = source_2014(tmp_path, rows, metadata_2014(["B9", *(f"B{n}" for n in range(4))]))
     stats = prepare(source, tmp_path / "beauty", "beauty", Filters(), COLUMNS, False)
@@ -100,7 +96,7 @@ def test_release_2014_becomes_a_dataset(tmp_path: Path) -> None:
     assert stats["problems"] == {}
 
 
-def test_ratings_before_the_five_core_are_filtered_to_it(tmp_path: Path) -> None:
+def test_ratings_before_the_five_core_are_filtered_to_it(tmp_path):
     rows = [*square(), ("U9", "B0", START), ("U0", "B9", START)]
     ratings = tmp_path / "ratings_Beauty.csv"
     ratings.write_text("".join(f"{user},{item},5.0,{time}\n" for user, item, time in rows))
@@ -111,7 +107,7 @@ def test_ratings_before_the_five_core_are_filtered_to_it(tmp_path: Path) -> None
     assert stats["dropped_by_k_core"] == 2
 
 
-def test_ratings_of_2018_name_the_item_first(tmp_path: Path) -> None:
+def test_ratings_of_2018_name_the_item_first(tmp_path):
     ratings = tmp_path / "All_Beauty.csv"
     ratings.write_text("".join(f"{item},{user},5.0,{time}\n" for user, item, time in square()))
     source = Source(RELEASES["2018"], "All_Beauty", ratings, None)
@@ -120,7 +116,7 @@ def test_ratings_of_2018_name_the_item_first(tmp_path: Path) -> None:
     assert not (tmp_path / "b/b.item").exists()
 
 
-def test_release_2018_becomes_a_dataset(tmp_path: Path) -> None:
+def test_release_2018_becomes_a_dataset(tmp_path):
     meta = {
         "asin": "B0",
         "title": "Red & blue\thair\r\nband",
@@ -152,7 +148,7 @@ def test_release_2018_becomes_a_dataset(tmp_path: Path) -> None:
     ]
 
 
-def test_release_2023_becomes_a_dataset(tmp_path: Path) -> None:
+def test_release_2023_becomes_a_dataset(tmp_path):
     reviews = [
         {"rating": 5.0, "title": "t", "text": "t", "images": [], "asin": "variant",
          "parent_asin": item, "user_id": user, "timestamp": time * 1000 + 7,
@@ -179,9 +175,7 @@ def test_release_2023_becomes_a_dataset(tmp_path: Path) -> None:
     assert (item["brand:token"], item["image_url:token"]) == ("Howard", "https://h/l1")
 
 
-def test_recbole_reads_what_was_written_and_drops_nothing(
-    tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recbole_reads_what_was_written_and_drops_nothing(tmp_path, make_config, monkeypatch):
     from recbole.data import create_dataset
 
     monkeypatch.chdir(tmp_path)
@@ -206,9 +200,7 @@ def test_recbole_reads_what_was_written_and_drops_nothing(
     assert read == ['7"', "of", '"silk"']
 
 
-def test_the_k_core_is_recboles(
-    tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_k_core_is_recboles(tmp_path, make_config, monkeypatch):
     import random
 
     from recbole.data import create_dataset
@@ -224,10 +216,7 @@ def test_the_k_core_is_recboles(
     for name, k in (("all", 1), ("core", 5)):
         prepare(source, tmp_path / "dataset" / name, name, Filters(k_core=k), COLUMNS, False)
     config = make_config(
-        "SASRec",
-        "all",
-        user_inter_num_interval="[5,inf)",
-        item_inter_num_interval="[5,inf)",
+        "SASRec", "all", user_inter_num_interval="[5,inf)", item_inter_num_interval="[5,inf)"
     )
     dataset = create_dataset(config)
     inter = dataset.inter_feat
@@ -245,9 +234,7 @@ def test_the_k_core_is_recboles(
 
 
 @pytest.mark.parametrize(("keep", "days"), [("keep", [0, 1, 2]), ("first", [0]), ("last", [2])])
-def test_of_repeated_reviews_all_the_first_or_the_last_are_kept(
-    keep: str, days: list[int], tmp_path: Path
-) -> None:
+def test_of_repeated_reviews_all_the_first_or_the_last_are_kept(keep, days, tmp_path):
     rows = [("U0", "B0", START + DAY * day) for day in (1, 0, 2)]
     source = source_2014(tmp_path, rows, metadata_2014(["B0"]))
     filters = Filters(duplicates=keep, k_core=1)
@@ -258,7 +245,7 @@ def test_of_repeated_reviews_all_the_first_or_the_last_are_kept(
     assert stats["repeated_interactions"] == len(days) - 1
 
 
-def test_the_range_of_days_comes_before_the_k_core(tmp_path: Path) -> None:
+def test_the_range_of_days_comes_before_the_k_core(tmp_path):
     rows = square(6, 5)
     since, until = (START + DAY) * 1000, (START + 9 * DAY) * 1000
     source = source_2014(tmp_path, rows, metadata_2014(["B0"]))
@@ -268,25 +255,25 @@ def test_the_range_of_days_comes_before_the_k_core(tmp_path: Path) -> None:
     assert (min(times), max(times)) == (START + DAY, START + 9 * DAY)
 
 
-def test_a_k_core_that_leaves_nothing_says_which_would(tmp_path: Path) -> None:
+def test_a_k_core_that_leaves_nothing_says_which_would(tmp_path):
     source = source_2014(tmp_path, square(3, 3), metadata_2014(["B0"]))
     with pytest.raises(NothingLeftError, match="leaves none of 9 interactions. Take --k-core 3"):
         prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_a_category_without_reviews_is_an_error(tmp_path: Path) -> None:
+def test_a_category_without_reviews_is_an_error(tmp_path):
     source = source_2014(tmp_path, [("", "B0", START)], metadata_2014(["B0"]))
     with pytest.raises(NothingLeftError, match="none of its 1 lines .*'reviews_without_user': 1"):
         prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
 
 
-def test_the_largest_core_of_a_square_is_its_side() -> None:
+def test_the_largest_core_of_a_square_is_its_side():
     users, items = np.divmod(np.arange(16, dtype=np.int32), 4)
     assert max_core(users, items) == 4
 
 
-def test_only_chosen_columns_are_written(tmp_path: Path) -> None:
+def test_only_chosen_columns_are_written(tmp_path):
     source = source_2014(tmp_path, square(), metadata_2014(["B0"]))
     prepare(source, tmp_path / "b", "b", Filters(), ("title", "price"), False)
     assert list(table(tmp_path / "b/b.item")[0]) == [
@@ -295,14 +282,3 @@ def test_only_chosen_columns_are_written(tmp_path: Path) -> None:
         "price:float",
     ]
     assert "rating:float" not in table(tmp_path / "b/b.inter")[0]
-
-
-def test_a_second_run_over_a_killed_ones_leavings_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    source = source_2014(tmp_path, square(), metadata_2014(["B0"]))
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    for name, content in whole.items():
-        (tmp_path / "b" / name).unlink()
-        (tmp_path / f"b/.{name}.tmp").write_bytes(content + content)
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == whole

@@ -1,7 +1,5 @@
 """Names of categories, and where their files are."""
 
-from __future__ import annotations
-
 import pytest
 
 from recbole_m3rec.datasets.amazon.releases import (
@@ -15,7 +13,7 @@ from recbole_m3rec.datasets.amazon.releases import (
 )
 
 
-def test_each_release_has_its_published_number_of_categories() -> None:
+def test_each_release_has_its_published_number_of_categories():
     assert {year: len(each.categories) for year, each in RELEASES.items()} == {
         "2014": 24,
         "2018": 29,
@@ -24,7 +22,7 @@ def test_each_release_has_its_published_number_of_categories() -> None:
 
 
 @pytest.mark.parametrize("year", RELEASES)
-def test_short_and_full_names_find_every_category(year: str) -> None:
+def test_short_and_full_names_find_every_category(year):
     release = RELEASES[year]
     shorts = [SHORT_NAMES[category] for category in release.categories]
     assert len(set(shorts)) == len(shorts)
@@ -44,7 +42,7 @@ def test_short_and_full_names_find_every_category(year: str) -> None:
         ("2018", "fashion", "AMAZON_FASHION"),
     ],
 )
-def test_names_in_use_mean_what_they_should(year: str, name: str, category: str) -> None:
+def test_names_in_use_mean_what_they_should(year, name, category):
     assert find_category(RELEASES[year], name) == category
 
 
@@ -57,17 +55,17 @@ def test_names_in_use_mean_what_they_should(year: str, name: str, category: str)
         ("xyzzy", r"no category 'xyzzy'\. It has Amazon_Instant_Video"),
     ],
 )
-def test_an_unknown_category_is_an_error_with_the_nearest_names(name: str, says: str) -> None:
+def test_an_unknown_category_is_an_error_with_the_nearest_names(name, says):
     with pytest.raises(CategoryError, match=says):
         find_category(RELEASES["2014"], name)
 
 
-def test_an_unknown_release_is_an_error() -> None:
+def test_an_unknown_release_is_an_error():
     with pytest.raises(CategoryError, match="no release '2019'; there are 2014, 2018, 2023"):
         find_release("2019")
 
 
-def test_addresses_are_those_published_and_can_be_replaced() -> None:
+def test_addresses_are_those_published_and_can_be_replaced():
     release = RELEASES["2023"]
     assert release.url(release.metadata, "Books", "http://mirror/") == (
         "http://mirror/meta_categories/meta_Books.jsonl.gz"
@@ -77,7 +75,7 @@ def test_addresses_are_those_published_and_can_be_replaced() -> None:
     )
 
 
-def test_datasets_of_later_releases_say_so() -> None:
+def test_datasets_of_later_releases_say_so():
     assert short_name(RELEASES["2014"], "Beauty") == "beauty"
     assert short_name(RELEASES["2023"], "Baby_Products") == "baby-23"
 
@@ -90,10 +88,10 @@ def test_datasets_of_later_releases_say_so() -> None:
         ("amazon-luxury-18", "--release 2018 --category Luxury_Beauty --name amazon-luxury-18"),
     ],
 )
-def test_the_command_that_prepares_a_dataset_is_known(dataset: str, command: str) -> None:
+def test_the_command_that_prepares_a_dataset_is_known(dataset, command):
     assert command_for(dataset) == f"recbole-m3rec prepare amazon {command} --download"
 
 
 @pytest.mark.parametrize("dataset", ["mine", "", "-18", "ml-100k"])
-def test_other_datasets_have_no_such_command(dataset: str) -> None:
+def test_other_datasets_have_no_such_command(dataset):
     assert command_for(dataset) is None

@@ -1,16 +1,11 @@
 """Reading reviews: whole blocks, and single lines where something is wrong."""
 
-from __future__ import annotations
-
 import json
 import random
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from recbole_m3rec.atomic.inter_file import Interactions
 from recbole_m3rec.datasets.amazon.reviews import PROBLEMS, ReviewFormat, read_reviews
 from recbole_m3rec.datasets.io import id_codes, raw_lines
 from recbole_m3rec.datasets.io.problems import Problems
@@ -19,12 +14,12 @@ FORM = ReviewFormat(("user_id", "parent_asin", "rating", "timestamp"), milliseco
 TIME = 1_588_687_728_923
 
 
-def line(user: Any = "u", item: Any = "i", rating: Any = 5.0, time: Any = TIME) -> bytes:
+def line(user="u", item="i", rating=5.0, time=TIME):
     record = {"rating": rating, "text": "é 🙂", "parent_asin": item, "user_id": user}
     return json.dumps(record | {"timestamp": time}, ensure_ascii=False).encode()
 
 
-def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Interactions, Problems]:
+def read(tmp_path, lines, **options):
     path = tmp_path / "reviews.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     problems = Problems(PROBLEMS)
@@ -33,7 +28,7 @@ def read(tmp_path: Path, lines: list[bytes], **options: Any) -> tuple[Interactio
     return reviews, problems
 
 
-def rows(reviews: Interactions) -> list[tuple[str, str, float, int]]:
+def rows(reviews):
     users = reviews.user_ids.to_pylist()
     items = reviews.item_ids.to_pylist()
     ratings = np.full(len(reviews), np.nan) if reviews.ratings is None else reviews.ratings
@@ -68,9 +63,7 @@ def rows(reviews: Interactions) -> list[tuple[str, str, float, int]]:
     ],
 )
 @pytest.mark.parametrize("around", [2, 600])
-def test_a_bad_line_is_counted_and_the_others_are_kept(
-    bad: bytes, kind: str, kept: bool, around: int, tmp_path: Path, caplog: Any
-) -> None:
+def test_a_bad_line_is_counted_and_the_others_are_kept(bad, kind, kept, around, tmp_path, caplog):
     good = [line(user=f"u{n}") for n in range(around)]
     reviews, problems = read(tmp_path, [*good, bad, *good])
     assert problems.found() == {kind: 1}
@@ -92,25 +85,25 @@ def test_a_bad_line_is_counted_and_the_others_are_kept(
         (line()[:-1] + b', "user_id": "u"}', ("u", "i", 5.0, TIME)),
     ],
 )
-def test_an_odd_line_that_can_be_understood_is(odd: bytes, row: Any, tmp_path: Path) -> None:
+def test_an_odd_line_that_can_be_understood_is(odd, row, tmp_path):
     reviews, problems = read(tmp_path, [odd, line(rating=None)])
     assert rows(reviews)[0] == row
     assert np.isnan(rows(reviews)[1][2])
     assert problems.found() == {}
 
 
-def test_milliseconds_where_seconds_are_due_are_converted(tmp_path: Path) -> None:
+def test_milliseconds_where_seconds_are_due_are_converted(tmp_path):
     form = ReviewFormat(FORM.names)
     reviews, problems = read(tmp_path, [line(time=TIME), line(time=TIME // 1000)], form=form)
     assert reviews.times.tolist() == [TIME, TIME // 1000 * 1000]
     assert problems.found() == {"times_in_milliseconds": 1}
 
 
-def test_no_rating_at_all_is_none(tmp_path: Path) -> None:
+def test_no_rating_at_all_is_none(tmp_path):
     assert read(tmp_path, [line(rating=None)])[0].ratings is None
 
 
-def test_only_times_between_two_are_kept(tmp_path: Path) -> None:
+def test_only_times_between_two_are_kept(tmp_path):
     lines = [line(user=f"u{n}", time=TIME + n) for n in range(5)]
     reviews, _ = read(tmp_path, lines, between=(TIME + 1, TIME + 3))
     assert [row[0] for row in rows(reviews)] == ["u1", "u2", "u3"]
@@ -127,7 +120,7 @@ def test_only_times_between_two_are_kept(tmp_path: Path) -> None:
         (b"u,i,5.0,", "reviews_without_time"),
     ],
 )
-def test_a_bad_line_of_ratings_is_counted(bad: bytes, kind: str, tmp_path: Path) -> None:
+def test_a_bad_line_of_ratings_is_counted(bad, kind, tmp_path):
     form = ReviewFormat(("user", "item", "rating", "time"), is_csv=True)
     good = b"u1,i1,4.0,1400025600"
     reviews, problems = read(tmp_path, [good, bad, b"", good], form=form)
@@ -135,7 +128,7 @@ def test_a_bad_line_of_ratings_is_counted(bad: bytes, kind: str, tmp_path: Path)
     assert rows(reviews) == [("u1", "i1", 4.0, 1_400_025_600_000)] * 2
 
 
-def test_small_blocks_give_what_one_gives(tmp_path: Path, monkeypatch: Any) -> None:
+def test_small_blocks_give_what_one_gives(tmp_path, monkeypatch):
     draw = random.Random(1)
     lines = [
         line(f"u{draw.randrange(90)}", f"i{draw.randrange(40)}", draw.choice([1.0, None]), TIME + n)
@@ -153,7 +146,7 @@ def test_small_blocks_give_what_one_gives(tmp_path: Path, monkeypatch: Any) -> N
     assert [row[3] for row in rows(parts)] == [record["timestamp"] for record in expected]
 
 
-def test_only_the_first_cases_of_a_kind_are_logged(tmp_path: Path, caplog: Any) -> None:
+def test_only_the_first_cases_of_a_kind_are_logged(tmp_path, caplog):
     _, problems = read(tmp_path, [b"broken"] * 50 + [line()])
     assert problems.counts["reviews_unparseable"] == 50
     assert len(caplog.records) == 3

@@ -1,15 +1,9 @@
 """Images of many items from a server that has some, stalls on some and lies about others."""
 
-from __future__ import annotations
-
 import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +11,6 @@ import pytest
 from recbole_m3rec.datasets.images.download import Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
-    Entry,
     GrowingReport,
     count_reasons,
     read_report,
@@ -25,13 +18,14 @@ from recbole_m3rec.datasets.images.report import (
 from recbole_m3rec.datasets.io.download import Limits
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
 from recbole_m3rec.support.safe_write import CannotWriteError
+from tests.datasets.http_server import serve
 
 pytest.importorskip("PIL")
 
 QUICK = Limits(max_bytes=50_000, stall=0.5, tries=2, first_wait=0.01)
 
 
-def picture(seed: int, image_format: str = "JPEG") -> bytes:
+def picture(seed, image_format="JPEG"):
     from PIL import Image
 
     noise = np.random.RandomState(seed).randint(0, 255, (12, 12, 3), dtype=np.uint8)
@@ -46,33 +40,24 @@ PLACEHOLDER = picture(999, "GIF")
 class Shop:
     """A server whose path says what it answers: ``/ok/7``, ``/404/1``, ``/blank/3``, …"""
 
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+    def __init__(self):
+        self.asked = Counter()
         self.busy = self.most_busy = 0
         self.broken = True  # whether /flaky paths fail
-        lock = threading.Lock()
-        outer = self
+        self.lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                with lock:
-                    outer.asked[self.path] += 1
-                    outer.busy += 1
-                    outer.most_busy = max(outer.most_busy, outer.busy)
-                try:
-                    outer.answer(self)
-                finally:
-                    with lock:
-                        outer.busy -= 1
+    def answer(self, handler):
+        with self.lock:
+            self.asked[handler.path] += 1
+            self.busy += 1
+            self.most_busy = max(self.most_busy, self.busy)
+        try:
+            self.send(handler)
+        finally:
+            with self.lock:
+                self.busy -= 1
 
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-    def answer(self, handler: Any) -> None:
+    def send(self, handler):
         _, kind, number = handler.path.split("/")
         body, status = picture(int(number)), 200
         if kind == "png":
@@ -98,19 +83,15 @@ class Shop:
 
 
 @pytest.fixture
-def shop() -> Iterator[Shop]:
-    server = Shop()
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-    thread.join()
+def shop():
+    made = Shop()
+    with serve(made.answer) as made.url:
+        yield made
 
 
-def fetch(shop: Shop, folder: Path, paths: dict[str, str], **options: Any) -> dict[str, Entry]:
+def fetch(shop, folder, paths, **options):
     urls = {item: f"{shop.url}{path}" if path else "" for item, path in paths.items()}
-    settings: dict[str, Any] = {"limits": QUICK, "allow_private": True, "show_progress": False}
+    settings = {"limits": QUICK, "allow_private": True, "show_progress": False}
     entries = fetch_images(urls, folder, **settings | options)
     return {entry.item_id: entry for entry in entries}
 
@@ -129,7 +110,7 @@ MIXED = {
 }
 
 
-def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop: Shop, tmp_path: Path) -> None:
+def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop, tmp_path):
     found = fetch(shop, tmp_path, MIXED)
     assert {item: (entry.status, entry.reason.split(" (")[0]) for item, entry in found.items()} == {
         "a/b": ("stored", ""),
@@ -153,7 +134,7 @@ def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop: Shop, tmp_path
     )
 
 
-def test_a_second_run_asks_only_for_what_may_come(shop: Shop, tmp_path: Path) -> None:
+def test_a_second_run_asks_only_for_what_may_come(shop, tmp_path):
     fetch(shop, tmp_path, MIXED)
     shop.asked.clear()
     shop.broken = False
@@ -166,14 +147,14 @@ def test_a_second_run_asks_only_for_what_may_come(shop: Shop, tmp_path: Path) ->
     assert shop.asked == {"/png/2": 1}
 
 
-def test_what_was_refused_is_asked_again_on_demand(shop: Shop, tmp_path: Path) -> None:
+def test_what_was_refused_is_asked_again_on_demand(shop, tmp_path):
     fetch(shop, tmp_path, MIXED)
     shop.asked.clear()
     fetch(shop, tmp_path, MIXED, retry_refused=True)
     assert set(shop.asked) == {"/404/3", "/page/4", "/large/5", "/cut/6", "/flaky/7"}
 
 
-def test_an_item_with_a_new_address_loses_its_old_image(shop: Shop, tmp_path: Path) -> None:
+def test_an_item_with_a_new_address_loses_its_old_image(shop, tmp_path):
     fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})
     fetch(shop, tmp_path, {"a": "/png/3", "b": "/404/4"})
     images = {path.name for path in tmp_path.iterdir() if path.name != REPORT_NAME}
@@ -181,7 +162,7 @@ def test_an_item_with_a_new_address_loses_its_old_image(shop: Shop, tmp_path: Pa
     assert (tmp_path / "a.png").read_bytes() == picture(3, "PNG")
 
 
-def test_a_picture_that_many_addresses_give_is_a_placeholder(shop: Shop, tmp_path: Path) -> None:
+def test_a_picture_that_many_addresses_give_is_a_placeholder(shop, tmp_path):
     paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
     paths |= {f"same{number}": "/ok/1" for number in range(9)}  # one address: no placeholder
     found = fetch(shop, tmp_path, paths, placeholder_from=5)
@@ -196,19 +177,19 @@ def test_a_picture_that_many_addresses_give_is_a_placeholder(shop: Shop, tmp_pat
     assert again["item9"].reason == "placeholder, the same picture at 6 addresses"
 
 
-def test_placeholders_may_be_kept(shop: Shop, tmp_path: Path) -> None:
+def test_placeholders_may_be_kept(shop, tmp_path):
     paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
     found = fetch(shop, tmp_path, paths, placeholder_from=0)
     assert {entry.status for entry in found.values()} == {"stored"}
 
 
-def test_no_host_is_asked_more_often_at_once_than_it_may(shop: Shop, tmp_path: Path) -> None:
+def test_no_host_is_asked_more_often_at_once_than_it_may(shop, tmp_path):
     paths = {f"item{number}": f"/slow/{number}" for number in range(12)}
     fetch(shop, tmp_path, paths, politeness=Politeness(at_once=12, per_host=3))
     assert shop.most_busy == 3
 
 
-def test_a_slow_host_does_not_hold_up_another(shop: Shop, tmp_path: Path) -> None:
+def test_a_slow_host_does_not_hold_up_another(shop, tmp_path):
     # Two names of this machine are two hosts; one of them has one fetch at a time.
     other = shop.url.replace("127.0.0.1", "localhost")
     urls = {f"item{number}": f"{shop.url}/slow/{number}" for number in range(4)}
@@ -225,7 +206,7 @@ def test_a_slow_host_does_not_hold_up_another(shop: Shop, tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("*.jpg"))) == 8
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_and_ends_alike(shop, tmp_path):
     shop.broken = False
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fetch(shop, whole, MIXED)
@@ -244,13 +225,11 @@ def test_a_run_that_was_killed_goes_on_and_ends_alike(shop: Shop, tmp_path: Path
     assert contents[0] == contents[1]
 
 
-def test_an_interrupted_run_keeps_what_it_had(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_keeps_what_it_had(shop, tmp_path, monkeypatch):
     real = GrowingReport.add
     lines = 0
 
-    def add(self: Any, entries: Any) -> None:
+    def add(self, entries):
         nonlocal lines
         real(self, entries)
         lines += 1
@@ -270,7 +249,7 @@ def test_an_interrupted_run_keeps_what_it_had(
     assert len(list(tmp_path.glob("*.jpg"))) == 8
 
 
-def test_private_addresses_and_other_protocols_are_refused(shop: Shop, tmp_path: Path) -> None:
+def test_private_addresses_and_other_protocols_are_refused(shop, tmp_path):
     found = fetch(shop, tmp_path, {"a": "/ok/1"}, allow_private=False)
     assert found["a"].status == "refused"
     assert "--allow-private" in found["a"].reason
@@ -281,12 +260,10 @@ def test_private_addresses_and_other_protocols_are_refused(shop: Shop, tmp_path:
     assert issubclass(RefusedAddressError, Exception)
 
 
-def test_a_full_disk_ends_the_run(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run(shop, tmp_path, monkeypatch):
     from recbole_m3rec.datasets.images import download
 
-    def full(*arguments: Any) -> None:
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download.shutil, "copyfile", full)

@@ -1,10 +1,6 @@
 """Blocks of whole lines from plain and packed files."""
 
-from __future__ import annotations
-
 import gzip
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +10,7 @@ from recbole_m3rec.datasets.io.raw_lines import RawFileError, read_blocks
 LINES = b"".join(b"line %d of many\n" % number for number in range(5000))
 
 
-def content(path: Path) -> bytes:
+def content(path):
     expected = 1
     parts = []
     for block in read_blocks(path):
@@ -37,16 +33,14 @@ def content(path: Path) -> bytes:
         lambda data: data[:-1],  # no line feed at the end
     ],
 )
-def test_all_lines_come_in_blocks_of_whole_ones(
-    pack: Any, block_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_lines_come_in_blocks_of_whole_ones(pack, block_size, tmp_path, monkeypatch):
     monkeypatch.setattr(raw_lines, "BLOCK_SIZE", block_size)
     monkeypatch.setattr(raw_lines, "_READ_SIZE", 999)
     path = tmp_path / "lines"
     path.write_bytes(pack(LINES))
     read = [0]
 
-    def progress(n_bytes: int) -> None:
+    def progress(n_bytes):
         read[0] += n_bytes
 
     assert content(path) == LINES
@@ -66,18 +60,14 @@ def test_all_lines_come_in_blocks_of_whole_ones(
         ("x.csv", b"", "holds nothing"),
     ],
 )
-def test_a_damaged_file_is_an_error_that_says_where(
-    name: str, data: bytes, says: str, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_an_error_that_says_where(name, data, says, tmp_path):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(RawFileError, match=says):
         content(path)
 
 
-def test_a_line_without_end_does_not_fill_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(raw_lines, "BLOCK_SIZE", 1000)
     monkeypatch.setattr(raw_lines, "LONGEST_LINE", 5000)
     path = tmp_path / "x.gz"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,12 @@ ALL = Filters(k_core=1)
 NONE: dict[str, Any] = dict.fromkeys([*LOG_ROLES, *ITEM_ROLES])
 
 
-def source(path: Path, roles: dict[str, str]) -> TableSource:
+def source(path, roles):
     table = open_table(path)
     return TableSource(table, guess_columns(table.names, roles, {}))
 
 
-def shop(folder: Path, log: str, items: str | None = None, **extra: Any) -> Shop:
+def shop(folder, log, items=None, **extra):
     (folder / "log.csv").write_text(log, encoding="utf-8")
     if items is None:
         return Shop(source(folder / "log.csv", LOG_ROLES), ISO, **extra)
@@ -42,11 +41,11 @@ def shop(folder: Path, log: str, items: str | None = None, **extra: Any) -> Shop
     return Shop(tables[0], ISO, tables[1], **extra)
 
 
-def prepare(folder: Path, made: Shop, filters: Filters = ALL) -> dict[str, Any]:
+def prepare(folder, made, filters=ALL):
     return prepare_shop(made, folder / "out", "shop", filters, folder / "properties/shop.yaml")
 
 
-def test_ids_keep_their_zeros_and_rows_come_in_the_order_of_time(tmp_path: Path) -> None:
+def test_ids_keep_their_zeros_and_rows_come_in_the_order_of_time(tmp_path):
     log = "Customer,SKU,Date\n02,007,2024-01-02\n1, 07 ,2024-01-01\n02,A b,2024-01-01\n"
     result = prepare(tmp_path, shop(tmp_path, log))
     assert (tmp_path / "out/shop.inter").read_text().splitlines() == [
@@ -61,9 +60,7 @@ def test_ids_keep_their_zeros_and_rows_come_in_the_order_of_time(tmp_path: Path)
     ]
 
 
-def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(tmp_path, caplog):
     day = "2024-01-01"
     bad = [f",i,{day}", f"u,,{day}", f"u,NA,{day}", f"None,i,{day}", f"u,[PAD],{day}",
            f'u,"a\nb",{day}', f"u,a\tb,{day}", f"u\x7f,i,{day}",
@@ -86,7 +83,7 @@ def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(
     assert "log.csv:15: another number of values" in caplog.text
 
 
-def test_ids_with_quotes_are_written_and_read_back(tmp_path: Path) -> None:
+def test_ids_with_quotes_are_written_and_read_back(tmp_path):
     ids = ['"', '"a', 'a"b', '""', "'", 'a "b" c', "é\u2028x"]
     quoted = ['"' + name.replace('"', '""') + '"' for name in ids]
     rows = [f"{user},{item},2024-01-0{k + 1}\n" for user in quoted for k, item in enumerate(quoted)]
@@ -104,7 +101,7 @@ def test_ids_with_quotes_are_written_and_read_back(tmp_path: Path) -> None:
     assert read_item_fields(tmp_path / "out/shop.item", [])[0] == ids[:1]
 
 
-def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_path: Path) -> None:
+def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_path):
     items = (
         "sku;name;maker;categories;cost;price\n"
         '07;"Tall\t""red""\nshoe";Acme;Shoes > Red|Sale;1;"1.299,00 €"\n'
@@ -131,7 +128,7 @@ def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_p
     }
 
 
-def test_the_recipe_names_the_texts_there_are_and_an_old_one_stays(tmp_path: Path) -> None:
+def test_the_recipe_names_the_texts_there_are_and_an_old_one_stays(tmp_path):
     log, items = "user,item,time\nu,1,2024-01-01\n", "item_id,title,brand\n1,Shoe,\n"
     made = shop(tmp_path, log, items)
     prepare(tmp_path, made)
@@ -142,7 +139,7 @@ def test_the_recipe_names_the_texts_there_are_and_an_old_one_stays(tmp_path: Pat
     assert recipe.read_text() == "mine"
 
 
-def test_duplicates_and_what_five_core_leaves_are_counted(tmp_path: Path) -> None:
+def test_duplicates_and_what_five_core_leaves_are_counted(tmp_path):
     same = "u,i,2024-01-01\n"
     many = "".join(
         f"u{user},i{item},2024-01-0{item + 1}\n" for user in range(5) for item in range(5)
@@ -158,7 +155,7 @@ def test_duplicates_and_what_five_core_leaves_are_counted(tmp_path: Path) -> Non
     assert n_identical(np.array([1, 1, 1]), np.array([2, 2, 3])) == 1
 
 
-def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path: Path) -> None:
+def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for name, content in (("1.jpg", b"x"), ("2.jpg", b""), ("9.jpg", b"x"), ("a.png", b"x")):
@@ -184,16 +181,14 @@ def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path: Pat
     assert "image_url" not in (tmp_path / "out/shop.item").read_text()
 
 
-def test_web_addresses_of_photos_become_the_column_that_is_downloaded(tmp_path: Path) -> None:
+def test_web_addresses_of_photos_become_the_column_that_is_downloaded(tmp_path):
     items = 'item_id,image\n1,"[""https://shop.example/a.jpg"", ""https://shop.example/b.jpg""]"\n'
     prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", items))
     _, [urls] = read_item_fields(tmp_path / "out/shop.item", ["image_url"])
     assert urls == ["https://shop.example/a.jpg"]
 
 
-def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(
-    tmp_path: Path,
-) -> None:
+def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "9.jpg").write_bytes(b"x")
@@ -204,7 +199,7 @@ def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path: Path) -> None:
+def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path):
     (tmp_path / "log.csv").write_text("user,item\nu,b\nu,a\n")
     prepare(tmp_path, Shop(source(tmp_path / "log.csv", LOG_ROLES), None))
     log = read_interactions(tmp_path / "out/shop.inter")
@@ -217,11 +212,11 @@ def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path: Path) -> 
     [("$1,299.50", "1299.50"), ("12,99 €", "12.99"), ("1,299", "1299"), ("1'000", "1000"),
      ("1,234,567", "1234567"), ("gratis", "")],
 )  # fmt: skip
-def test_prices_are_read_with_either_decimal_sign(text: str, number: str) -> None:
+def test_prices_are_read_with_either_decimal_sign(text, number):
     assert price(text) == number
 
 
-def test_columns_are_guessed_by_name_unless_named() -> None:
+def test_columns_are_guessed_by_name_unless_named():
     names = ["InvoiceNo", "StockCode", "Description", "InvoiceDate", "CustomerID"]
     guessed = guess_columns(names, LOG_ROLES, {})
     assert guessed == {"user": "CustomerID", "item": "StockCode", "time": "InvoiceDate"}

@@ -1,10 +1,7 @@
 """Tables as people have them: what can be read is read as it stands, the rest is counted."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,38 +13,38 @@ from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
 from recbole_m3rec.datasets.tables.read_table import open_table, sample
 
 
-def rows(text: str, n_columns: int, **options: Any) -> tuple[list[Any], dict[str, int]]:
+def rows(text, n_columns, **options):
     problems = Problems(PROBLEMS, shown=0)
     lines = text.splitlines(keepends=True)
     return list(table_rows(lines, n_columns, problems, Path("t"), **options)), problems.found()
 
 
-def test_values_in_quotes_may_hold_separators_line_breaks_and_quotes() -> None:
+def test_values_in_quotes_may_hold_separators_line_breaks_and_quotes():
     found, problems = rows('a,"1,\n""2"""\nb,3\n', 2)
     assert found == [(1, ["a", '1,\n"2"']), (3, ["b", "3"])]
     assert not problems
 
 
-def test_a_quote_without_end_costs_no_other_line() -> None:
+def test_a_quote_without_end_costs_no_other_line():
     found, problems = rows('1,"tv 5\n2,x\n3,"radio"\n4,y\n', 2)
     assert found == [(1, ["1", '"tv 5']), (2, ["2", "x"]), (3, ["3", "radio"]), (4, ["4", "y"])]
     assert problems == {"quotes_without_end": 1}
 
 
-def test_a_quote_without_end_at_the_end_of_the_file_is_a_letter_too() -> None:
+def test_a_quote_without_end_at_the_end_of_the_file_is_a_letter_too():
     assert rows('1,x\n2,"y\n', 2) == (
         [(1, ["1", "x"]), (2, ["2", '"y'])],
         {"quotes_without_end": 1},
     )
 
 
-def test_lines_with_other_numbers_of_values_are_counted_and_empty_ones_passed_over() -> None:
+def test_lines_with_other_numbers_of_values_are_counted_and_empty_ones_passed_over():
     found, problems = rows("1,x\n\n2\n3,y,z\n4,w,,\n", 2)
     assert found == [(1, ["1", "x"]), (5, ["4", "w"])]
     assert problems == {"lines_unparseable": 2}
 
 
-def test_separators_of_several_letters_need_no_quotes() -> None:
+def test_separators_of_several_letters_need_no_quotes():
     found, _ = rows('1::"Great" Escape::A\n', 3, separator="::", quoted=False)
     assert found == [(1, ["1", '"Great" Escape', "A"])]
 
@@ -62,9 +59,7 @@ def test_separators_of_several_letters_need_no_quotes() -> None:
         (gzip.compress(b"user|item\r\n007|1\r\n"), "vertical bars, utf-8"),
     ],
 )
-def test_dialects_are_recognised_and_zeros_in_front_stay(
-    tmp_path: Path, content: bytes, said: str
-) -> None:
+def test_dialects_are_recognised_and_zeros_in_front_stay(tmp_path, content, said):
     path = tmp_path / "log.csv"
     path.write_bytes(content)
     table = open_table(path)
@@ -73,7 +68,7 @@ def test_dialects_are_recognised_and_zeros_in_front_stay(
     assert sample(table)["user"] == ["007"]
 
 
-def test_bytes_of_another_encoding_far_into_the_file_are_counted(tmp_path: Path) -> None:
+def test_bytes_of_another_encoding_far_into_the_file_are_counted(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes(b"user,item\n" + b"1,x\n" * 300_000 + b"2,\xff\n")
     problems = Problems(PROBLEMS, shown=0)
@@ -82,14 +77,14 @@ def test_bytes_of_another_encoding_far_into_the_file_are_counted(tmp_path: Path)
     assert problems.found() == {"lines_not_utf8": 1}
 
 
-def test_names_of_columns_are_made_distinct(tmp_path: Path) -> None:
+def test_names_of_columns_are_made_distinct(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("id,id,\n1,2,3\n")
     assert open_table(path).names == ("id", "id (2)", "column 3")
     assert open_table(path, header=False).names == ("1", "2", "3")
 
 
-def test_parquet_ids_become_the_text_they_were(tmp_path: Path) -> None:
+def test_parquet_ids_become_the_text_they_were(tmp_path):
     path = tmp_path / "log.parquet"
     columns = {
         "whole": pa.array([1, None, 3], pa.float64()),  # what nulls make of integers
@@ -116,7 +111,7 @@ def test_parquet_ids_become_the_text_they_were(tmp_path: Path) -> None:
         (b"PAR1 and nothing more", "damaged or cut off"),
     ],
 )
-def test_what_is_no_table_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_no_table_is_named(tmp_path, content, message):
     path = tmp_path / "log.csv"
     path.write_bytes(content)
     with pytest.raises(RawFileError, match=message):

@@ -1,9 +1,6 @@
 """Times as people write them."""
 
-from __future__ import annotations
-
 from datetime import date, datetime, timezone
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -35,7 +32,7 @@ NOON = 1_700_049_600_000  # 2023-11-15 12:00 UTC, in milliseconds
         ([], []),
     ],
 )
-def test_formats_are_guessed_and_doubts_shown(values: list[str], formats: list[str]) -> None:
+def test_formats_are_guessed_and_doubts_shown(values, formats):
     assert guess_time_formats(values) == formats
 
 
@@ -55,24 +52,24 @@ def test_formats_are_guessed_and_doubts_shown(values: list[str], formats: list[s
         (datetime(2023, 11, 15, 12, tzinfo=timezone.utc), ISO),
     ],
 )
-def test_every_way_to_write_a_moment_gives_it(value: Any, form: str) -> None:
+def test_every_way_to_write_a_moment_gives_it(value, form):
     times, good = to_milliseconds(pa.array([value, None]), form)
     assert times[0] == NOON
     assert good.tolist() == [True, False]
 
 
-def test_days_begin_at_midnight() -> None:
+def test_days_begin_at_midnight():
     times, good = to_milliseconds(pa.array([date(2023, 11, 15)]), ISO)
     assert (times.tolist(), good.tolist()) == ([NOON - 12 * 3_600_000], [True])
 
 
-def test_what_lies_outside_of_1990_to_2100_is_no_time() -> None:
+def test_what_lies_outside_of_1990_to_2100_is_no_time():
     _, good = to_milliseconds(pa.array(["1989-12-31", "0001-01-01", "2101-01-01", "x"]), ISO)
     assert not good.any()
     _, good = to_milliseconds(pa.array(["0", "-1", "5e9", "inf", "nan", ""]), EPOCH)
     assert not good.any()
 
 
-def test_units_are_named() -> None:
+def test_units_are_named():
     assert describe_format(EPOCH, ["1700049600000"]) == "milliseconds since 1970"
     assert describe_format("%d.%m.%Y", []) == "dates written %d.%m.%Y, UTC"

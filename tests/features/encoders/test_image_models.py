@@ -1,12 +1,7 @@
 """Images through tiny models with random weights, saved to folders as real ones are."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +13,7 @@ from recbole_m3rec.features.encoders.image_models import image_encoder
 Image = pytest.importorskip("PIL.Image")
 
 
-def pictures() -> list[Any]:
+def pictures():
     draw = np.random.RandomState(0)
     return [
         Image.fromarray(draw.randint(0, 255, (size, 40, 3), dtype=np.uint8))
@@ -26,14 +21,14 @@ def pictures() -> list[Any]:
     ]
 
 
-def encoded(name: str, images: list[Any] | None = None) -> np.ndarray:
+def encoded(name, images=None):
     encoder = image_encoder(name, device="cpu")
     images = pictures() if images is None else images
     return encoder.encode([encoder.prepare(image) for image in images])
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(tmp_path_factory):
     """A CLIP whose pictures are 32 x 32 and whose embedding has 6 dimensions."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("clip")
@@ -53,13 +48,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def processor(transformers: Any, kind: str) -> Any:
+def processor(transformers, kind):
     """The processor that works by Pillow: of its own class since transformers 5."""
     name = f"{kind}ImageProcessor"
     return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
 
 
-def test_clip_gives_its_image_embedding(clip: Path) -> None:
+def test_clip_gives_its_image_embedding(clip):
     import transformers
 
     rows = encoded(f"transformers:{clip}")
@@ -76,19 +71,19 @@ def test_clip_gives_its_image_embedding(clip: Path) -> None:
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
 
 
-def test_pictures_of_any_size_are_cut_by_pillow_without_torchvision(clip: Path) -> None:
+def test_pictures_of_any_size_are_cut_by_pillow_without_torchvision(clip):
     encoder = image_encoder(f"transformers:{clip}", device="cpu")
     assert {tuple(encoder.prepare(image).shape) for image in pictures()} == {(3, 32, 32)}
 
 
-def test_lower_precision_gives_nearly_the_same(clip: Path) -> None:
+def test_lower_precision_gives_nearly_the_same(clip):
     encoder = image_encoder(f"transformers:{clip}", device="cpu", precision="bfloat16")
     rough = encoder.encode([encoder.prepare(image) for image in pictures()])
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - encoded(f"transformers:{clip}")).max() < 0.05
 
 
-def test_the_key_tells_weights_apart(clip: Path, tmp_path: Path) -> None:
+def test_the_key_tells_weights_apart(clip, tmp_path):
     import transformers
 
     model = transformers.CLIPModel.from_pretrained(clip)
@@ -101,7 +96,7 @@ def test_the_key_tells_weights_apart(clip: Path, tmp_path: Path) -> None:
     assert keys[0] != image_encoder(f"transformers:{tmp_path}", device="cpu").key
 
 
-def test_other_vision_models_give_their_first_token(tmp_path: Path) -> None:
+def test_other_vision_models_give_their_first_token(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=8,
@@ -123,7 +118,7 @@ def test_other_vision_models_give_their_first_token(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(EncoderError, match="the model cannot be loaded"):
         image_encoder(f"transformers:{tmp_path}")
@@ -133,34 +128,34 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 class Net(torch.nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels):
         return pixels.mean(dim=(1, 2, 3))[:, None] * self.scale
 
     encode_image = forward
 
 
-def to_pixels(image: Any) -> torch.Tensor:
+def to_pixels(image):
     return torch.from_numpy(np.asarray(image.resize((4, 4)), np.float32)).permute(2, 0, 1) / 255
 
 
-def expected_rows() -> np.ndarray:
+def expected_rows():
     means = [float(to_pixels(image).mean()) for image in pictures()]
     return np.float32([[2 * mean, 3 * mean] for mean in means])
 
 
-def test_open_clip_gets_architecture_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_open_clip_gets_architecture_and_weights(monkeypatch):
+    asked = []
 
-    def create(name: str, pretrained: Any, device: str) -> Any:
+    def create(name, pretrained, device):
         asked.append((name, pretrained))
         return Net(), None, to_pixels
 
     library = SimpleNamespace(create_model_and_transforms=create)
-    monkeypatch.setitem(sys.modules, "open_clip", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "open_clip", library)
     rows = encoded("open_clip:ViT-B-32,laion2b")
     np.testing.assert_allclose(rows, expected_rows(), rtol=1e-5)
     encoded("open_clip:hf-hub:some/model")
@@ -169,10 +164,10 @@ def test_open_clip_gets_architecture_and_weights(monkeypatch: pytest.MonkeyPatch
         image_encoder("open_clip:ViT-B-32")
 
 
-def test_timm_gives_what_comes_before_the_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_timm_gives_what_comes_before_the_classifier(monkeypatch):
+    asked = []
 
-    def create(name: str, **options: Any) -> Net:
+    def create(name, **options):
         asked.append((name, options))
         return Net()
 
@@ -183,16 +178,14 @@ def test_timm_gives_what_comes_before_the_classifier(monkeypatch: pytest.MonkeyP
             create_transform=lambda mean, is_training: to_pixels,
         ),
     )
-    monkeypatch.setitem(sys.modules, "timm", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "timm", library)
     np.testing.assert_allclose(encoded("timm:resnet18"), expected_rows(), rtol=1e-5)
     assert asked == [("resnet18", {"pretrained": True, "num_classes": 0})]
 
 
 @pytest.mark.parametrize("name", ["open_clip:a,b", "timm:a"])
-def test_an_optional_library_that_is_absent_is_named(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, name.split(":")[0], None)  # type: ignore[arg-type]
+def test_an_optional_library_that_is_absent_is_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name.split(":")[0], None)
     with pytest.raises(EncoderError, match=f"{name} needs the library .* pip install"):
         image_encoder(name)
 
@@ -201,7 +194,7 @@ def test_an_optional_library_that_is_absent_is_named(
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def mine(tmp_path, monkeypatch):
     """A module of the user's, and one that lacks what it needs."""
     (tmp_path / "mine_for_tests.py").write_text(
         "import torch\n"
@@ -214,22 +207,22 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("mine_for_tests", None)
 
 
-def test_a_callable_may_give_tensors(mine: None) -> None:
+def test_a_callable_may_give_tensors(mine):
     rows = encoded("mine_for_tests:tensor")
     assert rows.tolist() == [[1, 1, 1]] * 3
 
 
-def test_a_callable_that_gives_no_numbers_is_named(mine: None) -> None:
+def test_a_callable_that_gives_no_numbers_is_named(mine):
     with pytest.raises(EncoderError, match="mine_for_tests:text: gave a str for 3 images"):
         encoded("mine_for_tests:text")
 
 
-def test_what_a_module_of_the_users_lacks_is_not_taken_for_the_module(mine: None) -> None:
+def test_what_a_module_of_the_users_lacks_is_not_taken_for_the_module(mine):
     with pytest.raises(ModuleNotFoundError, match="not_there_either"):
         image_encoder("broken_for_tests:encode")
 
 
 @pytest.mark.parametrize("name", ["clip", "clip:", ":encode", ""])
-def test_a_name_of_nothing_is_refused(name: str) -> None:
+def test_a_name_of_nothing_is_refused(name):
     with pytest.raises(EncoderError, match="there is no image encoder"):
         image_encoder(name)

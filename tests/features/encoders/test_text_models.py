@@ -1,10 +1,5 @@
 """Texts through tiny language models with random weights, saved to folders as real ones are."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -28,7 +23,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bert(tmp_path_factory):
     """A BERT of two layers, 12 dimensions and 16 positions."""
     transformers = pytest.importorskip("transformers")
     import torch
@@ -58,11 +53,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def encoded(folder: Path, texts: list[str] = TEXTS, **options: Any) -> np.ndarray:
+def encoded(folder, texts=TEXTS, **options):
     return encode_texts(f"transformers:{folder}", texts, options, device="cpu")
 
 
-def reference(folder: Path, text: str, pooling: str) -> np.ndarray:
+def reference(folder, text, pooling):
     """One text alone, written out."""
     import torch
     import transformers
@@ -72,15 +67,13 @@ def reference(folder: Path, text: str, pooling: str) -> np.ndarray:
     tokens = tokenizer(text, truncation=True, max_length=16, return_tensors="pt")
     with torch.no_grad():
         states = model(**tokens).last_hidden_state[0]
-    row: np.ndarray = (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
+    row = (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
     return row
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_batches_by_length_give_each_text_the_row_it_has_alone(
-    bert: Path, pooling: str, batch_size: int
-) -> None:
+def test_batches_by_length_give_each_text_the_row_it_has_alone(bert, pooling, batch_size):
     rows = encoded(bert, pooling=pooling, batch_size=batch_size)
     assert rows.dtype == np.float32
     for text, row in zip(TEXTS, rows, strict=True):
@@ -88,41 +81,41 @@ def test_batches_by_length_give_each_text_the_row_it_has_alone(
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_poolings_differ(bert: Path) -> None:
+def test_poolings_differ(bert):
     assert np.abs(encoded(bert, pooling="cls") - encoded(bert, pooling="mean")).max() > 0.1
 
 
-def test_a_text_is_cut_at_the_number_of_tokens(bert: Path) -> None:
+def test_a_text_is_cut_at_the_number_of_tokens(bert):
     cut = encoded(bert, ["red hat shoe", "red"], max_tokens=3)
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-5)
     whole = encoded(bert, ["red hat shoe", "red"])
     assert np.abs(whole[0] - whole[1]).max() > 0.01
 
 
-def test_rows_of_length_one_on_demand(bert: Path) -> None:
+def test_rows_of_length_one_on_demand(bert):
     rows = encoded(bert, ["red", "hat"], unit_rows=True)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
 
 
-def test_lower_precision_gives_nearly_the_same(bert: Path) -> None:
+def test_lower_precision_gives_nearly_the_same(bert):
     exact, rough = encoded(bert), encoded(bert, precision="bfloat16")
     assert rough.dtype == np.float32
     assert 0 < np.abs(exact - rough).max() < 0.1
 
 
-def test_progress_counts_items_although_equal_texts_are_encoded_once(bert: Path) -> None:
-    done: list[int] = []
+def test_progress_counts_items_although_equal_texts_are_encoded_once(bert):
+    done = []
     encode_texts(f"transformers:{bert}", TEXTS[:4], {"batch_size": 1}, progress=done.append)
     assert len(done) == 3
     assert sum(done) == 4
 
 
-def test_a_run_that_stopped_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
+def test_a_run_that_stopped_ends_with_the_same_bytes(bert, tmp_path):
     name, options = f"transformers:{bert}", {"batch_size": 2}
     whole = encode_texts(name, TEXTS, options)
     count = 0
 
-    def stop(n_texts: int) -> None:
+    def stop(n_texts):
         nonlocal count
         count += 1
         if count == 2:
@@ -130,16 +123,16 @@ def test_a_run_that_stopped_ends_with_the_same_bytes(bert: Path, tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         encode_texts(name, TEXTS, options, work=tmp_path, progress=stop)
-    steps: list[int] = []
+    steps = []
     again = encode_texts(name, TEXTS, options, work=tmp_path, progress=steps.append)
     assert again.tobytes() == whole.tobytes()
     assert len(steps) == 2  # what was done, and the one batch that was left
-    done: list[int] = []
+    done = []
     encode_texts(name, TEXTS, {**options, "pooling": "mean"}, work=tmp_path, progress=done.append)
     assert len(done) == 3  # none of the batches pooled otherwise was used
 
 
-def test_a_sentence_transformer_pools_as_its_folder_says(bert: Path, tmp_path: Path) -> None:
+def test_a_sentence_transformer_pools_as_its_folder_says(bert, tmp_path):
     library = pytest.importorskip("sentence_transformers")
     try:
         from sentence_transformers.models import Pooling, Transformer
@@ -155,7 +148,7 @@ def test_a_sentence_transformer_pools_as_its_folder_says(bert: Path, tmp_path: P
     assert np.linalg.norm(unit) == pytest.approx(1, rel=1e-5)
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused(bert: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_weights_is_refused(bert, tmp_path):
     import torch
     import transformers
 
@@ -176,21 +169,17 @@ def test_a_checkpoint_that_lacks_weights_is_refused(bert: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("family", ["transformers", "sentence-transformers"])
-def test_a_model_that_is_not_there_is_named(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_is_not_there_is_named(family, tmp_path, monkeypatch):
     pytest.importorskip(family.replace("-", "_"))
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EncoderError, match=rf"{family}:.*nothing: the model cannot be loaded"):
         encode_texts(f"{family}:{tmp_path / 'nothing'}", ["red"], {})
 
 
-def test_a_missing_library_is_named_with_the_way_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
     from recbole_m3rec.features.encoders import pretrained
 
-    def absent(name: str) -> None:
+    def absent(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(pretrained.importlib, "import_module", absent)
@@ -199,17 +188,16 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"pooling": "max"}, {"max_tokens": 0}, {"batch_size": 2.5}, {"precision": "int8"}],
+    "options", [{"pooling": "max"}, {"max_tokens": 0}, {"batch_size": 2.5}, {"precision": "int8"}]
 )
-def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_named(options):
     if "precision" in options:
         pytest.importorskip("transformers")
     with pytest.raises(EncoderError, match=f"transformers:a: {next(iter(options))} must be"):
         encode_texts("transformers:a", ["red"], options)
 
 
-def test_a_device_that_is_not_here_is_named() -> None:
+def test_a_device_that_is_not_here_is_named():
     pytest.importorskip("transformers")
     with pytest.raises(EncoderError, match="transformers:a: device 'cuda:7' cannot be used here"):
         encode_texts("transformers:a", ["red"], {}, device="cuda:7")
@@ -219,11 +207,11 @@ def test_a_device_that_is_not_here_is_named() -> None:
     "name",
     ["transformers", "transformers:", "sentence-transformer:a", "os:system", "builtins:eval", None],
 )
-def test_only_known_families_name_an_encoder(name: Any) -> None:
+def test_only_known_families_name_an_encoder(name):
     assert text_encoder(name) is None
 
 
-def test_options_are_those_that_change_the_vectors() -> None:
+def test_options_are_those_that_change_the_vectors():
     assert set(encoder_options("transformers:a")) == {
         "pooling",
         "max_tokens",

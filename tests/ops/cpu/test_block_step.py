@@ -1,35 +1,31 @@
 """A block's step in one call of the compiled kernels, beside what holds for every kernel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.network import mamba as block_module
-from recbole_m3rec.network.mamba import MambaBlock, MambaState
-from recbole_m3rec.ops.cpu import selective_scan
+from recbole_m3rec.network.mamba import MambaState
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS
 from tests.ops import kernel_cases
-from tests.ops.kernel_cases import block_of, step_inputs
+from tests.ops.kernel_cases import block_of, needs_kernels, step_inputs
 
-pytestmark = pytest.mark.skipif(not selective_scan.available()[0], reason="kernels not built")
+pytestmark = needs_kernels
 
 
-def inputs(block: MambaBlock, n: int) -> tuple[Tensor, MambaState]:
+def inputs(block, n):
     h, window, ssm = step_inputs(block, n)
     return h, MambaState(window, ssm)
 
 
-def whole(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
+def whole(block, h, state):
     return kernel_cases.step(h, *state, block)
 
 
-def in_parts(block: MambaBlock, h: Tensor, state: MambaState) -> list[Tensor]:
+def in_parts(block, h, state):
     return kernel_cases.step_in_parts(h.double(), *(each.double() for each in state), block)
 
 
-def test_extreme_step_sizes_match(kernels: str) -> None:
+def test_extreme_step_sizes_match(kernels):
     for shift in (-30.0, 60.0):  # no step, huge steps
         block = block_of()
         with torch.no_grad():
@@ -39,7 +35,7 @@ def test_extreme_step_sizes_match(kernels: str) -> None:
             torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_nan_stays_in_its_own_sequence(kernels: str) -> None:
+def test_nan_stays_in_its_own_sequence(kernels):
     block = block_of()
     h, state = inputs(block, 3)
     clean = whole(block, h, state)
@@ -49,7 +45,7 @@ def test_nan_stays_in_its_own_sequence(kernels: str) -> None:
         assert torch.equal(found[[0, 2]], expected[[0, 2]])
 
 
-def test_the_state_that_was_given_stays_as_it_is() -> None:
+def test_the_state_that_was_given_stays_as_it_is():
     block = block_of()
     h, state = inputs(block, 2)
     before = [tensor.clone() for tensor in state]
@@ -58,8 +54,8 @@ def test_the_state_that_was_given_stays_as_it_is() -> None:
     assert all(torch.equal(*pair) for pair in zip(whole(block, h, state), first, strict=True))
 
 
-def test_many_sequences_and_other_weights_take_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+def test_many_sequences_and_other_weights_take_the_parts(monkeypatch):
+    def refuse(*_):
         raise AssertionError("the kernel was called")
 
     monkeypatch.setattr(block_module, "block_step_cpu", refuse)
@@ -73,7 +69,7 @@ def test_many_sequences_and_other_weights_take_the_parts(monkeypatch: pytest.Mon
     block.step(*inputs(block, 1))  # strides that the kernel does not know
 
 
-def test_a_state_of_other_sequences_is_refused() -> None:
+def test_a_state_of_other_sequences_is_refused():
     block = block_of()
     h, state = inputs(block, 2)
     with pytest.raises(ValueError, match=r"state.ssm: expected \[2, 128, 32\] float32"):

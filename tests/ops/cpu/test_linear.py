@@ -1,30 +1,23 @@
 """The linear layer's kernel beside what holds for every kernel, and when it is taken."""
 
-from __future__ import annotations
-
-import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_m3rec.ops.cpu import library, linear
+from recbole_m3rec.ops.cpu import linear
 from recbole_m3rec.ops.matmul import Linear
-from tests.ops.kernel_cases import randn
-
-built, why = library.available()
-needs_library = pytest.mark.skipif(not built, reason=why)
+from tests.ops.kernel_cases import needs_kernels, randn
 
 
-@needs_library
-def test_a_row_does_not_depend_on_the_rows_beside_it(kernels: None) -> None:
+@needs_kernels
+def test_a_row_does_not_depend_on_the_rows_beside_it(kernels):
     x, weight, bias = randn((777, 64), (100, 64), (100,))
     y = linear._linear(x, weight, bias)
     for some in (slice(1, None), slice(0, 300), slice(500, 501)):
         assert torch.equal(linear._linear(x[some], weight, bias), y[some])
 
 
-@needs_library
-def test_nan_and_infinity_stay_in_their_row(kernels: None) -> None:
+@needs_kernels
+def test_nan_and_infinity_stay_in_their_row(kernels):
     x, weight, bias = randn((300, 32), (21, 32), (21,))
     x[7, 3], x[100, 31] = float("nan"), float("inf")
     y = linear._linear(x, weight, bias)
@@ -33,12 +26,12 @@ def test_nan_and_infinity_stay_in_their_row(kernels: None) -> None:
     assert y[100].isinf().all()
 
 
-@needs_library
-def test_only_the_gradients_that_are_wanted_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_kernels
+def test_only_the_gradients_that_are_wanted_are_made(monkeypatch):
     wanted = []
     made = linear._linear_backward
 
-    def watch(*arguments: object) -> object:
+    def watch(*arguments):
         wanted.append(arguments[3:])
         return made(*arguments)
 
@@ -49,10 +42,10 @@ def test_only_the_gradients_that_are_wanted_are_made(monkeypatch: pytest.MonkeyP
     assert wanted == [(True, False, False), (False, True, False)]
 
 
-def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_taken_for_many_rows_of_float32_alone(monkeypatch):
     taken = []
 
-    def watch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def watch(x, weight, bias):
         taken.append(tuple(x.shape))
         return F.linear(x, weight, bias)
 

@@ -1,18 +1,15 @@
 """The compiled CPU scan as an operator of torch: its rules, and what it refuses."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library, selective_scan
-from tests.ops.kernel_cases import NAMES, compiled_scan, scan_inputs
+from tests.ops.kernel_cases import NAMES, compiled_scan, needs_kernels, scan_inputs
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
-def test_torch_compile_takes_it_whole() -> None:
+def test_torch_compile_takes_it_whole():
     tensors, ends = scan_inputs([5, 2, 9], 4, 3)
     leaves = [tensor.requires_grad_() for tensor in tensors]
     whole = torch.compile(compiled_scan, backend="aot_eager", fullgraph=True)
@@ -23,7 +20,7 @@ def test_torch_compile_takes_it_whole() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_unsound_sequences_are_refused() -> None:
+def test_unsound_sequences_are_refused():
     tensors, _ = scan_inputs([17])
     early, beyond, late, empty, back = (
         [0, 5, 16],
@@ -37,7 +34,7 @@ def test_unsound_sequences_are_refused() -> None:
             compiled_scan(tensors, torch.tensor(ends, dtype=torch.int32))
 
 
-def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
+def test_wrong_shapes_and_dtypes_are_refused_by_name():
     tensors, ends = scan_inputs([17])
     for i, name in enumerate(NAMES):
         cut = [tensor[:-1] if j == i else tensor for j, tensor in enumerate(tensors)]
@@ -60,7 +57,7 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name() -> None:
         )
 
 
-def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_instruction_set_is_named(monkeypatch):
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", "mmx")
     library.load.cache_clear()
     try:

@@ -1,20 +1,16 @@
 """States of the compiled CPU scan: kept at its end, stepped on, and begun from."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.kernel_cases import ends_of, raw_scan_inputs, scan_inputs
+from tests.ops.kernel_cases import ends_of, needs_kernels, raw_scan_inputs, scan_inputs
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
 @pytest.mark.parametrize(("d_inner", "d_state"), [(3, 1), (32, 5), (3, 16), (32, 33)])
-def test_steps_on_kept_states_continue_a_scan(kernels: str, d_inner: int, d_state: int) -> None:
+def test_steps_on_kept_states_continue_a_scan(kernels, d_inner, d_state):
     lengths = [7, 60, 2]
     tensors, ends = scan_inputs(lengths, d_inner, d_state)
     expected, last_state = selective_scan.selective_scan_states_cpu(*tensors, ends)
@@ -30,7 +26,7 @@ def test_steps_on_kept_states_continue_a_scan(kernels: str, d_inner: int, d_stat
     torch.testing.assert_close(state, last_state, rtol=1e-4, atol=1e-6)
 
 
-def test_steps_take_softplus_and_gate_too(kernels: str) -> None:
+def test_steps_take_softplus_and_gate_too(kernels):
     (x, raw, A, B, C, D, bias, z), ends = raw_scan_inputs([1] * 5)
     expected, last_state = selective_scan.selective_scan_states_cpu(
         x, raw, A, B, C, D, ends, dt_bias=bias, z=z
@@ -41,7 +37,7 @@ def test_steps_take_softplus_and_gate_too(kernels: str) -> None:
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
 
 
-def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
+def test_a_scan_continues_from_an_initial_state(kernels):
     lengths, cut = [60, 31, 100], [50, 1, 20]
     tensors, ends = scan_inputs(lengths)
     whole, last_state = selective_scan.selective_scan_states_cpu(*tensors, ends)
@@ -51,7 +47,7 @@ def test_a_scan_continues_from_an_initial_state(kernels: str) -> None:
     tail = torch.cat([torch.arange(e - r, e) for e, r in zip(ends[1:].tolist(), rest, strict=True)])
     x, dt, A, B, C, D = tensors
 
-    def part(at: Tensor, part_lengths: list[int], state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def part(at, part_lengths, state):
         return selective_scan.selective_scan_states_cpu(
             x[at], dt[at], A, B[at], C[at], D, ends_of(part_lengths), initial_state=state
         )

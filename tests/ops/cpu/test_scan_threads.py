@@ -1,29 +1,23 @@
 """The compiled CPU scan on any threads: torch's, its own, Python's, and those of a forked child."""
 
-from __future__ import annotations
-
 import multiprocessing
 import threading
-from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library as cpu_library
-from recbole_m3rec.ops.cpu import selective_scan
-from tests.ops.kernel_cases import RAGGED, compiled_scan, scan_inputs, with_gradients
+from tests.ops.kernel_cases import RAGGED, compiled_scan, needs_kernels, scan_inputs, with_gradients
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
-def found(tensors: Sequence[Tensor], ends: Tensor) -> list[Tensor]:
+def found(tensors, ends):
     return with_gradients(lambda *leaves: compiled_scan(leaves, ends), tensors)
 
 
 @pytest.fixture
-def own_threads() -> Iterator[None]:
+def own_threads():
     """Have the library use its own threads instead of torch's."""
     library = cpu_library.load()[0]
     library.m3rec_use_openmp(None)
@@ -31,7 +25,7 @@ def own_threads() -> Iterator[None]:
     library.m3rec_use_openmp(cpu_library.openmp_of_torch())
 
 
-def test_own_threads_give_the_same_bits_as_those_of_torch(threads: None, own_threads: None) -> None:
+def test_own_threads_give_the_same_bits_as_those_of_torch(threads, own_threads):
     tensors, ends = scan_inputs(RAGGED * 6, 70, 6)
     results = []
     for n_threads in (1, 4):
@@ -42,17 +36,15 @@ def test_own_threads_give_the_same_bits_as_those_of_torch(threads: None, own_thr
 
 
 @pytest.mark.parametrize("of_torch", [True, False])
-def test_python_threads_may_call_at_once(
-    request: pytest.FixtureRequest, threads: None, of_torch: bool
-) -> None:
+def test_python_threads_may_call_at_once(request, threads, of_torch):
     if not of_torch:
         request.getfixturevalue("own_threads")
     torch.set_num_threads(2)
     problems = [scan_inputs(RAGGED * 3, 40, 6, seed) for seed in range(4)]
     expected = [found(*problem) for problem in problems]
-    wrong: list[int] = []
+    wrong = []
 
-    def work(i: int) -> None:
+    def work(i):
         for _ in range(10):
             got = found(*problems[i])
             if not all(torch.equal(a, b) for a, b in zip(got, expected[i], strict=True)):
@@ -67,9 +59,7 @@ def test_python_threads_may_call_at_once(
     assert not wrong
 
 
-def _forward_in_child(
-    tensors: Sequence[Tensor], ends: Tensor, results: multiprocessing.Queue[list[list[float]]]
-) -> None:
+def _forward_in_child(tensors, ends, results):
     results.put(
         compiled_scan(tensors, ends).tolist()
     )  # and nothing else: torch may hang after a fork
@@ -80,16 +70,14 @@ def _forward_in_child(
 )
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("of_torch", [True, False])
-def test_a_forked_child_can_call_too(
-    request: pytest.FixtureRequest, threads: None, of_torch: bool
-) -> None:
+def test_a_forked_child_can_call_too(request, threads, of_torch):
     if not of_torch:
         request.getfixturevalue("own_threads")
     torch.set_num_threads(2)
     tensors, ends = scan_inputs(RAGGED * 6, 70, 6)
     expected = compiled_scan(tensors, ends).tolist()
     context = multiprocessing.get_context("fork")
-    results: multiprocessing.Queue[list[list[float]]] = context.Queue()
+    results = context.Queue()
     child = context.Process(target=_forward_in_child, args=(tensors, ends, results))
     child.start()
     try:

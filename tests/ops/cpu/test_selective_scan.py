@@ -1,12 +1,7 @@
 """The compiled CPU scan beside what holds for every kernel: extremes, NaN, options, dtypes."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pytest
 import torch
-from torch import Tensor
 
 from recbole_m3rec.ops.cpu import selective_scan
 from tests.ops.kernel_cases import (
@@ -14,21 +9,21 @@ from tests.ops.kernel_cases import (
     RAGGED,
     compiled_scan,
     ends_of,
+    needs_kernels,
     raw_scan_inputs,
     scan_inputs,
     scan_loop,
     with_gradients,
 )
 
-built, why = selective_scan.available()
-pytestmark = pytest.mark.skipif(not built, reason=why)
+pytestmark = needs_kernels
 
 
-def found(tensors: Sequence[Tensor], ends: Tensor, last_only: bool = False) -> list[Tensor]:
+def found(tensors, ends, last_only=False):
     return with_gradients(lambda *leaves: compiled_scan(leaves, ends, last_only), tensors)
 
 
-def assert_as_loop(tensors: Sequence[Tensor], ends: Tensor, tolerance: float = 2e-6) -> None:
+def assert_as_loop(tensors, ends, tolerance=2e-6):
     """Every value within ``tolerance`` of the largest one of its tensor."""
     doubles = [tensor.double() for tensor in tensors]
     expected = with_gradients(lambda *leaves: scan_loop(leaves, ends), doubles)
@@ -38,7 +33,7 @@ def assert_as_loop(tensors: Sequence[Tensor], ends: Tensor, tolerance: float = 2
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-def test_extreme_steps_and_decays_match_the_loop(kernels: str) -> None:
+def test_extreme_steps_and_decays_match_the_loop(kernels):
     (x, dt, *others), ends = scan_inputs([40, 3, 75])
     for scale in (1e-6, 1e-3, 30.0, 1e4):
         assert_as_loop([x, dt * scale, *others], ends)
@@ -50,13 +45,13 @@ def test_extreme_steps_and_decays_match_the_loop(kernels: str) -> None:
     torch.testing.assert_close(y, x * (dt * (B * C).sum(1, keepdim=True) + D))
 
 
-def test_a_slow_decay_over_many_steps_is_not_biased(kernels: str) -> None:
+def test_a_slow_decay_over_many_steps_is_not_biased(kernels):
     (x, dt, *others), ends = scan_inputs([1500], 4, 2)
     small = 2e-3 * (0.5 + torch.rand(dt.shape, generator=torch.Generator().manual_seed(5)))
     assert_as_loop([x, small, *others], ends, tolerance=3e-6)
 
 
-def test_softplus_is_precise_relative_to_its_value(kernels: str) -> None:
+def test_softplus_is_precise_relative_to_its_value(kernels):
     # One token with B · C = 1 and D = 0 returns its step size.
     raw = torch.linspace(-101, 101, 4000)[None]
     one, A = torch.ones(1, 1), -torch.ones(4000, 1)
@@ -66,10 +61,10 @@ def test_softplus_is_precise_relative_to_its_value(kernels: str) -> None:
     torch.testing.assert_close(y.double(), expected, rtol=4e-6, atol=1e-37)
 
 
-def test_thousands_of_single_tokens_match_the_closed_form(kernels: str) -> None:
+def test_thousands_of_single_tokens_match_the_closed_form(kernels):
     tensors, ends = scan_inputs([1] * 10_000, 8, 16)
 
-    def closed_form(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    def closed_form(x, dt, A, B, C, D):
         return x * (dt * (B * C).sum(1, keepdim=True) + D) + 0 * A.sum()
 
     expected = with_gradients(closed_form, [tensor.double() for tensor in tensors])
@@ -78,7 +73,7 @@ def test_thousands_of_single_tokens_match_the_closed_form(kernels: str) -> None:
             torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=2e-5)
 
 
-def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
+def test_only_one_of_softplus_and_gate_can_be_asked_for():
     (*six, bias, z), ends = raw_scan_inputs(RAGGED)
     dt = torch.nn.functional.softplus(six[1] + bias).detach()
     both = compiled_scan([*six, bias, z], ends)
@@ -94,7 +89,7 @@ def test_only_one_of_softplus_and_gate_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_stays_nan_and_within_its_sequence(kernels: str, name: str) -> None:
+def test_nan_stays_nan_and_within_its_sequence(kernels, name):
     tensors, ends = scan_inputs([5, 6, 40, 70])
     token = 5 + 2  # the third of the second sequence
     bad = tensors[NAMES.index(name)] = tensors[NAMES.index(name)].clone()
@@ -117,7 +112,7 @@ def test_nan_stays_nan_and_within_its_sequence(kernels: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype):
     tensors, ends = scan_inputs(RAGGED)
     halves = [tensor.to(dtype) for tensor in tensors]
     got = found(halves, ends)
@@ -128,7 +123,7 @@ def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype: torch
     assert mixed.dtype == dtype
 
 
-def test_no_sequences_give_no_rows() -> None:
+def test_no_sequences_give_no_rows():
     tensors, ends = scan_inputs([])
     y, *gradients = found(tensors, ends)
     assert y.shape == (0, 37)

@@ -3,8 +3,6 @@
 Each in a process of its own: Triton decides at its import how it runs kernels.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess
@@ -24,7 +22,7 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run(*command: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+def run(*command, **environment):
     merged = {**os.environ, "TRITON_INTERPRET": None, **environment}
     return subprocess.run(
         [sys.executable, *command],
@@ -37,7 +35,7 @@ def run(*command: str, **environment: str | None) -> subprocess.CompletedProcess
     )
 
 
-def check(**environment: str | None) -> str:
+def check(**environment):
     options = ("-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib")
     result = run("-m", "pytest", str(FOLDER / "triton_checks.py"), *options, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -46,7 +44,7 @@ def check(**environment: str | None) -> str:
 
 @needs_triton
 @pytest.mark.slow
-def test_the_kernels_match_float64_loops_in_the_interpreter() -> None:
+def test_the_kernels_match_float64_loops_in_the_interpreter():
     report = check(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert " passed" in report
     assert "skipped" not in report
@@ -54,7 +52,7 @@ def test_the_kernels_match_float64_loops_in_the_interpreter() -> None:
 
 @needs_triton
 @pytest.mark.gpu
-def test_the_kernels_match_float64_loops_on_a_gpu() -> None:
+def test_the_kernels_match_float64_loops_on_a_gpu():
     probe = "import torch, sys; sys.exit(not torch.cuda.is_available())"
     if run("-c", probe, CUDA_VISIBLE_DEVICES=DEVICES).returncode != 0:
         pytest.skip("no CUDA device")
@@ -102,7 +100,7 @@ assert compile_for_a_gpu(triton_scan_kernels.forward, READ_LAST=False, cu_seqlen
 
 @needs_triton
 @pytest.mark.slow
-def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
     import triton
 
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
@@ -112,7 +110,7 @@ def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(device.interpreted(), reason="TRITON_INTERPRET is set")
-def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     device.available.cache_clear()
     try:
@@ -122,9 +120,7 @@ def test_without_a_gpu_triton_is_absent_and_says_so(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("version", "usable"), [("3.1.0", False), ("3.2.0", True)])
-def test_versions_that_compute_other_numbers_are_refused(
-    version: str, usable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_versions_that_compute_other_numbers_are_refused(version, usable, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found, reason = device.available.__wrapped__()
