@@ -144,7 +144,6 @@ def test_the_preset_is_what_the_released_program_does():
         "id_init": "normal",
         "softmax_items": "all",
         "id_updates": "dense",
-        "id_dropout": 0.0,
         "modalities": ["image", "text"],
         "features": {
             "image": {"encoder": "random-codes", "dim": 512, "std": 0.02},

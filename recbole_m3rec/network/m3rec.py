@@ -92,8 +92,6 @@ class M3RecConfig:
             batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
         id_updates: ``dense``, or ``sparse``: the gradient by the ID vectors holds a step's items
             alone, which takes a loss that looks at few.
-        id_dropout: share of the items whose ID vectors are zeros in a training step, so that
-            content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
             whatever ``modality_gradient`` says (for ablations).
         share_experts: one expert a layer for all modalities (for ablations).
@@ -122,7 +120,6 @@ class M3RecConfig:
     repetition: bool = False
     softmax_items: int | str = "all"
     id_updates: str = "dense"
-    id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
     scan_backend: str = "auto"
@@ -131,8 +128,7 @@ class M3RecConfig:
         for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
             check_size(name, getattr(self, name))
         check_size("projector_experts", self.projector_experts)
-        for name in ("dropout_prob", "id_dropout"):
-            _check_number(name, getattr(self, name), lambda p: 0 <= p < 1, "in [0, 1)")
+        _check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
         _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
         if self.softmax_items != "all":
             check_size("softmax_items", self.softmax_items)
@@ -357,9 +353,6 @@ class M3RecNetwork(SampledSoftmax):
             items: ids ``[n]``, or None for all in order.
         """
         embedded = self.id_vectors(self.item_embedding, items)
-        if self.training and self.config.id_dropout:
-            dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
-            embedded = embedded.masked_fill(dropped, 0.0)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each

@@ -73,13 +73,3 @@ def test_weights_keep_their_names(network):
     names = list(network.state_dict())
     network.hold_out(COLD)
     assert list(network.state_dict()) == names
-
-
-def test_id_dropout_zeroes_ids_in_training_alone():
-    torch.manual_seed(0)
-    network = M3RecNetwork(200, hidden_size=8, d_state=4, id_dropout=0.5)
-    dropped = (network.item_vectors().sequence["id"] == 0).all(1)
-    assert 60 < int(dropped.sum()) < 140
-    assert torch.equal(network.item_table()[:, -8:].eq(0).all(1).sum() > 0, torch.tensor(True))
-    network.eval()
-    assert torch.equal(network.item_vectors().sequence["id"], network.item_embedding.weight)
