@@ -76,10 +76,10 @@ def test_log_weights_are_added_to_every_logit_of_their_item():
     query, table, targets = problem(23, 17)
     weights = torch.randn(17)
 
-    def weighted(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def weighted(query, table, targets):
         return linear_cross_entropy(query, table, targets, log_weights=weights)
 
-    def plainly(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def plainly(query, table, targets):
         return F.cross_entropy(query @ table.T + weights.double(), targets)
 
     expected = with_gradients(plainly, query.double(), table.double(), targets)
