@@ -150,8 +150,8 @@ def test_an_unknown_loss_is_an_error_with_the_nearest(make_config):
 
 
 def test_the_log_names_the_number_of_items_from_which_sampling_is_advised(
-    build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+    build, monkeypatch, caplog
+):
     monkeypatch.setattr(m3rec_module, "MANY_ITEMS", 5)
     with caplog.at_level("INFO"):
         build("M3Rec", modalities=[])

@@ -167,9 +167,7 @@ def test_settings_without_a_meaning_are_refused(build, keys, message):
 
 
 @FUSIONS
-def test_vectors_of_some_items_are_rows_of_the_table_and_touch_no_others(
-    build, fusion: str
-) -> None:
+def test_vectors_of_some_items_are_rows_of_the_table_and_touch_no_others(build, fusion):
     model, train, _ = build(fusion=fusion, softmax_items=1)
     some = torch.tensor([3, 1, 4])
     torch.testing.assert_close(model.item_vectors(some).table, model.item_table()[some])
