@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 STEPS = "M3REC_BENCHMARK_STEPS"  # a worker ends after so many steps
+CABLE = "cable0"  # the name of both ends
 SMALL = [
     *("--dataset=generated", "--model=M3Rec", "--modalities=[]", "--hidden_size=16"),
     *("--d_state=4", "--dropout_prob=0.0", "--train_batch_size=256", "--epochs=1", "--gpu_id="),
@@ -84,7 +85,13 @@ class World:
 
     def end(self) -> tuple[list[int], str]:
         """Return exit codes and what the first process printed."""
-        texts = [process.communicate()[0] for process in self.processes]
+        try:
+            texts = [process.communicate(timeout=300)[0] for process in self.processes]
+        except subprocess.TimeoutExpired:
+            texts = ["no end within 300 s"]
+            for process in self.processes:
+                process.kill()
+                process.wait()
         codes = [process.returncode for process in self.processes]
         return codes, texts[0] if not any(codes) else "\n".join(texts)
 
@@ -117,7 +124,8 @@ def namespaces() -> list[list[str]]:
     for number, name in enumerate(names, 1):
         commands.append(f"ip link set v{name} netns {name}")
         commands.append(f"ip -n {name} addr add 10.99.0.{number}/24 dev v{name}")
-        commands += [f"ip -n {name} link set {link} up" for link in (f"v{name}", "lo")]
+        commands.append(f"ip -n {name} link set v{name} name {CABLE}")
+        commands += [f"ip -n {name} link set {link} up" for link in (CABLE, "lo")]
     try:
         for command in commands:
             subprocess.run(command.split(), check=True, capture_output=True)
@@ -145,11 +153,13 @@ def losses(folder: Path, n_steps: int) -> None:
     for n in (1, 2, 4):
         world = World(given, [n], [folder], **{STEPS: str(n_steps)})
         found[f"{n} process" + "es" * (n > 1)] = steps_of(world.end())
+        print(f"{n} done", file=sys.stderr)
     spaces = namespaces()
     try:
         where = "2 namespaces" if spaces else "2 machines"
         more = {"before": spaces, "address": "10.99.0.1"} if spaces else {}
-        world = World(given, [1, 1], [folder] * 2, **more, **{STEPS: str(n_steps)})  # type: ignore[arg-type]
+        told = {STEPS: str(n_steps)} | ({"GLOO_SOCKET_IFNAME": CABLE} if spaces else {})
+        world = World(given, [1, 1], [folder] * 2, **more, **told)  # type: ignore[arg-type]
         found[where] = steps_of(world.end())
     finally:
         remove(spaces)
