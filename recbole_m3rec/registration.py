@@ -89,6 +89,7 @@ def register() -> None:
         learning_rate,
         pretraining,
         resume,
+        sparse_updates,
     )
 
     register_models()
@@ -111,6 +112,7 @@ def register() -> None:
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
     learning_rate.install()
+    sparse_updates.install()
     target_loader.install()
     cold_items.install()
     sources.install()  # before all others look at the files
