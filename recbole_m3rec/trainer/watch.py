@@ -8,6 +8,7 @@ therefore counts up in the store through which all met, and looks whether the ot
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ WHAT_TO_DO = "Every process ends. --resume goes on from the latest state that wa
 
 
 class Watch:
-    """A thread that counts up for this process and looks at the others, until it is left.
+    """Threads that count up for this process and look at the others, until it is left.
 
     Args:
         ip, port: of the store through which the processes met.
@@ -41,13 +42,18 @@ class Watch:
         self.run, self.rank = run, rank
         self.others = [other for other in range(world_size) if other != rank]
         self.left = threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-        self.thread.start()
+        self.answered = time.monotonic()  # the store, last
+        self.threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._look, self._look_at_store)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     def leave(self) -> None:
         """Stop; the others no longer expect this process."""
         self.left.set()
-        self.thread.join(EVERY)
+        for thread in self.threads:
+            thread.join(EVERY)
         self.store.add(self._key("left", self.rank), 1)
 
     def _key(self, what: str, rank: int) -> str:
@@ -67,9 +73,16 @@ class Watch:
                         if self.store.add(self._key("left", other), 0):
                             continue
                         end(f"Process {other} gave no sign for {LIMIT:.0f} s")
+                self.answered = time.monotonic()
             except RuntimeError as error:
                 if not self.left.is_set():
                     end(f"Process {self.rank} lost the first process ({first_line(error)})")
+
+    def _look_at_store(self) -> None:
+        """End where the first process, which holds the store, never answers."""
+        while not self.left.wait(EVERY):
+            if time.monotonic() - self.answered > LIMIT:
+                end(f"The first process gave no sign for {LIMIT:.0f} s")
 
 
 def end(reason: str) -> None:
@@ -79,8 +92,13 @@ def end(reason: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Return what an error of torch says first, without the place in its source and its advice.
+
+    >>> first_line(RuntimeError("[/gloo/pair.cc:5] Connection closed by peer [::1]:9. This is …"))
+    'Connection closed by peer [::1]:9'
+    """
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", line).partition(". This is")[0]
 
 
 def is_of_another(error: BaseException) -> bool:

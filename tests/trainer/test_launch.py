@@ -1,0 +1,173 @@
+"""A lost process ends the others soon, with one message; torchrun's restart goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from recbole_m3rec.trainer import launch, watch
+from recbole_m3rec.trainer.progress import Progress
+from recbole_m3rec.trainer.rendezvous import Options
+from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
+from tests.trainer.worlds import run_world, start_world
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+
+GIVEN = arguments("M3Rec")
+OPTIONS = Options(nproc=2, world_size=4, ip="localhost", port="1", group_offset=2)
+
+
+def at_step(step: int, rank: int, number: int) -> Callable[[int], None]:
+    """Return what lets one process send itself a signal after a step; watches look often."""
+
+    def prepare(own_rank: int) -> None:
+        watch.EVERY, watch.LIMIT = 0.2, 3.0
+        if own_rank != rank:
+            return
+        original, steps = Progress._add_loss, [0]
+
+        def counted(self: Progress) -> None:
+            steps[0] += 1
+            if steps[0] == step:
+                os.kill(os.getpid(), number)
+            original(self)
+
+        Progress._add_loss = counted  # type: ignore[method-assign]
+
+    return prepare
+
+
+def place(folder: Path) -> Path:
+    """Return a new folder with the data set."""
+    folder.mkdir()
+    write_tiny(folder)
+    return folder
+
+
+def errors_in(folder: Path) -> list[str]:
+    lines = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("error: ")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    folder = place(tmp_path_factory.mktemp("runs") / "undisturbed")
+    assert run_world(folder, GIVEN, 2) == [0, 0]
+    return outcome(folder)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
+    tmp_path: Path, undisturbed: tuple[str, str, str], rank: int
+) -> None:
+    folder = place(tmp_path / "run")
+    codes = run_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGKILL))
+    assert sorted(codes) == [-signal.SIGKILL, 2]
+    [error] = errors_in(folder)
+    assert error.startswith(f"error: Process {1 - rank} of 2 lost another one (")
+    assert "--resume goes on from the latest state that was saved." in error
+    (folder / "output.txt").unlink()
+    assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
+    assert "torchrun restart 1: from saved/M3Rec" in (folder / "output.txt").read_text()
+    assert outcome(folder) == undisturbed
+
+
+def test_a_restart_before_any_checkpoint_begins_anew(
+    tmp_path: Path, undisturbed: tuple[str, str, str]
+) -> None:
+    folder = place(tmp_path / "run")
+    stop = at_step(2, 1, signal.SIGKILL)
+    assert sorted(run_world(folder, GIVEN, 2, prepare=stop)) == [-signal.SIGKILL, 2]
+    assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
+    assert "torchrun restart 1: from the start" in (folder / "output.txt").read_text()
+    assert outcome(folder) == undisturbed
+
+
+def test_a_restart_does_not_go_on_from_another_start(tmp_path: Path) -> None:
+    folder = place(tmp_path / "run")
+    assert run_world(folder, GIVEN, 1, TORCHELASTIC_RUN_ID="a") == [0]
+    again = {"TORCHELASTIC_RUN_ID": "b", "TORCHELASTIC_RESTART_COUNT": "1"}
+    assert run_world(folder, GIVEN, 1, **again) == [0]
+    assert "torchrun restart 1: from the start" in (folder / "output.txt").read_text()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_hangs_ends_the_other(tmp_path: Path, rank: int) -> None:
+    folder = place(tmp_path / "run")
+    processes = start_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGSTOP))
+    begun = time.monotonic()
+    try:
+        assert wait(processes[1 - rank]) == watch.LOST
+    finally:
+        os.kill(processes[rank], signal.SIGKILL)
+        wait(processes[rank])
+    assert time.monotonic() - begun < 60
+    [error] = errors_in(folder)
+    assert "gave no sign" in error or "lost the first process" in error
+    assert list((folder / "saved").glob("*-last.ckpt"))
+
+
+def test_torchrun_says_how_many_processes_there_are(tmp_path: Path) -> None:
+    folder = place(tmp_path / "run")
+    assert run_world(folder, [*GIVEN, "--nproc=2"], 2) == [2, 2]
+    assert "torchrun says how many processes there are: leave out --nproc" in errors_in(folder)[0]
+
+
+def test_without_its_variables_torchrun_has_started_nothing(monkeypatch: Any) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    started = launch.torchrun()
+    assert started is not None
+    assert started.settings()["offset"] == 0
+    monkeypatch.delenv("LOCAL_RANK")
+    assert launch.torchrun() is None
+
+
+def raised(text: str) -> ProcessRaisedException:
+    return ProcessRaisedException(text, 0, 1)
+
+
+def killed(name: str | None, code: int) -> ProcessExitedException:
+    return ProcessExitedException("gone", 0, 1, exit_code=code, signal_name=name)
+
+
+def test_what_a_process_raised_explains_the_others() -> None:
+    lost, own = raised("recbole_m3rec.trainer.launch.LostError: gone"), raised("ValueError: NaN")
+    assert launch.worst({0: lost, 1: own}, OPTIONS) is own
+    told = launch.worst({0: lost, 1: killed("SIGKILL", -9)}, OPTIONS)
+    assert str(told).startswith("Process 3 was killed by SIGKILL, perhaps for want of memory. ")
+    assert launch.worst({0: lost, 1: killed(None, watch.LOST)}, OPTIONS) is lost
+    assert "ended with code 7" in str(launch.worst({0: killed(None, 7)}, OPTIONS))
+    assert "as said above" in str(launch.worst({0: killed(None, watch.LOST)}, OPTIONS))
+
+
+def hang_or_die(rank: int, folder: str, *_: Any) -> None:
+    """Stand in for a worker: the second is killed, the first ignores SIGTERM and never ends."""
+    if rank == 1:
+        while not Path(folder, "0").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(folder, "0").touch()
+    time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_process_that_ignores_it_is_ended_when_another_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    names = ("model", "dataset", "config_file_list", "config_dict")
+    given = dict.fromkeys(names) | {"model": str(tmp_path)}
+    begun = time.monotonic()
+    with pytest.raises(launch.LostError, match="Process 1 was killed by SIGKILL"):
+        launch.spawn(hang_or_die, OPTIONS._replace(world_size=-1, group_offset=0), given)
+    assert time.monotonic() - begun < 300
