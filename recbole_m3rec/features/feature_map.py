@@ -139,7 +139,7 @@ class FeatureMap:
     def rows(self, items: Tensor) -> Tensor:
         """Return the rows of some items ``[n]``, ``[n, d]``.
 
-        A run of items is read ahead, and leaves the process's memory when it is copied.
+        What was read leaves the process's memory when it is copied; a run of items is read ahead.
 
         Raises:
             FeatureFileError: somebody has written into the file.
@@ -147,10 +147,10 @@ class FeatureMap:
         self._check()
         items = items.cpu()
         if not len(items) or int(items[-1]) - int(items[0]) + 1 != len(items):
-            return torch.from_numpy(self._values)[items]
+            return self._scattered(items)
         first, stop = int(items[0]), int(items[-1]) + 1
         if not bool((items.diff() == 1).all()):
-            return torch.from_numpy(self._values)[items]
+            return self._scattered(items)
         width = self._values.strides[0]
         page = mmap.ALLOCATIONGRANULARITY
         begin = (self._start + first * width) // page * page
@@ -158,6 +158,11 @@ class FeatureMap:
         self._advise("MADV_WILLNEED", begin, end - begin)
         rows = torch.from_numpy(self._values[first:stop]).clone()
         self._advise("MADV_DONTNEED", begin, end - begin)
+        return rows
+
+    def _scattered(self, items: Tensor) -> Tensor:
+        rows = torch.from_numpy(self._values)[items]
+        self._advise("MADV_DONTNEED", 0, len(self._pages))
         return rows
 
     def _advise(self, how: str, start: int, length: int) -> None:
