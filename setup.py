@@ -70,10 +70,12 @@ EXTRAS_REQUIRE = {
     # Bundles, Recommender, and the service with its page; redis for replicas that share events.
     "serving": [
         "fastapi>=0.115",
+        "httptools>=0.6",
         "prometheus-client>=0.20",
         "redis>=5.0.1",
         "safetensors>=0.4.5",
         "uvicorn>=0.30",
+        "uvloop>=0.19; sys_platform != 'win32'",
     ],
     # Approximate search in catalogues of more than 200,000 items.
     "faiss": ["faiss-cpu>=1.8"],

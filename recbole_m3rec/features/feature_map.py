@@ -146,11 +146,9 @@ class FeatureMap:
         """
         self._check()
         items = items.cpu()
-        if not len(items) or int(items[-1]) - int(items[0]) + 1 != len(items):
+        if not len(items) or not bool((items.diff() == 1).all()):
             return self._scattered(items)
         first, stop = int(items[0]), int(items[-1]) + 1
-        if not bool((items.diff() == 1).all()):
-            return self._scattered(items)
         width = self._values.strides[0]
         page = mmap.ALLOCATIONGRANULARITY
         begin = (self._start + first * width) // page * page

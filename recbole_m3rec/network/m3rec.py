@@ -396,13 +396,21 @@ class M3RecNetwork(UntrainedItems):
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.config.num_layers - 1
                 x = layer(x, rows.cu_seqlens, name, rule, last_only=is_last and scored is None)
-            if scored is not None:
-                x = x[scored]  # [Q, H]
+            blocks.append(x if scored is None else x[scored])  # [Q, H]
+        return self.fuse(blocks)
+
+    def fuse(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Make queries of the scored tokens' vectors, ``[Q, H]`` by modality in order.
+
+        Returns:
+            ``[Q, (M + 1) · H]``.
+        """
+        weighted = list(blocks)
+        if self.config.score == "dot":
             # A cosine has one weight a modality, which the item table carries.
-            if name != ID and self.config.score == "dot":
-                x = cast(Tensor, self.content[name].weight) * x
-            blocks.append(self._for_score(x))
-        return torch.cat(blocks, dim=1)
+            for place, content in enumerate(self.content.values()):
+                weighted[place] = cast(Tensor, content.weight) * blocks[place]
+        return torch.cat([self._for_score(x) for x in weighted], dim=1)
 
     def repetition(
         self, histories: PackedSequences, scored: Tensor | None = None

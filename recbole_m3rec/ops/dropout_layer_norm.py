@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.operator import operator
 from recbole_m3rec.ops.dropout import KEEP_STEPS, compiled_for, dropout, keep_steps, new_seed
 
 
@@ -21,11 +22,9 @@ def _has_own_gradient(residual: Tensor | None, keep: int) -> bool:
     return residual is not None and keep < KEEP_STEPS
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::dropout_norm",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor? residual, Tensor weight, Tensor bias, Tensor seed, int keep,"
+    "(Tensor x, Tensor? residual, Tensor weight, Tensor bias, Tensor seed, int keep,"
     " float eps) -> Tensor",
 )
 def _dropout_norm(

@@ -16,6 +16,7 @@ that the item is the history's ``k``-th latest.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import warnings
@@ -27,13 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_m3rec.network.m3rec import ItemVectors
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.library import without_kernels
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.session import Stepper
+from recbole_m3rec.serving.session import Stepper, side_by_side
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -53,34 +53,36 @@ class Step(nn.Module):
 
     def __init__(self, shop: Recommender) -> None:
         super().__init__()
-        self.stepper = Stepper(shop.ranker.network)
-        self.network = self.stepper.network
-        self.names = self.network.modalities
+        # A copy, for its scans are to be written in PyTorch's operations.
+        self.network = copy.deepcopy(shop.ranker.network)
         for module in self.network.modules():
             if isinstance(module, MambaBlock):
                 module.scan_backend = "reference"
-        one = torch.zeros(1, self.network.item_embedding.embedding_dim)
-        self.stepper.read(dict.fromkeys(self.names, one))
-        self.n_blocks = len(self.stepper.tape.states)
+        self.stepper = Stepper(self.network)
+        self.names = self.network.modalities
+        self.n_layers = len(self.stepper.layers)
+        self.n_blocks = self.n_layers * len(self.names)  # a state each, of a modality in a layer
 
     def initial(self, n: int) -> list[Tensor]:
         """Return query and states of ``n`` histories without an item yet."""
-        width = len(self.names) * self.network.item_embedding.embedding_dim
-        zeros = [torch.zeros(n, width)]
-        for state in self.stepper.tape.states[: self.n_blocks]:
-            zeros += [torch.zeros(n, *state.window.shape[1:]), torch.zeros(n, *state.ssm.shape[1:])]
+        width = self.network.item_embedding.embedding_dim
+        zeros = [torch.zeros(n, len(self.names) * width)]
+        for _ in self.names:
+            for layer in self.stepper.layers:
+                zeros += layer.blocks[0].mamba.initial_state(n)
         return zeros
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         old, mask = given[: 1 + 2 * self.n_blocks], given[-1]
         vectors = dict(zip(self.names, given[len(old) : -1], strict=True))
-        n = mask.shape[0]
-        tape = self.stepper.tape
-        tape.states = [MambaState(old[1 + 2 * i], old[2 + 2 * i]) for i in range(self.n_blocks)]
-        tape.writes, tape.place = False, 0
-        rows = PackedSequences(torch.arange(n), torch.arange(n + 1))
-        query = self.network.encode(rows, ItemVectors(vectors, torch.empty(0)))
-        new = [query, *(tensor for state in tape.states for tensor in state)]
+        states = [MambaState(*old[i : i + 2]) for i in range(1, len(old), 2)]
+        by_layer = [side_by_side(states[layer :: self.n_layers]) for layer in range(self.n_layers)]
+        query, after = self.stepper.step(vectors, by_layer)
+        chunks = [[part.chunk(len(self.names)) for part in state] for state in after]
+        new = [query]
+        for modality in range(len(self.names)):
+            for window, ssm in chunks:
+                new += [window[modality], ssm[modality]]
         is_new = mask > 0
         return tuple(
             torch.where(is_new.view(-1, *[1] * (then.dim() - 1)), now, then)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network import untrained_items
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
 
@@ -28,7 +29,11 @@ def network() -> M3RecNetwork:
     )
 
 
-def test_a_held_out_item_has_the_id_of_the_most_alike(network: M3RecNetwork) -> None:
+@pytest.mark.parametrize("at_once", [2, 65_536])
+def test_a_held_out_item_has_the_id_of_the_most_alike(
+    network: M3RecNetwork, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untrained_items, "TRAINED_AT_ONCE", at_once)
     before = network.item_vectors()
     network.hold_out(COLD)
     after = network.item_vectors()

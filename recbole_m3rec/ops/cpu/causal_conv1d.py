@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recbole_m3rec.ops.checks import check_convolution, check_sequences, rows
 from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.operator import operator
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> list[int]:
@@ -19,11 +20,9 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> l
     ]
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::causal_conv1d_silu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor",
+    "(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor",
 )
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()

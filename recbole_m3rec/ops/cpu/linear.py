@@ -10,17 +10,16 @@ from torch import Tensor
 
 from recbole_m3rec.ops.checks import rows
 from recbole_m3rec.ops.cpu import library as cpu_library
+from recbole_m3rec.ops.cpu.operator import operator
 
 FEWEST_ROWS = 256  # below, packing the weight costs more than the product
 LARGEST_OUTPUT = 1024  # of a layer; oneDNN is the faster with wider ones
 LANES = 16  # of the kernel's vectors; the weight's gradient is made of whole ones
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::linear",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    "(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
 )
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = x.new_empty(x.shape[0], weight.shape[0])

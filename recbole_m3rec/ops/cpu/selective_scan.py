@@ -22,6 +22,7 @@ from recbole_m3rec.ops.checks import (
 )
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.library import available
+from recbole_m3rec.ops.cpu.operator import operator
 
 __all__ = ["available", "selective_scan_cpu", "selective_scan_states_cpu", "selective_step_cpu"]
 
@@ -72,11 +73,9 @@ def _empty_gradients(
     return tuple(x.new_empty(shape) for shape in shapes)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::selective_scan",
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor",
+    f"({_INPUTS}, {_OPTIONS}) -> Tensor",
 )
 def _scan(*inputs: Any) -> Tensor:
     x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs

@@ -234,7 +234,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read_table(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, memory_map=True)
+        with pq.ParquetFile(path, memory_map=True) as file:  # read_table would import pandas
+            return file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BundleError(f"{path}: not Parquet ({error}). {AGAIN}") from error
 

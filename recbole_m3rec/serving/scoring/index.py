@@ -7,8 +7,8 @@ index is put together at loading: faiss's own files are not safe to read from a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ LARGE = 200_000
 TARGET_RECALL = 0.98
 TRAINED_ON = 64  # items per cell that centroids are learned from
 SAMPLE = 256  # queries that recall is measured with
-MOST_ROUNDS = 8  # of searching on, each over four times as many items
+SCORED_AT_ONCE = 2**14  # candidates whose vectors are gathered
 
 
 class IndexUnavailableError(RuntimeError):
@@ -102,34 +102,60 @@ class Index:
         """
         items = torch.zeros(len(queries), k, dtype=torch.int64)
         scores = torch.full((len(queries), k), -torch.inf)
-        is_replaced = torch.zeros(len(queries), dtype=torch.bool)
-        is_replaced[edits.replaced] = True
-        for number in range(len(queries)):
-            own = _of_row(edits, number)
-            allowed = edits.allowed[number]
-            if is_replaced[number] or (allowed is not None and len(allowed) <= 64 * k):
-                found = exact_top(queries[number : number + 1], table, k, own)
-            else:
-                found = self._top_of(queries[number : number + 1], table, k, own)
-            scores[number], items[number] = found[1][0], found[0][0]
+        narrow = [allowed is not None and len(allowed) <= 64 * k for allowed in edits.allowed]
+        is_exact = torch.tensor(narrow, dtype=torch.bool)
+        is_exact[edits.replaced] = True
+        rows = (~is_exact).nonzero().squeeze(1)
+        removed, added = _Pairs.of(*edits.removed), edits.added and _Pairs.of(*edits.added)
+        most = int(torch.bincount(edits.removed[0]).max()) if len(edits.removed[0]) else 0
+        n, probes = 2 * k + most, self.faiss.nprobe
+        while len(rows) and n <= len(table) // 4:
+            at_once, open_rows = max(1, SCORED_AT_ONCE // n), []
+            for some in rows.split(at_once):
+                found = torch.from_numpy(self.candidates(queries[some], n, probes))
+                if added is not None:  # what the query alone does not find
+                    found = torch.cat([found, added.of_rows(some)], 1)
+                found = found.sort(dim=1).values  # so that of equal scores the lower item is first
+                own = _score(queries[some], table, found, some, edits.allowed, removed, added)
+                own, order = own.sort(dim=1, descending=True, stable=True)
+                whole = (own > -torch.inf).sum(1) >= k
+                items[some[whole]] = found.gather(1, order)[whole, :k]
+                scores[some[whole]] = own[whole, :k]
+                open_rows.append(some[~whole])
+            rows = torch.cat(open_rows)
+            n, probes = 4 * n, min(4 * probes, self.faiss.nlist)
+        for row in [*is_exact.nonzero().squeeze(1).tolist(), *rows.tolist()]:
+            found, own = exact_top(queries[row : row + 1], table, k, _of_row(edits, row))
+            items[row, : found.shape[1]], scores[row, : found.shape[1]] = found[0], own[0]
         return items, scores
 
-    def _top_of(self, query: Tensor, table: Tensor, k: int, own: Edits) -> tuple[Tensor, Tensor]:
-        n, probes = 2 * k + len(own.removed[1]), self.faiss.nprobe
-        for _ in range(MOST_ROUNDS):
-            n, probes = min(n, len(table)), min(probes, self.faiss.nlist)
-            found = self.candidates(query, n, probes)[0]
-            if own.added is not None:  # what the query alone does not find
-                found = np.union1d(found, own.added.items.numpy())
-            chosen = torch.from_numpy(np.unique(found[found > 0]))
-            scores = _scores_of(query, table, chosen, own)
-            if int((scores > -torch.inf).sum()) >= k:
-                values, order = scores.sort(descending=True, stable=True)
-                return chosen[order[:k]][None], values[:k][None]
-            if n == len(table) and probes == self.faiss.nlist:
-                break
-            n, probes = 4 * n, 4 * probes
-        return exact_top(query, table, k, own)
+
+class _Pairs(NamedTuple):
+    """Pairs of row and item, to be looked up; with the sum of values of each."""
+
+    keys: Tensor  # ascending, each once
+    values: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, items: Tensor, values: Tensor | None = None) -> _Pairs:
+        keys, places = torch.unique((rows << 32) | items, return_inverse=True)
+        values = torch.zeros(len(rows)) if values is None else values.float()
+        return cls(keys, torch.zeros(len(keys)).index_add_(0, places, values))
+
+    def look_up(self, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell which items ``[B, n]`` of rows ``[B]`` are there, and their values, 0 if not."""
+        if not len(self.keys):
+            return torch.zeros_like(items, dtype=torch.bool), torch.zeros(items.shape)
+        wanted = (rows[:, None] << 32) | items.clamp(min=0)
+        places = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
+        there = self.keys[places] == wanted
+        return there, self.values[places] * there
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """Return the items of rows, ``[B, n]``, filled up with -1."""
+        bounds = torch.searchsorted(self.keys, torch.stack([rows, rows + 1]) << 32)
+        lists = [self.keys[a:b] & 0xFFFFFFFF for a, b in bounds.T.tolist()]
+        return torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
 
 
 def _of_row(edits: Edits, row: int) -> Edits:
@@ -149,16 +175,26 @@ def _of_row(edits: Edits, row: int) -> Edits:
     )
 
 
-def _scores_of(query: Tensor, table: Tensor, items: Tensor, own: Edits) -> Tensor:
-    scores = (table[items].float() @ query[0]).clone()
-    if own.added is not None:
-        place = torch.searchsorted(items, own.added.items).clamp(max=len(items) - 1)
-        same = items[place] == own.added.items
-        scores.index_add_(0, place[same], own.added.values[same].to(scores.dtype))
-    scores[torch.isin(items, own.removed[1])] = -torch.inf
-    if own.allowed[0] is not None:
-        scores[~torch.isin(items, own.allowed[0])] = -torch.inf
-    return scores
+def _score(
+    queries: Tensor,
+    table: Tensor,
+    items: Tensor,
+    rows: Tensor,
+    allowed: Sequence[Tensor | None],
+    removed: _Pairs,
+    added: _Pairs | None,
+) -> Tensor:
+    """Score ascending items ``[B, n]`` of some rows; -inf for what is not to be recommended."""
+    vectors = table[items.clamp(min=0)].float()
+    scores = torch.bmm(vectors, queries[:, :, None]).squeeze(2)
+    if added is not None:
+        scores += added.look_up(rows, items)[1]
+    unwanted = removed.look_up(rows, items)[0] | (items <= 0)
+    unwanted[:, 1:] |= items[:, 1:] == items[:, :-1]
+    for place, row in enumerate(rows.tolist()):
+        if (only := allowed[row]) is not None:
+            unwanted[place] |= ~torch.isin(items[place], only)
+    return scores.masked_fill_(unwanted, -torch.inf)
 
 
 def build_index(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ class Service:
         self.executor = ThreadPoolExecutor(1, "model")
         self.pictures = images_in_folder(settings.images) if settings.images else {}
         self.shop = Recommender.load(settings.bundle, index=settings.index)
+        _set_aside()
         self._loading = asyncio.Lock()
         sizes = Histogram(
             "m3rec_batch_size",
@@ -85,6 +87,7 @@ class Service:
             )
             self.shop = new
             self.items.set(len(new.items))
+            _set_aside()
             _logger.info("bundle %s is in use", new.digest[:12])
 
     async def history(self, request: s.ForHistory) -> list[str]:
@@ -101,6 +104,12 @@ class Service:
         if shown["item"] in self.pictures:
             shown["picture"] = f"/pictures/{number}"
         return shown
+
+
+def _set_aside() -> None:
+    """Keep what is there for good out of garbage collections, which would stop all requests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _answer(asked: Sequence[Asked]) -> list[tuple[Answers, int]]:
