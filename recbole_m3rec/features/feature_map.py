@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,6 +82,26 @@ def mapped_features(
     return found
 
 
+@dataclass(frozen=True)
+class MappedFeatures(ItemFeatures):
+    """Features in a map; a pickle, such as a saved dataset, carries the map's name alone."""
+
+    key: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.map.path, self.key)
+
+
+def _reopened(path: Path, key: str) -> ItemFeatures:
+    found = _opened(path, key)
+    if isinstance(found, ItemFeatures):
+        return found
+    raise FeatureFileError(
+        f"{path}: the saved dataset reads its features from this map, {found}. Remove the saved"
+        " dataset, which is then made anew"
+    )
+
+
 def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     """Make the array at the beginning of an empty file, zeros that take no memory."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -113,9 +134,9 @@ def _opened(path: Path, key: str) -> ItemFeatures | str:
             file.seek(ends)
             present = np.frombuffer(file.read(len(values)), dtype=bool).copy()
             is_whole = path.stat().st_size == ends + len(values) + length + _LENGTH.size
-            if not is_whole or about.pop("key") != key:
+            if not is_whole or about["key"] != key:
                 return "whose features, items or norm have changed"
-        return ItemFeatures(
+        return MappedFeatures(
             values=torch.from_numpy(values),
             present=torch.from_numpy(present),
             map=FeatureMap(path, values),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,21 @@ def test_a_damaged_map_is_made_anew(
     with caplog.at_level("INFO"):
         assert torch.equal(mapped(path).values, expected)
     assert caplog.records[-1].message.endswith("which was damaged")
+
+
+def test_a_pickle_carries_the_name_of_the_map(tmp_path: Path) -> None:
+    path = tmp_path / "shop.image.parquet"
+    write(path)
+    features = mapped(path)
+    pickled = pickle.dumps(features)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert torch.equal(again.values, features.values)
+    assert again.fingerprint == features.fingerprint
+    assert torch.equal(again.map.rows(torch.tensor([3])), features.values[[3]])
+    mapped(path, "l2")
+    with pytest.raises(FeatureFileError, match="whose features, items or norm have changed"):
+        pickle.loads(pickled)
 
 
 def test_a_file_written_into_under_the_map_is_an_error(tmp_path: Path) -> None:
