@@ -13,21 +13,24 @@ import logging
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
-from recbole_m3rec.features.feature_file import read_features, replacing, reserve
+from recbole_m3rec.features.feature_file import read_features, reserve
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
+from recbole_m3rec.support.safe_write import FileInUseError, new_files
 
 MAPPED_FROM = 2**30  # bytes of a feature file
+SECONDS_BETWEEN_LOOKS = 5.0
 FORMAT = "recbole_m3rec map 1"
 
 _LENGTH = struct.Struct("<Q")
@@ -65,20 +68,19 @@ def mapped_features(
 
     Raises:
         FeatureFileError: the feature file is not what it has to be.
-        OSError: the map cannot be written.
+        CannotWriteError: there is no room for the map.
     """
     path = source.with_name(f"{source.name}.map")
-    found = _opened(path, key)
-    if isinstance(found, ItemFeatures):
-        return found
-    _logger.info("making %s, %s", path, found)
-    with replacing(path) as file:
-        table = read_features(source, scratch=path.parent)
-        features = make(table, partial(_values_in, file))
-        _append(file, features, key)
-    found = _opened(path, key)
-    if not isinstance(found, ItemFeatures):
-        raise FeatureFileError(f"{path}: {found}, just after it was made. Start again")
+    while not isinstance(found := _opened(path, key), ItemFeatures):
+        try:
+            with new_files(path) as [new], new.writing():
+                _logger.info("making %s, %s", path, found)
+                table = read_features(source, scratch=path.parent)
+                features = make(table, partial(_values_in, new.file))
+                _append(new.file, features, key)
+        except FileInUseError:
+            _logger.info("waiting for another process that makes %s", path)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
     return found
 
 
@@ -102,7 +104,7 @@ def _reopened(path: Path, key: str) -> ItemFeatures:
     )
 
 
-def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+def _values_in(file: IO[bytes], shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     """Make the array at the beginning of an empty file, zeros that take no memory."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
@@ -112,7 +114,7 @@ def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> 
     return np.memmap(file, dtype, "r+", offset, shape)
 
 
-def _append(file: BinaryIO, features: ItemFeatures, key: str) -> None:
+def _append(file: IO[bytes], features: ItemFeatures, key: str) -> None:
     about = {name: getattr(features, name) for name in ("modality", "fingerprint", "description")}
     encoded = json.dumps({**about, "key": key}).encode()
     file.seek(0, os.SEEK_END)
