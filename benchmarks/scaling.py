@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py items                 # ten million items beside 100,000
     python benchmarks/scaling.py fit                   # a cost model, and a run 4 times larger
+    python benchmarks/scaling.py predict --json FILE   # 100 million items, by the numbers of fit
 
 Items are generated; their features, 512 and 768 columns of float16, lie in sparse files that are
 mapped, so that reading a row costs no disk. Every case runs in a fresh process. Seconds are those
@@ -58,6 +59,7 @@ FITTED = [
     *(Case(50_000, 2048, 64, drawn) for drawn in (512, 8192)),
 ]
 LARGER = Case(1_000_000, 16_384, 64)  # four times the items and the targets of any fitted
+VAST = Case(100_000_000, 2048, 64)
 
 
 # One case, in a process of its own
@@ -297,9 +299,20 @@ def show_fit(args: Any) -> None:
         print(what, {name: f"{cost:.3g}" for name, cost in of_parts.items()})
 
 
+def show_prediction(args: Any) -> None:
+    """Print what the model in a file of ``fit`` says of 100 million items."""
+    costs = json.loads(args.json.read_text(encoding="utf-8"))["costs"]
+    case = {**VAST._asdict(), "histories": VAST.targets / 8.75}  # as many items as a history has
+    case |= {"candidates": VAST.targets + VAST.drawn, "rows": 2 * VAST.targets + VAST.drawn}
+    for what, of_parts in costs.items():
+        print(f"{what}: {predict(what, of_parts, case):,.4g}")
+        for name, size in MODELS[what](case).items():
+            print(f"    {of_parts[name] * size:,.3g} {name}")
+
+
 def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0], rounds=6)
-    parser.add_argument("what", choices=["items", "fit", "case"])
+    parser.add_argument("what", choices=["items", "fit", "predict", "case"])
     parser.add_argument("--case", type=json.loads, help="(for the processes it starts)")
     parser.add_argument("--step_only", action="store_true", help="(likewise) no evaluation")
     args = parser.parse_args()
@@ -308,6 +321,8 @@ def main() -> None:
         print(json.dumps(measured(Case(*args.case), args.rounds, not args.step_only)))
     elif args.what == "items":
         show_items(args)
+    elif args.what == "predict":
+        show_prediction(args)
     else:
         show_fit(args)
 
