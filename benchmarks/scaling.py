@@ -2,7 +2,6 @@
 
     python benchmarks/scaling.py items                 # ten million items beside 100,000
     python benchmarks/scaling.py fit                   # a cost model, and a run 4 times larger
-    python benchmarks/scaling.py predict --json FILE   # 100 million items, by the numbers of fit
 
 Items are generated; their features, 512 and 768 columns of float16, lie in sparse files that are
 mapped, so that reading a row costs no disk. Every case runs in a fresh process. Seconds are those
@@ -12,6 +11,7 @@ of the processor; memory is the peak of resident memory (VmHWM) of the process, 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -189,7 +189,8 @@ def parts_of_step(c: dict[str, float]) -> dict[str, float]:
         "token x width^2": c["targets"] * c["width"] ** 2,
         "projected item x width x column": c["rows"] * c["width"] * COLUMNS,
         "target x candidate x width": c["targets"] * c["candidates"] * 3 * c["width"],
-        "item of the catalogue": c["items"],
+        # A larger table is less often in a processor's caches.
+        "row x log2(items)": c["rows"] * math.log2(c["items"]),
     }
 
 
@@ -271,8 +272,10 @@ def show_items(args: Any) -> None:
 
 
 def show_fit(args: Any) -> None:
-    cases = [in_a_process(case, args) for case in FITTED]
-    larger = in_a_process(LARGER, args)
+    if args.cases:
+        *cases, larger = json.loads(args.cases.read_text(encoding="utf-8"))["cases"]
+    else:
+        *cases, larger = [in_a_process(case, args) for case in (*FITTED, LARGER)]
     costs = {what: fit(what, cases) for what in MODELS}
     rows = []
     for what, of_parts in costs.items():
@@ -295,24 +298,19 @@ def show_fit(args: Any) -> None:
         costs=costs,
         cases=[*cases, larger],
     )
+    vast = {**VAST._asdict(), "histories": VAST.targets / 8.75}  # items of a mean history
+    vast |= {"candidates": VAST.targets + VAST.drawn, "rows": 2 * VAST.targets + VAST.drawn}
+    print(f"\nPredicted of {VAST.items:,} items, {VAST.targets:,} targets, by part")
     for what, of_parts in costs.items():
-        print(what, {name: f"{cost:.3g}" for name, cost in of_parts.items()})
-
-
-def show_prediction(args: Any) -> None:
-    """Print what the model in a file of ``fit`` says of 100 million items."""
-    costs = json.loads(args.json.read_text(encoding="utf-8"))["costs"]
-    case = {**VAST._asdict(), "histories": VAST.targets / 8.75}  # as many items as a history has
-    case |= {"candidates": VAST.targets + VAST.drawn, "rows": 2 * VAST.targets + VAST.drawn}
-    for what, of_parts in costs.items():
-        print(f"{what}: {predict(what, of_parts, case):,.4g}")
-        for name, size in MODELS[what](case).items():
+        print(f"{what}: {predict(what, of_parts, vast):,.4g}")
+        for name, size in MODELS[what](vast).items():
             print(f"    {of_parts[name] * size:,.3g} {name}")
 
 
 def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0], rounds=6)
-    parser.add_argument("what", choices=["items", "fit", "predict", "case"])
+    parser.add_argument("what", choices=["items", "fit", "case"])
+    parser.add_argument("--cases", type=Path, help="take what a --json file of fit measured")
     parser.add_argument("--case", type=json.loads, help="(for the processes it starts)")
     parser.add_argument("--step_only", action="store_true", help="(likewise) no evaluation")
     args = parser.parse_args()
@@ -321,8 +319,6 @@ def main() -> None:
         print(json.dumps(measured(Case(*args.case), args.rounds, not args.step_only)))
     elif args.what == "items":
         show_items(args)
-    elif args.what == "predict":
-        show_prediction(args)
     else:
         show_fit(args)
 
