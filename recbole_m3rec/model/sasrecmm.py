@@ -21,6 +21,7 @@ from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecConfig, M3RecNetwo
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.network.projectors import init_linear
 from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.sampled_softmax import SampledSoftmax
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.matmul import Linear
@@ -68,7 +69,7 @@ class FusedItems(UntrainedItems):
         return F.embedding(items, self.weight)
 
 
-class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
+class SASRecMM(PackedRecommender, SASRec, SampledSoftmax):  # type: ignore[misc]
     """RecBole's SASRec, whose items are more than their ID; it is its own network."""
 
     n_items: int
@@ -144,9 +145,7 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
     bpr = M3RecNetwork.bpr
     query = M3RecNetwork.query
     score_items = M3RecNetwork.score_items
-    count_targets = M3RecNetwork.count_targets
     _vectors_of = M3RecNetwork._vectors_of
-    _sampled_cross_entropy = M3RecNetwork._sampled_cross_entropy
 
 
 def _attend(block: Any, x: Tensor, place: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:

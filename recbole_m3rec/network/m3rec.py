@@ -45,9 +45,8 @@ from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
-from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
+from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
-from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
 from recbole_m3rec.ops.gelu_dropout import gelu_dropout
@@ -262,7 +261,7 @@ class ItemVectors(NamedTuple):
     table: Tensor
 
 
-class M3RecNetwork(UntrainedItems):
+class M3RecNetwork(SampledSoftmax):
     """Score every item as a user's next, from ID, image, text, … histories.
 
     Example:
@@ -466,38 +465,17 @@ class M3RecNetwork(UntrainedItems):
         """
         n_drawn = self.config.softmax_items
         if isinstance(n_drawn, int) and n_drawn < self.n_items:
-            return self._sampled_cross_entropy(packed, targets, n_drawn, scored)
+            candidates = self.draw_candidates(targets, n_drawn)
+            (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
+            query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+            terms = self.repetition(packed, scored)
+            return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
         if terms is not None:
             terms = terms._replace(items=self.rows_among_trained(terms.items))
         return linear_cross_entropy(query, table, targets, terms)
-
-    def _sampled_cross_entropy(
-        self, packed: PackedSequences, targets: Tensor, n_drawn: int, scored: Tensor | None
-    ) -> Tensor:
-        """Mean cross-entropy over the batch's targets and items drawn at random."""
-        counts = getattr(self, "target_counts", None)
-        if counts is None:
-            raise ModelConfigError(
-                f"softmax_items: {n_drawn} needs to know how often each item is a"
-                " target: call count_targets first"
-            )
-        drawn = self.draw_trained(n_drawn, targets.device)
-        candidates = make_candidates(drawn, self.n_trained(), targets, counts)
-        (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
-        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
-        terms = self.repetition(packed, scored)
-        return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
-
-    def count_targets(self, targets: Tensor) -> None:
-        """Tell the sampled softmax which items are targets of the training data, ``[n]`` int64.
-
-        A checkpoint does not carry the counts.
-        """
-        counts = torch.bincount(targets, minlength=self.n_items)
-        self.register_buffer("target_counts", counts, persistent=False)
 
     def bpr(
         self,

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recbole_m3rec.network.settings import ModelConfigError
+from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
@@ -29,6 +31,34 @@ class Candidates(NamedTuple):
 
     items: Tensor
     log_pi: Tensor
+
+
+class SampledSoftmax(UntrainedItems):
+    """A network whose loss may take a sample of the items for all."""
+
+    def count_targets(self, targets: Tensor) -> None:
+        """Tell how often each item is a target, from those of the training data, ``[n]`` int64.
+
+        A checkpoint does not carry the counts.
+        """
+        counts = torch.bincount(targets, minlength=self.n_items)
+        self.register_buffer("target_counts", counts, persistent=False)
+
+    def draw_candidates(self, targets: Tensor, n_drawn: int) -> Candidates:
+        """Draw the candidates of a batch with torch's global generator.
+
+        Args:
+            targets: of the batch, ``[Q]`` int64.
+            n_drawn: items that are drawn beside them.
+        """
+        counts = getattr(self, "target_counts", None)
+        if counts is None:
+            raise ModelConfigError(
+                f"softmax_items: {n_drawn} needs to know how often each item is a target: call "
+                "count_targets first"
+            )
+        drawn = self.draw_trained(n_drawn, targets.device)
+        return make_candidates(drawn, self.n_trained(), targets, counts)
 
 
 def make_candidates(
