@@ -11,6 +11,7 @@ of the processor; memory is the peak of resident memory (VmHWM) of the process, 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,7 @@ FITTED = [
     *(Case(50_000, 2048, 64, drawn) for drawn in (512, 8192)),
 ]
 LARGER = Case(1_000_000, 16_384, 64)  # four times the items and the targets of any fitted
+VAST = Case(100_000_000, 2048, 64)
 
 
 # One case, in a process of its own
@@ -187,7 +189,8 @@ def parts_of_step(c: dict[str, float]) -> dict[str, float]:
         "token x width^2": c["targets"] * c["width"] ** 2,
         "projected item x width x column": c["rows"] * c["width"] * COLUMNS,
         "target x candidate x width": c["targets"] * c["candidates"] * 3 * c["width"],
-        "item of the catalogue": c["items"],
+        # A larger table is less often in a processor's caches.
+        "row x log2(items)": c["rows"] * math.log2(c["items"]),
     }
 
 
@@ -269,8 +272,10 @@ def show_items(args: Any) -> None:
 
 
 def show_fit(args: Any) -> None:
-    cases = [in_a_process(case, args) for case in FITTED]
-    larger = in_a_process(LARGER, args)
+    if args.cases:
+        *cases, larger = json.loads(args.cases.read_text(encoding="utf-8"))["cases"]
+    else:
+        *cases, larger = [in_a_process(case, args) for case in (*FITTED, LARGER)]
     costs = {what: fit(what, cases) for what in MODELS}
     rows = []
     for what, of_parts in costs.items():
@@ -293,13 +298,19 @@ def show_fit(args: Any) -> None:
         costs=costs,
         cases=[*cases, larger],
     )
+    vast = {**VAST._asdict(), "histories": VAST.targets / 8.75}  # items of a mean history
+    vast |= {"candidates": VAST.targets + VAST.drawn, "rows": 2 * VAST.targets + VAST.drawn}
+    print(f"\nPredicted of {VAST.items:,} items, {VAST.targets:,} targets, by part")
     for what, of_parts in costs.items():
-        print(what, {name: f"{cost:.3g}" for name, cost in of_parts.items()})
+        print(f"{what}: {predict(what, of_parts, vast):,.4g}")
+        for name, size in MODELS[what](vast).items():
+            print(f"    {of_parts[name] * size:,.3g} {name}")
 
 
 def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0], rounds=6)
     parser.add_argument("what", choices=["items", "fit", "case"])
+    parser.add_argument("--cases", type=Path, help="take what a --json file of fit measured")
     parser.add_argument("--case", type=json.loads, help="(for the processes it starts)")
     parser.add_argument("--step_only", action="store_true", help="(likewise) no evaluation")
     args = parser.parse_args()

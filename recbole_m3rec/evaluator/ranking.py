@@ -109,6 +109,41 @@ def rank_targets(
     return Ranking(*(torch.cat(of_all) for of_all in zip(*parts, strict=True)))
 
 
+@torch.no_grad()
+def top_items(
+    queries: Tensor,
+    table: Tensor,
+    n_top: int,
+    *,
+    terms: ScoreTerms | None = None,
+    seen: tuple[Tensor, Tensor] | None = None,
+    largest_block: int = LARGEST_BLOCK,
+) -> tuple[Tensor, Tensor]:
+    """Find the best items of all users in one pass over the table; arguments as above.
+
+    Returns:
+        Scores and items, best first, ties to the lower id, ``[B, n_top]`` each. A NaN comes first.
+    """
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    n_users = len(queries)
+    shape = n_users, max(1, min(len(table), largest_block // max(1, n_users)))
+    blocks = _Blocks(queries.to(dtype), table.to(dtype), *shape, terms, seen)
+    found = queries.new_empty(n_users, 0, dtype=dtype), queries.new_empty(n_users, 0).long()
+    for first, scores in blocks.of(slice(0, n_users)):
+        found = _best_so_far(*found, scores, first, n_top)
+    return found
+
+
+def _best_so_far(
+    values: Tensor, items: Tensor, scores: Tensor, first: int, n_top: int
+) -> tuple[Tensor, Tensor]:
+    """Merge a block's best items with those of the blocks before."""
+    new_values, new_items = best(scores, n_top)
+    values, items = torch.cat([values, new_values], 1), torch.cat([items, new_items + first], 1)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return values[:, :n_top], items.gather(1, order)[:, :n_top]
+
+
 class _Blocks:
     """Makes blocks of scores, and holds the newest."""
 
@@ -186,10 +221,7 @@ def _rank_block(
         if count_listed:
             listed += blocks.count(torch.gt, scores, torch.full_like(highest, -torch.inf))
         if n_top:
-            new_values, new_top = best(scores, n_top)
-            values, top = torch.cat([values, new_values], 1), torch.cat([top, new_top + first], 1)
-            values, order = values.sort(dim=1, descending=True, stable=True)
-            values, top = values[:, :n_top], top.gather(1, order)[:, :n_top]
+            values, top = _best_so_far(values, top, scores, first, n_top)
     higher, equal, before = targets.new_zeros(3, len(targets)).unbind()
     for first, scores in blocks.of(rows):
         for some, its_scores in _rows_of(scores, users):

@@ -68,6 +68,11 @@ class ItemFeatures:
     description: str
     map: Any = None
 
+    def rows(self, items: Tensor) -> Tensor:
+        """Return the rows of some items ``[n]`` int64, ``[n, d]``."""
+        found: Tensor = self.values[items] if self.map is None else self.map.rows(items)
+        return found
+
 
 def align(
     table: FeatureTable,

@@ -120,7 +120,7 @@ def write_features(path: Path, table: FeatureTable) -> None:
         pa.array(table.item_ids, pa.string()),
         pa.FixedSizeListArray.from_arrays(numbers, type=vector),
     ]
-    with replacing(path) as file:
+    with _replacing(path) as file:
         pq.write_table(
             pa.table(columns, schema=schema),
             file,
@@ -132,7 +132,7 @@ def write_features(path: Path, table: FeatureTable) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is complete and on the disk.
 
     A pipe or a device is written into.
@@ -145,7 +145,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x+b") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

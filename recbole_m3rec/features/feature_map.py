@@ -13,20 +13,24 @@ import logging
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
-from recbole_m3rec.features.feature_file import read_features, replacing, reserve
+from recbole_m3rec.features.feature_file import read_features, reserve
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
+from recbole_m3rec.support.safe_write import FileInUseError, new_files
 
 MAPPED_FROM = 2**30  # bytes of a feature file
+SECONDS_BETWEEN_LOOKS = 5.0
 FORMAT = "recbole_m3rec map 1"
 
 _LENGTH = struct.Struct("<Q")
@@ -64,24 +68,43 @@ def mapped_features(
 
     Raises:
         FeatureFileError: the feature file is not what it has to be.
-        OSError: the map cannot be written.
+        CannotWriteError: there is no room for the map.
     """
     path = source.with_name(f"{source.name}.map")
-    found = _opened(path, key)
-    if isinstance(found, ItemFeatures):
-        return found
-    _logger.info("making %s, %s", path, found)
-    with replacing(path) as file:
-        table = read_features(source, scratch=path.parent)
-        features = make(table, partial(_values_in, file))
-        _append(file, features, key)
-    found = _opened(path, key)
-    if not isinstance(found, ItemFeatures):
-        raise FeatureFileError(f"{path}: {found}, just after it was made. Start again")
+    while not isinstance(found := _opened(path, key), ItemFeatures):
+        try:
+            with new_files(path) as [new], new.writing():
+                _logger.info("making %s, %s", path, found)
+                table = read_features(source, scratch=path.parent)
+                features = make(table, partial(_values_in, new.file))
+                _append(new.file, features, key)
+        except FileInUseError:
+            _logger.info("waiting for another process that makes %s", path)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
     return found
 
 
-def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+@dataclass(frozen=True)
+class MappedFeatures(ItemFeatures):
+    """Features in a map; a pickle, such as a saved dataset, carries the map's name alone."""
+
+    key: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.map.path, self.key)
+
+
+def _reopened(path: Path, key: str) -> ItemFeatures:
+    found = _opened(path, key)
+    if isinstance(found, ItemFeatures):
+        return found
+    raise FeatureFileError(
+        f"{path}: the saved dataset reads its features from this map, {found}. Remove the saved"
+        " dataset, which is then made anew"
+    )
+
+
+def _values_in(file: IO[bytes], shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     """Make the array at the beginning of an empty file, zeros that take no memory."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
@@ -91,7 +114,7 @@ def _values_in(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> 
     return np.memmap(file, dtype, "r+", offset, shape)
 
 
-def _append(file: BinaryIO, features: ItemFeatures, key: str) -> None:
+def _append(file: IO[bytes], features: ItemFeatures, key: str) -> None:
     about = {name: getattr(features, name) for name in ("modality", "fingerprint", "description")}
     encoded = json.dumps({**about, "key": key}).encode()
     file.seek(0, os.SEEK_END)
@@ -113,9 +136,9 @@ def _opened(path: Path, key: str) -> ItemFeatures | str:
             file.seek(ends)
             present = np.frombuffer(file.read(len(values)), dtype=bool).copy()
             is_whole = path.stat().st_size == ends + len(values) + length + _LENGTH.size
-            if not is_whole or about.pop("key") != key:
+            if not is_whole or about["key"] != key:
                 return "whose features, items or norm have changed"
-        return ItemFeatures(
+        return MappedFeatures(
             values=torch.from_numpy(values),
             present=torch.from_numpy(present),
             map=FeatureMap(path, values),
@@ -146,11 +169,9 @@ class FeatureMap:
         """
         self._check()
         items = items.cpu()
-        if not len(items) or int(items[-1]) - int(items[0]) + 1 != len(items):
+        if not len(items) or not bool((items.diff() == 1).all()):
             return self._scattered(items)
         first, stop = int(items[0]), int(items[-1]) + 1
-        if not bool((items.diff() == 1).all()):
-            return self._scattered(items)
         width = self._values.strides[0]
         page = mmap.ALLOCATIONGRANULARITY
         begin = (self._start + first * width) // page * page

@@ -15,6 +15,7 @@ from torch import Tensor
 from recbole_m3rec.features.align import ItemFeatures
 
 ROWS_AT_ONCE = 65_536
+FITTED_ON = 2**18  # items, evenly spread, that components are found from where there are more
 SMALLEST_VARIANCE = 1e-6  # of a component, as a share of the widest one's
 
 
@@ -32,51 +33,53 @@ def start_from_content(
         features: of the content modalities, at least one.
         deviation: standard deviation of each column.
     """
-    means, scales = zip(*(_moments(of_items) for of_items in features.values()), strict=True)
+    stride = -(-len(embedding) // FITTED_ON)
+    sample = list(_in_blocks(len(embedding), stride))
+    means, scales = zip(*(_moments(each, sample) for each in features.values()), strict=True)
 
-    def blocks() -> Iterator[tuple[slice, Tensor]]:
+    def centred(items: Tensor) -> Tensor:
         """Centred and scaled features of all modalities side by side, zeros for missing ones."""
-        for start in range(0, len(embedding), ROWS_AT_ONCE):
-            rows = slice(start, min(start + ROWS_AT_ONCE, len(embedding)))
-            parts = [
-                (of_items.values[rows].double() - mean) * scale * _has_row(of_items, rows)
-                for of_items, mean, scale in zip(features.values(), means, scales, strict=True)
-            ]
-            yield rows, torch.cat(parts, 1)
+        parts = [
+            (of_items.rows(items).double() - mean) * scale * _has_row(of_items, items)
+            for of_items, mean, scale in zip(features.values(), means, scales, strict=True)
+        ]
+        return torch.cat(parts, 1)
 
-    covariance: Tensor = sum(block.T @ block for _, block in blocks())  # type: ignore[assignment]
+    covariance: Tensor = sum(block.T @ block for block in map(centred, sample))  # type: ignore[assignment]
     variances, components = torch.linalg.eigh(covariance)  # ascending
     kept = int((variances > SMALLEST_VARIANCE * variances[-1]).sum().clamp(max=embedding.shape[1]))
     if kept == 0:
         return  # all items are the same
-    n_written = sum(int(_any_row(features, rows).sum()) for rows, _ in blocks())
+    n_written = sum(int(_any_row(features, items).sum()) for items in sample)
     whitening = deviation * (n_written / variances[-kept:]).sqrt()
     components = (components[:, -kept:] * whitening).flip(1)  # the widest first
-    for rows, block in blocks():
-        written = _any_row(features, rows)
-        embedding[rows][written, :kept] = (block[written] @ components).to(embedding)
+    for items in _in_blocks(len(embedding)):
+        written = _any_row(features, items)
+        embedding[items[written], :kept] = (centred(items)[written] @ components).to(embedding)
 
 
-def _moments(of_items: ItemFeatures) -> tuple[Tensor, Tensor]:
+def _in_blocks(n_items: int, stride: int = 1) -> Iterator[Tensor]:
+    """Yield ids, ``[n]`` int64 each, of every item or of every so many."""
+    for start in range(0, n_items, stride * ROWS_AT_ONCE):
+        yield torch.arange(start, min(start + stride * ROWS_AT_ONCE, n_items), stride)
+
+
+def _moments(of_items: ItemFeatures, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the mean of each column over the items that have a row, and 1 / total deviation."""
     total, squares, n = torch.zeros(()), torch.zeros(()), 0
-    for start in range(0, len(of_items.values), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        values = of_items.values[rows][_has_row(of_items, rows).squeeze(1)].double()
+    for items in blocks:
+        values = of_items.rows(items)[_has_row(of_items, items).squeeze(1)].double()
         total, squares, n = total + values.sum(0), squares + values.square().sum(0), n + len(values)
     mean = total / max(1, n)
     variance = (squares / max(1, n) - mean.square()).clamp(min=0).sum()
     return mean, variance.clamp(min=1e-12).rsqrt()
 
 
-def _has_row(of_items: ItemFeatures, rows: slice) -> Tensor:
+def _has_row(of_items: ItemFeatures, items: Tensor) -> Tensor:
     """Return which of some items have a feature and are no padding, ``[n, 1]`` bool."""
-    present = of_items.present[rows].clone()
-    if rows.start == 0:
-        present[0] = False
-    return present[:, None]
+    return (of_items.present[items] & (items > 0))[:, None]
 
 
-def _any_row(features: Mapping[str, ItemFeatures], rows: slice) -> Tensor:
+def _any_row(features: Mapping[str, ItemFeatures], items: Tensor) -> Tensor:
     """Return which of some items have any feature, ``[n]`` bool."""
-    return torch.cat([_has_row(of_items, rows) for of_items in features.values()], 1).any(1)
+    return torch.cat([_has_row(of_items, items) for of_items in features.values()], 1).any(1)

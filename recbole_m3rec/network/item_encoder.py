@@ -65,13 +65,14 @@ class ContentModality(nn.Module):
             The vectors that sequences read, where missing items have the learned one, and those
             that scores use, where missing items have zeros; both ``[n, hidden_size]``.
         """
-        vectors = self._project(self.features if items is None else self._rows(items))
+        vectors = self._project(self.features if items is None else self.rows(items))
         if not self.any_missing:
             return vectors, vectors
         missing = (self.is_missing if items is None else self.is_missing[items])[:, None]
         return torch.where(missing, self.missing, vectors), vectors.masked_fill(missing, 0.0)
 
-    def _rows(self, items: Tensor) -> Tensor:
+    def rows(self, items: Tensor) -> Tensor:
+        """Return the features of items ``[n]``, ``[n, d]``."""
         rows: Tensor = self.features[items] if self.map is None else self.map.rows(items)
         return rows
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE, TRAINED_AT_ONCE = 4096, 65_536
 
 
 class UntrainedItems(nn.Module):
@@ -80,7 +80,7 @@ def _most_alike(content: Any, untrained: Tensor) -> Tensor:
     Alike is the sum over modalities of the cosine of features, where both items have them.
 
     Args:
-        content: modalities by name, with ``features`` and ``is_missing``; may be empty.
+        content: modalities by name, with ``rows`` and ``is_missing``; may be empty.
         untrained: ``[n_items]`` bool.
 
     Returns:
@@ -91,12 +91,21 @@ def _most_alike(content: Any, untrained: Tensor) -> Tensor:
     trained = most_alike.nonzero().squeeze(1)
     if not content or not len(trained):
         return most_alike
-    scaled = [
-        F.normalize(modality.features.float(), dim=1).masked_fill(modality.is_missing[:, None], 0)
-        for modality in content.values()
-    ]
-    vectors = torch.cat(scaled, 1)
+
+    def vectors(items: Tensor) -> Tensor:
+        scaled = (
+            F.normalize(m.rows(items).to(items.device).float(), dim=1).masked_fill(
+                m.is_missing[items][:, None], 0
+            )
+            for m in content.values()
+        )
+        return torch.cat([*scaled], 1)
+
     for rows in untrained.nonzero().squeeze(1).split(ROWS_AT_ONCE):
-        alike = (vectors[rows] @ vectors[trained].T).max(1)
-        most_alike[rows] = trained[alike.indices].masked_fill(alike.values <= 0, 0)
+        own, highest = vectors(rows), torch.zeros(len(rows), device=rows.device)
+        for some in trained.split(TRAINED_AT_ONCE):
+            alike = (own @ vectors(some).T).max(1)
+            better = alike.values > highest
+            highest = torch.where(better, alike.values, highest)
+            most_alike[rows[better]] = some[alike.indices[better]]
     return most_alike

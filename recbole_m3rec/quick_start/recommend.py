@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_m3rec.evaluator.block_evaluation import items_kept
+from recbole_m3rec.evaluator.block_evaluation import items_kept, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
-from recbole_m3rec.evaluator.ranking import best
+from recbole_m3rec.evaluator.ranking import best, top_items
 from recbole_m3rec.support.safe_write import new_files
 
 COLUMNS = ("user", "rank", "item", "score")
 
 # Scores held at once, in numbers: 128 MiB of float32.
 SCORES_PER_BATCH = 2**25
+# Where these are the scores of fewer users, blocks of the item table are scored one by one for more
+# users: reading the table would take the time.
+FEWEST_USERS, USERS_IN_BLOCKS = 64, 1024
 
 
 class RecommendationError(ValueError):
@@ -113,7 +116,6 @@ def recommend(
     config: Any, model: Any, dataset: Any, histories: Histories, k: int, keep_seen: bool
 ) -> Iterator[list[tuple[str, int, str, str]]]:
     """Yield rows of user, rank, item and score, a batch of users at a time."""
-    from recbole.utils.case_study import full_sort_scores
     from tqdm import tqdm
 
     size = users_per_batch(config, model, dataset)
@@ -125,18 +127,57 @@ def recommend(
             batch = slice(start, min(start + size, count))
             users = histories.users[batch]
             questions = as_test_data(config, model, dataset, histories, batch)
-            scores = full_sort_scores(users, model, questions, config["device"])
-            if torch.isnan(scores.amax()):
+            seen = None if keep_seen else histories.seen(batch)
+            choose = best_in_blocks if in_blocks(model, dataset) else best_of_all
+            values, items = choose(config, model, users, questions, k, seen)
+            if torch.isnan(values[:, 0]).any():
                 raise NotANumberError(
                     f"{type(model).__name__} gives NaN scores to users {start} to {batch.stop - 1} "
                     "(counted from 0). Nothing was written."
                 )
-            if not keep_seen:
-                row, item = histories.seen(batch)
-                scores[torch.from_numpy(row), torch.from_numpy(item).long()] = -torch.inf
-            values, items = best(scores, k)  # ties as in evaluation
             yield list(as_rows(dataset, users, items.cpu().numpy(), values.cpu().numpy()))
             progress.update(len(users))
+
+
+Seen = tuple[np.ndarray, np.ndarray]
+
+
+def best_of_all(
+    config: Any, model: Any, users: np.ndarray, questions: Any, k: int, seen: Seen | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and ids of the ``k`` best items, ``[B, k]`` each, from a row of all scores."""
+    from recbole.utils.case_study import full_sort_scores
+
+    scores = full_sort_scores(users, model, questions, config["device"])
+    is_nan = torch.isnan(scores.amax(1))
+    if seen is not None:
+        row, item = seen
+        scores[torch.from_numpy(row), torch.from_numpy(item).long()] = -torch.inf
+    values, items = best(scores, k)  # ties as in evaluation
+    values[is_nan] = torch.nan
+    return values, items
+
+
+@torch.no_grad()
+def best_in_blocks(
+    config: Any, model: Any, users: np.ndarray, questions: Any, k: int, seen: Seen | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same from blocks of the item table, each read once for all users."""
+    model.eval()
+    interaction = questions.dataset[torch.arange(len(users))].to(config["device"])
+    terms = getattr(model, "score_terms", lambda _: None)(interaction)
+    if seen is not None:
+        on_device = [torch.from_numpy(each).long().to(config["device"]) for each in seen]
+    return top_items(
+        *(model.queries(interaction), model.item_table(), k),
+        terms=terms,
+        seen=None if seen is None else (on_device[0], on_device[1]),
+    )
+
+
+def in_blocks(model: Any, dataset: Any) -> bool:
+    """Tell whether the catalogue is so large that blocks of the item table are scored."""
+    return offers_products(model) and SCORES_PER_BATCH // dataset.item_num < FEWEST_USERS
 
 
 def users_per_batch(config: Any, model: Any, dataset: Any) -> int:
@@ -149,6 +190,8 @@ def users_per_batch(config: Any, model: Any, dataset: Any) -> int:
 
     if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
         return max(1, config["eval_batch_size"] // dataset.item_num)
+    if in_blocks(model, dataset):
+        return min(config["eval_batch_size"], USERS_IN_BLOCKS)
     return max(1, min(config["eval_batch_size"], SCORES_PER_BATCH // dataset.item_num))
 
 

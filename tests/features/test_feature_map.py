@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_m3rec import FeatureTable, align, write_features
+from recbole_m3rec import FeatureTable, align, read_features, write_features
+from recbole_m3rec.features import feature_map
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.features.feature_map import map_key, mapped_features
 from recbole_m3rec.features.feature_table import FeatureFileError, NewValues
 from recbole_m3rec.support.hashing import sha256_of
+from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 TOKENS = ["[PAD]", *(f"item {i}" for i in range(1, 2001))]
 WIDTH = 24
@@ -97,6 +101,58 @@ def test_a_damaged_map_is_made_anew(
     with caplog.at_level("INFO"):
         assert torch.equal(mapped(path).values, expected)
     assert caplog.records[-1].message.endswith("which was damaged")
+
+
+def test_a_pickle_carries_the_name_of_the_map(tmp_path: Path) -> None:
+    path = tmp_path / "shop.image.parquet"
+    write(path)
+    features = mapped(path)
+    pickled = pickle.dumps(features)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert torch.equal(again.values, features.values)
+    assert again.fingerprint == features.fingerprint
+    assert torch.equal(again.map.rows(torch.tensor([3])), features.values[[3]])
+    mapped(path, "l2")
+    with pytest.raises(FeatureFileError, match="whose features, items or norm have changed"):
+        pickle.loads(pickled)
+
+
+def test_one_process_makes_the_map_and_others_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shop.image.parquet"
+    write(path)
+    held, waits = open_alone(tmp_path / ".shop.image.parquet.map.tmp"), []
+    held.write(b"what a killed process leaves")
+    held.flush()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            held.close()
+
+    monkeypatch.setattr(feature_map.time, "sleep", wait)
+    expected = align(read_features(path), "image", TOKENS, "none", "a file")
+    assert torch.equal(mapped(path).values, expected.values)
+    assert len(waits) == 2
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, f"{path.name}.map"}
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_a_full_disk_is_one_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shop.image.parquet"
+    write(path)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CannotWriteError, match=r"parquet\.map: No space left .* Make room"):
+        mapped(path)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_file_written_into_under_the_map_is_an_error(tmp_path: Path) -> None:

@@ -73,3 +73,17 @@ def test_other_weights_are_those_of_noise():
         networks[0].named_parameters(), networks[1].parameters(), strict=True
     ):
         assert torch.equal(noise, weight) == (name != "item_embedding.weight"), name
+
+
+def test_of_many_items_some_decide_the_components_and_all_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = features("text", 12)
+    whole, some = torch.zeros(N_ITEMS, 5), torch.zeros(N_ITEMS, 5)
+    start_from_content(whole, {"text": text}, 0.02)
+    monkeypatch.setattr(id_init, "FITTED_ON", 20)
+    start_from_content(some, {"text": text}, 0.02)
+    assert not torch.equal(whole, some)
+    assert (some[1:].abs().sum(1) > 0).all()
+    half = some[2::2]
+    assert half.std(0, correction=0).numpy() == pytest.approx(0.02, rel=0.1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network import untrained_items
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
 
@@ -26,7 +27,9 @@ def network():
     )
 
 
-def test_a_held_out_item_has_the_id_of_the_most_alike(network):
+@pytest.mark.parametrize("at_once", [2, 65_536])
+def test_a_held_out_item_has_the_id_of_the_most_alike(network, at_once, monkeypatch):
+    monkeypatch.setattr(untrained_items, "TRAINED_AT_ONCE", at_once)
     before = network.item_vectors()
     network.hold_out(COLD)
     after = network.item_vectors()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_m3rec.evaluator import ranking
 from recbole_m3rec.quick_start import recommend
 
 
@@ -63,6 +64,33 @@ def test_batches_of_users_do_not_change_recommendations(call, trained):
     assert [(row["user"], row["item"]) for row in one] == [
         (row["user"], row["item"]) for row in two
     ]
+
+
+@pytest.mark.parametrize("options", [[], ["--keep_seen"]], ids=["unseen", "all"])
+def test_blocks_of_a_large_catalogue_give_the_same_recommendations(
+    call: Any, trained: Any, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = str(trained("Mamba4Rec"))
+    monkeypatch.setattr(recommend, "FEWEST_USERS", 0)
+    call("--topk", checkpoint, "--output", "one.csv", "--k=5", *options)
+    calls = []
+
+    def watched(*args: Any, **keys: Any) -> Any:
+        calls.append(len(args[0]))
+        return ranking.top_items(*args, **keys, largest_block=28)
+
+    monkeypatch.setattr(recommend, "FEWEST_USERS", 2**60)
+    monkeypatch.setattr(recommend, "USERS_IN_BLOCKS", 7)
+    monkeypatch.setattr(recommend, "top_items", watched)
+    call("--topk", checkpoint, "--output", "two.csv", "--k=5", *options)
+    one, two = read_csv("one.csv"), read_csv("two.csv")
+    assert max(calls) == 7
+    assert len(one) == len(two) > 0
+    for first, second in zip(one, two, strict=True):
+        assert [first[c] for c in ("user", "rank", "item")] == [
+            second[c] for c in ("user", "rank", "item")
+        ]
+        assert float(first["score"]) == pytest.approx(float(second["score"]), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "full device", "folder"])
