@@ -68,14 +68,14 @@ def test_batches_of_users_do_not_change_recommendations(call, trained):
 
 @pytest.mark.parametrize("options", [[], ["--keep_seen"]], ids=["unseen", "all"])
 def test_blocks_of_a_large_catalogue_give_the_same_recommendations(
-    call: Any, trained: Any, options: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    call, trained, options, monkeypatch
+):
     checkpoint = str(trained("Mamba4Rec"))
     monkeypatch.setattr(recommend, "FEWEST_USERS", 0)
     call("--topk", checkpoint, "--output", "one.csv", "--k=5", *options)
     calls = []
 
-    def watched(*args: Any, **keys: Any) -> Any:
+    def watched(*args, **keys):
         calls.append(len(args[0]))
         return ranking.top_items(*args, **keys, largest_block=28)
 
