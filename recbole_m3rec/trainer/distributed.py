@@ -120,8 +120,9 @@ def train_on_cpus() -> None:
             values["device"] = torch.device("cuda", rank)
             torch.cuda.set_device(rank)
         backend = "nccl" if values["device"].type == "cuda" else "gloo"
-        if launch.torchrun() is not None:
-            rendezvous.join_torchrun(backend)
+        started = launch.torchrun()
+        if started is not None:
+            rendezvous.join_torchrun(backend, started.restarts)
             return quieten(values)
         rendezvous.join(
             backend,

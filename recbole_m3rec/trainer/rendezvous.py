@@ -112,14 +112,21 @@ def join(backend: str, rank: int, world_size: int, ip: str, port: int) -> None:
         raise ProcessesError(f"Process {rank} lost the others at {ip}:{port}: {reason}") from error
 
 
-def join_torchrun(backend: str) -> None:
+def join_torchrun(backend: str, restarts: int) -> None:
     """Start torch's process group among the processes that torchrun has started.
+
+    Each restart reads names of its own: the store may hold where those before it listened.
 
     Raises:
         ProcessesError: they do not find each other.
     """
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE))
+        patience = timedelta(seconds=PATIENCE)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=patience))
+        store = dist.PrefixStore(f"restart {restarts}", store)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world_size, timeout=patience
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ProcessesError(f"The processes of torchrun do not meet: {reason}") from error
