@@ -71,8 +71,8 @@ class Index:
         # Eight bits a number are read four times as fast, and candidates are scored exactly anyway.
         kind, product = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         self.faiss = faiss.IndexIVFScalarQuantizer(quantizer, width, n_cells, kind, product, False)
-        some = table[:: max(1, len(table) // 2**16)].float().numpy()
-        self.faiss.sq.train(np.ascontiguousarray(some))
+        sample = table[:: max(1, len(table) // 2**16)].float().numpy()
+        self.faiss.sq.train(np.ascontiguousarray(sample))
         self.faiss.is_trained = True
         for first in range(0, len(table), 2**18):
             some = slice(first, first + 2**18)
@@ -246,7 +246,7 @@ def build_index(
         recall = float(np.mean([np.isin(best, got).mean() for best, got in pairs]))
         if recall >= target or probes >= n_cells:
             break
-        probes = min(n_cells, max(probes + 1, int(probes * 1.5)))
+        probes = min(n_cells, max(probes + 1, int(probes * 1.1)))
     tensors["probes"] = torch.tensor([probes])
     return tensors, {
         "recall@10": round(recall, 4),
