@@ -102,9 +102,18 @@ def made_up(
             values = torch.empty(n_items, CODES[name]["dim"], dtype=dtype or torch.float32)
             present = torch.ones(n_items, dtype=torch.bool)
             features[name] = ItemFeatures(name, values.normal_(0, 0.02), present, "made up", name)
-    dataset = SimpleNamespace(num=lambda field: n_items, item_features=features)
+    dataset = made_up_dataset(n_items, features)
     built = get_model(model)(config, dataset).to(config["device"])
     return built, made_up_batches(n_items, lengths, longest)
+
+
+def made_up_dataset(n_items: int, features: dict[str, ItemFeatures]) -> SimpleNamespace:
+    """What a model reads of a dataset, with every item as often a target."""
+    return SimpleNamespace(
+        num=lambda field: n_items,
+        item_features=features,
+        inter_feat={"item_id": torch.arange(1, n_items)},
+    )
 
 
 def made_up_batches(n_items: int, lengths: np.ndarray, longest: int) -> Iterator[Interaction]:

@@ -76,7 +76,13 @@ def register() -> None:
         mask_seen,
         nan_checks,
     )
-    from recbole_m3rec.trainer import distributed, learning_rate, pretraining, resume
+    from recbole_m3rec.trainer import (
+        distributed,
+        learning_rate,
+        pretraining,
+        resume,
+        sparse_updates,
+    )
 
     register_models()
     register_dataset()
@@ -96,6 +102,7 @@ def register() -> None:
     mask_seen.install()  # after evaluation in blocks, which takes histories from it
     checks.install()
     learning_rate.install()
+    sparse_updates.install()
     target_loader.install()
     cold_items.install()
     sources.install()  # before all others look at the files

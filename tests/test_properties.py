@@ -160,6 +160,7 @@ def test_the_preset_is_what_the_released_program_does() -> None:
         "repetition": False,
         "id_init": "normal",
         "softmax_items": "all",
+        "id_updates": "dense",
         "id_dropout": 0.0,
         "modalities": ["image", "text"],
         "features": {

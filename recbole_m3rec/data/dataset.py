@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -12,11 +13,15 @@ from torch import Tensor
 
 from recbole_m3rec.data import augmentation
 from recbole_m3rec.features.align import ItemFeatures, align
+from recbole_m3rec.features.feature_map import is_large, map_key, mapped_features
+from recbole_m3rec.features.feature_table import FeatureTable, NewValues
 from recbole_m3rec.features.recipes import (
     ModalitySource,
     load_or_build,
+    make_if_out_of_date,
     resolve_modalities,
 )
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import expected_one_of
 
 TRAIN_POSITIONS = ("all", "last")
@@ -72,21 +77,25 @@ class M3RecDataset(SequentialDataset):
 
     def _load_modality(self, source: ModalitySource) -> ItemFeatures:
         config, tokens = self.config, self.field2id_token[self.iid_field]
-        table = load_or_build(
-            source,
-            Path(self.dataset_path) / f"{self.dataset_name}.item",
-            tokens=tokens,
-            seed=config["seed"],
-            item_id_field=self.iid_field,
-            field_separator=config["field_separator"],
-            encoding=config["encoding"],
-            show_progress=config["show_progress"],
-        )
-        return align(
-            *(table, source.modality, tokens, config["feature_norm"], str(source)),
-            feature_rows=config["feature_rows"] or "own",
-            seed=config["seed"],
-        )
+        item_file = Path(self.dataset_path) / f"{self.dataset_name}.item"
+        norm, rows, seed = config["feature_norm"], config["feature_rows"] or "own", config["seed"]
+        reading = {
+            "item_id_field": self.iid_field,
+            "field_separator": config["field_separator"],
+            "encoding": config["encoding"],
+            "show_progress": config["show_progress"],
+        }
+
+        def aligned(table: FeatureTable, new_values: NewValues = np.zeros) -> ItemFeatures:
+            named = source.modality, tokens, norm, str(source)
+            return align(table, *named, feature_rows=rows, seed=seed, new_values=new_values)
+
+        if source.path is not None and is_large(source.path):
+            make_if_out_of_date(source, item_file, **reading)
+            settings = source.modality, norm, rows, seed if rows != "own" else None, str(source)
+            key = map_key(sha256_of(source.path), tokens, *settings)
+            return mapped_features(source.path, key, aligned)
+        return aligned(load_or_build(source, item_file, tokens=tokens, seed=seed, **reading))
 
     # Augmentation and splits, as RecBole's but on whole columns
 

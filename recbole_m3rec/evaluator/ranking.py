@@ -74,7 +74,7 @@ def rank_targets(
 
     Args:
         queries: ``[B, D]`` floating point; scores are float32, or float64 for float64 queries.
-        table: item vectors, ``[n_items, D]``.
+        table: item vectors, ``[n_items, D]``; may stay on the CPU, from where blocks are taken.
         users: the row of ``queries`` that each target belongs to, ascending, ``[P]`` int64; a user
             may have any number of targets.
         targets: item ids, ``[P]`` int64.
@@ -134,7 +134,7 @@ class _Blocks:
         for first in range(0, len(self.table), self.shape[1]):
             if self.held is None or self.held[:2] != (rows.start, first):
                 self.held = None  # so that its memory is used again
-                vectors = self.table[first : first + self.shape[1]]
+                vectors = self.table[first : first + self.shape[1]].to(self.queries.device)
                 scores = matmul(self.queries[rows], vectors, rows_at_a_time=self.shape[0])
                 if self.terms is not None:
                     self.terms.add_to_block_(scores, rows.start, first)

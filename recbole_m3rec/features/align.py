@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.features.encoders.random_codes import random_codes, seeded
-from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable
+from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
 from recbole_m3rec.support.suggestions import expected_one_of
 
 FEATURE_NORMS = ("none", "l2", "standardize")
@@ -45,6 +46,8 @@ class ItemFeatures:
             which is not missing.
         fingerprint: SHA-256 (hex) of the values before any norm, ``present`` and the norm's name.
         description: one line for the log, e.g. ``"text: 1,338 of 1,349 items (99.1 %), 512-d, …"``.
+        map: the file that ``values`` is mapped from, which reads rows one by one; None if they are
+            in memory.
 
     Example:
         Features that are in the right order already, without a file:
@@ -63,6 +66,7 @@ class ItemFeatures:
     present: Tensor
     fingerprint: str
     description: str
+    map: Any = None
 
 
 def align(
@@ -73,6 +77,7 @@ def align(
     source: str,
     feature_rows: str = "own",
     seed: int = 0,
+    new_values: NewValues = np.zeros,
 ) -> ItemFeatures:
     """Give each item of the dataset its row of the table, whatever the order of either.
 
@@ -86,6 +91,7 @@ def align(
         feature_rows: ``own``; or, to see whether content matters, ``shuffled`` (rows dealt anew
             to the items that have one) or ``random`` (numbers of the table's mean and deviation).
         seed: what these two are drawn by, the same for the same tokens and modality.
+        new_values: allocates the values.
 
     Raises:
         FeatureFileError: no item of the dataset is in the table.
@@ -126,8 +132,9 @@ def align(
         _logger.warning("%s features (%s), items without a row: %s", modality, source, hint)
 
     in_table = rows >= 0
-    values = np.zeros((len(tokens), table.values.shape[1]), dtype=table.values.dtype)
-    values[in_table] = table.values[rows[in_table]]
+    values = new_values((len(tokens), table.values.shape[1]), table.values.dtype)
+    for items in _blocks(np.flatnonzero(in_table)):
+        values[items] = table.values[rows[items]]
     if feature_rows != "own":
         _mix_up(values, np.flatnonzero(in_table[1:]) + 1, id2token, feature_rows, modality, seed)
         source = f"{feature_rows} rows in place of {source}"
@@ -196,7 +203,8 @@ def _mix_up(
 def _fingerprint(values: np.ndarray, present: np.ndarray, feature_norm: str) -> str:
     digest = hashlib.sha256(f"{values.dtype.name} {values.shape} {feature_norm}".encode())
     digest.update(present.tobytes())
-    digest.update(values.data)
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        digest.update(values[start : start + _ROWS_AT_ONCE].data)
     return digest.hexdigest()
 
 

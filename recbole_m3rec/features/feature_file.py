@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +43,13 @@ _METADATA_KEY = b"recbole_m3rec"
 _VALUE_KEYS = ("embedding", "features")
 
 
-def read_features(path: Path) -> FeatureTable:
+def read_features(path: Path, scratch: Path | None = None) -> FeatureTable:
     """Read a feature file of any known format and check it whole.
+
+    Args:
+        path: the file.
+        scratch: a folder where the values of a ``.parquet`` are mapped, in a file that is removed
+            already, while those of an ``.npy`` are mapped where they are; None reads into memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,7 +70,7 @@ def read_features(path: Path) -> FeatureTable:
             f"{path}: unknown format {path.suffix!r}; a feature file ends in {', '.join(FORMATS)}"
         )
     with decoding(path, "feature file"):
-        ids, values, metadata = FORMATS[path.suffix](path)
+        ids, values, metadata = FORMATS[path.suffix](path, scratch)
     return checked_table(path, ids, values, metadata)
 
 
@@ -114,7 +120,7 @@ def write_features(path: Path, table: FeatureTable) -> None:
         pa.array(table.item_ids, pa.string()),
         pa.FixedSizeListArray.from_arrays(numbers, type=vector),
     ]
-    with _replacing(path) as file:
+    with replacing(path) as file:
         pq.write_table(
             pa.table(columns, schema=schema),
             file,
@@ -126,7 +132,7 @@ def write_features(path: Path, table: FeatureTable) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is complete and on the disk.
 
     A pipe or a device is written into.
@@ -139,7 +145,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with open(temporary, "x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -158,7 +164,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 # Reading: each returns ids, values and metadata as found; checked_table judges them.
 
 
-def _read_parquet(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+def _read_parquet(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         missing = [name for name in ("item_id", "embedding") if name not in schema.names]
@@ -176,10 +182,30 @@ def _read_parquet(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
             width = values.shape[1] if start else None
             rows = _rows_of_lists(path, ids, start, column.combine_chunks(), width)
             if not start:
-                values = np.empty((len(ids), rows.shape[1]), dtype=rows.dtype)
+                shape = len(ids), rows.shape[1]
+                values = (
+                    np.empty(shape, dtype=rows.dtype)
+                    if scratch is None
+                    else scratch_array(shape, rows.dtype, scratch)
+                )
             values[start : start + len(rows)] = rows
             start += len(rows)
     return ids, values, metadata
+
+
+def scratch_array(shape: tuple[int, int], dtype: np.dtype[Any], folder: Path) -> np.ndarray:
+    """Make an array that is mapped from a file without a name, which goes with the array."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, shape[0] * shape[1] * dtype.itemsize)
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def reserve(file: IO[bytes], n_bytes: int) -> None:
+    """Make a file so long, with room on the disk: a mapped file without would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:
+        file.truncate(n_bytes)
 
 
 def _rows_of_lists(
@@ -217,13 +243,13 @@ def _metadata_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
     return found
 
 
-def _read_npz(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+def _read_npz(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
     archive = load_npz(path)
     key = _value_key(path, list(archive))
     return archive["item_id"], archive[key], {}
 
 
-def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+def _read_npy(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
     beside = [path.with_suffix(".ids.txt"), path.with_suffix(".item_id.npy")]
     found = [candidate for candidate in beside if candidate.is_file()]
     if len(found) != 1:
@@ -232,7 +258,7 @@ def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
             f"{path}: {both}. Put either {beside[0].name} (one item id a line) or {beside[1].name}"
             " beside it"
         )
-    values = load_npy(path)
+    values = load_npy(path, mmap_mode=None if scratch is None else "r")
     if found[0].suffix == ".npy":
         with decoding(found[0], "feature file"):
             return load_npy(found[0]), values, {}
@@ -241,7 +267,7 @@ def _read_npy(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
     return lines[:-1] if lines[-1] == "" else lines, values, {}
 
 
-def _read_pt(path: Path) -> tuple[Any, np.ndarray, dict[str, Any]]:
+def _read_pt(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise FeatureFileError(
@@ -268,7 +294,7 @@ def _value_key(path: Path, keys: list[str]) -> str:
     return found[0]
 
 
-FORMATS: dict[str, Callable[[Path], tuple[Any, np.ndarray, dict[str, Any]]]] = {
+FORMATS: dict[str, Callable[[Path, Path | None], tuple[Any, np.ndarray, dict[str, Any]]]] = {
     ".parquet": _read_parquet,
     ".npz": _read_npz,
     ".npy": _read_npy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+# Makes an array of zeros of a shape and a type, in memory or elsewhere.
+NewValues = Callable[[tuple[int, int], np.dtype[Any]], np.ndarray]
 
 _ROWS_AT_ONCE = 65_536
 

@@ -146,7 +146,29 @@ def load_or_build(
         return FeatureTable(np.array(ids, object), codes, {"recipe": recipe.as_metadata()})
     if path is None:
         raise ValueError(f"{source.modality}: a source needs a file or a recipe")
-    if recipe is not None:
+    make_if_out_of_date(
+        source,
+        item_file,
+        item_id_field=item_id_field,
+        field_separator=field_separator,
+        encoding=encoding,
+        show_progress=show_progress,
+    )
+    return read_features(path)
+
+
+def make_if_out_of_date(
+    source: ModalitySource,
+    item_file: Path,
+    *,
+    item_id_field: str = "item_id",
+    field_separator: str = "\t",
+    encoding: str = "utf-8",
+    show_progress: bool = True,
+) -> None:
+    """Make the file of a source whose recipe says so; arguments as of :func:`load_or_build`."""
+    recipe, path = source.recipe, source.path
+    if recipe is not None and path is not None:
         reason = _reason_to_make(path, recipe, item_file)
         if reason:
             _logger.info("%s: making %s by %s, %s", source.modality, path, recipe, reason)
@@ -166,7 +188,6 @@ def load_or_build(
             shutil.rmtree(work, ignore_errors=True)
             n_made = len(table.item_ids)
             _logger.info(f"{source.modality}: made {path}, {n_made:,} of {n_items:,} items")
-    return read_features(path)
 
 
 def digest(source: ModalitySource, item_file: Path | None = None, seed: int | None = None) -> str:

@@ -71,11 +71,11 @@ def check_is_file(path: Path, what: str) -> None:
     raise FeatureFileError(f"{path}: is {kind}, expected a {what}. Name the file itself")
 
 
-def load_npy(path: Path) -> Any:
+def load_npy(path: Path, mmap_mode: Any = None) -> Any:
     """Read an ``.npy`` file that is as long as its header says."""
     with open(path, "rb") as file:
         _check_claim(path, file, path.stat().st_size)
-    return np.load(path, allow_pickle=False)
+    return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from logging import INFO, WARNING
 from typing import Any
 
 import torch
@@ -14,15 +15,18 @@ from torch import Tensor
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
-from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
+from recbole_m3rec.network.item_table_file import feature_maps, item_table_in_file
+from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
-from recbole_m3rec.network.settings import check_choice
+from recbole_m3rec.network.settings import ModelConfigError, check_choice
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
 # take little of a GPU's memory.
 ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
+# Above so many items the exact softmax takes most of a step's time and memory.
+MANY_ITEMS = 100_000
 SETTINGS = tuple(field.name for field in dataclasses.fields(M3RecConfig))
 
 
@@ -40,11 +44,32 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         """Read what the loss needs, and hold out the items that no training is to see."""
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
-        self._items = Kept(self.network.item_vectors)
+        self._items = Kept(self._item_vectors)
         self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
+        self._check_updates()
+        self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)
+
+    def _check_updates(self) -> None:
+        settings = self.network.config
+        drawn = self.n_items if settings.softmax_items == "all" else settings.softmax_items
+        if settings.id_updates == "sparse" and self.loss_type == "CE" and drawn >= self.n_items:
+            raise ModelConfigError(
+                f"id_updates: sparse, but softmax_items: {settings.softmax_items} gives each of the"
+                f" {self.n_items:,} items a gradient in every step: set softmax_items: 2048, or"
+                " another number below that of the items"
+            )
+
+    def _log_softmax(self) -> None:
+        if self.loss_type != "CE" or self.network.config.softmax_items != "all":
+            return
+        message = (
+            f"softmax_items: all, an exact softmax over {self.n_items:,} items in every step; above"
+            f" {MANY_ITEMS:,} items softmax_items: 2048 is advised"
+        )
+        self.logger.log(WARNING if self.n_items > MANY_ITEMS else INFO, message)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, of which a row has one or many."""
@@ -77,7 +102,8 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score every item for each history, ``[B, n_items]``."""
         with self.items_kept():
-            scores = self.queries(interaction) @ self.item_table().T
+            queries = self.queries(interaction)
+            scores = queries @ self.item_table().to(queries.device).T
         terms = self.score_terms(interaction)
         return scores if terms is None else terms.add_to_(scores)
 
@@ -92,6 +118,13 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         """Return every item's vector for scoring, ``[n_items, (M + 1) · H]``."""
         return self._items().table
 
+    def _item_vectors(self) -> ItemVectors:
+        """Return all items' vectors; of a mapped catalogue the table alone, in a file."""
+        if feature_maps(self.network):
+            return ItemVectors({}, item_table_in_file(self.network))
+        vectors: ItemVectors = self.network.item_vectors()
+        return vectors
+
     @torch.no_grad()
     def queries(self, interaction: Any) -> Tensor:
         """Encode the history of each row, ``[B, (M + 1) · H]``, a part at a time."""
@@ -99,8 +132,11 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**16)
         n_chunks = max(1, -(-int(lengths.sum()) // at_once))
         with self.items_kept():
+            mapped = bool(feature_maps(self.network))
             parts = [
-                self.network.encode(pack(*chunk), self._items())
+                self.network.query(*chunk)  # projects the items of these histories alone
+                if mapped
+                else self.network.encode(pack(*chunk), self._items())
                 for chunk in zip(item_seq.chunk(n_chunks), lengths.chunk(n_chunks), strict=True)
             ]
         return torch.cat(parts)

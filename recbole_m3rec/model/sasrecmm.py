@@ -21,6 +21,7 @@ from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecConfig, M3RecNetwo
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.network.projectors import init_linear
 from recbole_m3rec.network.repetition import Repetition
+from recbole_m3rec.network.sampled_softmax import SampledSoftmax
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.matmul import Linear
@@ -28,7 +29,7 @@ from recbole_m3rec.ops.matmul import Linear
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
     *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
-    "softmax_items",
+    *("softmax_items", "id_updates"),
 )
 
 
@@ -52,8 +53,12 @@ class FusedItems(UntrainedItems):
     @property
     def weight(self) -> Tensor:
         """The table, as an embedding has it; fused at every use."""
-        parts = [content.weight * content(None)[0] for content in self.content.values()]
-        parts.append(self.id_vectors(self.id.weight))
+        return self.fused(None)
+
+    def fused(self, items: Tensor | None) -> Tensor:
+        """Fuse the vectors of some items ``[n]``, or None for all in order, to ``[n, H]``."""
+        parts = [content.weight * content(items)[0] for content in self.content.values()]
+        parts.append(self.id_vectors(self.id, items))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))
@@ -64,7 +69,7 @@ class FusedItems(UntrainedItems):
         return F.embedding(items, self.weight)
 
 
-class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
+class SASRecMM(PackedRecommender, SASRec, SampledSoftmax):  # type: ignore[misc]
     """RecBole's SASRec, whose items are more than their ID; it is its own network."""
 
     n_items: int
@@ -91,6 +96,7 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
             *(settings.projector, settings.projector_experts),
         )
         ids = cast(nn.Embedding, self.item_embedding)  # SASRec's, initialised
+        ids.sparse = settings.id_updates == "sparse"
         self.item_embedding = FusedItems(ids, content, config["fusion"])
         self.repeats = Repetition() if settings.repetition else None
         self.prepare_training(config, dataset)
@@ -111,8 +117,8 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        table: Tensor = self.item_embedding.weight
-        table = table if items is None else F.embedding(items, table)
+        embedding = self.item_embedding
+        table = embedding.weight if items is None else embedding.fused(items)
         scored = self._for_score(table)
         if self.config.score == "cosine":
             scored = scored / self.config.temperature
@@ -139,9 +145,7 @@ class SASRecMM(PackedRecommender, SASRec, UntrainedItems):  # type: ignore[misc]
     bpr = M3RecNetwork.bpr
     query = M3RecNetwork.query
     score_items = M3RecNetwork.score_items
-    count_targets = M3RecNetwork.count_targets
     _vectors_of = M3RecNetwork._vectors_of
-    _sampled_cross_entropy = M3RecNetwork._sampled_cross_entropy
 
 
 def _attend(block: Any, x: Tensor, place: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:

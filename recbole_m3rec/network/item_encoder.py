@@ -24,7 +24,8 @@ class FeatureMismatchError(ValueError):
 class ContentModality(nn.Module):
     """The item side of a content modality: frozen features, projector, fusion weight.
 
-    The features are buffers that no initialisation touches and no checkpoint carries.
+    The features are buffers that no initialisation touches and no checkpoint carries; mapped ones
+    are none, and stay in their file whatever device the rest is on.
     """
 
     features: Tensor
@@ -38,7 +39,11 @@ class ContentModality(nn.Module):
         projector_experts: int = 8,
     ) -> None:
         super().__init__()
-        self.register_buffer("features", item_features.values, persistent=False)
+        self.map = item_features.map
+        if self.map is None:
+            self.register_buffer("features", item_features.values, persistent=False)
+        else:
+            self.features = item_features.values
         self.register_buffer("is_missing", ~item_features.present, persistent=False)
         self.fingerprint = item_features.fingerprint
         self.any_missing = bool(self.is_missing.any())
@@ -60,11 +65,15 @@ class ContentModality(nn.Module):
             The vectors that sequences read, where missing items have the learned one, and those
             that scores use, where missing items have zeros; both ``[n, hidden_size]``.
         """
-        vectors = self._project(self.features if items is None else self.features[items])
+        vectors = self._project(self.features if items is None else self._rows(items))
         if not self.any_missing:
             return vectors, vectors
         missing = (self.is_missing if items is None else self.is_missing[items])[:, None]
         return torch.where(missing, self.missing, vectors), vectors.masked_fill(missing, 0.0)
+
+    def _rows(self, items: Tensor) -> Tensor:
+        rows: Tensor = self.features[items] if self.map is None else self.map.rows(items)
+        return rows
 
     def _project(self, features: Tensor) -> Tensor:
         """Run the projector, over some rows at a time where there are many.
@@ -74,7 +83,7 @@ class ContentModality(nn.Module):
         """
 
         def project(rows: Tensor) -> Tensor:
-            projected: Tensor = self.projector(rows.to(self.weight.dtype))
+            projected: Tensor = self.projector(rows.to(self.weight.device, self.weight.dtype))
             return projected
 
         if features.numel() <= PROJECTED_AT_A_TIME:

@@ -45,9 +45,8 @@ from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
-from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
+from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
-from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.dropout import Dropout
 from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
 from recbole_m3rec.ops.gelu_dropout import gelu_dropout
@@ -61,6 +60,7 @@ NORM_EPS = 1e-12
 GRADIENT_RULES = ("frozen", "detached", "shared")
 MAMBA_INITS = ("mamba", "normal")
 ID_INITS = ("normal", "content")
+ID_UPDATES = ("dense", "sparse")
 SCORES = ("dot", "cosine")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
@@ -90,6 +90,8 @@ class M3RecConfig:
         repetition: whether items of the user's own history get a learned term.
         softmax_items: ``all``, or how many items a step's softmax draws at random beside the
             batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
+        id_updates: ``dense``, or ``sparse``: the gradient by the ID vectors holds a step's items
+            alone, which takes a loss that looks at few.
         id_dropout: share of the items whose ID vectors are zeros in a training step, so that
             content learns to rank an item that has no trained ID.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
@@ -119,6 +121,7 @@ class M3RecConfig:
     temperature: float = 0.2
     repetition: bool = False
     softmax_items: int | str = "all"
+    id_updates: str = "dense"
     id_dropout: float = 0.0
     share_mamba: bool = True
     share_experts: bool = False
@@ -136,6 +139,7 @@ class M3RecConfig:
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
         check_choice("mamba_init", self.mamba_init, MAMBA_INITS)
         check_choice("id_init", self.id_init, ID_INITS)
+        check_choice("id_updates", self.id_updates, ID_UPDATES)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
         for name in ("repetition", "share_mamba", "share_experts"):
@@ -257,7 +261,7 @@ class ItemVectors(NamedTuple):
     table: Tensor
 
 
-class M3RecNetwork(UntrainedItems):
+class M3RecNetwork(SampledSoftmax):
     """Score every item as a user's next, from ID, image, text, … histories.
 
     Example:
@@ -300,7 +304,8 @@ class M3RecNetwork(UntrainedItems):
         self.modality_gradient = config.modality_gradient if config.share_mamba else "shared"
 
         hidden_size = config.hidden_size
-        self.item_embedding = nn.Embedding(n_items, hidden_size)
+        is_sparse = config.id_updates == "sparse"
+        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=is_sparse)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)
@@ -351,7 +356,7 @@ class M3RecNetwork(UntrainedItems):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = self.id_vectors(self.item_embedding.weight, items)
+        embedded = self.id_vectors(self.item_embedding, items)
         if self.training and self.config.id_dropout:
             dropped = torch.rand(len(embedded), 1, device=embedded.device) < self.config.id_dropout
             embedded = embedded.masked_fill(dropped, 0.0)
@@ -431,7 +436,8 @@ class M3RecNetwork(UntrainedItems):
         """Project a batch's items, or all where that is hardly more; say which row is whose."""
         together = torch.cat([i.flatten() for i in items])
         unique, rows = torch.unique(together, return_inverse=True)
-        if unique.numel() > FEW_ITEMS * self.n_items:
+        are_many = unique.numel() > FEW_ITEMS * self.n_items
+        if are_many and self.config.id_updates == "dense":
             return list(items), self.item_vectors()
         parts = rows.split([i.numel() for i in items])
         return [part.view(i.shape) for part, i in zip(parts, items, strict=True)], (
@@ -459,38 +465,17 @@ class M3RecNetwork(UntrainedItems):
         """
         n_drawn = self.config.softmax_items
         if isinstance(n_drawn, int) and n_drawn < self.n_items:
-            return self._sampled_cross_entropy(packed, targets, n_drawn, scored)
+            candidates = self.draw_candidates(targets, n_drawn)
+            (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
+            query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+            terms = self.repetition(packed, scored)
+            return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
         if terms is not None:
             terms = terms._replace(items=self.rows_among_trained(terms.items))
         return linear_cross_entropy(query, table, targets, terms)
-
-    def _sampled_cross_entropy(
-        self, packed: PackedSequences, targets: Tensor, n_drawn: int, scored: Tensor | None
-    ) -> Tensor:
-        """Mean cross-entropy over the batch's targets and items drawn at random."""
-        counts = getattr(self, "target_counts", None)
-        if counts is None:
-            raise ModelConfigError(
-                f"softmax_items: {n_drawn} needs to know how often each item is a"
-                " target: call count_targets first"
-            )
-        drawn = self.draw_trained(n_drawn, targets.device)
-        candidates = make_candidates(drawn, self.n_trained(), targets, counts)
-        (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
-        query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
-        terms = self.repetition(packed, scored)
-        return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
-
-    def count_targets(self, targets: Tensor) -> None:
-        """Tell the sampled softmax which items are targets of the training data, ``[n]`` int64.
-
-        A checkpoint does not carry the counts.
-        """
-        counts = torch.bincount(targets, minlength=self.n_items)
-        self.register_buffer("target_counts", counts, persistent=False)
 
     def bpr(
         self,

@@ -13,9 +13,11 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_m3rec.network.settings import ModelConfigError
+from recbole_m3rec.network.untrained_items import UntrainedItems
+from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 
@@ -29,6 +31,34 @@ class Candidates(NamedTuple):
 
     items: Tensor
     log_pi: Tensor
+
+
+class SampledSoftmax(UntrainedItems):
+    """A network whose loss may take a sample of the items for all."""
+
+    def count_targets(self, targets: Tensor) -> None:
+        """Tell how often each item is a target, from those of the training data, ``[n]`` int64.
+
+        A checkpoint does not carry the counts.
+        """
+        counts = torch.bincount(targets, minlength=self.n_items)
+        self.register_buffer("target_counts", counts, persistent=False)
+
+    def draw_candidates(self, targets: Tensor, n_drawn: int) -> Candidates:
+        """Draw the candidates of a batch with torch's global generator.
+
+        Args:
+            targets: of the batch, ``[Q]`` int64.
+            n_drawn: items that are drawn beside them.
+        """
+        counts = getattr(self, "target_counts", None)
+        if counts is None:
+            raise ModelConfigError(
+                f"softmax_items: {n_drawn} needs to know how often each item is a target: call "
+                "count_targets first"
+            )
+        drawn = self.draw_trained(n_drawn, targets.device)
+        return make_candidates(drawn, self.n_trained(), targets, counts)
 
 
 def make_candidates(
@@ -64,16 +94,16 @@ def sampled_cross_entropy(
         targets: item ids, ``[Q]`` int64, each among the candidates.
         terms: added to single scores; ``items`` are ids, and those of no candidate do not count.
     """
-    logits = query @ table.T
     rows = torch.arange(len(targets), device=targets.device)
     places = torch.searchsorted(candidates.items, targets)
-    correction = candidates.log_pi.to(logits).expand_as(logits).clone()
-    correction[rows, places] = 0.0  # a row's own target is always there
-    logits = logits - correction
+    correction = candidates.log_pi.to(torch.float32)
+    # A row's own target is always there: what it is corrected by is given back.
+    back = ScoreTerms(rows, places, correction[places])
     if terms is not None:
         places_of_terms = torch.searchsorted(candidates.items, terms.items)
         places_of_terms = places_of_terms.clamp(max=len(candidates.items) - 1)
         here = candidates.items[places_of_terms] == terms.items
-        at = terms.rows[here], places_of_terms[here]
-        logits = logits.index_put(at, terms.values[here].to(logits), accumulate=True)
-    return F.cross_entropy(logits, places)
+        rows, order = torch.cat([back.rows, terms.rows[here]]).sort(stable=True)
+        items = torch.cat([back.items, places_of_terms[here]])[order]
+        back = ScoreTerms(rows, items, torch.cat([back.values, terms.values[here]])[order])
+    return linear_cross_entropy(query, table, places, back, -correction)

@@ -34,20 +34,21 @@ class UntrainedItems(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
-    def id_vectors(self, weight: Tensor, items: Tensor | None = None) -> Tensor:
+    def id_vectors(self, embedding: nn.Embedding, items: Tensor | None = None) -> Tensor:
         """Return ID vectors, estimated ones for held-out items.
 
         Args:
-            weight: of the ID embedding, ``[n_items, H]``.
+            embedding: of the IDs, ``[n_items, H]``.
             items: whose vectors are wanted, ``[n]``, or None for all in order.
         """
         if getattr(self, "untrained_items", None) is None:
-            return weight if items is None else F.embedding(items, weight)
+            return embedding.weight if items is None else embedding(items)
         whose, untrained = self.most_alike, self.untrained_items
         if items is not None:
             whose, untrained = whose[items], untrained[items]
         without = untrained & (whose == 0)
-        return F.embedding(whose, weight).masked_fill(without[:, None], 0.0)
+        vectors: Tensor = embedding(whose)
+        return vectors.masked_fill(without[:, None], 0.0)
 
     def n_trained(self) -> int:
         """Return how many items are trained, padding included."""

@@ -27,7 +27,11 @@ SMALL_REST = 16  # rows of a batch's end that are not cut any further
 
 
 def linear_cross_entropy(
-    query: Tensor, table: Tensor, targets: Tensor, terms: ScoreTerms | None = None
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    terms: ScoreTerms | None = None,
+    log_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of ``softmax(query @ table.T + terms)`` against one target a row.
 
@@ -39,11 +43,14 @@ def linear_cross_entropy(
         table: ``[n_items, width]``.
         targets: ``[n_queries]`` int64, each in ``0..n_items - 1``.
         terms: added to single logits; their values get a gradient too.
+        log_weights: added to every logit of an item, ``[n_items]``, without a gradient.
 
     Returns:
         The loss, a scalar. It can be differentiated once.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(query, table, targets, *(terms or (None, None, None)))
+    loss: Tensor = _LinearCrossEntropy.apply(
+        query, table, targets, *(terms or (None, None, None)), log_weights
+    )
     return loss
 
 
@@ -57,6 +64,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows: Tensor | None,
         items: Tensor | None,
         values: Tensor | None,
+        log_weights: Tensor | None,
     ) -> Tensor:
         product_dtype = query.dtype
         if torch.is_autocast_enabled(query.device.type):
@@ -67,7 +75,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             terms = ScoreTerms(rows, items, values)
         with torch.autocast(query.device.type, enabled=False):
             loss, *gradients = _pass(
-                *(query.to(product_dtype), table.to(product_dtype), targets, terms, dtype),
+                *(query.to(product_dtype), table.to(product_dtype), targets, terms, log_weights),
+                dtype=dtype,
                 wanted=ctx.needs_input_grad[:2],
             )
         ctx.save_for_backward(*gradients)
@@ -82,7 +91,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if gradient is None else gradient.mul_(grad_loss / ctx.n_queries).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return gradients[0], gradients[1], None, None, None, gradients[2]
+        return gradients[0], gradients[1], None, None, None, gradients[2], None
 
 
 def _pass(
@@ -90,6 +99,7 @@ def _pass(
     table: Tensor,
     targets: Tensor,
     terms: ScoreTerms | None,
+    log_weights: Tensor | None,
     dtype: torch.dtype,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
@@ -100,11 +110,12 @@ def _pass(
     held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"])
     whole_rows = held // query.element_size() // len(table)
     if whole_rows >= FEWEST_ROWS:
-        found = _by_rows(query, table, targets, terms, wanted, _pieces(len(query), whole_rows))
+        pieces = _pieces(len(query), whole_rows)
+        found = _by_rows(query, table, targets, terms, log_weights, wanted, pieces)
     else:
         pieces = _pieces(len(query), ROWS_OF_A_TILE)
         items = max(1, held // dtype.itemsize // pieces[0].stop)
-        found = _by_tiles(query, table, targets, terms, wanted, pieces, items)
+        found = _by_tiles(query, table, targets, terms, log_weights, wanted, pieces, items)
     losses, grad_query, grad_table, grad_terms = found
     return losses.mean(dtype=dtype), grad_query, grad_table, grad_terms
 
@@ -131,6 +142,7 @@ def _by_rows(
     table: Tensor,
     targets: Tensor,
     terms: ScoreTerms | None,
+    log_weights: Tensor | None,
     wanted: tuple[bool, bool],
     pieces: list[slice],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
@@ -143,6 +155,8 @@ def _by_rows(
     grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row in pieces:
         logits = matmul(query[row], table, rows_at_a_time=row.stop - row.start)
+        if log_weights is not None:
+            logits += log_weights
         block = None if terms is None else terms.add_to_block_(logits, row.start, 0)
         losses[row] = softmax_loss_(logits, targets[row], any(wanted))
         if block is not None and grad_terms is not None:
@@ -159,6 +173,7 @@ def _by_tiles(
     table: Tensor,
     targets: Tensor,
     terms: ScoreTerms | None,
+    log_weights: Tensor | None,
     wanted: tuple[bool, bool],
     pieces: list[slice],
     items: int,
@@ -172,6 +187,8 @@ def _by_tiles(
     ]
     for row, item in tiles:
         logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        if log_weights is not None:
+            logits += log_weights[item]
         if terms is not None:
             terms.add_to_block_(logits, row.start, item.start)
         is_here, place = _within(targets[row], item.start, logits.shape[1])
@@ -182,6 +199,8 @@ def _by_tiles(
     grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row, item in tiles if any(wanted) else []:
         logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
+        if log_weights is not None:
+            logits += log_weights[item]
         block = None if terms is None else terms.add_to_block_(logits, row.start, item.start)
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])

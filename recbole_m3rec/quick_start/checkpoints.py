@@ -33,7 +33,7 @@ CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
 EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
 EARLIER_OF_OWN_MODELS = {
     **{"score": "dot", "repetition": False},
-    **{"id_dropout": 0.0, "id_init": "normal", "softmax_items": "all"},
+    **{"id_dropout": 0.0, "id_init": "normal", "softmax_items": "all", "id_updates": "dense"},
 }
 
 

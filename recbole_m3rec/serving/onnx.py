@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.library import without_kernels
+from recbole_m3rec.ops.cpu.linear import FEWEST_ROWS
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.session import Stepper, side_by_side
@@ -78,7 +79,10 @@ class Step(nn.Module):
         states = [MambaState(*old[i : i + 2]) for i in range(1, len(old), 2)]
         by_layer = [side_by_side(states[layer :: self.n_layers]) for layer in range(self.n_layers)]
         query, after = self.stepper.step(vectors, by_layer)
-        chunks = [[part.chunk(len(self.names)) for part in state] for state in after]
+        chunks = [
+            [part.reshape(len(self.names), -1, *part.shape[1:]) for part in state]
+            for state in after
+        ]
         new = [query]
         for modality in range(len(self.names)):
             for window, ssm in chunks:
@@ -141,7 +145,8 @@ def _trace(step: Step) -> Any:
     width = step.network.item_embedding.embedding_dim
     items = [torch.randn(2, width) for _ in step.names]
     given = (*step.initial(2), *items, torch.ones(2))
-    batch = torch.export.Dim("batch", max=255)  # for more, other products would be traced
+    # For more rows, other products would be traced.
+    batch = torch.export.Dim("batch", max=(FEWEST_ROWS - 1) // len(step.names))
     with without_kernels(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -141,8 +141,8 @@ def _step(blocks: Sequence[SharedBlock], x: Tensor, state: MambaState) -> tuple[
     """Take one token ``[M, B, H]`` through a layer's block, or each modality's through its own."""
     if len(blocks) == 1:
         [block] = blocks
-        h, after = block.mamba.step(x.flatten(0, 1), state)
-        h = h.view_as(x)
+        h, after = block.mamba.step(x.reshape(-1, x.shape[-1]), state)
+        h = h.reshape(x.shape[0], -1, x.shape[-1])
         return block.norm(h + x if block.residual else h), after
     parts = [state_of.chunk(len(blocks)) for state_of in state]
     steps = [

@@ -10,6 +10,7 @@ import torch
 from recbole.utils import get_model, init_seed
 
 from recbole_m3rec.data.windows import TARGET_LIST
+from recbole_m3rec.model import m3rec as m3rec_module
 from recbole_m3rec.model.m3rec import M3Rec
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError
@@ -167,3 +168,14 @@ def test_an_unknown_loss_is_an_error_with_the_nearest(make_config: Callable[...,
     config["loss_type"] = "BPRR"
     with pytest.raises(ModelConfigError, match="loss_type .*'BPRR'. Did you mean BPR"):
         M3Rec(config, _Dataset())
+
+
+def test_the_log_names_the_number_of_items_from_which_sampling_is_advised(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(m3rec_module, "MANY_ITEMS", 5)
+    with caplog.at_level("INFO"):
+        build("M3Rec", modalities=[])
+    [record] = [r for r in caplog.records if "softmax_items" in r.message]
+    assert record.levelname == "WARNING"
+    assert "above 5 items" in record.message

@@ -179,3 +179,16 @@ def test_settings_without_a_meaning_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(**keys)
+
+
+@FUSIONS
+def test_vectors_of_some_items_are_rows_of_the_table_and_touch_no_others(
+    build: Any, fusion: str
+) -> None:
+    model, train, _ = build(fusion=fusion, softmax_items=1)
+    some = torch.tensor([3, 1, 4])
+    torch.testing.assert_close(model.item_vectors(some).table, model.item_table()[some])
+    model.item_vectors(some).table.sum().backward()
+    touched = model.item_embedding.id.weight.grad.abs().sum(1).nonzero()[:, 0]
+    assert touched.tolist() == [1, 3, 4]
+    assert model.calculate_loss(train).isfinite()

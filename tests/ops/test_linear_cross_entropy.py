@@ -75,6 +75,21 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once():
 
 
 @pytest.mark.usefixtures("_way")
+def test_log_weights_are_added_to_every_logit_of_their_item():
+    query, table, targets = problem(23, 17)
+    weights = torch.randn(17)
+
+    def weighted(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        return linear_cross_entropy(query, table, targets, log_weights=weights)
+
+    def plainly(query: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(query @ table.T + weights.double(), targets)
+
+    expected = with_gradients(plainly, query.double(), table.double(), targets)
+    assert_close(with_gradients(weighted, query, table, targets), expected, 2e-6)
+
+
+@pytest.mark.usefixtures("_way")
 def test_nan_anywhere_makes_the_loss_nan():
     for broken in (0, 1):
         tensors = list(problem(5, 6))

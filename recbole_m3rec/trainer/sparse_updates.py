@@ -1,0 +1,106 @@
+"""Two optimisers as one: lazy Adam for embeddings with sparse gradients, the learner for the rest.
+
+Adam moves every row of a table in every step: one that has no gradient goes on along its old
+moments, which decay. :class:`torch.optim.SparseAdam` is *lazy*: rows without a gradient, and their
+moments, stay as they are. So a rare item keeps its moments until it is seen again, while the bias
+correction counts all steps. A step then reads and writes the rows of its own items alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_m3rec.config.yaml_files import ConfigurationError
+
+LEARNERS = ("adam", "adamw")
+
+
+class DenseAndSparse(torch.optim.Optimizer):
+    """One optimiser of the parameters with dense gradients, one of those with sparse ones.
+
+    A learning rate that is set on ``param_groups`` holds for both; a checkpoint carries both.
+    """
+
+    def __init__(self, dense: torch.optim.Optimizer, sparse: torch.optim.Optimizer) -> None:
+        self.parts = {"dense": dense, "sparse": sparse}
+        super().__init__([*dense.param_groups, *sparse.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make one step of each."""
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each by name."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state of each; the groups are theirs again."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
+
+
+def install() -> None:
+    """Give embeddings with sparse gradients an optimiser of their own in RecBole's trainer."""
+    from recbole.trainer import Trainer
+
+    from recbole_m3rec.hooks import wrap
+
+    @wrap(Trainer, "_build_optimizer")
+    def build(original: Callable[..., Any], self: Any, **kwargs: Any) -> Any:
+        tables = sparse_parameters(self.model)
+        if not tables or "params" in kwargs:
+            return original(self, **kwargs)
+        check(self.config)
+        ours = {id(table) for table in tables}
+        rest = [each for each in self.model.parameters() if id(each) not in ours]
+        sparse = torch.optim.SparseAdam(tables, lr=self.learning_rate)
+        for table in tables:
+            moments = {name: untouched_zeros(table) for name in ("exp_avg", "exp_avg_sq")}
+            sparse.state[table] = {"step": 0, **moments}
+        return DenseAndSparse(original(self, params=rest, **kwargs), sparse)
+
+
+def sparse_parameters(model: nn.Module) -> list[Tensor]:
+    """Return the tables of a model that ask for sparse gradients."""
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.sparse
+    ]
+
+
+def check(config: Any) -> None:
+    """Raise for settings under which rows cannot be updated alone.
+
+    Raises:
+        ConfigurationError: names the setting and what to do.
+    """
+    wrong = None
+    if config["learner"].lower() not in LEARNERS:
+        wrong = f"learner: {config['learner']}, expected one of {', '.join(LEARNERS)}"
+    elif config["weight_decay"]:
+        wrong = f"weight_decay: {config['weight_decay']}, which would move every item: set it to 0"
+    elif config["clip_grad_norm"]:
+        wrong = "clip_grad_norm, which knows dense gradients alone: leave it out"
+    elif not config["single_spec"]:
+        wrong = "several processes, whose gradients are added up whole: train in one"
+    if wrong:
+        raise ConfigurationError(f"id_updates: sparse does not go with {wrong}.")
+
+
+def untouched_zeros(like: Tensor) -> Tensor:
+    """Return zeros that take memory, on a CPU, only where they are written."""
+    if not like.is_cpu or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros_like(like)
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    pages = mmap.mmap(-1, like.numel() * like.element_size(), flags=kind)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # one row would take 2 MiB
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(pages, dtype=like.dtype).view(like.shape)

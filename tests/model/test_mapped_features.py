@@ -1,0 +1,96 @@
+"""Models whose features are mapped beside the same models with features in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.utils import get_model, get_trainer, init_seed
+
+from recbole_m3rec import FeatureTable, write_features
+from recbole_m3rec.features import feature_map
+from recbole_m3rec.network import item_table_file
+from recbole_m3rec.network.item_encoder import ContentModality
+
+Trained = tuple[Any, dict[str, float], Any]
+
+
+@pytest.fixture
+def train(
+    prepare: Callable[..., tuple[Any, ...]], write_dataset: Callable[..., Path]
+) -> Callable[..., Trained]:
+    """Return a function that trains an epoch: to the model, its test metrics and a test batch."""
+
+    def trained(name: str, **keys: Any) -> Trained:
+        settings = {"modalities": ["image"], "features": {}, "softmax_items": 4, **keys}
+        folder = write_dataset("tiny")
+        with open(folder / "tiny.inter", encoding="utf-8") as lines:
+            items = sorted({line.split("\t")[1] for line in list(lines)[1:]})
+        values = np.random.default_rng(0).normal(size=(len(items) - 1, 6)).astype(np.float32)
+        table = FeatureTable(np.array(items[1:], object), values)
+        write_features(folder / "tiny.image.parquet", table)
+        config, _, train, valid, test = prepare(name, **settings)
+        init_seed(config["seed"], True)
+        model = get_model(name)(config, train.dataset)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        trainer.fit(train, valid, saved=False, show_progress=False)
+        metrics = dict(trainer.evaluate(test, load_best_model=False))
+        return model, metrics, next(iter(test))[0]
+
+    return trained
+
+
+@pytest.mark.parametrize("name", ["M3Rec", "SASRecMM"])
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_training_and_evaluation_are_those_with_features_in_memory(
+    train: Callable[..., Trained], name: str, score: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, metrics, batch = train(name, score=score)
+    assert not item_table_file.feature_maps(expected.network)
+    monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
+    monkeypatch.setattr(item_table_file, "PROJECTED_AT_A_TIME", 18)  # three items
+    mapped, mapped_metrics, _ = train(name, score=score)
+    assert Path("dataset/tiny/tiny.image.parquet.map").is_file()
+    for (key, found), value in zip(
+        mapped.state_dict().items(), expected.state_dict().values(), strict=True
+    ):
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(found, value, msg=key)
+    assert mapped_metrics == metrics
+    torch.testing.assert_close(
+        mapped.full_sort_predict(batch), expected.full_sort_predict(batch), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_neither_a_step_nor_an_evaluation_projects_all_items_at_once(
+    train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
+    monkeypatch.setattr(item_table_file, "PROJECTED_AT_A_TIME", 18)
+    monkeypatch.setattr("recbole_m3rec.network.m3rec.FEW_ITEMS", 1.0)
+    original, wholes = ContentModality.forward, []
+
+    def forward(self: ContentModality, items: torch.Tensor | None) -> Any:
+        wholes.append(items is None)
+        return original(self, items)
+
+    monkeypatch.setattr(ContentModality, "forward", forward)
+    model, _, _ = train("M3Rec")
+    assert wholes
+    assert not any(wholes)
+    buffers = {name.split(".")[-1] for name, _ in model.named_buffers()}
+    assert "is_missing" in buffers
+    assert "features" not in buffers
+
+
+def test_the_table_in_a_file_leaves_no_file(
+    train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
+    train("M3Rec")
+    names = {path.name for path in Path("dataset/tiny").iterdir()}
+    assert names == {"tiny.inter", "tiny.item", "tiny.image.parquet", "tiny.image.parquet.map"}
