@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,20 @@ class Catalogue:
 
     def numbers(self, items: Iterable[str]) -> tuple[np.ndarray, int]:
         """Return the numbers of the items that there are, in order, and how many there are not."""
-        number_of = self._numbers.get
-        found = [number_of(item, 0) for item in items]
-        numbers = np.array(found, dtype=np.int64)
-        known = numbers if all(found) else numbers[numbers > 0]
-        return known, len(found) - len(known)
+        [numbers], n_unknown = self.numbers_of_all([list(items)])
+        return numbers, n_unknown
+
+    def numbers_of_all(self, histories: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], int]:
+        """Return the numbers of each history's items that there are, and how many there are not."""
+        lengths = np.fromiter(map(len, histories), np.int64, len(histories))
+        # No line of Python runs per item.
+        found = map(self._numbers.get, chain.from_iterable(histories), repeat(0))
+        numbers = np.fromiter(found, np.int64, int(lengths.sum()))
+        is_known = numbers > 0
+        ends = np.concatenate([[0], is_known.cumsum()])[lengths.cumsum()].tolist()
+        known = numbers[is_known]
+        parts = [known[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+        return parts, len(numbers) - len(known)
 
     def ids_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return ids of numbers, as objects."""

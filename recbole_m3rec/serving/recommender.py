@@ -192,12 +192,12 @@ class Recommender:
         weighed = self.weights(weights)
         only = None if allowed is None else np.unique(self.items.numbers(allowed)[0])
         never = np.empty(0, np.int64) if blocked is None else self.items.numbers(blocked)[0]
-        questions, unknown = [], 0
-        for history in histories:
-            if isinstance(history, str):
-                raise RequestError(f"a history must be a list of item ids, found {history!r}")
-            numbers, skipped = self.items.numbers(history)
-            unknown += skipped
+        a_string = next((one for one in histories if isinstance(one, str)), None)
+        if a_string is not None:
+            raise RequestError(f"a history must be a list of item ids, found {a_string!r}")
+        found, unknown = self.items.numbers_of_all(histories)
+        questions = []
+        for numbers in found:
             exclude = np.concatenate([never, numbers]) if exclude_seen else never
             questions.append(Question(numbers, int(k), exclude, only, weighed))
         return questions, unknown
@@ -312,8 +312,8 @@ class Recommender:
             features: feature vectors by modality, a row per item of the frame, from the same
                 encoder as in training; rows of NaN are missing. A modality that is not named is
                 made from text or pictures where the bundle says how, and is missing otherwise.
-            encoders: by modality a ``module:callable`` that encodes pictures. It is that of the
-                bundle, which may come from a stranger and so does not get it imported.
+            encoders: by modality the bundle's ``module:callable`` for pictures, which is imported
+                only if you name it, too: a bundle may come from a stranger.
 
         Returns:
             The modalities that the new items have.

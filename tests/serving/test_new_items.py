@@ -162,33 +162,6 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
 
 
-def test_cold_items_added_from_text_alone_are_found_by_users_whose_histories_are_alike(write_made):
-    words, things = ("red", "blue", "green", "white"), ("hat", "shoe", "coat", "scarf", "sock")
-    texts = [f"{words[n % GROUPS]} {things[n % 5]}" for n in range(N + 1)]
-    options = {"dim": 6, "min_df": 1, "max_ngram": 1, "unit_rows": True}
-    fitted, values = fit_tfidf_svd(texts, **options)
-    every = torch.ones(N + 1, dtype=torch.bool)
-    torch.manual_seed(0)
-    text = ItemFeatures("text", torch.from_numpy(values), every, "b", "")
-    network = trained({"text": text}, np.random.default_rng(0))
-    recipe = {"encoder": "tfidf-svd", "fields": ["name"], "options": options}
-    about = {"features": {"text": {"norm": "none", "recipe": recipe}}}
-    encoders = as_tensors("text", fitted)
-    more = {"settings": TRAINED, "about": about, "encoders": encoders}
-    shop = Recommender.load(write_made(n_items=N, network=network, **more))
-    new = [f"new {word}" for word in words]
-    shop.add_items(pd.DataFrame({"item_id": new, "name": [f"{word} sock" for word in words]}))
-    histories = [[f"i{group + GROUPS * n}" for n in (1, 3, 5)] for group in range(GROUPS)]
-    terms = shop.recommend(histories, N + GROUPS, explain=True).pivot(
-        index="user", columns="item", values="text"
-    )
-    assert list(terms[new].idxmax(axis=1)) == new
-    others = [f"i{n}" for n in range(1, N + 1)]
-    for group, item in enumerate(new):  # by its content it ranks with its own group
-        of_others = [o for o in others if int(o[1:]) % GROUPS != group]
-        assert terms.loc[group, item] > terms.loc[group, of_others].quantile(0.95)
-
-
 def mean_colours(images):
     """Encode pictures as a callable of one's own does: their mean colour, three numbers."""
     return np.stack([np.asarray(image, np.float32).mean((0, 1)) / 255 for image in images])

@@ -387,7 +387,7 @@ document.documentElement.dataset.theme = localStorage.getItem("theme")
 async function start() {
   state.about = await ask("/about");
   const { model, dataset, items, modalities } = state.about;
-  $("about").textContent = `${model} on ${dataset} · ${items.toLocaleString("en")} items · ${modalities.join(" + ")}`;
+  $("about").textContent = `${model}${dataset && ` on ${dataset}`} · ${items.toLocaleString("en")} items · ${modalities.join(" + ")}`;
   $("anyone").hidden = !state.about.has_users;
   sliders();
   const asked = new URLSearchParams(location.hash.slice(1));

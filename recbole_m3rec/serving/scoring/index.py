@@ -246,7 +246,7 @@ def build_index(
         recall = float(np.mean([np.isin(best, got).mean() for best, got in pairs]))
         if recall >= target or probes >= n_cells:
             break
-        probes = min(n_cells, max(probes + 1, int(probes * 1.5)))
+        probes = min(n_cells, max(probes + 1, int(probes * 1.1)))
     tensors["probes"] = torch.tensor([probes])
     return tensors, {
         "recall@10": round(recall, 4),
