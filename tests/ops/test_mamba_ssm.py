@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,14 +233,19 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(
     monkeypatch.setattr(scan, "choose_backend", take_it)
     monkeypatch.setattr(convolution_module, "choose_backend", take_it)
     calls: list[str] = []
-    for name in ("selective_scan_mamba_ssm", "causal_conv1d_silu_mamba_ssm"):
-        original = getattr(mamba_ssm, name)
 
-        def counted(*args: object, of: str = name, to: object = original) -> Tensor:
-            calls.append(of)
-            return to(*args)  # type: ignore[operator]
+    def counted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*args: object) -> Tensor:
+            calls.append(function.__name__)
+            return function(*args)
 
-        monkeypatch.setattr(mamba_ssm, name, counted)
+        return call
+
+    backend_of_packages = scan.SCAN_BACKENDS["mamba_ssm"]
+    backend_of_packages = replace(backend_of_packages, scan=counted(backend_of_packages.scan))
+    monkeypatch.setitem(scan.SCAN_BACKENDS, "mamba_ssm", backend_of_packages)
+    convolve = counted(mamba_ssm.causal_conv1d_silu_mamba_ssm)
+    monkeypatch.setattr(mamba_ssm, "causal_conv1d_silu_mamba_ssm", convolve)
     ends = torch.tensor([0, 5, 6, 14], dtype=torch.int32)
     h = torch.randn(14, 8, generator=torch.Generator().manual_seed(4))
     results = []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
-from recbole_m3rec.ops import mamba_ssm
 from recbole_m3rec.ops import selective_scan as scan
-from recbole_m3rec.ops.cpu import selective_scan as cpu
 from recbole_m3rec.ops.selective_scan import (
     BACKENDS,
     ScanBackendError,
@@ -20,21 +19,24 @@ from recbole_m3rec.ops.selective_scan import (
     selective_scan_states,
     selective_step,
 )
-from recbole_m3rec.ops.triton import device
 
-COMPILED = (cpu, device, mamba_ssm)
+COMPILED = ("cpu", "triton", "mamba_ssm")
+
+
+def _set_available(monkeypatch: pytest.MonkeyPatch, here: bool, what: str) -> None:
+    for name in COMPILED:
+        backend = replace(scan.SCAN_BACKENDS[name], available=lambda: (here, what))
+        monkeypatch.setitem(scan.SCAN_BACKENDS, name, backend)
 
 
 @pytest.fixture
 def _absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend in COMPILED:
-        monkeypatch.setattr(backend, "available", lambda: (False, "not built, says the test"))
+    _set_available(monkeypatch, False, "not built, says the test")
 
 
 @pytest.fixture
 def _present(monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend in COMPILED:
-        monkeypatch.setattr(backend, "available", lambda: (True, "some kernels"))
+    _set_available(monkeypatch, True, "some kernels")
 
 
 def test_an_unknown_backend_is_an_error_that_names_the_nearest() -> None:
@@ -200,7 +202,10 @@ BOTH = pytest.mark.parametrize(
     [
         "reference",
         pytest.param(
-            "cpu", marks=pytest.mark.skipif(not cpu.available()[0], reason="kernels not built")
+            "cpu",
+            marks=pytest.mark.skipif(
+                not scan.SCAN_BACKENDS["cpu"].available()[0], reason="kernels not built"
+            ),
         ),
     ],
 )
