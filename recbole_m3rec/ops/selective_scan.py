@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +21,6 @@ from recbole_m3rec.ops.triton import device as triton_device
 from recbole_m3rec.ops.triton import selective_scan as triton_scan
 from recbole_m3rec.support.suggestions import expected_one_of
 
-BACKENDS = ("auto", "reference", "cpu", "triton", "mamba_ssm")
-
-_HOW_TO_GET = {
-    "cpu": "Install a C++ compiler (gcc or clang)",
-    "triton": "It needs a CUDA device, a CUDA build of torch, a C compiler and "
-    + triton_device.NEEDED,
-    "mamba_ssm": "It needs a CUDA device, a CUDA build of torch and the packages of the extra "
-    "cuda, compiled for them: pip install --no-build-isolation 'recbole_m3rec[cuda]'",
-}
-
 _logger = logging.getLogger(__name__)
 
 
@@ -37,21 +28,104 @@ class ScanBackendError(ValueError):
     """A scan backend that does not exist, or not here."""
 
 
-def _probes() -> dict[str, Callable[[], tuple[bool, str]]]:
-    return {
-        "reference": lambda: (True, "pure PyTorch, any device"),
-        "cpu": cpu.available,
-        "triton": triton_device.available,
-        "mamba_ssm": mamba_ssm.available,
-    }
+@dataclass(frozen=True)
+class ScanBackend:
+    """An implementation of the scan; to add one, write its functions and put it into the registry.
+
+    All take ``x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z`` of :func:`selective_scan`, by
+    position.
+
+    Args:
+        device: the type of device whose tensors it takes; None for any.
+        available: returns True and what runs it, or False and the reason.
+        scan: returns ``y``, differentiable.
+        scan_states: returns ``y`` and the last states, without gradients.
+        step: takes a state, which it overwrites, and a token per sequence without ``cu_seqlens``
+            and ``last_only``; returns ``y``. None: steps are taken in PyTorch.
+        install: how to make it available, for an error message.
+    """
+
+    device: str | None
+    available: Callable[[], tuple[bool, str]]
+    scan: Callable[..., Tensor]
+    scan_states: Callable[..., tuple[Tensor, Tensor]]
+    step: Callable[..., Tensor] | None
+    install: str = ""
+
+
+def _scan_in_torch(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    last_only: bool,
+    dt_bias: Tensor | None,
+    z: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The reference scan with the options of the others, in float32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        steps = dt.to(dtype) if dt_bias is None else F.softplus(dt.to(dtype) + dt_bias.to(dtype))
+        y, states = selective_scan_reference(
+            *(x.to(dtype), steps, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype), cu_seqlens)
+        )
+        y = y[cu_seqlens[1:].long() - 1] if last_only else y
+        y = y if z is None else y * F.silu(z.to(dtype))
+    return y.to(x.dtype), states
+
+
+def _scan_in_torch_alone(*inputs: Tensor | bool | None) -> Tensor:
+    return _scan_in_torch(*inputs)[0]  # type: ignore[arg-type]
+
+
+SCAN_BACKENDS = {
+    "reference": ScanBackend(
+        device=None,
+        available=lambda: (True, "pure PyTorch, any device"),
+        scan=_scan_in_torch_alone,
+        scan_states=_scan_in_torch,
+        step=None,
+    ),
+    "cpu": ScanBackend(
+        device="cpu",
+        available=cpu.available,
+        scan=cpu.selective_scan_cpu,
+        scan_states=cpu.selective_scan_states_cpu,
+        step=cpu.selective_step_cpu,
+        install="Install a C++ compiler (gcc or clang)",
+    ),
+    "triton": ScanBackend(
+        device="cuda",
+        available=triton_device.available,
+        scan=triton_scan.selective_scan_triton,
+        scan_states=triton_scan.selective_scan_states_triton,
+        step=triton_scan.selective_step_triton,
+        install="It needs a CUDA device, a CUDA build of torch, a C compiler and "
+        + triton_device.NEEDED,
+    ),
+    "mamba_ssm": ScanBackend(
+        device="cuda",
+        available=mamba_ssm.available,
+        scan=mamba_ssm.selective_scan_mamba_ssm,
+        scan_states=mamba_ssm.selective_scan_states_mamba_ssm,
+        step=None,
+        install="It needs a CUDA device, a CUDA build of torch and the packages of the extra "
+        "cuda, compiled for them: pip install --no-build-isolation 'recbole_m3rec[cuda]'",
+    ),
+}
+BACKENDS = ("auto", *SCAN_BACKENDS)
+_FASTEST = {"cpu": "cpu", "cuda": "triton"}  # of a type of device, for "auto"
 
 
 def backends() -> dict[str, str]:
-    """Tell of every backend what it is, or why it cannot be used here."""
-    found = {name: probe() for name, probe in _probes().items()}
+    """Return for each backend what it is, or why it cannot be used here."""
+    status = {name: backend.available() for name, backend in SCAN_BACKENDS.items()}
     return {
         name: f"available: {what}" if here else f"absent: {what}"
-        for name, (here, what) in found.items()
+        for name, (here, what) in status.items()
     }
 
 
@@ -59,10 +133,10 @@ def check_backend(name: str) -> None:
     """Raise ScanBackendError unless ``name`` is a backend that can be used here."""
     if name not in BACKENDS:
         raise ScanBackendError(expected_one_of("scan_backend", name, BACKENDS))
-    here, what = (True, "") if name == "auto" else _probes()[name]()
+    here, what = (True, "") if name == "auto" else SCAN_BACKENDS[name].available()
     if not here:
         raise ScanBackendError(
-            f"scan_backend: {name} is not available: {what}. {_HOW_TO_GET[name]}, "
+            f"scan_backend: {name} is not available: {what}. {SCAN_BACKENDS[name].install}, "
             "or set scan_backend: auto"
         )
 
@@ -77,7 +151,7 @@ def choose_backend(name: str, x: Tensor) -> str:
     device = x.device.type
     if name == "auto":
         return _choose(device, x.dtype == torch.float64)
-    home = {"cpu": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}.get(name, device)
+    home = SCAN_BACKENDS[name].device or device
     if device != home and not (name == "triton" and triton_device.interpreted()):
         raise ScanBackendError(
             f"scan_backend: {name} runs on {home} tensors, found one on {device}. "
@@ -87,8 +161,8 @@ def choose_backend(name: str, x: Tensor) -> str:
 
 
 def _choose(device: str, is_double: bool) -> str:
-    fast = {"cpu": "cpu", "cuda": "triton"}.get(device)
-    here, what = (False, "") if fast is None or is_double else _probes()[fast]()
+    fast = None if is_double else _FASTEST.get(device)
+    here, what = (False, "") if fast is None else SCAN_BACKENDS[fast].available()
     chosen = fast if here and fast is not None else "reference"
     if not torch.compiler.is_compiling():
         _tell_once(chosen, device, what if here or not what else f"{fast} is absent: {what}")
@@ -141,15 +215,8 @@ def selective_scan(
     Raises:
         ScanBackendError: the backend is unknown or absent, or runs on another device.
     """
-    kernels = {
-        "cpu": cpu.selective_scan_cpu,
-        "triton": triton_scan.selective_scan_triton,
-        "mamba_ssm": mamba_ssm.selective_scan_mamba_ssm,
-    }
-    kernel = kernels.get(choose_backend(backend, x))
-    if kernel is not None:
-        return kernel(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
-    return _scan_in_torch(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)[0]
+    scan = SCAN_BACKENDS[choose_backend(backend, x)].scan
+    return scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
 
 
 @torch.no_grad()
@@ -173,12 +240,7 @@ def selective_scan_states(
         The result, and the states after the sequences' last tokens,
         ``[n_sequences, d_inner, d_state]``, float32 (float64 where ``x`` is that).
     """
-    kernels: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-        "cpu": cpu.selective_scan_states_cpu,
-        "triton": triton_scan.selective_scan_states_triton,
-        "mamba_ssm": mamba_ssm.selective_scan_states_mamba_ssm,
-    }
-    scan = kernels.get(choose_backend(backend, x), _scan_in_torch)
+    scan = SCAN_BACKENDS[choose_backend(backend, x)].scan_states
     return scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
 
 
@@ -206,35 +268,10 @@ def selective_step(
     Returns:
         ``y [n, d_inner]`` in the dtype of ``x``, and the new states.
     """
-    kernels = {"cpu": cpu.selective_step_cpu, "triton": triton_scan.selective_step_triton}
-    kernel = kernels.get(choose_backend(backend, x))
+    kernel = SCAN_BACKENDS[choose_backend(backend, x)].step
     if kernel is not None:
         new_state = state.clone(memory_format=torch.contiguous_format)  # the kernel writes into it
         return kernel(new_state, x, dt, A, B, C, D, dt_bias, z), new_state
     steps = dt if dt_bias is None else F.softplus(dt + dt_bias)
     y, new_state = selective_step_reference(state, x, steps, A, B, C, D)
     return (y if z is None else y * F.silu(z)).to(x.dtype), new_state
-
-
-def _scan_in_torch(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool,
-    dt_bias: Tensor | None,
-    z: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The reference scan with the options of the others, in float32 at least."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    with torch.autocast(x.device.type, enabled=False):
-        steps = dt.to(dtype) if dt_bias is None else F.softplus(dt.to(dtype) + dt_bias.to(dtype))
-        y, states = selective_scan_reference(
-            *(x.to(dtype), steps, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype), cu_seqlens)
-        )
-        y = y[cu_seqlens[1:].long() - 1] if last_only else y
-        y = y if z is None else y * F.silu(z.to(dtype))
-    return y.to(x.dtype), states

@@ -6,6 +6,7 @@ in plain PyTorch: what is tested is the way to them and back.
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -218,14 +219,19 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(d_conv, 
     monkeypatch.setattr(scan, "choose_backend", take_it)
     monkeypatch.setattr(convolution_module, "choose_backend", take_it)
     calls = []
-    for name in ("selective_scan_mamba_ssm", "causal_conv1d_silu_mamba_ssm"):
-        original = getattr(mamba_ssm, name)
 
-        def counted(*args, of=name, to=original):
-            calls.append(of)
-            return to(*args)
+    def counted(function):
+        def call(*args):
+            calls.append(function.__name__)
+            return function(*args)
 
-        monkeypatch.setattr(mamba_ssm, name, counted)
+        return call
+
+    backend_of_packages = scan.SCAN_BACKENDS["mamba_ssm"]
+    backend_of_packages = replace(backend_of_packages, scan=counted(backend_of_packages.scan))
+    monkeypatch.setitem(scan.SCAN_BACKENDS, "mamba_ssm", backend_of_packages)
+    convolve = counted(mamba_ssm.causal_conv1d_silu_mamba_ssm)
+    monkeypatch.setattr(mamba_ssm, "causal_conv1d_silu_mamba_ssm", convolve)
     ends = torch.tensor([0, 5, 6, 14], dtype=torch.int32)
     h = torch.randn(14, 8, generator=torch.Generator().manual_seed(4))
     results = []

@@ -1,13 +1,12 @@
 """Which implementation of the scan is taken, and the errors where there is none."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
-from recbole_m3rec.ops import mamba_ssm
 from recbole_m3rec.ops import selective_scan as scan
-from recbole_m3rec.ops.cpu import selective_scan as cpu
 from recbole_m3rec.ops.selective_scan import (
     BACKENDS,
     ScanBackendError,
@@ -18,22 +17,25 @@ from recbole_m3rec.ops.selective_scan import (
     selective_scan_states,
     selective_step,
 )
-from recbole_m3rec.ops.triton import device
 from tests.ops.kernel_cases import both_backends, raw_scan_inputs
 
-COMPILED = (cpu, device, mamba_ssm)
+COMPILED = ("cpu", "triton", "mamba_ssm")
+
+
+def _set_available(monkeypatch, here, what):
+    for name in COMPILED:
+        backend = replace(scan.SCAN_BACKENDS[name], available=lambda: (here, what))
+        monkeypatch.setitem(scan.SCAN_BACKENDS, name, backend)
 
 
 @pytest.fixture
 def _absent(monkeypatch):
-    for backend in COMPILED:
-        monkeypatch.setattr(backend, "available", lambda: (False, "not built, says the test"))
+    _set_available(monkeypatch, False, "not built, says the test")
 
 
 @pytest.fixture
 def _present(monkeypatch):
-    for backend in COMPILED:
-        monkeypatch.setattr(backend, "available", lambda: (True, "some kernels"))
+    _set_available(monkeypatch, True, "some kernels")
 
 
 def test_an_unknown_backend_is_an_error_that_names_the_nearest():
