@@ -78,10 +78,9 @@ def register() -> None:
     )
     from recbole_m3rec.evaluator import (
         all_processes,
-        block_evaluation,
-        cold_items,
         mask_seen,
         nan_checks,
+        pipeline,
     )
     from recbole_m3rec.trainer import (
         distributed,
@@ -106,15 +105,14 @@ def register() -> None:
     global_batch.install()  # around resume, which adds up the losses that it weighs
     all_processes.install()
     nan_checks.install()
-    block_evaluation.install()  # after the nan_checks, which look at RecBole's scores
+    pipeline.install()
     requirements.install()
     pretraining.install()
-    mask_seen.install()  # after evaluation in blocks, which takes histories from it
+    mask_seen.install()
     checks.install()
     learning_rate.install()
     sparse_updates.install()
     target_loader.install()
-    cold_items.install()
     sources.install()  # before all others look at the files
 
 

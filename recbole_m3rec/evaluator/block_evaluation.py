@@ -10,7 +10,6 @@ scores the lower item id comes first, where RecBole leaves the order to chance.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -60,53 +59,32 @@ class Products(NamedTuple):
     seen: tuple[Tensor, Tensor] | None = None
 
 
-def install() -> None:
-    """Put evaluation in blocks under RecBole's trainer and collector, outside of their guards."""
-    from recbole.evaluator.collector import Collector
-    from recbole.trainer import Trainer
+def products_of(
+    model: Any, interaction: Any, history: tuple[Tensor, Tensor] | None, n_items: int
+) -> Products:
+    """Ask a model for the products of a batch.
 
-    from recbole_m3rec.hooks import wrap
+    Args:
+        model: one that offers them.
+        interaction: RecBole's, on the model's device.
+        history: as ``seen`` of :class:`Products`, on any device.
+        n_items: padding included.
 
-    @wrap(Trainer, "evaluate")
-    def evaluate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        # One pass: the checkpoint is read inside, before anything is projected.
-        if not offers_products(self.model):
-            return original(self, *args, **kwargs)
-        with self.model.items_kept(), torch.autocast(self.device.type, enabled=False):
-            return original(self, *args, **kwargs)
-
-    @wrap(Trainer, "_full_sort_batch_eval")
-    def score_batch(original: Callable[..., Any], self: Any, batch: Any) -> Any:
-        interaction, history, positive_u, positive_i = batch
-        if not offers_products(self.model) or not collects_ranks(
-            self.eval_collector, self.tot_item_num
-        ):
-            return original(self, batch)
-        interaction = interaction.to(self.device)
-        queries = self.model.queries(interaction)
-        terms = getattr(self.model, "score_terms", lambda _: None)(interaction)
-        seen = None if history is None else (history[0].to(self.device), history[1].to(self.device))
-        products = Products(queries, self.model.item_table(), terms, seen)
-        if len(products.table) != self.tot_item_num:
-            raise ValueError(
-                f"item_table() of {type(self.model).__name__} has {len(products.table)} rows, "
-                f"expected one for each of {self.tot_item_num} items, padding included"
-            )
-        return interaction, products, positive_u, positive_i
-
-    @wrap(Collector, "eval_batch_collect")
-    def collect(
-        original: Callable[..., None],
-        self: Any,
-        scores: Any,
-        interaction: Any,
-        positive_u: Tensor,
-        positive_i: Tensor,
-    ) -> None:
-        if isinstance(scores, Products):
-            collect_ranks(self, scores, positive_u, positive_i)
-        else:
-            original(self, scores, interaction, positive_u, positive_i)
+    Raises:
+        ValueError: the item table has another number of rows.
+    """
+    queries = model.queries(interaction)
+    terms = getattr(model, "score_terms", lambda _: None)(interaction)
+    seen = None
+    if history is not None:
+        seen = history[0].to(queries.device), history[1].to(queries.device)
+    products = Products(queries, model.item_table(), terms, seen)
+    if len(products.table) != n_items:
+        raise ValueError(
+            f"item_table() of {type(model).__name__} has {len(products.table)} rows, expected one "
+            f"for each of {n_items} items, padding included"
+        )
+    return products
 
 
 def items_kept(model: Any) -> contextlib.AbstractContextManager[None]:

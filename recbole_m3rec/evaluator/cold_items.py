@@ -7,7 +7,7 @@ result they stand beside those of all targets, as ``warm ndcg@10`` and ``cold nd
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,36 +15,21 @@ from torch import Tensor
 WARM, COLD = "warm", "cold"
 
 
-def install() -> None:
-    """Let RecBole's trainer tell its evaluator which rows have which targets."""
-    from recbole.evaluator import Evaluator
-    from recbole.trainer import Trainer
+def warm_and_cold(
+    measure: Callable[[Any], Mapping[str, float]], collected: Any, is_cold: Tensor
+) -> dict[str, float]:
+    """Measure the targets that training knew and the held-out ones apart.
 
-    from recbole_m3rec.hooks import wrap
-
-    @wrap(Trainer, "evaluate")
-    def evaluate(
-        original: Callable[..., Any], self: Any, data: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        self.evaluator.is_cold = cold_targets(data)
-        try:
-            return original(self, data, *args, **kwargs)
-        finally:
-            self.evaluator.is_cold = None
-
-    @wrap(Evaluator, "evaluate")
-    def measure(original: Callable[..., Any], self: Any, collected: Any) -> Any:
-        is_cold = getattr(self, "is_cold", None)
-        if is_cold is None:
-            return original(self, collected)
-        parts = {
-            f"{name} {metric}": value
-            for name, rows in ((WARM, ~is_cold), (COLD, is_cold))
-            for metric, value in original(self, rows_of(collected, rows)).items()
-        }
-        result = original(self, collected)
-        result.update(parts)
-        return result
+    Args:
+        measure: RecBole's evaluator, from what it collected to metrics by name.
+        collected: of all targets.
+        is_cold: ``[n_targets]`` bool.
+    """
+    return {
+        f"{name} {metric}": value
+        for name, rows in ((WARM, ~is_cold), (COLD, is_cold))
+        for metric, value in measure(rows_of(collected, rows)).items()
+    }
 
 
 def cold_targets(loader: Any) -> Tensor | None:

@@ -28,15 +28,10 @@ ROWS_AT_ONCE = 65_536
 
 
 def install() -> None:
-    """Put the protocol under RecBole's configuration, loaders, trainer and collector.
-
-    It has to be put around evaluation in blocks.
-    """
+    """Put the protocol under RecBole's configuration and loaders."""
     from recbole.config import Config
     from recbole.data import utils
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
-    from recbole.evaluator.collector import Collector
-    from recbole.trainer import Trainer
 
     from recbole_m3rec.hooks import wrap, wrap_everywhere
 
@@ -56,25 +51,6 @@ def install() -> None:
     def collate(original: Callable[..., Any], self: Any, index: Any) -> Any:
         interaction, _, positive_u, positive_i = original(self, index)
         return interaction, history_of(self, index), positive_u, positive_i
-
-    @wrap(Trainer, "_full_sort_batch_eval")
-    def score_batch(original: Callable[..., Any], self: Any, batch: Any) -> Any:
-        interaction, history, positive_u, positive_i = batch
-        self.eval_collector.out_of_reach = None
-        if history is not None:
-            out = is_among(history, positive_u, positive_i, self.tot_item_num)
-            counts = torch.bincount(positive_u[out], minlength=len(interaction))
-            self.eval_collector.out_of_reach = counts
-            positive_u, positive_i = positive_u[~out], positive_i[~out]
-        return original(self, (interaction, history, positive_u, positive_i))
-
-    @wrap(Collector, "eval_batch_collect")
-    def collect(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        counts = getattr(self, "out_of_reach", None)
-        if counts is not None and counts.any():
-            count_as_last(self, counts)
-        self.out_of_reach = None
 
 
 def refuse_what_is_no_switch(value: Any) -> None:

@@ -14,12 +14,6 @@ class NotANumberError(ValueError):
 
 
 def install() -> None:
-    """Put the guards into RecBole's trainers and collector."""
-    guard_losses()
-    guard_scores()
-
-
-def guard_losses() -> None:
     """Let ``Trainer._check_nan``, which knows neither, name epoch and batch.
 
     Each trainer's ``_train_epoch`` checks every batch once, in order, so the checks are counted.
@@ -67,51 +61,6 @@ def trainers_with(method: str) -> list[type]:
         and issubclass(candidate, trainers.AbstractTrainer)
         and method in vars(candidate)
     ]
-
-
-def guard_scores() -> None:
-    """Check scores where RecBole collects them, before they become ranks or metrics."""
-    from recbole.evaluator.collector import Collector
-
-    from recbole_m3rec.hooks import wrap
-
-    def evaluate(
-        original: Callable[..., Any], self: Any, eval_data: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        call = inspect.signature(original).bind(self, eval_data, *args, **kwargs)
-        call.apply_defaults()
-        collector = self.eval_collector
-        collector.model_name = type(self.model).__name__
-        collector.batch = 0
-        before = getattr(collector, "place", None)
-        if call.arguments.get("load_best_model"):
-            file = call.arguments.get("model_file") or self.saved_model_file
-            collector.place = f"checkpoint {file}"
-        try:
-            return original(self, eval_data, *args, **kwargs)
-        finally:
-            collector.place = before
-
-    for trainer in trainers_with("evaluate"):
-        wrap(trainer, "evaluate")(evaluate)
-
-    @wrap(Collector, "eval_batch_collect")
-    def collect_batch(
-        original: Callable[..., None],
-        self: Any,
-        scores_tensor: torch.Tensor,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        refuse_nan(self, scores_tensor)
-        original(self, scores_tensor, *args, **kwargs)
-
-    @wrap(Collector, "eval_collect")
-    def collect_all(
-        original: Callable[..., None], self: Any, eval_pred: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> None:
-        refuse_nan(self, eval_pred)
-        original(self, eval_pred, *args, **kwargs)
 
 
 def refuse_nan(collector: Any, scores: torch.Tensor) -> None:

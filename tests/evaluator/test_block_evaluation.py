@@ -8,7 +8,7 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_m3rec.evaluator import block_evaluation, ranking
+from recbole_m3rec.evaluator import block_evaluation, pipeline, ranking
 from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
@@ -50,7 +50,7 @@ def recboles_own(monkeypatch):
 
     def evaluate(trainer, data):
         with monkeypatch.context() as patch:
-            patch.setattr(block_evaluation, "offers_products", lambda model: False)
+            patch.setattr(pipeline, "offers_products", lambda model: False)
             return trainer.evaluate(data, load_best_model=False)
 
     return evaluate
@@ -277,7 +277,7 @@ def test_a_model_that_scores_in_a_way_of_its_own_is_believed(training, monkeypat
 def test_recboles_own_models_are_left_alone(training, model, monkeypatch):
     trainer, _, valid, _ = training(model)
     assert not offers_products(trainer.model)
-    monkeypatch.setattr(block_evaluation, "collect_ranks", lambda *args: pytest.fail("in blocks"))
+    monkeypatch.setattr(pipeline, "collect_ranks", lambda *args: pytest.fail("in blocks"))
     trainer.evaluate(valid, load_best_model=False)
 
 
