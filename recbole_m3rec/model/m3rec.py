@@ -45,7 +45,8 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self.loss_type = config["loss_type"]
         self.NEG_TARGET_LIST = config["NEG_PREFIX"] + TARGET_LIST
         self._items = Kept(self._item_vectors)
-        self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
+        if self.network.config.softmax_items != "all":
+            self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
         self._check_updates()
         self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)

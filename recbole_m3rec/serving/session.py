@@ -86,9 +86,7 @@ class Stepper:
         query = self.reading.encode(rows, ItemVectors(sequence, torch.empty(0)))
         n_layers = len(self.layers)  # a modality goes through all layers before the next one
         by_layer = [self._states[layer::n_layers] for layer in range(n_layers)]
-        return query, [
-            MambaState(*map(torch.cat, zip(*states, strict=True))) for states in by_layer
-        ]
+        return query, [side_by_side(states) for states in by_layer]
 
     @torch.inference_mode()
     def step(
