@@ -1,13 +1,16 @@
-"""RecBole's saved datasets and dataloaders, reused only where their files are today's.
+"""RecBole's saved datasets and dataloaders, reused only where files and settings are today's.
 
-They are pickles, which can run code: one that lies in ``checkpoint_dir`` is read only if it was
-written by this user on this machine; one that the user names is read as asked.
+RecBole pickles them, and a pickle can run code. Here a dataset is stored in a form without code,
+and of dataloaders the three splits, from which loaders and samplers are made. A pickle of RecBole's
+is read where the user names it, and nowhere else.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
@@ -15,41 +18,84 @@ from typing import Any
 
 from recbole_m3rec.baselines.item_columns import reads_vectors
 from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS, announce
+from recbole_m3rec.data import stored
 from recbole_m3rec.data.digests import DIGEST_KEYS, changed, source_digests
-from recbole_m3rec.support import written_here
-from recbole_m3rec.support.safe_write import Sink, new_files
+from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
+
+# What RecBole's datasets read and RecBole does not compare.
+MORE_KEYS = (
+    *("numerical_features", "discretization", "encoding", "kg_reverse_r"),
+    *("entity_kg_num_interval", "relation_kg_num_interval"),
+    *("token_num_threshold", "convert_token_to_onehot"),
+)
+DATASET, SPLITS = "dataset_save_path", "dataloaders_save_path"  # by which users name a file
 
 
 def install() -> None:
-    """Extend what RecBole compares, and choose the training loader of ``train_positions: all``."""
+    """Replace what RecBole saves and reads, and choose the loader of ``train_positions: all``."""
     from recbole.data import utils
+    from recbole.data.dataset import Dataset
 
-    from recbole_m3rec.hooks import Overlay, overlay, wrap_everywhere
+    from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
 
-    utils.dataset_arguments = [*utils.dataset_arguments, *DATASET_KEYS]
-
-    from recbole.data.dataset import dataset as datasets
-
-    for module in (utils, datasets):
-        module.open = open_whole
-    overlay(utils, "os", path=Overlay(os.path, exists=may_be_read))
-    overlay(utils, "pickle", load=load_and_compare)
+    utils.dataset_arguments = [*utils.dataset_arguments, *DATASET_KEYS, *MORE_KEYS]
+    overlay(utils, "os", path=Overlay(os.path, exists=may_be_unpickled))
+    overlay(utils, "pickle", load=unpickle)
 
     @wrap_everywhere(utils, "create_dataset")
     def create(original: Callable[..., Any], config: Any) -> Any:
         announce(config)
         config["feature_digests"] = feature_digests(config)
         config["source_digests"] = source_digests(config)
-        with looking_for(config, "dataset_save_path"):
+        kind = dataset_class(config)
+        path = Path(config[DATASET] or default_path(config, kind.__name__))
+        content = load(path, config, DATASET)
+        if content is not None:
+            getLogger().info(f"Load filtered dataset from: [{path}]")
+            return restored(kind, content["attributes"], config)
+        with pickle_named_by(config, DATASET):
             dataset = original(config)
         config["source_digests"] = source_digests(config)  # it may have been downloaded
-        # A saved dataset brings the configuration it was saved under, whose eval_args would split.
-        dataset.config = config
+        dataset.config = config  # a pickle brings that of its day, whose eval_args would split
         return dataset
 
+    @wrap(Dataset, "save")
+    def save(original: Callable[..., None], self: Any) -> None:
+        path = default_path(self.config, type(self).__name__)
+        store({"attributes": stored.attributes_of(self)}, path, self.config, DATASET)
+
+    @wrap_everywhere(utils, "data_preparation")
+    def prepare(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
+        path = Path(config[SPLITS] or splits_path(config))
+        content = load(path, config, SPLITS)
+        if content is None:
+            return original(config, dataset)
+        getLogger().info(f"Load split dataloaders from: [{path}]")
+        vars(dataset).update(content["attributes"])
+        splits = [dataset.copy(part) for part in content["splits"]]
+        dataset.build = lambda: splits
+        try:
+            return original(config, dataset)
+        finally:
+            del dataset.build
+
+    @wrap_everywhere(utils, "create_samplers")
+    def create_samplers(original: Callable[..., Any], config: Any, dataset: Any, built: Any) -> Any:
+        if config["save_dataloaders"] and "build" not in vars(dataset):
+            splits = [split.inter_feat for split in built]
+            content = {"attributes": stored.attributes_of(dataset), "splits": splits}
+            store(content, splits_path(config), config, SPLITS)
+        return original(config, dataset, built)
+
+    @wrap_everywhere(utils, "save_split_dataloaders")
+    def save_splits(original: Callable[..., None], config: Any, dataloaders: Any) -> None:
+        if not config["save_dataloaders"]:  # else create_samplers has stored the splits
+            original(config, dataloaders)
+
     @wrap_everywhere(utils, "load_split_dataloaders")
-    def load(original: Callable[..., Any], config: Any) -> Any:
-        with looking_for(config, "dataloaders_save_path"):
+    def load_splits(original: Callable[..., Any], config: Any) -> Any:
+        with pickle_named_by(config, SPLITS):
             return original(config)
 
     @wrap_everywhere(utils, "get_dataloader")
@@ -62,13 +108,89 @@ def install() -> None:
         return original(config, phase)
 
 
-# The configuration whose cache RecBole looks for, and the key by which the user may name the file.
+def dataset_class(config: Any) -> Any:
+    """Return the class that RecBole's ``create_dataset`` chooses."""
+    from recbole.data import dataset as recboles
+    from recbole.utils import ModelType
+
+    kinds = {
+        ModelType.SEQUENTIAL: "SequentialDataset",
+        ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+    }
+    of_family = getattr(recboles, kinds.get(config["MODEL_TYPE"], "Dataset"))
+    return getattr(recboles, f"{config['model']}Dataset", of_family)
+
+
+def default_path(config: Any, class_name: str) -> Path:
+    """Where a dataset is saved; RecBole's name but for the suffix."""
+    return Path(config["checkpoint_dir"]) / f"{config['dataset']}-{class_name}.npz"
+
+
+def splits_path(config: Any) -> Path:
+    """Where the splits of a dataset are saved; RecBole's name but for the suffix."""
+    name = f"{config['dataset']}-for-{config['model']}-dataloader.npz"
+    return Path(config["checkpoint_dir"]) / name
+
+
+def restored(kind: Any, attributes: Mapping[str, Any], config: Any) -> Any:
+    """Return a dataset with stored attributes and what today's configuration adds to it."""
+    dataset = kind.__new__(kind)
+    vars(dataset).update(attributes, config=config, logger=getLogger())
+    if hasattr(kind, "load_features"):
+        dataset.load_features()
+    return dataset
+
+
+def made_of(config: Any, key: str) -> dict[str, Any]:
+    """Return the settings and digests that decide what is in a dataset or its splits."""
+    from recbole.data import utils
+
+    keys = [*utils.dataset_arguments, "seed", "repeatable", "model" if key == SPLITS else "dataset"]
+    decided = {name: config[name] for name in keys}
+    # Interactions are put in order before they are saved; other eval_args matter to splits alone.
+    order = (config["eval_args"] or {}).get("order")
+    return {**decided, "eval_args": config["eval_args"] if key == SPLITS else order}
+
+
+def store(content: Mapping[str, Any], path: Path, config: Any, key: str) -> None:
+    """Write a cache from the first process, or say why not: a run can go on without."""
+    if config["local_rank"] not in (None, 0):
+        return
+    getLogger().info(f"Saving {'split dataloaders' if key == SPLITS else 'dataset'} into [{path}]")
+    try:
+        stored.write({**content, "made_of": made_of(config, key)}, path)
+    except (stored.CannotStoreError, CannotWriteError, FileInUseError) as error:
+        getLogger().warning(f"{path} is not saved, and the run goes on: {error}")
+
+
+def load(path: Path, config: Any, key: str) -> dict[str, Any] | None:
+    """Return what is stored in a file; None, with a line that says why, where it is not today's."""
+    if config[key] and not path.exists():
+        getLogger().warning(f"{key}: {path} does not exist, and the data are made from their files")
+    if not path.is_file() or (config[key] and not zipfile.is_zipfile(path)):
+        return None
+    try:
+        content = stored.read(path)
+        before, now = content["made_of"], made_of(config, key)
+    except (FeatureFileError, KeyError) as error:
+        getLogger().warning(f"{path} is not read, and the data are made from their files: {error}")
+        return None
+    names = [name for name in now if name not in DIGEST_KEYS and before.get(name) != now[name]]
+    names += [name for digests in DIGEST_KEYS for name in changed(before[digests], now[digests])]
+    if names or any(before[digests] != now[digests] for digests in DIGEST_KEYS):
+        changes = ", ".join(names) or "what is known of its files"
+        getLogger().info(f"{path} is made anew, for {changes} changed")
+        return None
+    return content
+
+
+# The configuration for which RecBole looks for a pickle, and the key by which users name one.
 _looking: list[tuple[Any, str]] = []
 
 
 @contextmanager
-def looking_for(config: Any, key: str) -> Iterator[None]:
-    """Know, while RecBole looks for a cache, for which configuration it does."""
+def pickle_named_by(config: Any, key: str) -> Iterator[None]:
+    """Know, while RecBole looks for a pickle, for which configuration it does."""
     _looking.append((config, key))
     try:
         yield
@@ -76,48 +198,42 @@ def looking_for(config: Any, key: str) -> Iterator[None]:
         _looking.pop()
 
 
-def may_be_read(path: str) -> bool:
-    """Tell whether a cache is there and, unless the user names it, was written here."""
-    if not os.path.exists(path):
-        return False
+def may_be_unpickled(path: str) -> bool:
+    """Tell whether a pickle is there and the user names it."""
     config, key = _looking[-1]
-    if config[key] or written_here.is_own(Path(path)):
+    if not os.path.isfile(path) or zipfile.is_zipfile(path):
+        return False
+    if config[key]:
+        getLogger().warning(
+            f"{key}: {path} is a pickle, and reading it can run code of whoever made it: go on only"
+            " if you trust its source."
+        )
         return True
     getLogger().warning(
-        f"{path} was not written by you on this machine and is not read, for a pickle can run code:"
-        f" the data are made anew. Name it by {key} if you trust it, or remove it."
+        f"{path} is a pickle, which can run code, and is not read: the data are made anew. Name it"
+        f" by {key} if you trust it, or remove it."
     )
     return False
 
 
-def load_and_compare(file: Any) -> Any:
-    """Unpickle a cache as RecBole does, and log which of its files have changed since.
+def unpickle(file: Any) -> Any:
+    """Unpickle what the user names.
 
-    RecBole compares the digests among its own keys, and makes the cache anew where they differ.
+    RecBole compares settings with today's. What RecBole itself does not know of is taken for equal.
     """
-    import pickle
-
     content = pickle.load(file)
-    config = _looking[-1][0]
-    saved = (content[0][0] if isinstance(content, list) else content).config
-    names = [name for key in DIGEST_KEYS for name in changed(saved[key], config[key])]
-    if names:
-        getLogger().info(f"{file.name} is made anew, for {', '.join(names)} changed")
+    config, key = _looking[-1]
+    parts = [loader for loader, _ in content] if key == SPLITS else [content]
+    for part in parts:
+        absent = [name for name in (*DATASET_KEYS, *MORE_KEYS) if part.config[name] is None]
+        for name in absent:
+            part.config[name] = config[name]
+    if "source_digests" in absent:
+        getLogger().warning(
+            f"{key}: {file.name} does not say which files it was made of: its interactions and"
+            " their order are taken as they are."
+        )
     return content
-
-
-@contextmanager
-def open_whole(path: str, mode: str = "r", *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """Open like ``open``; what is written in binary appears whole, and is noted as written here."""
-    if mode != "wb":
-        with open(path, mode, *args, **kwargs) as file:
-            yield file
-        return
-    with new_files(Path(path)) as [new], new.writing():
-        sink = Sink(new.file)
-        yield sink
-        written_here.expect(Path(path), sink.sha256)
-    written_here.note(Path(path), sink.sha256)
 
 
 def feature_digests(config: Any) -> dict[str, str] | None:

@@ -61,11 +61,13 @@ class M3RecDataset(SequentialDataset):
     def __init__(self, config: Any) -> None:
         _check_settings(config)
         super().__init__(config)
-        self.item_features = self._load_item_features()
+        self.load_features()
 
     # Item features
 
-    def _load_item_features(self) -> dict[str, ItemFeatures]:
+    def load_features(self) -> None:
+        """Read the features of the items; a saved dataset holds none."""
+        _check_settings(self.config)
         sources = modality_sources(self.config)
         if self.config["modalities"] == "auto" and sources:
             chosen = ", ".join(f"{source.modality} ({source})" for source in sources)
@@ -73,7 +75,7 @@ class M3RecDataset(SequentialDataset):
         features = {source.modality: self._load_modality(source) for source in sources}
         for modality in features.values():
             self.logger.info(modality.description)
-        return features
+        self.item_features: dict[str, ItemFeatures] = features
 
     def _load_modality(self, source: ModalitySource) -> ItemFeatures:
         config, tokens = self.config, self.field2id_token[self.iid_field]

@@ -86,7 +86,7 @@ def mapped_features(
 
 @dataclass(frozen=True)
 class MappedFeatures(ItemFeatures):
-    """Features in a map; a pickle, such as a saved dataset, carries the map's name alone."""
+    """Features in a map; a pickle that goes to another process carries the map's name alone."""
 
     key: str = ""
 

@@ -1,5 +1,8 @@
 """Saved datasets and dataloaders are reused while today's features are theirs, and only then."""
 
+import re
+from pathlib import Path
+
 import pytest
 import recbole.data.utils as recboles
 from recbole.data import create_dataset, data_preparation
@@ -77,8 +80,23 @@ def test_a_saved_dataset_is_split_by_todays_configuration(make_config):
     assert len(dataset.build()[2]) == 0
 
 
-def test_recboles_own_keys_are_compared_as_before():
-    assert recboles.dataset_arguments[: -len(cache.DATASET_KEYS)] == argument_list.dataset_arguments
+def test_an_order_is_that_of_the_day_a_dataset_is_read(make_config, write_dataset):
+    """Interactions are put in exact order before they are saved, and a random split needs none."""
+    write_dataset(interactions=[("u", f"i{n}", 1.6e9 + n) for n in (3, 1, 2, 0)])
+    keys = {**SAVED, "user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
+    create_dataset(make_config("BPR", **keys, eval_args={"order": "RO"}))
+    dataset = create_dataset(make_config("BPR", **keys, eval_args={"order": "TO"}))
+    items = dataset.id2token("item_id", dataset.inter_feat["item_id"])
+    assert list(items) == ["i0", "i1", "i2", "i3"]
+
+
+def test_everything_that_datasets_read_is_compared():
+    folder = Path(recboles.__file__).parent / "dataset"
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    read = set(re.findall(r"""config\[["'](\w+)["']\]""", sources))
+    elsewhere = {"data_path", "dataset", "checkpoint_dir", "local_rank", "eval_args"}
+    assert read - set(recboles.dataset_arguments) == elsewhere
+    assert set(argument_list.dataset_arguments) < set(recboles.dataset_arguments)
 
 
 def test_features_are_identified_by_their_recipes_and_what_those_read(make_config, write_dataset):

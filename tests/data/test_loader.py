@@ -1,6 +1,7 @@
 """The loader of windows: what a batch holds, how batches are cut, and RecBole's use of it."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,13 +236,15 @@ def test_settings_without_a_meaning_for_windows_are_refused(make_loader, keys, m
 # In RecBole's hands
 
 
-def test_a_loader_saved_by_recbole_goes_on_as_the_one_it_was_saved_from(make_loader):
+def test_a_loader_pickled_by_recbole_goes_on_as_the_one_it_was_saved_from(make_loader):
     loader, split, config = make_loader(checkpoint_dir="saved", dataloaders_save_path=None)
     valid, test = (TrainDataLoader(config, split, None) for _ in range(2))
     first = scored(loader)
     twin, *_ = make_loader()
     assert scored(twin) == first
     save_split_dataloaders(config, (loader, valid, test))
+    [path] = Path("saved").glob("*-dataloader.pth")
+    config["dataloaders_save_path"] = str(path)  # no pickle is read unless it is named
     again = load_split_dataloaders(config)[0]
     assert len(again) > 0
     assert scored(again) == scored(twin)

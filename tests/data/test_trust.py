@@ -8,6 +8,7 @@ import pytest
 import torch
 from recbole.data import create_dataset, data_preparation
 
+from recbole_m3rec.data import cache
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file
 from tests.trainer.killed_runs import arguments
@@ -47,8 +48,8 @@ def test_a_changed_interaction_file_is_read_again_and_said(build, write_dataset,
         file.write("u00\ti11\t5000\n")
     caplog.clear()
     assert build() == before + 1
-    assert "saved/tiny-SequentialDataset.pth is made anew, for tiny.inter changed" in caplog.text
-    assert "saved/tiny-for-SASRec-dataloader.pth is made anew" in caplog.text
+    assert "saved/tiny-SequentialDataset.npz is made anew, for tiny.inter changed" in caplog.text
+    assert "saved/tiny-for-SASRec-dataloader.npz is made anew" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["tiny-SequentialDataset.pth", "tiny-for-SASRec-dataloader.pth"])
@@ -58,14 +59,40 @@ def test_a_pickle_that_somebody_laid_into_saved_is_not_read(name, build, caplog)
         pickle.dump(Bomb(), file)
     build(save_dataset=False, save_dataloaders=False)
     assert not Path("exploded").exists()
-    assert f"saved/{name} was not written by you on this machine" in caplog.text
+    assert f"saved/{name} is a pickle, which can run code, and is not read" in caplog.text
 
 
-def test_a_cache_that_the_user_names_is_read(build):
-    Path("named.pth").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(AttributeError):  # read, and no data set
-        build(dataset_save_path="named.pth")
-    assert Path("exploded").exists()
+def test_recboles_pickles_are_read_with_a_warning_where_the_user_names_them(make_config, caplog):
+    config = make_config("SASRec")
+    dataset = create_dataset(config)
+    for key in (*cache.DATASET_KEYS, *cache.MORE_KEYS):  # as RecBole saves it
+        config.final_config_dict.pop(key, None)
+    Path("data.pth").write_bytes(pickle.dumps(dataset))
+    config = make_config("SASRec")
+    loaders = data_preparation(config, create_dataset(config))
+    states = [(loader, loader.generator.get_state()) for loader in loaders]
+    for loader in loaders:
+        loader.generator = loader.sampler.generator = None
+    Path("loaders.pth").write_bytes(pickle.dumps(states))
+    caplog.clear()
+    caplog.set_level("INFO")
+    named = {"dataset_save_path": "data.pth", "dataloaders_save_path": "loaders.pth"}
+    config = make_config("SASRec", **named)
+    again = data_preparation(config, create_dataset(config))
+    assert "Load filtered dataset" in caplog.text
+    assert "Load split dataloaders" in caplog.text
+    assert [len(loader) for loader in again] == [len(loader) for loader in loaders]
+    for path in ("data.pth", "loaders.pth"):
+        assert f"{path} is a pickle, and reading it can run code" in caplog.text
+    assert "data.pth does not say which files it was made of" in caplog.text
+
+
+def test_a_named_file_that_is_absent_or_of_other_data_is_said(build, write_dataset, caplog):
+    build(dataset_save_path="none.npz")
+    assert "dataset_save_path: none.npz does not exist" in caplog.text
+    caplog.clear()
+    assert build(dataset_save_path="saved/tiny-SequentialDataset.npz", val_interval=None)
+    assert "made anew" not in caplog.text
 
 
 def test_an_own_file_stays_own_when_it_is_moved_and_not_when_it_is_changed(tmp_path):
