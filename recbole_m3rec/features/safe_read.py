@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import zipfile
@@ -35,8 +36,8 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except (FeatureFileError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's
-            raise
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the system's, but for a position in front of the file that an archive names
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if _UNPICKLED.search(reason):
             raise FeatureFileError(

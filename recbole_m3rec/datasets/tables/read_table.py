@@ -241,7 +241,9 @@ def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
 def _explained(path: Path | zipfile.Path) -> Iterator[None]:
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
+    except (EOFError, OSError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+            raise
         raise RawFileError(f"{path}: damaged or cut off ({error}). Get it again") from error
     except (UnicodeDecodeError, LookupError) as error:
         raise RawFileError(f"{path}: cannot be read ({error}). Name its --encoding") from error
