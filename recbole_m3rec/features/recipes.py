@@ -25,6 +25,7 @@ from recbole_m3rec.features.feature_file import (
 )
 from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipes
+from recbole_m3rec.features.safe_read import check_is_file
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -74,7 +75,8 @@ def resolve_modalities(
         ModalityError: nothing found for ``"auto"`` or for a listed modality, a name that is not
             allowed, or two files the user brought for one modality.
         RecipeError: a recipe cannot be followed.
-        FeatureFileError: a Parquet file that would be used cannot be read.
+        FeatureFileError: what would be used is no file, or a Parquet file that cannot be read.
+        FileNotFoundError: it is a link that leads nowhere.
     """
     recipes = parse_recipes(features)
     files = files_by_modality(dataset, feature_path)
@@ -242,7 +244,7 @@ def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]
     for path in sorted(feature_path.iterdir()) if feature_path.is_dir() else []:
         modality = path.name.removeprefix(f"{dataset}.").removesuffix(path.suffix)
         named = path.name == f"{dataset}.{modality}{path.suffix}" and path.suffix in FORMATS
-        if named and modality != "id" and _MODALITY_NAME.fullmatch(modality) and path.is_file():
+        if named and modality != "id" and _MODALITY_NAME.fullmatch(modality):
             found.setdefault(modality, []).append(path)
     return found
 
@@ -250,6 +252,8 @@ def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]
 def _source(modality: str, files: list[Path], recipe: Recipe | None, made: Path) -> ModalitySource:
     if recipe is not None and recipe.encoder == RANDOM_CODES:
         return ModalitySource(modality, None, recipe)
+    for path in files:
+        check_is_file(path, "feature file")
     brought = [path for path in files if "recipe" not in read_metadata(path)]
     if len(brought) > 1:
         raise ModalityError(

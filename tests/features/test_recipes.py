@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
+from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
 from recbole_m3rec.features.recipes import (
     ModalityError,
@@ -73,6 +74,19 @@ def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder):
         folder / "tiny.video.parquet",
     ]
     assert [source.recipe is None for source in sources] == [True, False, True]
+
+
+@pytest.mark.parametrize("modalities", ["auto", ["image"]])
+def test_a_folder_or_a_looping_link_is_said_to_be_one(folder, modalities):
+    path = folder / "tiny.image.npz"
+    path.mkdir()
+    with pytest.raises(FeatureFileError, match="is a folder, expected a feature file"):
+        resolve(modalities, folder)
+    assert resolve([], folder) == []
+    path.rmdir()
+    path.symlink_to(path.name)
+    with pytest.raises(FileNotFoundError, match="leads nowhere or in a circle"):
+        resolve(modalities, folder)
 
 
 @pytest.mark.parametrize(

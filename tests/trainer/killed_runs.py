@@ -90,18 +90,22 @@ def wait(process: int) -> int:
 def outcome(folder: Path) -> tuple[str, str, str]:
     """Return a run's metrics and the digests of the weights of its best and its latest state."""
     [last] = (folder / "saved").glob("*-last.ckpt")
-    [best] = [
-        path for path in (folder / "saved").iterdir() if path.suffix in (".pth", ".safetensors")
-    ]
-    digests = []
+    run = last.name.removesuffix("-last.ckpt")
+    [best] = [path for path in (folder / "saved").glob(f"{run}.*") if path != last]
+    metrics = (folder / "metrics.json").read_text(encoding="utf-8")
+    return metrics, *digests(best, last)
+
+
+def digests(best: Path, last: Path) -> tuple[str, str]:
+    """Return the digests of everything that two checkpoints hold of a training."""
+    found = []
     for path in (best, last):
         content = checkpoint_file.load(path, map_location="cpu")
         progress = content["progress"]
         whole = [content["state_dict"], content["optimizer"], content["epoch"]]
         whole += [progress[key] for key in ("random", "train_loss", "model", "optimizers")]
-        digests.append(digest_of(whole))
-    metrics = (folder / "metrics.json").read_text(encoding="utf-8")
-    return metrics, digests[0], digests[1]
+        found.append(digest_of(whole))
+    return found[0], found[1]
 
 
 def digest_of(value: Any) -> str:
