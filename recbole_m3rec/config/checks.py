@@ -15,6 +15,7 @@ from typing import Any
 from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_encoding
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
 from recbole_m3rec.config.values import check_catalogue
+from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.datasets.amazon.releases import command_for
 from recbole_m3rec.support import command_names as commands
 from recbole_m3rec.support.folder_names import fault_of_name
@@ -90,6 +91,23 @@ def install() -> None:
             token, Path(dataset_path), self.benchmark_filename_list, self.config
         )
         original(self, token, dataset_path)
+
+    @wrap(Dataset, "_filter_by_field_value")
+    def keep_values(original: Callable[..., None], self: Any) -> None:
+        for field, kept in (self.config["val_interval"] or {}).items():
+            if field not in self.field2type:
+                raise ConfigurationError(
+                    f"val_interval: no field {field!r} is loaded of `{self.dataset_name}`; there "
+                    f"are {', '.join(self.field2type)}.{did_you_mean(field, self.field2type)}"
+                )
+            kind = self.field2type[field].value
+            if kind.startswith("float") != isinstance(kept, str):
+                expected = "an interval" if kind.startswith("float") else "a list of tokens"
+                raise ConfigurationError(
+                    f"val_interval: {field} of `{self.dataset_name}` is {kind}, expected "
+                    f"{expected}, found {kept!r}."
+                )
+        original(self)
 
     @wrap(Dataset, "_data_filtering")
     def keep_some(original: Callable[..., None], self: Any) -> None:

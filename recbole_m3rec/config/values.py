@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recbole_m3rec.config.keys import KEYS
+from recbole_m3rec.config.keys import KEYS, is_interval
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean, expected_one_of
 
@@ -188,12 +188,25 @@ def wrong_mode(mode: Any) -> str | None:
     )
 
 
+def kept_values(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with ``val_interval``: intervals of numbers, or lists of tokens."""
+    for field, kept in (values["val_interval"] or {}).items():
+        tokens = isinstance(kept, (list, tuple)) and all(isinstance(each, str) for each in kept)
+        if not tokens and not (isinstance(kept, str) and is_interval(kept)):
+            return (
+                f"val_interval: {field} must be an interval such as '[3,inf)' or, for tokens, a "
+                f"list of strings such as ['1', 'b'], found {kept!r}."
+            )
+    return None
+
+
 CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "metrics": known_metrics,
     "topk": some_length,
     "valid_metric": watched_metric,
     "eval_args": splitting,
     "benchmark_filename": no_split_of_its_own,
+    "val_interval": kept_values,
 }
 
 

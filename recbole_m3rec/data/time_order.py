@@ -123,14 +123,26 @@ def put_in_order(dataset: Any) -> None:
     """Sort the frame of interactions by time, and note the rank of each.
 
     Only where they are split in the order of time, and not where splits are given as files.
+
+    Raises:
+        TimesError: they have no times.
     """
     order = dataset.__dict__.pop("_time_order", None)
     dataset._time_ranks = None
-    if order is None or dataset.benchmark_filename_list is not None:
+    if dataset.benchmark_filename_list is not None:
         return
     if (dataset.config["eval_args"] or {}).get("order") != "TO":
         return
     frame = dataset.inter_feat
+    if dataset.time_field not in frame:
+        raise TimesError(
+            f"{dataset.dataset_name}: no column {dataset.time_field} among the interactions that"
+            f" are loaded, {', '.join(frame)}, so they have no order of time. Name yours by"
+            " TIME_FIELD, load it (load_col), or give a model without histories eval_args:"
+            " {order: RO}"
+        )
+    if order is None:
+        return
     order = order[frame.index.to_numpy()]
     values = frame[dataset.time_field]
     is_number = pd.api.types.is_float_dtype(values)  # else a number and its bucket

@@ -5,7 +5,9 @@ from recbole.config import Config
 from recbole.data import create_dataset
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
+from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.checks import InteractionFileError, UnknownNameError
+from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
 
@@ -112,6 +114,34 @@ def test_an_unusable_interaction_file_is_a_clear_error(text, says, model, make_c
         (folder / "hand.inter").write_text(text)
     with pytest.raises(AtomicFileError, match=says):
         create_dataset(make_config(model, "hand"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"timestmp": "[3,4]"}, "no field 'timestmp' is loaded of `tiny`; .* Did you mean timesta"),
+        ({"timestamp": ["3"]}, "timestamp of `tiny` is float, expected an interval, found"),
+        ({"item_id": "[3,4]"}, "item_id of `tiny` is token, expected a list of tokens, found"),
+    ],
+)
+def test_values_to_keep_that_fit_no_field_are_a_clear_error(wanted, says, make_config):
+    with pytest.raises(ConfigurationError, match=says):
+        create_dataset(make_config("BPR", val_interval=wanted))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"TIME_FIELD": "when"},
+        {"load_col": {"inter": ["user_id", "item_id"]}},
+        {"threshold": {"timestamp": 500}},
+    ],
+)
+def test_interactions_without_times_are_a_clear_error(keys, make_config):
+    with pytest.raises(TimesError, match=r"no column \w+ among .* have no order of time"):
+        create_dataset(make_config("BPR", **keys))
+    dataset = create_dataset(make_config("BPR", **keys, eval_args={"order": "RO"}))
+    assert len(dataset.build()) == 3
 
 
 def test_a_filter_that_leaves_nothing_is_a_clear_error(make_config, write_dataset):
