@@ -62,11 +62,9 @@ def _(
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::dropout_norm_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor? residual, Tensor weight, Tensor seed, int keep,"
+    "(Tensor grad_y, Tensor x, Tensor? residual, Tensor weight, Tensor seed, int keep,"
     " float eps) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _dropout_norm_backward(

@@ -42,11 +42,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::causal_conv1d_silu_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
+    "(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
     " -> (Tensor, Tensor, Tensor)",
 )
 def _convolve_backward(

@@ -44,11 +44,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::linear_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight, bool to_bias)"
+    "(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight, bool to_bias)"
     " -> (Tensor, Tensor, Tensor)",
 )
 def _linear_backward(

@@ -90,11 +90,9 @@ def _(*inputs: Any) -> Tensor:
     return _empty_result(x, cu_seqlens, last_only)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::selective_scan_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor grad_y, {_INPUTS}, {_OPTIONS})"
+    f"(Tensor grad_y, {_INPUTS}, {_OPTIONS})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _scan_backward(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
