@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recbole_m3rec.processes.rendezvous import Options as ProcessOptions
+from recbole_m3rec.processes.rendezvous import check as check_processes
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
-from recbole_m3rec.trainer.rendezvous import Options as ProcessOptions
-from recbole_m3rec.trainer.rendezvous import check as check_processes
 
 DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.

@@ -12,12 +12,12 @@ from typing import Any
 from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
 from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
-from recbole_m3rec.trainer.launch import torchrun
 from recbole_m3rec.trainer.progress import best_checkpoint
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 

@@ -33,26 +33,16 @@ TIME = "time_quantiles"
 PARTS = ("training", "validation", "test")
 
 
-def install() -> None:
-    """Put both splits under RecBole's datasets, inside of exact times."""
-    from recbole.data import utils
-    from recbole.data.dataset import Dataset
+def build(original: Callable[..., Any], self: Any) -> Any:
+    """Build the three parts of a dataset, as RecBole does where its split is RecBole's own."""
+    return _build(self, lambda: original(self)) if splits_apart(self.config) else original(self)
 
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
 
-    @wrap(Dataset, "build")
-    def build(original: Callable[..., Any], self: Any) -> Any:
-        if not splits_apart(self.config):
-            return original(self)
-        return _build(self, lambda: original(self))
-
-    @wrap_everywhere(utils, "create_samplers")
-    def create(original: Callable[..., Any], config: Any, dataset: Any, built: Any) -> Any:
-        samplers = original(config, dataset, built)
-        is_cold = getattr(dataset, "cold_items", None)
-        if is_cold is not None and samplers[0] is not None:
-            samplers[0].sampling = partial(sample_trained, samplers[0].sampling, is_cold.numpy())
-        return samplers
+def leave_cold_items_out(samplers: Any, dataset: Any) -> None:
+    """Keep the sampler of training from drawing items that are held out."""
+    is_cold = getattr(dataset, "cold_items", None)
+    if is_cold is not None and samplers[0] is not None:
+        samplers[0].sampling = partial(sample_trained, samplers[0].sampling, is_cold.numpy())
 
 
 def splits_apart(config: Any) -> bool:

@@ -28,42 +28,15 @@ ROWS_AT_ONCE = 65_536
 
 
 def install() -> None:
-    """Put the protocol under RecBole's configuration and loaders."""
-    from recbole.config import Config
-    from recbole.data import utils
+    """Put histories into the batches of RecBole's loader."""
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
-
-    @wrap(Config, "_get_final_config_dict")
-    def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-        values = original(self)
-        refuse_what_is_no_switch(values.get(KEY, False))
-        return values
-
-    @wrap_everywhere(utils, "data_preparation")
-    def prepare(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
-        loaders = original(config, dataset)
-        give_histories(config, *loaders)
-        return loaders
+    from recbole_m3rec.hooks import wrap
 
     @wrap(FullSortEvalDataLoader, "collate_fn")
     def collate(original: Callable[..., Any], self: Any, index: Any) -> Any:
         interaction, _, positive_u, positive_i = original(self, index)
         return interaction, history_of(self, index), positive_u, positive_i
-
-
-def refuse_what_is_no_switch(value: Any) -> None:
-    """Raise for a value of ``mask_seen`` that is neither true nor false.
-
-    Raises:
-        ConfigurationError: says what the values mean.
-    """
-    if not isinstance(value, bool):
-        raise ConfigurationError(
-            f"{KEY}: {value!r}, expected False (items of a user's history stay among the "
-            "candidates) or True (they are taken out)."
-        )
 
 
 def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:

@@ -17,8 +17,9 @@ from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
+from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.support import written_here
-from recbole_m3rec.trainer import checkpoint_file, distributed, launch, pretraining, safe_format
+from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 from recbole_m3rec.trainer.stopping import SIGNALS
 

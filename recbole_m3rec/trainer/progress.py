@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.processes.global_batch import mean_over_processes
+from recbole_m3rec.processes.launch import own_launch
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 from recbole_m3rec.trainer import checkpoint_file, random_states
-from recbole_m3rec.trainer.global_batch import mean_over_processes
-from recbole_m3rec.trainer.launch import own_launch
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 from recbole_m3rec.trainer.trainer_state import (
     changes,

@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from recbole_m3rec.trainer.rendezvous import Options, ProcessesError
-from recbole_m3rec.trainer.watch import LOST, WHAT_TO_DO, first_line, is_of_another
+from recbole_m3rec.processes.rendezvous import Options, ProcessesError
+from recbole_m3rec.processes.watch import LOST, WHAT_TO_DO, first_line, is_of_another
 
 # How long processes may take to end by themselves when one was lost, and when they are told to.
 GRACE = 5.0
