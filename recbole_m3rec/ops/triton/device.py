@@ -51,11 +51,12 @@ def available() -> tuple[bool, str]:
 
 
 def _scan_one_token() -> None:
+    from recbole_m3rec.ops.scan_inputs import ScanInputs
     from recbole_m3rec.ops.triton.selective_scan import selective_scan_triton
 
     one = torch.ones(1, 1, device="cuda")
     ends = torch.tensor([0, 1], dtype=torch.int32, device="cuda")
-    y = selective_scan_triton(one, one, -one, one, one, one[0], ends).item()
+    y = selective_scan_triton(ScanInputs(one, one, -one, one, one, one[0], ends)).item()
     if y != 2:  # 1 · 1 · 1 + 1
         raise RuntimeError(f"a scan of one token that returns 2 returned {y}")
 
