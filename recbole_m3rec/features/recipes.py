@@ -55,7 +55,7 @@ class ModalitySource:
 
 def resolve_modalities(
     modalities: Any, dataset: str, feature_path: Path, features: Mapping[str, Any] | None
-) -> list[ModalitySource]:
+) -> tuple[ModalitySource, ...]:
     """Find the source of each content modality, reading no features yet.
 
     Random codes win over any file, a file the user brought over any other recipe.
@@ -93,7 +93,7 @@ def resolve_modalities(
                 f" ({', '.join(FORMATS)}) in {feature_path} nor a recipe under features:. There is"
                 f" {', '.join(there) or 'no other modality'}.{did_you_mean(modality, there)}"
             )
-    return [
+    return tuple(
         _source(
             modality,
             files.get(modality, []),
@@ -101,7 +101,7 @@ def resolve_modalities(
             made=feature_path / f"{dataset}.{modality}.parquet",
         )
         for modality in (there if listed is None else listed)
-    ]
+    )
 
 
 def load_or_build(
@@ -262,7 +262,7 @@ def _source(modality: str, files: list[Path], recipe: Recipe | None, made: Path)
     return ModalitySource(modality, made, recipe)
 
 
-@functools.cache  # sources are resolved at many places, and in a comparison for every run
+@functools.cache  # a comparison resolves the sources of every run
 def _tell_once(message: str) -> None:
     _logger.info(message)
 
