@@ -195,7 +195,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     # RecBole has a setting of the same name: the lengths of the ranked lists.
     lengths = re.compile(rf"--topk=\s*{LENGTHS}")
-    kept = [argument for argument in arguments if lengths.fullmatch(argument)]
+    arguments_left = [argument for argument in arguments if lengths.fullmatch(argument)]
     others = [argument for argument in arguments if not lengths.fullmatch(argument)]
     helping = bool({"-h", "--help"} & set(others))
     recommending = helping or any(
@@ -203,7 +203,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser = build_parser(recommending)
     options, settings = parser.parse_known_args(others)
-    settings += kept
+    settings += arguments_left
     refuse_what_recbole_drops(settings, parser)
     if options.topk is not None and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(

@@ -218,13 +218,13 @@ def check_interaction_file(path: Path, config: Any) -> None:
     """
     separator = config["field_separator"]
     fields = [config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]]
-    wanted = separator.join(
+    expected = separator.join(
         [*(f"{field}:token" for field in fields if field), f"{config['TIME_FIELD']}:float"]
     )
     if not path.is_file():
         raise InteractionFileError(
             f"{path} does not exist. The folder of a dataset holds a file of that name, whose "
-            f"first line is {wanted!r}."
+            f"first line is {expected!r}."
         )
     encoding = config["encoding"]
     codec = text_encoding(encoding)
@@ -233,7 +233,7 @@ def check_interaction_file(path: Path, config: Any) -> None:
         has_rows = any(line.strip() for line in file)
     if not header.strip():
         what = "is empty" if os.path.getsize(path) == 0 else "begins with an empty line"
-        raise InteractionFileError(f"{path} {what}. Its first line must be {wanted!r}.")
+        raise InteractionFileError(f"{path} {what}. Its first line must be {expected!r}.")
     present = read_header(path, separator, encoding)
     missing = [field for field in fields if field and field not in present]
     if missing:

@@ -94,8 +94,8 @@ class M3RecDataset(SequentialDataset):
         }
 
         def aligned(table: FeatureTable, new_values: NewValues = np.zeros) -> ItemFeatures:
-            named = source.modality, tokens, norm, str(source)
-            return align(table, *named, feature_rows=rows, seed=seed, new_values=new_values)
+            identity = source.modality, tokens, norm, str(source)
+            return align(table, *identity, feature_rows=rows, seed=seed, new_values=new_values)
 
         if source.path is not None and is_large(source.path):
             make_if_out_of_date(source, item_file, **reading)

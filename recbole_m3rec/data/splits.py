@@ -78,9 +78,9 @@ def choose_cold_items(tokens: Sequence[str], share: float, seed: int) -> Tensor:
         ``[n_items]`` bool.
     """
     by_token = np.argsort(np.asarray(tokens[1:], dtype=str)) + 1
-    drawn = np.random.default_rng(seed).permutation(len(by_token))
+    order = np.random.default_rng(seed).permutation(len(by_token))
     is_cold = torch.zeros(len(tokens), dtype=torch.bool)
-    is_cold[by_token[drawn[: max(1, round(share * len(by_token)))]]] = True
+    is_cold[by_token[order[: max(1, round(share * len(by_token)))]]] = True
     return is_cold
 
 
@@ -198,10 +198,10 @@ def _with_cold_targets(
     before = (~cold).cumsum(0) - (~cold).long()  # trained items of all users before each row
     starts = torch.searchsorted(users.contiguous(), users.contiguous())
     first = before[starts]
-    kept = cold & (before > first)
+    is_target = cold & (before > first)
     if cuts is not None:
-        kept &= _times(dataset, log) > cuts.ends[1]
-    target = kept.nonzero().squeeze(1)
+        is_target &= _times(dataset, log) > cuts.ends[1]
+    target = is_target.nonzero().squeeze(1)
     getLogger().info(
         f"{COLD}: {dataset.config[COLD]} (seed {dataset.config['seed']}) holds "
         f"{int(is_cold.sum()):,} of {len(is_cold) - 1:,} items out of training, with "

@@ -61,7 +61,7 @@ def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
     repeats = {}
     for name, loader in loaders.items():
         dataset = loader._dataset
-        users, items = (torch.cat(of_all) for of_all in zip(*earlier, strict=True))
+        users, items = (torch.cat(columns) for columns in zip(*earlier, strict=True))
         seen = SeenItems(users, items, dataset.user_num, dataset.item_num)
         repeats[name] = count_repeats(loader, seen)
         loader.seen_items = seen if config[KEY] else None
@@ -168,8 +168,8 @@ def count_as_last(collector: Any, counts: Tensor) -> None:
     """
     struct, need = collector.data_struct, collector.register.need
     if need("rec.topk"):
-        found = struct.get("rec.topk")  # 1 where a list has a target, then how many there are
-        found[-len(counts) :, -1] += counts.to(found)
+        hits = struct.get("rec.topk")  # 1 where a list has a target, then how many there are
+        hits[-len(counts) :, -1] += counts.to(hits)
     if need("rec.meanrank"):
         ranks = struct.get("rec.meanrank")[-len(counts) :]  # sum of ranks, listed, targets
         more = counts.to(ranks)

@@ -32,9 +32,9 @@ def start_processes() -> None:
 
     @wrap_everywhere(quick_start, "run")
     def run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(original).bind(*args, **kwargs)
-        given.apply_defaults()
-        arguments = given.arguments
+        call = inspect.signature(original).bind(*args, **kwargs)
+        call.apply_defaults()
+        arguments = call.arguments
         options = rendezvous.Options(*(arguments[name] for name in rendezvous.Options._fields))
         rendezvous.check(options)
         started = launch.torchrun()
@@ -164,11 +164,11 @@ def refuse_absent_gpus(config: Any, processes: int) -> None:
     Raises:
         ConfigurationError: RecBole would train on the CPU, or several processes on one GPU.
     """
-    named = {**config.file_config_dict, **config.cmd_config_dict}.get("gpu_id")
+    gpu_id = {**config.file_config_dict, **config.cmd_config_dict}.get("gpu_id")
     gpus = [gpu for gpu in str(config["gpu_id"]).split(",") if gpu.strip() not in ("", "-1")]
     on_gpu = config["device"].type == "cuda"
     count = torch.cuda.device_count() if on_gpu else 0
-    if named is not None and gpus and config["use_gpu"] and count < min(processes, len(gpus)):
+    if gpu_id is not None and gpus and config["use_gpu"] and count < min(processes, len(gpus)):
         raise ConfigurationError(
             f"gpu_id: {config['gpu_id']}, but {count or 'none'} of these GPUs can be used here. "
             "Name others, or train on the CPU by --gpu_id= with nothing behind it."
@@ -192,8 +192,8 @@ def data_parallel(
     Buffers that a checkpoint does not carry, such as feature tables, are the same in every process
     and are not sent around at every step.
     """
-    kept = module.state_dict().keys()
-    constant = [name for name, _ in module.named_buffers() if name not in kept]
+    saved = module.state_dict().keys()
+    constant = [name for name, _ in module.named_buffers() if name not in saved]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, constant)
     return DistributedDataParallel(
         module, device_ids=None if on_cpu(module) else device_ids, **options

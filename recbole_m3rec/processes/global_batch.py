@@ -83,6 +83,6 @@ def train_epoch(
 
 def mean_over_processes(values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
     """Return the mean of each process's values; of weighed losses that is the global batch's."""
-    together = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(together)
-    return tuple((together / dist.get_world_size()).tolist())
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return tuple((total / dist.get_world_size()).tolist())

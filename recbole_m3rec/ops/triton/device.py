@@ -76,5 +76,5 @@ def groups_of(cu_seqlens: Tensor, n_tokens: int) -> Tensor:
     The split depends on the sequences alone, so sums over it are made in the same order each time.
     """
     n_groups = min(cu_seqlens.shape[0] - 1, MAX_GROUPS)
-    wanted = torch.arange(n_groups + 1, device=cu_seqlens.device) * n_tokens // n_groups
-    return torch.searchsorted(cu_seqlens, wanted.to(cu_seqlens.dtype))
+    ends = torch.arange(n_groups + 1, device=cu_seqlens.device) * n_tokens // n_groups
+    return torch.searchsorted(cu_seqlens, ends.to(cu_seqlens.dtype))

@@ -1,7 +1,7 @@
 """What test_triton.py runs in a process of its own: Triton's kernels against float64 loops.
 
 Triton decides when it is imported whether its interpreter runs the kernels on the CPU. By hand:
-``TRITON_INTERPRET=1 python -m pytest tests/ops/triton_checks.py``, or without it on a GPU.
+``TRITON_INTERPRET=1 python -m pytest tests/ops/triton/triton_checks.py``, or without it on a GPU.
 """
 
 import os
