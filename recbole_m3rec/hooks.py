@@ -28,11 +28,11 @@ class Overlay(ModuleType):
 
 def overlay(owner: ModuleType, name: str, **replaced: Any) -> None:
     """Let ``owner`` alone see the module that it knows as ``name`` with some names replaced."""
-    seen = getattr(owner, name)
-    if isinstance(seen, Overlay):
-        seen.__dict__.update(replaced)
+    module = getattr(owner, name)
+    if isinstance(module, Overlay):
+        module.__dict__.update(replaced)
     else:
-        setattr(owner, name, Overlay(seen, **replaced))
+        setattr(owner, name, Overlay(module, **replaced))
 
 
 def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -68,52 +68,26 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
-    from recbole_m3rec.data import (
-        cache,
-        shared_batches,
-        sources,
-        splits,
-        target_loader,
-        time_order,
-    )
-    from recbole_m3rec.evaluator import (
-        all_processes,
-        mask_seen,
-        nan_checks,
-        pipeline,
-    )
-    from recbole_m3rec.trainer import (
-        distributed,
-        global_batch,
-        learning_rate,
-        pretraining,
-        resume,
-        sparse_updates,
-    )
+    from recbole_m3rec.data import cache, shared_batches, time_order
+    from recbole_m3rec.data import pipeline as data
+    from recbole_m3rec.evaluator import all_processes, mask_seen
+    from recbole_m3rec.evaluator import pipeline as evaluation
+    from recbole_m3rec.processes import distributed, global_batch
+    from recbole_m3rec.trainer import pipeline as training
+    from recbole_m3rec.trainer import pretraining
 
     register_models()
-    register_dataset()
-    literals.install()
-    layers.install()
-    splits.install()  # inside of time_order, which puts ranks in place of times
-    time_order.install()
-    values.install()
-    cache.install()
-    distributed.install()
-    shared_batches.install()
-    resume.install()
-    global_batch.install()  # around resume, which adds up the losses that it weighs
-    all_processes.install()
-    nan_checks.install()
-    pipeline.install()
-    requirements.install()
-    pretraining.install()
-    mask_seen.install()
-    checks.install()
-    learning_rate.install()
-    sparse_updates.install()
-    target_loader.install()
-    sources.install()  # before all others look at the files
+    register_dataset_and_trainer()
+    for module in (literals, layers, values, checks):
+        module.install()
+    for module in (distributed, global_batch):
+        module.install()
+    for module in (data, time_order, cache, shared_batches, requirements):
+        module.install()
+    for module in (training, pretraining):
+        module.install()
+    for module in (evaluation, all_processes, mask_seen):
+        module.install()
 
 
 def register_models() -> None:
@@ -125,11 +99,14 @@ def register_models() -> None:
         setattr(family, name, getattr(module, name))
 
 
-def register_dataset() -> None:
-    """Put the dataset class where RecBole looks for ``<Model>Dataset``."""
-    from recbole.data import dataset as recboles
+def register_dataset_and_trainer() -> None:
+    """Put both where RecBole looks for ``<Model>Dataset`` and ``<Model>Trainer``."""
+    import recbole.trainer
+    from recbole.data import dataset as datasets
 
     from recbole_m3rec.data.dataset import M3RecDataset
+    from recbole_m3rec.trainer.pipeline import M3RecTrainer
 
     for name in MODELS:
-        setattr(recboles, f"{name}Dataset", M3RecDataset)
+        setattr(datasets, f"{name}Dataset", M3RecDataset)
+        setattr(recbole.trainer, f"{name}Trainer", M3RecTrainer)

@@ -24,37 +24,16 @@ FEAREC_LAYERS = 2
 
 
 def install() -> None:
-    """Choose for a model what it needs before RecBole reads its data."""
+    """Give models that read item features this package's dataset, and loaders their batches."""
     from recbole.data import dataset as datasets
-    from recbole.data import utils
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 
     from recbole_m3rec.data.dataset import M3RecDataset
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
+    from recbole_m3rec.hooks import wrap
 
     for model in models_of_item_features():
         setattr(datasets, f"{model}Dataset", M3RecDataset)
     item_vectors.install()
-
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        refuse_what_cannot_run(config)
-        chosen = [
-            *what_the_loss_needs(config),
-            *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
-            *graph(config),
-        ]
-        if pretraining.all_stages(config):
-            chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
-        if config["model"] == "FEARec":
-            chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
-        if chosen:
-            getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
-        warn_of_modalities(config)
-        dataset = original(config)
-        if item_columns.reads_vectors(config):
-            item_vectors.announce_fields(dataset)
-        return dataset
 
     @wrap(FullSortEvalDataLoader, "_init_batch_size_and_step")
     def size(original: Callable[..., None], self: Any) -> None:
@@ -63,6 +42,23 @@ def install() -> None:
             # Each user is a row for every item: as many users as such rows make a batch.
             self.step = max(1, self.config["eval_batch_size"] // self._dataset.item_num)
             self.set_batch_size(self.step)
+
+
+def choose(config: Any) -> None:
+    """Choose for a model what it needs before RecBole reads its data, and log it."""
+    refuse_what_cannot_run(config)
+    chosen = [
+        *what_the_loss_needs(config),
+        *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
+        *graph(config),
+    ]
+    if pretraining.all_stages(config):
+        chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
+    if config["model"] == "FEARec":
+        chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
+    if chosen:
+        getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
+    warn_of_modalities(config)
 
 
 def models_of_item_features() -> list[str]:

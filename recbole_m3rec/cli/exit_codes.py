@@ -76,8 +76,8 @@ def users_error(error: Exception) -> str | None:
     """
     text = str(error)
     if type(error).__name__ == "ProcessRaisedException":
-        found = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
-        return one_line(found[-1]) if found else None
+        messages = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
+        return one_line(messages[-1]) if messages else None
     if type(error).__module__.partition(".")[0] == "recbole_m3rec":
         return one_line(text)
     if isinstance(error, OSError) and error.filename is not None:

@@ -12,12 +12,12 @@ from typing import Any
 from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
 from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
-from recbole_m3rec.trainer.launch import torchrun
 from recbole_m3rec.trainer.progress import best_checkpoint
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 
@@ -157,16 +157,16 @@ def read_names(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         UsageError: says how to name them.
     """
-    named: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for file in options.config_files:
-        named.update(read_yaml(Path(file)))
+        values.update(read_yaml(Path(file)))
     for key in ("model", "dataset"):
-        named[key] = getattr(options, key) or named.get(key)
-        if named[key] is None:
+        values[key] = getattr(options, key) or values.get(key)
+        if values[key] is None:
             raise UsageError(
                 f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; --help shows more."
             )
-    return named
+    return values
 
 
 def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
@@ -180,9 +180,9 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
         return open_checkpoint(options.resume, options)
     from recbole.config import Config
 
-    named = read_names(options)
+    values = read_names(options)
     files = options.config_files or None
-    return saved_runs.newest_run(Config(named["model"], named["dataset"], config_file_list=files))
+    return saved_runs.newest_run(Config(values["model"], values["dataset"], config_file_list=files))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -211,8 +211,8 @@ def show(options: argparse.Namespace) -> None:
         export_checkpoint(run, bundle, with_histories=True)
         images = ["--images", str(options.images)] if options.images else []
         store = str(Path(folder) / "events.sqlite")
-        given = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
-        serve([*given, *images])
+        arguments = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
+        serve([*arguments, *images])
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
@@ -222,12 +222,12 @@ def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.Saved
         UsageError: another model or dataset is named.
     """
     run = saved_runs.read_saved_run(path)
-    for key, saved, given in (
+    for key, saved, asked in (
         ("model", run.model, options.model),
         ("dataset", run.dataset, options.dataset),
     ):
-        if given is not None and given != saved:
-            raise UsageError(f"{path} is of {key} {saved}, not {given}. Leave out --{key}.")
+        if asked is not None and asked != saved:
+            raise UsageError(f"{path} is of {key} {saved}, not {asked}. Leave out --{key}.")
     return run
 
 

@@ -143,9 +143,9 @@ def _floats(path: Path, values: np.ndarray) -> np.ndarray:
         raise FeatureFileError(
             f"{path}: the values are {values.dtype}, expected float16 or float32. Convert them"
         )
-    kept = np.float16 if values.dtype.itemsize == 2 else np.float32
+    dtype = np.float16 if values.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):  # becomes infinite, which is reported with its row
-        return np.ascontiguousarray(values, dtype=kept)
+        return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _check_finite(path: Path, tokens: pa.StringArray, values: np.ndarray) -> None:

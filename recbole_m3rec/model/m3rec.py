@@ -55,8 +55,12 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
 
     def _check_updates(self) -> None:
         settings = self.network.config
-        drawn = self.n_items if settings.softmax_items == "all" else settings.softmax_items
-        if settings.id_updates == "sparse" and self.loss_type == "CE" and drawn >= self.n_items:
+        n_candidates = self.n_items if settings.softmax_items == "all" else settings.softmax_items
+        if (
+            settings.id_updates == "sparse"
+            and self.loss_type == "CE"
+            and n_candidates >= self.n_items
+        ):
             raise ModelConfigError(
                 f"id_updates: sparse, but softmax_items: {settings.softmax_items} gives each of the"
                 f" {self.n_items:,} items a gradient in every step: set softmax_items: 2048, or"

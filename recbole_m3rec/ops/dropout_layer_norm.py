@@ -156,8 +156,8 @@ def dropout_norm(
         )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"residual: expected {list(x.shape)} as x, found {list(residual.shape)}")
-    given = [x, weight, bias] if residual is None else [x, residual, weight, bias]
-    if not all(compiled_for(tensor) for tensor in given):
+    tensors = [x, weight, bias] if residual is None else [x, residual, weight, bias]
+    if not all(compiled_for(tensor) for tensor in tensors):
         h = dropout(x, p)
         return F.layer_norm(
             h if residual is None else h + residual, weight.shape, weight, bias, eps

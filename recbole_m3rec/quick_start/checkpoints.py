@@ -17,8 +17,9 @@ from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
+from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.support import written_here
-from recbole_m3rec.trainer import checkpoint_file, distributed, launch, pretraining, safe_format
+from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 from recbole_m3rec.trainer.stopping import SIGNALS
 
@@ -112,7 +113,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
         CheckpointError: there is none.
     """
     folder = Path(config["checkpoint_dir"])
-    asked = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
+    settings = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
     reasons = []
     for path in sorted(
         folder.glob(f"{config['model']}-*-last.ckpt"),
@@ -123,7 +124,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
             reasons.append(f"{path} was not written by you on this machine")
             continue
         run = read_saved_run(path)
-        differing = [key for key, value in asked.items() if run.settings.get(key) != value]
+        differing = [key for key, value in settings.items() if run.settings.get(key) != value]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
         elif of_launch not in (None, run.launch):
@@ -275,15 +276,15 @@ def noting_checkpoint() -> Iterator[list[Path]]:
     """Note where the trainers of this process save their best epochs; workers are not seen."""
     from recbole.trainer import trainer as trainers
 
-    noted: list[Path] = []
+    paths: list[Path] = []
 
     def save(original: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
         original(trainer, *args, **kwargs)
         if "saved_model_file" not in kwargs:
-            noted.append(Path(trainer.saved_model_file))
+            paths.append(Path(trainer.saved_model_file))
 
     with around(trainers.Trainer, "_save_checkpoint", save):
-        yield noted
+        yield paths
 
 
 @contextmanager

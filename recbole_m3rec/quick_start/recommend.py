@@ -61,10 +61,10 @@ class Histories:
             Row numbers ``[B, length]``, oldest first and padded on the right with -1, and how many
             are no padding, ``[B]``, each in ``1..length``.
         """
-        kept = np.minimum(self.counts[batch], length)
+        lengths = np.minimum(self.counts[batch], length)
         place = np.arange(length)
-        first = self.starts[batch] + self.counts[batch] - kept
-        return np.where(place < kept[:, None], first[:, None] + place, -1), kept
+        first = self.starts[batch] + self.counts[batch] - lengths
+        return np.where(place < lengths[:, None], first[:, None] + place, -1), lengths
 
 
 def write_recommendations(
@@ -220,8 +220,8 @@ def as_test_data(
         values = histories.rows[field].to_numpy()
         if field == dataset.uid_field or values.dtype.kind not in "iuf":
             continue
-        taken = np.where(row_numbers >= 0, values[row_numbers], 0)
-        tensor = torch.from_numpy(taken)
+        rows = np.where(row_numbers >= 0, values[row_numbers], 0)
+        tensor = torch.from_numpy(rows)
         tensor = tensor.float() if values.dtype.kind == "f" else tensor.long()
         fields[field + config["LIST_SUFFIX"]] = tensor
     return SimpleNamespace(dataset=dataset.copy(Interaction(fields)), is_sequential=True)

@@ -175,10 +175,10 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
 
     def _attempt(self) -> None:
-        known = self._known()
+        note = self._known()
         headers = {}
-        if self.size and known.get("validator"):
-            headers = {"Range": f"bytes={self.size}-", "If-Range": known["validator"]}
+        if self.size and note.get("validator"):
+            headers = {"Range": f"bytes={self.size}-", "If-Range": note["validator"]}
         else:
             self._cut()
         limits = self.limits
@@ -191,7 +191,7 @@ class _Transfer:
                 deadline=deadline,
                 allow_private=self.allow_private,
             ) as answer:
-                self._receive(answer, known)
+                self._receive(answer, note)
         except (CannotWriteError, DownloadError):
             raise
         except ssl.SSLCertVerificationError as error:
@@ -203,8 +203,8 @@ class _Transfer:
         except TimeoutError as error:
             raise _TryAgainError("the server takes too long") from error
         except (OSError, http.client.HTTPException) as error:
-            told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise _TryAgainError(f"the connection broke ({told})") from error
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise _TryAgainError(f"the connection broke ({reason})") from error
 
     def _receive(self, answer: Answer, known: dict[str, Any]) -> None:
         status, headers = answer.status, answer.headers
@@ -254,15 +254,15 @@ class _Transfer:
     def _known(self) -> dict[str, Any]:
         """Return what an earlier try, perhaps of an earlier run, noted about the same address."""
         with suppress(OSError, ValueError):
-            found = json.loads(self.note.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("url") == self.url:
-                return found
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            if isinstance(note, dict) and note.get("url") == self.url:
+                return note
         return {}
 
     def _remember(self, validator: str, total: int | None) -> None:
-        told = {"url": self.url, "validator": validator, "total": total}
+        note = {"url": self.url, "validator": validator, "total": total}
         try:
-            self.note.write_text(json.dumps(told), encoding="utf-8")
+            self.note.write_text(json.dumps(note), encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.part, error) from error
 

@@ -179,12 +179,12 @@ def available() -> tuple[bool, str]:
 def without_kernels() -> Iterator[None]:
     """Run in plain PyTorch inside, so that what runs can be traced; not for several threads."""
     global available
-    kept = available
+    original = available
     available = assume_constant_result(lambda: (False, "switched off"))
     try:
         yield
     finally:
-        available = kept
+        available = original
 
 
 def call(function: str, *arguments: Any) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from recbole_m3rec.trainer import launch, watch
+from recbole_m3rec.processes import launch, watch
+from recbole_m3rec.processes.rendezvous import Options
 from recbole_m3rec.trainer.progress import Progress
-from recbole_m3rec.trainer.rendezvous import Options
+from tests.processes.worlds import run_world, start_world
 from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
-from tests.trainer.worlds import run_world, start_world
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
@@ -140,7 +140,7 @@ def killed(name: str | None, code: int) -> ProcessExitedException:
 
 
 def test_what_a_process_raised_explains_the_others() -> None:
-    lost, own = raised("recbole_m3rec.trainer.launch.LostError: gone"), raised("ValueError: NaN")
+    lost, own = raised("recbole_m3rec.processes.launch.LostError: gone"), raised("ValueError: NaN")
     assert launch.worst({0: lost, 1: own}, OPTIONS) is own
     told = launch.worst({0: lost, 1: killed("SIGKILL", -9)}, OPTIONS)
     assert str(told).startswith("Process 3 was killed by SIGKILL, perhaps for want of memory. ")
