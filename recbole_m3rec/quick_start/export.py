@@ -119,9 +119,12 @@ def _items(config: Any, dataset: Any, histories: Histories, network: Any) -> pa.
     """Return a row per item in the order of internal ids, padding left out."""
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
     used = histories.rows[dataset.iid_field].to_numpy()
+    counts = np.bincount(used, minlength=len(tokens) + 1)
+    if (held_out := getattr(dataset, "cold_items", None)) is not None:
+        counts[held_out.numpy()] = 0  # the model has not seen them used
     columns: dict[str, Any] = {
         "item_id": pa.array(tokens, pa.string()),
-        "count": np.bincount(used, minlength=len(tokens) + 1)[1:].astype(np.int64),
+        "count": counts[1:].astype(np.int64),
         **_shown(config, dataset, tokens),
     }
     for name, content in network.content.items():
