@@ -45,7 +45,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class SavedRun:
+class Checkpoint:
     """A checkpoint on disk.
 
     ``settings`` is everything RecBole had read, from files, dict and command line, before it
@@ -64,7 +64,7 @@ class SavedRun:
     launch: str | None = None
 
 
-def read_saved_run(path: Path) -> SavedRun:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read what a checkpoint says about its run.
 
     Raises:
@@ -78,7 +78,7 @@ def read_saved_run(path: Path) -> SavedRun:
         if not isinstance(content, Mapping):
             raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
-        return SavedRun(
+        return Checkpoint(
             path=path,
             model=config["model"],
             dataset=config["dataset"],
@@ -102,7 +102,7 @@ def read_saved_run(path: Path) -> SavedRun:
         ) from error
 
 
-def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
+def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
     """Return the newest run of a configuration, by its latest state.
 
     Args:
@@ -123,7 +123,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
         if not safe_format.is_safe_file(path) and not written_here.is_own(path):
             reasons.append(f"{path} was not written by you on this machine")
             continue
-        run = read_saved_run(path)
+        run = read_checkpoint(path)
         differing = [key for key, value in settings.items() if run.settings.get(key) != value]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
@@ -140,7 +140,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
     )
 
 
-def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
+def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
     """Load data and model by RecBole's ``load_data_and_model``; the command line has its say.
 
     Returns:
@@ -169,7 +169,7 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
     return config, model, dataset, (loaders[0], loaders[1], loaders[2]), interactions[0]
 
 
-def settings_to_resume(run: SavedRun) -> dict[str, Any]:
+def settings_to_resume(run: Checkpoint) -> dict[str, Any]:
     """Return the ``config_dict`` with which RecBole's ``run`` goes on from a checkpoint."""
     return {**run.settings, RESUME_KEY: run.path.resolve()}
 
