@@ -23,7 +23,7 @@ from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 from recbole_m3rec.trainer.stopping import SIGNALS
 
-# Configuration key, taken out again before training starts: the checkpoint to go on from.
+# Configuration key, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"
 
 # Settings that may differ between a run and the command that resumes it.
@@ -170,12 +170,12 @@ def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]
 
 
 def settings_to_resume(run: Checkpoint) -> dict[str, Any]:
-    """Return the ``config_dict`` with which RecBole's ``run`` goes on from a checkpoint."""
+    """Return the ``config_dict`` with which RecBole's ``run`` resumes a checkpoint."""
     return {**run.settings, RESUME_KEY: run.path.resolve()}
 
 
 def install_resuming() -> None:
-    """Let a run whose configuration names a checkpoint under ``resume`` go on from it.
+    """Let a run whose configuration names a checkpoint under ``resume`` continue from it.
 
     Spawned workers do the same. Calling this again does nothing.
     """
@@ -221,7 +221,7 @@ def before_restart(config: Any) -> Path | None:
 
 
 def run_resuming_worker(rank: int, *arguments: Any) -> None:
-    """Run one process of a training that may go on from a checkpoint.
+    """Run one process of a training that may resume a checkpoint.
 
     The result that goes back to the parent says where checkpoint and log went, too.
     """
@@ -304,7 +304,7 @@ def misfits(checkpoint: Path) -> Iterator[None]:
 
 @contextmanager
 def around(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Put a function around ``owner.name`` for a while, as ``seams.wrap`` does for good."""
+    """Put a function around ``owner.name`` for a while, as ``hooks.wrap`` does for good."""
     original = getattr(owner, name)
     wrap(owner, name)(function)
     try:
