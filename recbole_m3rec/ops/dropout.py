@@ -46,11 +46,9 @@ def where_masks_are_drawn(device: torch.device | str) -> str:
 def _dropout(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_dropout",
         *(x.data_ptr(), x.numel(), int(seed), keep, y.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 

@@ -20,11 +20,9 @@ from recbole_m3rec.ops.dropout import compiled_for, dropout, keep_steps, new_see
 def _gelu_dropout(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_gelu_dropout",
         *(x.data_ptr(), x.numel(), int(seed), keep, y.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 
@@ -41,11 +39,9 @@ def _(x: Tensor, seed: Tensor, keep: int) -> Tensor:
 def _gelu_dropout_backward(grad_y: Tensor, x: Tensor, seed: Tensor, keep: int) -> Tensor:
     grad_y, x = grad_y.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_gelu_dropout_backward",
         *(grad_y.data_ptr(), x.data_ptr(), x.numel(), int(seed), keep, grad_x.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return grad_x
 

@@ -108,12 +108,7 @@ def selective_scan_mamba_ssm(inputs: ScanInputs) -> Tensor:
 
 @torch.no_grad()
 def selective_scan_states_mamba_ssm(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """Like :func:`selective_scan_mamba_ssm`, without gradients, but return the last states as well.
-
-    Returns:
-        The result, and the states after the sequences' last tokens,
-        ``[n_sequences, d_inner, d_state]`` float32.
-    """
+    """``scan_states`` of a ``ScanBackend``."""
     x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = _checked(inputs)
     assert cu_seqlens is not None
     if x.shape[0] == 0:

@@ -37,9 +37,10 @@ class ScanBackend:
         device: the type of device whose tensors it takes; None for any.
         available: returns True and what runs it, or False and the reason.
         scan: takes the arguments of :func:`selective_scan` and returns ``y``, differentiable.
-        scan_states: returns ``y`` and the last states, without gradients.
-        step: takes a state, which it overwrites, and a token per sequence; returns ``y``. None:
-            steps are taken in PyTorch.
+        scan_states: without gradients, returns ``y`` and the states after the last tokens,
+            ``[n_sequences, d_inner, d_state]`` float32.
+        step: without gradients, takes states of that shape, which it overwrites, and a token per
+            sequence; returns ``y``. None: steps are taken in PyTorch.
         install: how to make it available, for an error message.
     """
 

@@ -31,12 +31,10 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
     if _compiled_for(logits):
         targets = targets.contiguous()
         losses = logits.new_empty(len(logits), dtype=torch.float32)
-        library.call(
+        library.call_on_threads(
             "m3rec_softmax_loss",
             *(logits.data_ptr(), logits.dtype == torch.bfloat16, targets.data_ptr()),
             *(*logits.shape, wants_gradient, losses.data_ptr()),
-            torch.get_num_threads(),
-            library.instruction_set(),
         )
         return losses
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -187,6 +187,11 @@ def without_kernels() -> Iterator[None]:
         available = original
 
 
+def call_on_threads(function: str, *arguments: Any) -> None:
+    """Call a function that takes torch's number of threads and the instruction set last."""
+    call(function, *arguments, torch.get_num_threads(), instruction_set())
+
+
 def call(function: str, *arguments: Any) -> None:
     """Call a function of the library and turn what it returns into an exception.
 

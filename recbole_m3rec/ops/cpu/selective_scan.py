@@ -131,17 +131,7 @@ def selective_scan_cpu(inputs: ScanInputs) -> Tensor:
 def selective_scan_states_cpu(
     inputs: ScanInputs, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Like :func:`selective_scan_cpu`, without gradients, but return the last states as well.
-
-    Args:
-        inputs: of the scan.
-        initial_state: states before the first tokens, ``[n_sequences, d_inner, d_state]`` float32;
-            None is zeros.
-
-    Returns:
-        The result, and the states after the sequences' last tokens,
-        ``[n_sequences, d_inner, d_state]`` float32.
-    """
+    """``scan_states`` of a ``ScanBackend``; ``initial_state`` is shaped like its last states."""
     check_scan(inputs, _CPU)
     if initial_state is not None:
         check_state("initial_state", initial_state, inputs.A, inputs.n_sequences())
@@ -154,15 +144,7 @@ def selective_scan_states_cpu(
 
 @torch.no_grad()
 def selective_step_cpu(state: Tensor, inputs: ScanInputs) -> Tensor:
-    """Take one token per sequence on kept states, without gradients.
-
-    Args:
-        state: ``[n, d_inner, d_state]`` float32, contiguous; changed in place.
-        inputs: a row a sequence.
-
-    Returns:
-        ``[n, d_inner]`` in the dtype of ``x``.
-    """
+    """``step`` of a ``ScanBackend``."""
     check_scan(inputs, _CPU)
     check_state("state", state, inputs.A, inputs.n_sequences())
     floats = _in_float32(inputs)

@@ -193,17 +193,7 @@ def selective_scan_triton(inputs: ScanInputs) -> Tensor:
 def selective_scan_states_triton(
     inputs: ScanInputs, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Like :func:`selective_scan_triton`, without gradients, but return the last states as well.
-
-    Args:
-        inputs: of the scan.
-        initial_state: states before the first tokens, ``[n_sequences, d_inner, d_state]`` float32;
-            None is zeros.
-
-    Returns:
-        The result, and the states after the sequences' last tokens,
-        ``[n_sequences, d_inner, d_state]`` float32.
-    """
+    """``scan_states`` of a ``ScanBackend``; ``initial_state`` is shaped like its last states."""
     check_scan(inputs, inputs.x.device)
     if initial_state is not None:
         check_state("initial_state", initial_state, inputs.A, inputs.n_sequences())
@@ -215,15 +205,7 @@ def selective_scan_states_triton(
 
 @torch.no_grad()
 def selective_step_triton(state: Tensor, inputs: ScanInputs) -> Tensor:
-    """Take one token per sequence on kept states, without gradients.
-
-    Args:
-        state: ``[n, d_inner, d_state]`` float32, contiguous; changed in place.
-        inputs: a row a sequence.
-
-    Returns:
-        ``[n, d_inner]`` in the dtype of ``x``.
-    """
+    """``step`` of a ``ScanBackend``."""
     check_scan(inputs, inputs.x.device)
     check_state("state", state, inputs.A, inputs.n_sequences())
     y = inputs.new_result()
