@@ -1,6 +1,6 @@
 """Hooks: the few ways in which this package changes RecBole without copying its code.
 
-A seam is a name that RecBole looks up while it runs: a method of a class, a function or a module in
+A hook is a name that RecBole looks up while it runs: a method of a class, a function or a module in
 a module's namespace. What is put there calls what was there before, which stays reachable as
 ``__wrapped__``.
 """

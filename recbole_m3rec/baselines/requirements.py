@@ -112,7 +112,7 @@ def warn_of_modalities(config: Any) -> None:
         return
     if not item_columns.reads_vectors(config):
         getLogger().warning(
-            f"{config['model']} reads no vectors of items: modalities has no say. The models of "
+            f"{config['model']} reads no vectors of items: modalities is ignored. The models of "
             f"RecBole that do are {', '.join(models_of_item_features())}."
         )
 

@@ -68,7 +68,7 @@ def log_lines_on_screen() -> Iterator[None]:
 
 
 def users_error(error: Exception) -> str | None:
-    """Return one line for an error that the user can mend, None for a fault of the program.
+    """Return one line for an error that the user can correct, None for a fault of the program.
 
     Ours are the errors whose class this package defines, and those of a value or a file that it
     raises itself; RecBole's are those that its configuration raises itself. What a worker process

@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from recbole.utils import get_trainer
 
     run = open_checkpoint(options.evaluate, options)
-    config, model, _, loaders, _ = saved_runs.load_saved_run(run)
+    config, model, _, loaders, _ = saved_runs.load_run(run)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer.eval_collector.data_collect(loaders[0])
     results = {
@@ -137,7 +137,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def recommend(options: argparse.Namespace) -> None:
     """Write the best items of every user into a CSV file."""
     run = open_checkpoint(options.topk, options)
-    config, model, dataset, _, interactions = saved_runs.load_saved_run(run)
+    config, model, dataset, _, interactions = saved_runs.load_run(run)
     users = write_recommendations(
         options.output,
         config=config,
@@ -169,7 +169,7 @@ def read_names(options: argparse.Namespace) -> dict[str, str]:
     return values
 
 
-def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
+def run_to_resume(options: argparse.Namespace) -> saved_runs.Checkpoint:
     """Read the checkpoint that is named, or find the newest run of this configuration.
 
     Raises:
@@ -215,13 +215,13 @@ def show(options: argparse.Namespace) -> None:
         serve([*arguments, *images])
 
 
-def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
+def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.Checkpoint:
     """Read a checkpoint that may be named together with its own model and dataset only.
 
     Raises:
         UsageError: another model or dataset is named.
     """
-    run = saved_runs.read_saved_run(path)
+    run = saved_runs.read_checkpoint(path)
     for key, saved, asked in (
         ("model", run.model, options.model),
         ("dataset", run.dataset, options.dataset),

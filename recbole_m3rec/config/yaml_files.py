@@ -10,7 +10,7 @@ import yaml
 
 
 class ConfigurationError(ValueError):
-    """A configuration that cannot be meant: says where, what, and what to write instead."""
+    """An invalid configuration: says where, what, and what to write instead."""
 
 
 class _Loader(yaml.SafeLoader):

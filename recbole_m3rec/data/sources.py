@@ -33,7 +33,7 @@ def fetch_if_absent(config: Any) -> None:
     """Fetch and prepare a dataset that has a ``source`` and no files, as the command does.
 
     Raises:
-        ConfigurationError: ``source`` cannot be meant.
+        ConfigurationError: ``source`` is invalid.
         UnknownNameError: the dataset is absent, and fetching it failed or is refused.
         CategoryError: the release has no such category.
         RefusedAddressError, RawFileError, CannotWriteError: as in fetching and preparing.

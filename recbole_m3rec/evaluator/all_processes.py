@@ -51,11 +51,11 @@ def install() -> None:
             rows = EveryNth(self.sample_size, dist.get_rank(), dist.get_world_size())
             self.batch_sampler.sampler = rows
 
-    for loader in (
+    for evaluation_loader in (
         general_dataloader.FullSortEvalDataLoader,
         general_dataloader.NegSampleEvalDataLoader,
     ):
-        wrap(loader, "__init__")(build)
+        wrap(evaluation_loader, "__init__")(build)
 
     @wrap(Collector, "get_data_struct")
     def get(original: Callable[..., Any], self: Any) -> Any:

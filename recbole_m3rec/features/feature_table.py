@@ -155,6 +155,6 @@ def _check_finite(path: Path, tokens: pa.StringArray, values: np.ndarray) -> Non
             row, column = np.argwhere(~finite)[0]
             raise FeatureFileError(
                 f"{path}: {row_name(tokens, start + int(row))} holds {values[start + row, column]}"
-                f" in column {column}, expected finite numbers. Mend it, or leave the item out: an"
-                " item without a row is missing, which the model knows"
+                f" in column {column}, expected finite numbers. Correct it, or leave the item out: "
+                "an item without a row is missing, which the model knows"
             )

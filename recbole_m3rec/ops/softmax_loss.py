@@ -12,7 +12,7 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
     """Cross-entropy of each row against its target; its gradient takes the place of the logits.
 
     Args:
-        logits: ``[n, n_items]``; of no use afterwards unless ``wants_gradient``.
+        logits: ``[n, n_items]``; overwritten, with the gradient if ``wants_gradient``.
         targets: ``[n]`` int64, each in ``0..n_items - 1``.
         wants_gradient: whether the logits become ``softmax(logits) - one_hot(targets)``.
 

@@ -63,7 +63,7 @@ def leave_together() -> None:
 
 
 def make_folders_together() -> None:
-    """Mend utils/utils.py:ensure_dir: processes meet between "is it there?" and "make it"."""
+    """Fix utils/utils.py:ensure_dir: processes meet between "is it there?" and "make it"."""
     from recbole.utils import utils
 
     from recbole_m3rec.hooks import wrap_everywhere
@@ -76,7 +76,7 @@ def make_folders_together() -> None:
 def start_workers_here() -> None:
     """Let ``recbole.quick_start.run`` spawn a function of the plugin's, so that workers import it.
 
-    A spawned process unpickles its function by name: RecBole's own would leave RecBole unmended,
+    A spawned process unpickles its function by name: RecBole's own would leave RecBole unpatched,
     without models and configuration of this package.
     """
     from recbole.quick_start import quick_start
@@ -99,10 +99,9 @@ def run_worker(rank: int, *arguments: Any) -> None:
 
 
 def train_on_cpus() -> None:
-    """Mend config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
+    """Fix config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
 
-    Processes wait for each other aloud, see ``rendezvous``. On a machine without CUDA they talk
-    through gloo, and neither the data-parallel wrapper nor
+    On a machine without CUDA processes talk through gloo, and neither the data-parallel wrapper nor
     batch norms ask for a GPU (norms then keep statistics of their own in every process).
     """
     from recbole.config import Config

@@ -71,7 +71,7 @@ def torchrun() -> Torchrun | None:
 def own_launch() -> str | None:
     """Return what processes of one machine have in common whenever torchrun restarts them.
 
-    None without torchrun. Checkpoints carry it: a restarted run goes on from its own.
+    None without torchrun. Checkpoints carry it: a restarted run resumes its own.
     """
     if torchrun() is None:
         return None

@@ -22,7 +22,7 @@ EVERY, LIMIT = 3.0, 40.0
 # The exit code of a process that ends because another one was lost.
 LOST = 75
 
-WHAT_TO_DO = "Every process ends. --resume goes on from the latest state that was saved"
+WHAT_TO_DO = "Every process ends. --resume continues from the latest state that was saved"
 
 
 class Watch:

@@ -19,7 +19,7 @@ from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
 from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
-from recbole_m3rec.quick_start.checkpoints import SavedRun, load_saved_run
+from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run
 from recbole_m3rec.quick_start.recommend import Histories
 from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
@@ -47,7 +47,7 @@ class ExportError(ValueError):
 
 
 def export_checkpoint(
-    run: SavedRun, folder: Path, *, precision: str = "float32", with_histories: bool = False
+    run: Checkpoint, folder: Path, *, precision: str = "float32", with_histories: bool = False
 ) -> str:
     """Write the bundle of a checkpoint, with its metrics computed anew.
 
@@ -68,7 +68,7 @@ def export_checkpoint(
     from recbole.utils import get_trainer
 
     check_target(folder)
-    config, model, dataset, loaders, interactions = load_saved_run(run)
+    config, model, dataset, loaders, interactions = load_run(run)
     if not isinstance(model, M3Rec):
         raise ExportError(
             f"{run.path} is of {run.model}; bundles are made of M3Rec and Mamba4Rec. --topk writes "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_m3rec.evaluator.block_evaluation import items_kept, offers_products
+from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.evaluator.ranking import best, top_items
 from recbole_m3rec.support.safe_write import new_files
@@ -122,7 +122,7 @@ def recommend(
     count = len(histories.users)
     quiet = not config["show_progress"]
     bar = tqdm(total=count, unit="user", desc="Recommend", disable=quiet)
-    with bar as progress, items_kept(model):
+    with bar as progress, cached_items(model):
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             users = histories.users[batch]

@@ -87,7 +87,7 @@ def train_epoch(
     loss_func: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """Train an epoch under the eyes of the trainer's progress."""
+    """Train an epoch, followed batch by batch."""
     progress = progress_of(self)
     if progress is None or progress.in_epoch:
         return original(self, train_data, epoch_idx, loss_func=loss_func, **kwargs)

@@ -1,6 +1,6 @@
 """One checkpoint for all ranks of a training: rank 0 writes it, the others wait until it is whole.
 
-Mends trainer/trainer.py:133 and 308: the name holds the time at which each process got there.
+Fixes trainer/trainer.py:133 and 308: the name holds the time at which each process got there.
 """
 
 from __future__ import annotations

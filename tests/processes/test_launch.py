@@ -72,7 +72,7 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
     assert sorted(codes) == [-signal.SIGKILL, 2]
     [error] = errors_in(folder)
     assert error.startswith(f"error: Process {1 - rank} of 2 lost another one (")
-    assert "--resume goes on from the latest state that was saved." in error
+    assert "--resume continues from the latest state that was saved." in error
     (folder / "output.txt").unlink()
     assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
     assert "torchrun restart 1: from saved/M3Rec" in (folder / "output.txt").read_text()
