@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import hashlib
 import http.client
 import json
 import logging
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from recbole_m3rec.datasets.io.http import Answer, http_get
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
@@ -112,7 +112,7 @@ def download(
         try:
             transfer.run(sleep)
             problem = check(part) if check else None
-            if sha256 is not None and _sha256(part) != sha256.lower():
+            if sha256 is not None and sha256_of(part) != sha256.lower():
                 problem = f"its SHA-256 is not {sha256}"
             if problem:
                 raise DownloadError(f"{url}: {problem}", "wrong content")
@@ -294,14 +294,6 @@ def _cannot_write(path: Path, error: OSError) -> CannotWriteError:
         f"cannot write {path}: {error.strerror or error}. Make room, or name a folder that can be"
         " written; what has arrived is kept"
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _bar(path: Path, show: bool | None) -> dict[str, Any]:
