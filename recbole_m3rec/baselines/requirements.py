@@ -46,9 +46,9 @@ def install() -> None:
 
 def choose(config: Any) -> None:
     """Choose for a model what it needs before RecBole reads its data, and log it."""
-    refuse_what_cannot_run(config)
+    check_model(config)
     chosen = [
-        *what_the_loss_needs(config),
+        *describe_training(config),
         *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
         *graph(config),
     ]
@@ -74,7 +74,7 @@ def models_of_item_features() -> list[str]:
     ]
 
 
-def refuse_what_cannot_run(config: Any) -> None:
+def check_model(config: Any) -> None:
     """Raise for a model that RecBole cannot run, or not on this dataset or with these settings.
 
     Raises:
@@ -131,7 +131,7 @@ def graph(config: Any) -> list[str]:
     return ["vectors of .ent, whose ent_id are items"]
 
 
-def what_the_loss_needs(config: Any) -> list[str]:
+def describe_training(config: Any) -> list[str]:
     """Say which negatives and labels a model is trained with."""
     from recbole.data.utils import get_dataloader
     from recbole.utils import InputType, ModelType

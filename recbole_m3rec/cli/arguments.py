@@ -204,7 +204,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = build_parser(recommending)
     options, settings = parser.parse_known_args(others)
     settings += arguments_left
-    refuse_what_recbole_drops(settings, parser)
+    check_settings(settings, parser)
     if options.topk is not None and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
@@ -216,7 +216,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, settings
 
 
-def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
+def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise for an argument that RecBole would leave out of its configuration.
 
     Raises:

@@ -29,7 +29,7 @@ def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
     return checkpoint_file.load(*args, **kwargs)
 
 
-def read_whole_checkpoints() -> None:
+def load_whole_checkpoints() -> None:
     """Fix trainer/trainer.py:323 and 583 and six models, whose ``torch.load`` reads weights only.
 
     The safe format, which torch cannot read at all, is read there, too. Only those modules see

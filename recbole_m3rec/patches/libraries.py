@@ -93,7 +93,7 @@ def restore_dok_update() -> None:
     dok_matrix._update = _update
 
 
-def draw_trials_as_hyperopt_does() -> None:
+def draw_by_generator() -> None:
     """Fix trainer/hyper_tuning.py:117, which draws by numpy's ``RandomState``.
 
     Since 0.2.6 hyperopt draws by a ``Generator``. hyperopt is optional and is asked only when a

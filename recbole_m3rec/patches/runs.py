@@ -85,7 +85,7 @@ def report_plain_numbers() -> None:
         return result
 
 
-def look_up_each_item_once() -> None:
+def look_up_items_once() -> None:
     """Fix evaluator/metrics.py:553 and 748, loops over every item of every list.
 
     The second searches a list of all rare items each time. Both depend on the item alone, so that
@@ -103,7 +103,7 @@ def look_up_each_item_once() -> None:
     wrap(TailPercentage, "get_tail")(of_items)
 
 
-def survive_uncountable_flops() -> None:
+def tolerate_uncountable_flops() -> None:
     """Fix utils/utils.py:get_flops, called by quick_start.py before training.
 
     It runs ``predict`` on one interaction, which GRU4RecCPR and SASRecCPR refuse by an assertion.
@@ -125,7 +125,7 @@ def survive_uncountable_flops() -> None:
             return "unknown"
 
 
-def keep_quiet_of_what_nobody_can_change() -> None:
+def silence_known_warnings() -> None:
     """Fix trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
 
     A deprecated way to build an unused gradient scaler, and tensors made of pandas' read-only
@@ -152,7 +152,7 @@ def train_without_tracing() -> None:
     torch.autograd.set_detect_anomaly(was_on and not imported_before)
 
 
-def name_every_checkpoint_apart() -> None:
+def name_checkpoints_uniquely() -> None:
     """Fix trainer/trainer.py:132, 902, 906 and 910, which name checkpoints to the second.
 
     Two runs of a model begun in the same second would write, and then test, the same file.
@@ -184,7 +184,7 @@ def train_in_bfloat16() -> None:
     overlay(trainer, "torch", autocast=autocast)
 
 
-def log_what_ract_loads() -> None:
+def repair_log_of_ract() -> None:
     """Fix model/general_recommender/ract.py:76 and 86, which log a path without a place for it.
 
     Python's logging writes a traceback to the terminal instead of the line.

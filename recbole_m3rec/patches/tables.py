@@ -56,7 +56,7 @@ def silent_about_copies() -> Iterator[None]:
         yield
 
 
-def measure_lists_one_by_one() -> None:
+def measure_each_list() -> None:
     """Fix dataset.py:712, 792, 809, 1217, kg_dataset.py:316 and sequential_dataset.py:165.
 
     ``column.agg(len)`` used to give the length of every list in a column; pandas 3 gives that of
@@ -76,7 +76,7 @@ def measure_lists_one_by_one() -> None:
         module.len = measure
 
 
-def keep_order_of_equal_times() -> None:
+def sort_stably() -> None:
     """Fix data/dataset/dataset.py:853, which sorts by time before it drops duplicates.
 
     The sort is unstable, so interactions of equal time land differently with every numpy, and a
