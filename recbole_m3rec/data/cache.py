@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.baselines.item_columns import reads_vectors
-from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS, announce
+from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS
 from recbole_m3rec.data import stored
-from recbole_m3rec.data.digests import DIGEST_KEYS, changed, source_digests
+from recbole_m3rec.data.digests import DIGEST_KEYS, changed
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 
@@ -33,7 +33,7 @@ DATASET, SPLITS = "dataset_save_path", "dataloaders_save_path"  # by which users
 
 
 def install() -> None:
-    """Replace what RecBole saves and reads, and choose the loader of ``train_positions: all``."""
+    """Replace what RecBole compares, saves and unpickles."""
     from recbole.data import utils
     from recbole.data.dataset import Dataset
 
@@ -43,69 +43,56 @@ def install() -> None:
     overlay(utils, "os", path=Overlay(os.path, exists=may_be_unpickled))
     overlay(utils, "pickle", load=unpickle)
 
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        announce(config)
-        config["feature_digests"] = feature_digests(config)
-        config["source_digests"] = source_digests(config)
-        kind = dataset_class(config)
-        path = Path(config[DATASET] or default_path(config, kind.__name__))
-        content = load(path, config, DATASET)
-        if content is not None:
-            getLogger().info(f"Load filtered dataset from: [{path}]")
-            return restored(kind, content["attributes"], config)
-        with pickle_named_by(config, DATASET):
-            dataset = original(config)
-        config["source_digests"] = source_digests(config)  # it may have been downloaded
-        dataset.config = config  # a pickle brings that of its day, whose eval_args would split
-        return dataset
-
     @wrap(Dataset, "save")
     def save(original: Callable[..., None], self: Any) -> None:
         path = default_path(self.config, type(self).__name__)
         store({"attributes": stored.attributes_of(self)}, path, self.config, DATASET)
 
-    @wrap_everywhere(utils, "data_preparation")
-    def prepare(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
-        path = Path(config[SPLITS] or splits_path(config))
-        content = load(path, config, SPLITS)
-        if content is None:
-            return original(config, dataset)
-        getLogger().info(f"Load split dataloaders from: [{path}]")
-        vars(dataset).update(content["attributes"])
-        splits = [dataset.copy(part) for part in content["splits"]]
-        dataset.build = lambda: splits
-        try:
-            return original(config, dataset)
-        finally:
-            del dataset.build
-
-    @wrap_everywhere(utils, "create_samplers")
-    def create_samplers(original: Callable[..., Any], config: Any, dataset: Any, built: Any) -> Any:
-        if config["save_dataloaders"] and "build" not in vars(dataset):
-            splits = [split.inter_feat for split in built]
-            content = {"attributes": stored.attributes_of(dataset), "splits": splits}
-            store(content, splits_path(config), config, SPLITS)
-        return original(config, dataset, built)
-
     @wrap_everywhere(utils, "save_split_dataloaders")
-    def save_splits(original: Callable[..., None], config: Any, dataloaders: Any) -> None:
-        if not config["save_dataloaders"]:  # else create_samplers has stored the splits
+    def save_loaders(original: Callable[..., None], config: Any, dataloaders: Any) -> None:
+        if not config["save_dataloaders"]:  # else save_splits has stored the splits
             original(config, dataloaders)
 
-    @wrap_everywhere(utils, "load_split_dataloaders")
-    def load_splits(original: Callable[..., Any], config: Any) -> Any:
-        with pickle_named_by(config, SPLITS):
-            return original(config)
 
-    @wrap_everywhere(utils, "get_dataloader")
-    def choose(original: Callable[..., Any], config: Any, phase: str) -> Any:
-        windows = getattr(config.model_class, "supports_windows", False)
-        if phase == "train" and windows and config["train_positions"] == "all":
-            from recbole_m3rec.data.loader import WindowTrainDataLoader
+def saved_dataset(config: Any) -> Any:
+    """Return the saved dataset of a configuration, None where there is none of today's."""
+    kind = dataset_class(config)
+    path = Path(config[DATASET] or default_path(config, kind.__name__))
+    content = load(path, config, DATASET)
+    if content is None:
+        return None
+    getLogger().info(f"Load filtered dataset from: [{path}]")
+    dataset = kind.__new__(kind)
+    vars(dataset).update(content["attributes"], config=config, logger=getLogger())
+    if hasattr(kind, "load_features"):
+        dataset.load_features()
+    return dataset
 
-            return WindowTrainDataLoader
-        return original(config, phase)
+
+@contextmanager
+def saved_splits(config: Any, dataset: Any) -> Iterator[None]:
+    """Let a dataset's ``build`` return its saved splits, where there are any of today's."""
+    path = Path(config[SPLITS] or splits_path(config))
+    content = load(path, config, SPLITS)
+    if content is None:
+        yield
+        return
+    getLogger().info(f"Load split dataloaders from: [{path}]")
+    vars(dataset).update(content["attributes"])
+    splits = [dataset.copy(part) for part in content["splits"]]
+    dataset.build = lambda: splits
+    try:
+        yield
+    finally:
+        del dataset.build
+
+
+def save_splits(config: Any, dataset: Any, built: Any) -> None:
+    """Save the splits of a dataset if the configuration asks for it and they are new."""
+    if config["save_dataloaders"] and "build" not in vars(dataset):
+        splits = [split.inter_feat for split in built]
+        content = {"attributes": stored.attributes_of(dataset), "splits": splits}
+        store(content, splits_path(config), config, SPLITS)
 
 
 def dataset_class(config: Any) -> Any:
@@ -130,15 +117,6 @@ def splits_path(config: Any) -> Path:
     """Where the splits of a dataset are saved; RecBole's name but for the suffix."""
     name = f"{config['dataset']}-for-{config['model']}-dataloader.npz"
     return Path(config["checkpoint_dir"]) / name
-
-
-def restored(kind: Any, attributes: Mapping[str, Any], config: Any) -> Any:
-    """Return a dataset with stored attributes and what today's configuration adds to it."""
-    dataset = kind.__new__(kind)
-    vars(dataset).update(attributes, config=config, logger=getLogger())
-    if hasattr(kind, "load_features"):
-        dataset.load_features()
-    return dataset
 
 
 def made_of(config: Any, key: str) -> dict[str, Any]:

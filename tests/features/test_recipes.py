@@ -82,7 +82,7 @@ def test_a_folder_or_a_looping_link_is_said_to_be_one(folder, modalities):
     path.mkdir()
     with pytest.raises(FeatureFileError, match="is a folder, expected a feature file"):
         resolve(modalities, folder)
-    assert resolve([], folder) == []
+    assert not resolve([], folder)
     path.rmdir()
     path.symlink_to(path.name)
     with pytest.raises(FileNotFoundError, match="leads nowhere or in a circle"):
@@ -100,7 +100,7 @@ def test_a_list_keeps_its_order_however_it_is_written(folder, listed):
 
 @pytest.mark.parametrize("nothing", [[], (), "[]", ""])
 def test_an_empty_list_is_none(folder, nothing):
-    assert resolve(nothing, folder, text=TEXT) == []
+    assert resolve(nothing, folder, text=TEXT) == ()
 
 
 def test_auto_that_finds_none_says_what_to_do(tmp_path):

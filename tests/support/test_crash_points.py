@@ -100,8 +100,8 @@ def test_leftovers_of_dead_programs_are_cleared_and_no_others(tmp_path):
     )
     for path in (dead, young, legacy):
         path.write_bytes(b"half")
-    for path in (dead, legacy):
-        os.utime(path, (1, 1))
+    os.utime(dead, (1, 1))
+    os.utime(legacy, (4e9, 4e9))  # by a clock that has been set back since
     with new_files(tmp_path / "alive.pth") as [new]:
         os.utime(new.temporary, (1, 1))
         assert sorted(clear_leftovers(tmp_path)) == sorted([dead, legacy])
