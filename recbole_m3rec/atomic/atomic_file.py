@@ -27,8 +27,17 @@ class AtomicFileError(ValueError):
 
 
 def text_encoding(encoding: str | None) -> str:
-    """Return the codec that reads this encoding with or without a byte order mark."""
-    name = codecs.lookup(encoding or "utf-8").name
+    """Return the codec that reads this encoding with or without a byte order mark.
+
+    Raises:
+        AtomicFileError: there is no such encoding.
+    """
+    try:
+        name = codecs.lookup(encoding or "utf-8").name
+    except LookupError as error:
+        raise AtomicFileError(
+            f"encoding: {encoding!r} is unknown, expected one such as utf-8"
+        ) from error
     return "utf-8-sig" if name == "utf-8" else name
 
 

@@ -71,8 +71,8 @@ def users_error(error: Exception) -> str | None:
     """Return one line for an error that the user can correct, None for a fault of the program.
 
     Ours are the errors whose class this package defines, and those of a value or a file that it
-    raises itself; RecBole's are those that its configuration raises itself. What a worker process
-    raised arrives as the text of its traceback.
+    raises itself; RecBole's are those that its configuration or its data raise themselves. What a
+    worker process raised arrives as the text of its traceback.
     """
     text = str(error)
     if type(error).__name__ == "ProcessRaisedException":
@@ -93,6 +93,8 @@ def users_error(error: Exception) -> str | None:
         return one_line(getattr(error, "strerror", None) or text)
     if raised_in == "recbole.config.configurator":
         return one_line(f"RecBole refuses the configuration: {text or line}")
+    if raised_in.startswith("recbole.data.") and line.startswith("raise "):
+        return one_line(f"RecBole refuses the data or a setting of them: {text or line}")
     return None
 
 

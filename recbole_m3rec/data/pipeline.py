@@ -7,8 +7,8 @@ it happens:
                         features and files are identified, and a saved dataset is read if it is of
                         today's; else RecBole reads the files, or a pickle that the user names
     build               the three parts, in the order of exact times, held-out items apart
-    data_preparation    lists fit the catalogue; saved splits are read; samplers and loaders are chosen; loaders know the
-                        histories of their users
+    data_preparation    lists fit the catalogue; saved splits are read; samplers and loaders are
+                        chosen; loaders know the histories of their users
 """
 
 from __future__ import annotations

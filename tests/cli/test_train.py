@@ -1,5 +1,6 @@
 """The command line from its arguments to its files, on the tiny dataset."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -233,3 +234,18 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call):
     assert "y.pth is no whole checkpoint" in call("--evaluate", "y.pth")[2]
     torch.save({"config": {"model": "M3Rec", "dataset": "tiny"}, "epoch": 1}, "z.pth")
     assert "z.pth is no whole checkpoint" in call("--evaluate", "z.pth")[2]
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--numerical_features=[nope]", "RecBole refuses the data or a setting of them: .*nope"),
+        ("--threshold={'nope': 3}", "RecBole refuses the data or a setting of them: .*nope"),
+        ("--encoding=klingon", "encoding: 'klingon' is unknown, expected one such as utf-8"),
+    ],
+)
+def test_a_setting_that_fits_no_data_is_one_line(argument, says, call, write_dataset):
+    write_dataset()
+    code, _, error = call("--model=BPR", "--dataset=tiny", "--data_path=dataset", argument)
+    assert code == 2
+    assert re.search(says, error)
