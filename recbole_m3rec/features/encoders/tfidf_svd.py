@@ -22,7 +22,7 @@ _MAX_TERMS = 100_000
 # Relative to the largest singular value, and to rows of length 1: what lies below is rounding.
 _ROUNDING = 1e-5
 
-_CORRECTIONS, _TINY = 20, 1e-300
+_CORRECTIONS = 20
 
 
 def encode_tfidf_svd(
@@ -129,11 +129,13 @@ def _corrected(weights: sparse.csr_matrix, rows: np.ndarray, directions: np.ndar
     size = (missing**2).sum(0)
     for _ in range(_CORRECTIONS):
         product = weights @ (weights.T @ step)
-        rate = size / np.maximum((step * product).sum(0), _TINY)
+        curvature = (step * product).sum(0)
+        moves = curvature > _ROUNDING * (step**2).sum(0)  # else only rounding is left
+        rate = np.divide(size, curvature, out=np.zeros_like(size), where=moves)
         found = found + rate * step
         missing = missing - rate * product
         before, size = size, (missing**2).sum(0)
-        step = missing + size / np.maximum(before, _TINY) * step
+        step = missing + np.divide(size, before, out=np.zeros_like(size), where=moves) * step
     return (directions + weights.T @ found).astype(np.float32)
 
 
