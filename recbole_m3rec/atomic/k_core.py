@@ -18,15 +18,15 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     Returns:
         Indices of the interactions kept, ascending, int64.
     """
-    kept = np.arange(len(users))
-    while len(kept):
-        here_users, here_items = users[kept], items[kept]
+    rows = np.arange(len(users))
+    while len(rows):
+        here_users, here_items = users[rows], items[rows]
         enough = np.bincount(here_users)[here_users] >= k
         enough &= np.bincount(here_items)[here_items] >= k
         if enough.all():
             break
-        kept = kept[enough]
-    return kept
+        rows = rows[enough]
+    return rows
 
 
 def one_per_pair(users: np.ndarray, items: np.ndarray, times: np.ndarray, keep: str) -> np.ndarray:
