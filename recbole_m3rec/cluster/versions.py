@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-LIBRARIES = ("recbole", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
-LIBRARIES += ("distributed", "pillow", "transformers", "sentence-transformers")
+LIBRARIES = (
+    *("recbole", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow"),
+    *("transformers", "sentence-transformers", "dask", "distributed"),
+)
 
 
 class OtherVersionError(ValueError):

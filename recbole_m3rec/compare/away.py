@@ -114,7 +114,7 @@ def _next(events: Events) -> str | None:
         return ""
 
 
-def _is_wanted(worker: Any, key: str) -> bool:
+def _is_wanted(worker: Any, key: Any) -> bool:
     """Whether the scheduler still wants a task: not if it was cancelled, or its client is gone."""
     task = worker.state.tasks.get(key)
     return task is not None and task.state == "executing"

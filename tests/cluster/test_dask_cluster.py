@@ -95,9 +95,9 @@ def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late
     (other / "__init__.py").write_text("__version__ = '0'\n", encoding="utf-8")
     with workers(tmp_path / "cluster", n=0) as running:
         running.add(PYTHONPATH=str(tmp_path))
-        with pytest.raises(OtherVersionError, match=r"worker tcp://.* another version"):
-            with connected(str(running.file)):
-                pass
+        said = r"worker tcp://.* another version"
+        with pytest.raises(OtherVersionError, match=said), connected(str(running.file)):
+            pass
     with connected(str(two.file)) as cluster:
         late = {"recbole_m3rec": "of sources 0"}
         monkeypatch.setattr(dask_cluster, "versions", lambda: late)
@@ -131,10 +131,13 @@ def test_a_place_that_is_no_cluster_is_one_message(place, said, tmp_path, monkey
 
 def test_a_scheduler_without_workers_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr("recbole_m3rec.cluster.connect.SECONDS_FOR_A_WORKER", 1)
-    with workers(tmp_path / "cluster", n=0) as running:
-        with pytest.raises(ClusterError, match="no worker after 1 seconds"):
-            with connected(str(running.file)):
-                pass
+    said = "no worker after 1 seconds"
+    with (
+        workers(tmp_path / "cluster", n=0) as running,
+        pytest.raises(ClusterError, match=said),
+        connected(str(running.file)),
+    ):
+        pass
 
 
 def test_dask_that_is_not_installed_names_the_extra(monkeypatch):

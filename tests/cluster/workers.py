@@ -1,4 +1,4 @@
-"""A Dask cluster whose scheduler and workers are processes of their own, as ``dask`` starts them."""
+"""A Dask cluster of processes that a test may kill."""
 
 import os
 import signal
