@@ -140,8 +140,10 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
         rows = pc.binary_join_element_wise(*texts, "\t")
         n_bytes = pc.sum(pc.binary_length(rows)).as_py()
         file.write(rows.buffers()[2][:n_bytes])  # one row after the other, each with its line feed
-    codes, first = np.unique(log.items, return_index=True)
-    ids: list[str] = log.item_ids.take(pa.array(codes[np.argsort(first)])).to_pylist()
+    first = np.full(len(log.item_ids), len(log))
+    first[log.items[::-1]] = np.arange(len(log))[::-1]  # of several, what is assigned last stays
+    codes = np.argsort(first)[: np.count_nonzero(first < len(log))]
+    ids: list[str] = log.item_ids.take(pa.array(codes)).to_pylist()
     return ids
 
 
@@ -184,7 +186,7 @@ def counts(log: Interactions) -> dict[str, Any]:
     """Return what ``.stats.json`` says of interactions in the order of time."""
     histories = np.bincount(log.users)
     histories = histories[histories > 0]
-    n_items = len(np.unique(log.items))
+    n_items = int(np.count_nonzero(np.bincount(log.items)))
     first, last = np.array([log.times[0], log.times[-1]], "datetime64[ms]")
     return {
         "users": len(histories),
