@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.cluster import made_pieces
-from tests.cluster.workers import kill, wait_until, workers
+from tests.cluster.workers import kill, wait_for_workers, wait_until, workers
 from tests.fresh_python import fresh_python
 
 pytest.importorskip("distributed")
@@ -21,13 +21,8 @@ from recbole_m3rec.cluster.versions import OtherVersionError, check_versions
 def two(tmp_path_factory):
     """Two workers that nobody kills."""
     with workers(tmp_path_factory.mktemp("two")) as running:
-        wait_for_both(running)
+        wait_for_workers(running)
         yield running
-
-
-def wait_for_both(running):
-    with connected(str(running.file)) as cluster:
-        wait_until(lambda: len(cluster.client.nthreads()) == 2)
 
 
 def test_results_come_in_the_order_of_the_pieces_from_several_processes(two):
@@ -75,7 +70,7 @@ def test_pieces_of_a_worker_that_is_killed_run_again(tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
     with workers(tmp_path / "cluster") as running:
-        wait_for_both(running)
+        wait_for_workers(running)
         with connected(str(running.file)) as cluster:
             kept = cluster.keep(list, range(5))
             pieces = [(number, str(begun)) for number in range(8)]

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from recbole_m3rec.cluster.connect import connected
 from tests.fresh_python import PATHS
 
 SCHEDULER = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
@@ -77,3 +78,9 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def wait_for_workers(running):
+    """Wait until all workers have joined."""
+    with connected(str(running.file)) as cluster:
+        wait_until(lambda: len(cluster.client.nthreads()) == len(running.processes))
