@@ -37,8 +37,8 @@ from tests.features.encoders.test_text_models import TEXTS, bert  # noqa: F401  
 
 @pytest.fixture
 def running(tmp_path):
-    """Two workers."""
-    with workers(tmp_path / "cluster") as started:
+    """Two workers, in network namespaces of their own where the system allows it."""
+    with workers(tmp_path / "cluster", apart=True) as started:
         wait_for_workers(started)
         yield started
 

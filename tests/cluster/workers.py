@@ -23,14 +23,15 @@ class Workers:
         processes: those of its workers, each with one thread and no nanny.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, net=None):
+        self.folder, self.net = folder, net
         self.file = folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", *SCHEDULER, "--host=127.0.0.1", "--port=0")
+        host = net.host if net else "127.0.0.1"
+        self.scheduler = self._start("scheduler", [*SCHEDULER, f"--host={host}", "--port=0"])
         wait_until(self.file.is_file)
         self.processes = []
 
-    def _start(self, name, *command, **environment):
+    def _start(self, name, command, **environment):
         log = open(self.folder / f"{name}.log", "w")  # noqa: SIM115
         return subprocess.Popen(
             [*command, "--no-dashboard", f"--scheduler-file={self.file}"],
@@ -42,10 +43,13 @@ class Workers:
 
     def add(self, **environment):
         """Start a worker that is always there; return its process."""
-        name = f"worker{len(self.processes)}"
-        options = ["--nthreads=1", "--no-nanny", "--host=127.0.0.1", f"--name={name}"]
-        self.processes.append(self._start(name, *WORKER, *options, **environment))
-        return self.processes[-1]
+        number = len(self.processes)
+        inside = ["ip", "netns", "exec", self.net.spaces[number]] if self.net else []
+        host = self.net.address(number) if self.net else "127.0.0.1"
+        options = ["--nthreads=1", "--no-nanny", f"--host={host}"]
+        worker = self._start(f"worker{number}", [*inside, *WORKER, *options], **environment)
+        self.processes.append(worker)
+        return worker
 
     def close(self):
         for process in [*self.processes, self.scheduler]:
@@ -53,18 +57,67 @@ class Workers:
             process.wait()
 
 
+class Net:
+    """Two network namespaces and a bridge of this machine between them."""
+
+    def __init__(self):
+        self.bridge = f"m3r{os.getpid()}"
+        self.host = self.address(253)
+        self.spaces = [f"{self.bridge}{side}" for side in "ab"]
+
+    def address(self, number):
+        return f"10.98.{os.getpid() % 256}.{number + 1}"
+
+    def make(self):
+        commands = [
+            f"ip link add {self.bridge} type bridge",
+            f"ip addr add {self.host}/24 dev {self.bridge}",
+            f"ip link set {self.bridge} up",
+        ]
+        for number, space in enumerate(self.spaces):
+            commands += [
+                f"ip netns add {space}",
+                f"ip link add {space}h type veth peer name {space}n",
+                f"ip link set {space}h master {self.bridge} up",
+                f"ip link set {space}n netns {space}",
+                f"ip -n {space} addr add {self.address(number)}/24 dev {space}n",
+                f"ip -n {space} link set {space}n up",
+                f"ip -n {space} link set lo up",
+            ]
+        for command in commands:
+            subprocess.run(command.split(), check=True, capture_output=True)
+
+    def remove(self):
+        for space in self.spaces:
+            subprocess.run(["ip", "netns", "del", space], capture_output=True)
+        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
+
+
 @contextmanager
-def workers(folder, n=2):
-    """Run a cluster of ``n`` workers; its logs are in the folder."""
+def workers(folder, n=2, apart=False):
+    """Run a cluster of ``n`` workers; its logs are in the folder.
+
+    ``apart``: each worker in a network namespace of its own, or on loopback where that is refused.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Workers(folder)
+    net = Net() if apart else None
     try:
+        net and net.make()
+    except (OSError, subprocess.CalledProcessError):
+        net.remove()
+        net = None
+    cluster = None
+    try:
+        cluster = Workers(folder, net)
         for _ in range(n):
             cluster.add()
         yield cluster
     finally:
-        cluster.close()
+        if cluster:
+            cluster.close()
+        if net:
+            net.remove()
 
 
 def kill(process):
