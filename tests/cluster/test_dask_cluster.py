@@ -1,6 +1,11 @@
 """Pieces on two worker processes: the same results in the same order, whoever dies."""
 
+import importlib
 import os
+from concurrent.futures import CancelledError
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,9 +15,12 @@ from tests.fresh_python import fresh_python
 
 pytest.importorskip("distributed")
 
+from distributed import KilledWorker
+
+from recbole_m3rec.cli.main import main
 from recbole_m3rec.cluster import dask_cluster
 from recbole_m3rec.cluster.connect import ClusterError, connected
-from recbole_m3rec.cluster.dask_cluster import WorkerFileError
+from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.cluster.pieces import THIS_PROCESS
 from recbole_m3rec.cluster.versions import OtherVersionError, check_versions
 
@@ -105,6 +113,33 @@ def test_versions_that_differ_are_named():
         check_versions({"numpy": "2", "torch": "1"}, {"numpy": "1", "torch": "1"}, "w")
 
 
+class Lost:
+    """A future that has no result."""
+
+    key = "parse-1"
+
+    def __init__(self, error):
+        self.error = error
+
+    def result(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KilledWorker("parse-1", Lost, 3), "4 workers were lost at the same piece, parse-1, .*tcp"),
+        (CancelledError(), "the scheduler was lost"),
+    ],
+    ids=["workers", "scheduler"],
+)
+def test_what_cannot_be_retried_is_one_message(error, said):
+    Lost.address = "tcp://w"
+    cluster = DaskCluster(SimpleNamespace(nthreads=dict))
+    with pytest.raises(ClusterError, match=said):
+        cluster.result(Lost(error))
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -156,3 +191,48 @@ def test_without_the_option_dask_is_not_imported():
         "    assert list(cluster.map(len, [('ab',)])) == [2]\n"
         "assert not {'dask', 'distributed'} & set(sys.modules)\n"
     )
+
+
+CODES = "--features={'text': {'encoder': 'random-codes', 'dim': 6}}"
+
+
+@pytest.mark.parametrize(
+    ("command", "job"),
+    [
+        (["compare", "--models=Pop", "--datasets=tiny", "--tune=1"], "compare.tune"),
+        (["compare", "--models=Pop", "--datasets=tiny"], "compare.compare"),
+        (["ablate", "--dataset=tiny", "--modalities=[text]", CODES], "ablate.compare"),
+        (["prepare", "amazon", "--category=beauty", "--raw-dir=raw"], "prepare.amazon.prepare"),
+        (["prepare", "images", "--dataset=tiny"], "prepare.encode_images.fetch_images"),
+        (
+            ["encode", "images", "--dataset=tiny", "--encoder=numpy:ones"],
+            "prepare.encode_images.make_image_features",
+        ),
+        (["encode", "text", "--dataset=tiny"], "prepare.encode_text.make_text_features"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_every_command_hands_its_cluster_to_its_job(command, job, write_dataset, monkeypatch):
+    folder = write_dataset()
+    items = folder / "tiny.item"
+    items.write_text("item_id:token\timage_url:token\ttitle:token_seq\ni01\thttp://x/1.png\that\n")
+    (folder / "images").mkdir()
+    (folder / "images" / "i01.png").touch()
+    Path("raw").mkdir()
+    for name in ("reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"):
+        (Path("raw") / name).touch()
+    place = object()
+
+    class Handed(Exception):
+        pass
+
+    def take(*given, cluster, **others):
+        assert cluster is place
+        raise Handed
+
+    module, _, name = f"recbole_m3rec.cli.{job}".rpartition(".")
+    module = importlib.import_module(module)
+    monkeypatch.setattr(module, "connected", lambda option: nullcontext({"there": place}[option]))
+    monkeypatch.setattr(module, name, take)
+    with pytest.raises(Handed):
+        main([*command, "--cluster=there"])

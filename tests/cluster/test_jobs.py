@@ -184,11 +184,11 @@ def test_a_file_that_a_worker_does_not_have_is_no_missing_image(cluster, monkeyp
 
     from recbole_m3rec.features.encoders.image_models import image_encoder
 
-    Path("begun").mkdir()
-    Path("shades.py").write_text(ENCODER, encoding="utf-8")
+    code = "import numpy as np\ndef encode(images):\n    return np.ones((len(images), 2))\n"
+    Path("ones.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend("")
     Image.new("RGB", (8, 8)).save("a.png")
-    encoder = image_encoder("shades:encode")
+    encoder = image_encoder("ones:encode")
     monkeypatch.setattr(Path, "resolve", lambda path: Path("/elsewhere") / path)
     with pytest.raises(WorkerFileError, match=r"/elsewhere/a.png.* same paths"):
         make_image_features("image", encoder, {"a": Path("a.png")}, cluster=cluster)
