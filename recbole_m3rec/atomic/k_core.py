@@ -39,9 +39,9 @@ def k_core(
         Indices of the interactions kept, ascending, int64.
     """
     n_items = int(items.max(initial=-1)) + 1
-    parts = []
-    for number in range(cluster.n_workers):
-        rows = np.flatnonzero(users % cluster.n_workers == number)
+    parts, n_parts = [], cluster.n_workers
+    for number in range(n_parts):
+        rows = np.flatnonzero(users % n_parts == number)
         part = Part(rows, users[rows], items[rows])
         parts.append(cluster.keep(without_rare_users, part, k))
     while True:

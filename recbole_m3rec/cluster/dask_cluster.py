@@ -31,7 +31,11 @@ class DaskCluster:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.n_workers = sum(client.nthreads().values())
+
+    @property
+    def n_workers(self) -> int:
+        """The threads of all workers that are there now, at least 1."""
+        return max(1, sum(self.client.nthreads().values()))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the future of a call; Dask calls again what a lost worker had or made."""
@@ -64,12 +68,11 @@ class DaskCluster:
 
     def map(self, function: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> Iterator[R]:
         """Yield the results in the order of the pieces, which are taken as workers get free."""
-        ahead = _WAITING_PER_WORKER * self.n_workers
         waiting: deque[Any] = deque()
         try:
             for piece in pieces:
                 waiting.append(self.submit(function, *piece))
-                if len(waiting) > ahead:
+                while len(waiting) > _WAITING_PER_WORKER * self.n_workers:
                     yield self.result(waiting.popleft())
             while waiting:
                 yield self.result(waiting.popleft())

@@ -21,8 +21,11 @@ class Cluster(Protocol):
         is_remote: whether pieces run in other processes, so that data have to travel.
     """
 
-    n_workers: int
-    is_remote: bool
+    @property
+    def n_workers(self) -> int: ...
+
+    @property
+    def is_remote(self) -> bool: ...
 
     def map(self, function: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> Iterator[R]:
         """Yield ``function(*piece)`` of each piece, in their order."""

@@ -25,14 +25,6 @@ from recbole_m3rec.cluster.pieces import THIS_PROCESS
 from recbole_m3rec.cluster.versions import OtherVersionError, check_versions
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Two workers that nobody kills."""
-    with workers(tmp_path_factory.mktemp("two")) as running:
-        wait_for_workers(running)
-        yield running
-
-
 def test_results_come_in_the_order_of_the_pieces_from_several_processes(two):
     pieces = [(number,) for number in range(40)]
     with connected(str(two.file)) as cluster:

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.cluster.workers import kill, wait_for_workers, wait_until, workers
+from tests.cluster.workers import kill, wait_until
 from tests.datasets.http_server import serve_folder
 
 pytest.importorskip("distributed")
@@ -18,14 +18,16 @@ from recbole_m3rec.atomic.k_core import k_core
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_images
 from recbole_m3rec.cluster.connect import connected
-from recbole_m3rec.cluster.dask_cluster import WorkerFileError
+from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.compare.away import run_on
 from recbole_m3rec.compare.comparison import compare, job_of, plan
 from recbole_m3rec.compare.progress import Progress
-from recbole_m3rec.compare.results import write_spec
+from recbole_m3rec.compare.results import read_spec, write_spec
 from recbole_m3rec.compare.runs import Run
 from recbole_m3rec.compare.scheduler import Listed
 from recbole_m3rec.compare.tuning import tune
+from recbole_m3rec.compare.worker import refuse_what_changed
+from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.datasets.amazon.prepare import Source, prepare
 from recbole_m3rec.datasets.amazon.releases import RELEASES
 from recbole_m3rec.datasets.images.download import fetch_images
@@ -35,25 +37,11 @@ from recbole_m3rec.features.from_images import make_image_features
 from tests.features.encoders.test_text_models import TEXTS, bert  # noqa: F401  (a fixture)
 
 
-@pytest.fixture
-def running(tmp_path):
-    """Two workers, in network namespaces of their own where the system allows it."""
-    with workers(tmp_path / "cluster", apart=True) as started:
-        wait_for_workers(started)
-        yield started
-
-
-@pytest.fixture
-def cluster(running):
-    with connected(str(running.file)) as connection:
-        yield connection
-
-
 def kill_when(condition, process):
     """Kill a process as soon as a condition holds, beside what the test does."""
 
     def watch():
-        wait_until(condition)
+        wait_until(condition, seconds=300)
         kill(process)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -94,7 +82,7 @@ def write_metadata(path, n_items=40):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_amazon_preparation_outlives_a_worker(running, cluster, tmp_path, monkeypatch, packed):
+def test_amazon_preparation_outlives_a_worker(running, tmp_path, monkeypatch, packed):
     reviews, metadata = tmp_path / "reviews.json", tmp_path / "meta.json"
     write_reviews(reviews)
     write_metadata(metadata)
@@ -114,16 +102,17 @@ def test_amazon_preparation_outlives_a_worker(running, cluster, tmp_path, monkey
 
     monkeypatch.setattr(raw_lines, "BLOCK_SIZE", 4000)
     monkeypatch.setattr(raw_lines, "_READ_SIZE", 1000)
-    keep, calls = cluster.keep, []
+    calls = []
 
-    def kill_at_the_third(*call):
+    def kill_at_the_third(cluster, *call):
         calls.append(call)
         if len(calls) == 3:  # two parts of the users are there
             kill(running.processes[0])
-        return keep(*call)
+        return cluster.submit(*call)
 
-    monkeypatch.setattr(cluster, "keep", kill_at_the_third)
-    told = prepare(source, tmp_path / "there", "x", Filters(), columns, False, cluster)
+    monkeypatch.setattr(DaskCluster, "keep", kill_at_the_third)
+    with connected(str(running.file)) as cluster:
+        told = prepare(source, tmp_path / "there", "x", Filters(), columns, False, cluster)
     assert running.processes[0].poll() is not None
     assert told == expected
     here, there = (sorted((tmp_path / name).iterdir()) for name in ("here", "there"))
@@ -174,6 +163,7 @@ def test_image_encoding_outlives_a_worker(running, tmp_path, capsys):
     there = [*command, f"--cluster={running.file}"]
     assert run_script(encode_images.encode_images, there) == 0, capsys.readouterr().err
     killed.join()
+    assert victim.poll() is not None
     assert made.read_bytes() == expected
     assert not list(made.parent.glob(".*.work"))
 
@@ -213,11 +203,12 @@ def test_images_are_fetched_by_workers_and_stored_here(cluster, tmp_path):
         urls = {f"i{number}": f"{server}/{number}.png" for number in range(8)}
         urls["twin"] = urls["i0"]
         here = fetch_images(urls, tmp_path / "here", allow_private=True, show_progress=False)
+        n_here = len(asked)
         there = fetch_images(
             urls, tmp_path / "there", allow_private=True, show_progress=False, cluster=cluster
         )
     assert there == here
-    assert len(asked) == 16
+    assert sorted(asked[n_here:]) == sorted(asked[:n_here])
     stored = [entry.file for entry in here if entry.file]
     assert len(stored) == 7
     for file in [*stored, "download.csv"]:
@@ -234,24 +225,39 @@ def essence(folder):
 
 
 @pytest.mark.slow
-def test_a_comparison_outlives_a_worker(running, cluster, write_dataset, small_settings):
+def test_a_comparison_outlives_a_worker(running, write_dataset, small_settings):
     write_dataset()
     settings = {**small_settings, "epochs": 60}
-    runs = [Run("SASRec", "SASRec", "tiny", seed, settings) for seed in (1, 2, 3)]
+    runs = [Run("SASRec", "SASRec", "tiny", seed, settings) for seed in (1, 2)]
     here = compare(runs, Path("here"), show_progress=False)
     victim = running.processes[0]
     killed = kill_when(lambda: trainings(victim), victim)
-    there = compare(runs, Path("there"), cluster=cluster, show_progress=False)
+    with connected(str(running.file)) as cluster:
+        there = compare(runs, Path("there"), cluster=cluster, show_progress=False)
     killed.join()
-    assert [outcome.failure for outcome in there] == [None] * 3
+    assert victim.poll() is not None
+    assert [outcome.failure for outcome in there] == [None] * 2
     assert [essence(each.folder) for each in here] == [essence(each.folder) for each in there]
     assert (there[0].folder / "log.txt").stat().st_size
 
 
+def test_a_worker_without_the_data_says_so(write_dataset, small_settings, tmp_path, monkeypatch):
+    write_dataset()
+    [planned] = plan([Run("SASRec", "SASRec", "tiny", 1, small_settings)], Path("out"))
+    write_spec(planned.folder, planned.run, planned.identity, tests=True)
+    spec = read_spec(planned.folder)
+    refuse_what_changed(spec)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(
+        ConfigurationError, match=r"tiny\.inter is not in dataset .*elsewhere.*same"
+    ):
+        refuse_what_changed(spec)
+
+
 @pytest.mark.slow
-def test_a_training_on_a_worker_is_heard_and_stopped(
-    running, cluster, write_dataset, small_settings
-):
+def test_a_training_on_a_worker_is_heard_and_stopped(two, cluster, write_dataset, small_settings):
     write_dataset()
     settings = {**small_settings, "epochs": 10_000}
     [planned] = plan([Run("SASRec", "SASRec", "tiny", 1, settings)], Path("out"))
@@ -267,7 +273,7 @@ def test_a_training_on_a_worker_is_heard_and_stopped(
     run_on(cluster, Listed([job]), None, Progress(1, shown=False))
     assert epochs == [0, 1, 2]
     assert not (planned.folder / "failure.json").exists()
-    wait_until(lambda: not any(map(trainings, running.processes)))
+    wait_until(lambda: not any(map(trainings, two.processes)))
 
 
 @pytest.mark.slow
