@@ -6,6 +6,8 @@ import importlib.util
 import json
 import logging
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,19 +44,12 @@ def connected(place: str | None) -> Iterator[Cluster]:
     if importlib.util.find_spec("distributed") is None:
         raise ClusterError("--cluster needs Dask: pip install 'recbole_m3rec[cluster]'")
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     quiet = {"distributed.admin.large-graph-warning-threshold": "1GB"}
     with dask.config.set(quiet):
         if place == LOCAL:
-            with (
-                LocalCluster(
-                    threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
-                ) as local,
-                Client(local) as client,
-            ):
+            with _workers_of_this_machine() as local, Client(local) as client:
                 yield _checked(client, place)
             return
         address = _address(place)
@@ -68,6 +63,21 @@ def connected(place: str | None) -> Iterator[Cluster]:
             ) from error
         with client:
             yield _checked(client, place)
+
+
+def _workers_of_this_machine() -> Any:
+    """Start them deaf to Ctrl-C, which is for this process: it ends them."""
+    from distributed import LocalCluster
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+    try:
+        return LocalCluster(
+            threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR
+        )
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _address(place: str) -> str:
