@@ -137,7 +137,7 @@ def training_step(trainer: Any, batches: Iterator[Any]) -> Callable[[], None]:
 def evaluate(model: Any, batch: Any) -> None:
     """Rank a target for each of a batch's users among all items, as evaluation does."""
     users = torch.arange(len(batch["item_id"]))
-    with model.items_kept():
+    with model.cached_items():
         queries, terms = model.queries(batch), model.score_terms(batch)
         table = model.item_table()
         rank_targets(queries, table, users, batch["item_id"], n_top=N_TOP, terms=terms)

@@ -3,7 +3,7 @@
 python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt -e '.[serving]'
 python examples/serve_ml100k.py
 
-It trains M3Rec for three epochs (a minute or two), and serves the page at http://127.0.0.1:8000.
+It trains M3Rec by the preset quick and serves the page at http://127.0.0.1:8000.
 Arguments are settings of the training: python examples/serve_ml100k.py --epochs=30
 """
 
@@ -14,13 +14,11 @@ import sys
 from pathlib import Path
 
 RUN = [sys.executable, str(Path(__file__).resolve().parent.parent / "run_recbole.py")]
-TRAIN = ["--model=M3Rec", "--dataset=ml-100k", "--train_positions=all"]
+TRAIN = ["--model=M3Rec", "--dataset=ml-100k", "--config_files=quick"]
 
 
 def main(settings: list[str]) -> int:
     """Train, then show the checkpoint until interrupted."""
-    if not any(setting.startswith("--epochs=") for setting in settings):
-        settings = [*settings, "--epochs=3"]
     done = subprocess.run([*RUN, *TRAIN, *settings])
     if done.returncode:
         return done.returncode

@@ -1,6 +1,6 @@
 """Hooks: the few ways in which this package changes RecBole without copying its code.
 
-A seam is a name that RecBole looks up while it runs: a method of a class, a function or a module in
+A hook is a name that RecBole looks up while it runs: a method of a class, a function or a module in
 a module's namespace. What is put there calls what was there before, which stays reachable as
 ``__wrapped__``.
 """
@@ -28,11 +28,11 @@ class Overlay(ModuleType):
 
 def overlay(owner: ModuleType, name: str, **replaced: Any) -> None:
     """Let ``owner`` alone see the module that it knows as ``name`` with some names replaced."""
-    seen = getattr(owner, name)
-    if isinstance(seen, Overlay):
-        seen.__dict__.update(replaced)
+    module = getattr(owner, name)
+    if isinstance(module, Overlay):
+        module.__dict__.update(replaced)
     else:
-        setattr(owner, name, Overlay(seen, **replaced))
+        setattr(owner, name, Overlay(module, **replaced))
 
 
 def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -24,22 +24,22 @@ PATCHES = (
     libraries.stand_in_for_ray,  # RecBole's quick start cannot be imported without
     libraries.name_numpy_scalars,
     libraries.restore_dok_update,
-    libraries.draw_trials_as_hyperopt_does,
+    libraries.draw_by_generator,
     tables.fill_blanks_by_assignment,
     atomic_files.read_without_quotes,
-    tables.measure_lists_one_by_one,
-    tables.keep_order_of_equal_times,
-    checkpoints.read_whole_checkpoints,
+    tables.measure_each_list,
+    tables.sort_stably,
+    checkpoints.load_whole_checkpoints,
     checkpoints.load_on_this_machine,
     runs.download_without_process_group,
     runs.collect_plain_values,
     runs.report_plain_numbers,
-    runs.look_up_each_item_once,
-    runs.survive_uncountable_flops,
-    runs.name_every_checkpoint_apart,
+    runs.look_up_items_once,
+    runs.tolerate_uncountable_flops,
+    runs.name_checkpoints_uniquely,
     runs.train_in_bfloat16,
-    runs.keep_quiet_of_what_nobody_can_change,
-    runs.log_what_ract_loads,
+    runs.silence_known_warnings,
+    runs.repair_log_of_ract,
     full_disk.end_logs_quietly,
     full_disk.end_tensorboard_quietly,
 )
@@ -68,52 +68,26 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import checks, layers, literals, values
-    from recbole_m3rec.data import (
-        cache,
-        shared_batches,
-        sources,
-        splits,
-        target_loader,
-        time_order,
-    )
-    from recbole_m3rec.evaluator import (
-        all_processes,
-        mask_seen,
-        nan_checks,
-        pipeline,
-    )
-    from recbole_m3rec.trainer import (
-        distributed,
-        global_batch,
-        learning_rate,
-        pretraining,
-        resume,
-        sparse_updates,
-    )
+    from recbole_m3rec.data import cache, shared_batches, time_order
+    from recbole_m3rec.data import pipeline as data
+    from recbole_m3rec.evaluator import all_processes, mask_seen
+    from recbole_m3rec.evaluator import pipeline as evaluation
+    from recbole_m3rec.processes import distributed, global_batch
+    from recbole_m3rec.trainer import pipeline as training
+    from recbole_m3rec.trainer import pretraining
 
     register_models()
-    register_dataset()
-    literals.install()
-    layers.install()
-    splits.install()  # inside of time_order, which puts ranks in place of times
-    time_order.install()
-    values.install()
-    cache.install()
-    distributed.install()
-    shared_batches.install()
-    resume.install()
-    global_batch.install()  # around resume, which adds up the losses that it weighs
-    all_processes.install()
-    nan_checks.install()
-    pipeline.install()
-    requirements.install()
-    pretraining.install()
-    mask_seen.install()
-    checks.install()
-    learning_rate.install()
-    sparse_updates.install()
-    target_loader.install()
-    sources.install()  # before all others look at the files
+    register_dataset_and_trainer()
+    for module in (literals, layers, values, checks):
+        module.install()
+    for module in (distributed, global_batch):
+        module.install()
+    for module in (data, time_order, cache, shared_batches, requirements):
+        module.install()
+    for module in (training, pretraining):
+        module.install()
+    for module in (evaluation, all_processes, mask_seen):
+        module.install()
 
 
 def register_models() -> None:
@@ -125,11 +99,14 @@ def register_models() -> None:
         setattr(family, name, getattr(module, name))
 
 
-def register_dataset() -> None:
-    """Put the dataset class where RecBole looks for ``<Model>Dataset``."""
-    from recbole.data import dataset as recboles
+def register_dataset_and_trainer() -> None:
+    """Put both where RecBole looks for ``<Model>Dataset`` and ``<Model>Trainer``."""
+    import recbole.trainer
+    from recbole.data import dataset as datasets
 
     from recbole_m3rec.data.dataset import M3RecDataset
+    from recbole_m3rec.trainer.pipeline import M3RecTrainer
 
     for name in MODELS:
-        setattr(recboles, f"{name}Dataset", M3RecDataset)
+        setattr(datasets, f"{name}Dataset", M3RecDataset)
+        setattr(recbole.trainer, f"{name}Trainer", M3RecTrainer)

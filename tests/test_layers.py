@@ -21,11 +21,13 @@ FREE = {
     "serving": {"network", "ops", "features", "atomic", "support", "__version__"},
 }
 PLUGIN_ROOMS = {
-    *("baselines", "config", "data", "evaluator", "model", "patches", "quick_start", "trainer")
+    *("baselines", "config", "data", "evaluator", "model", "patches", "processes"),
+    *("quick_start", "trainer"),
 }
 BELOW = {
     **FREE,
     **dict.fromkeys(PLUGIN_ROOMS, {*PLUGIN_ROOMS, *FREE, "hooks"}),
+    "processes": {"config", "support", "hooks"},
     "compare": {*PLUGIN_ROOMS, *FREE, "cli", "hooks", "__version__"},
     "cli": {*PLUGIN_ROOMS, *FREE, "compare", "__version__"},
 }

@@ -1,16 +1,19 @@
 """Everything of RecBole's that takes a model's name takes the plugin's models."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from recbole.data import create_dataset
 from recbole.quick_start import load_data_and_model, objective_function, run, run_recbole
-from recbole.utils import get_model
+from recbole.utils import get_model, get_trainer
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 import recbole_m3rec
 from recbole_m3rec import registration
+from recbole_m3rec.trainer.pipeline import M3RecTrainer
 from tests.fresh_python import fresh_python
 
 MODELS = ["M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN"]
@@ -73,6 +76,22 @@ def test_the_model_gets_the_plugins_dataset(model, make_config):
     from recbole_m3rec.data.dataset import M3RecDataset
 
     assert type(create_dataset(make_config(model))) is M3RecDataset
+
+
+def test_the_plugins_models_get_its_trainer(make_config):
+    for model in MODELS:
+        assert get_trainer(make_config(model)["MODEL_TYPE"], model) is M3RecTrainer
+    assert get_trainer(make_config("SASRec")["MODEL_TYPE"], "SASRec").__name__ == "Trainer"
+
+
+def test_every_function_of_recboles_is_wrapped_once():
+    """What repairs RecBole stands apart, in patches/."""
+    wrap = re.compile(r'\bwrap(?:_everywhere)?\((?:\w+\.)*(\w+(?:\(.*?\))?), "(\w+)"\)')
+    root = Path(registration.__file__).parent
+    files = [file for file in root.rglob("*.py") if file.parent.name != "patches"]
+    wrapped = Counter(each for file in files for each in wrap.findall(file.read_text()))
+    assert len(wrapped) > 40
+    assert [name for name, count in wrapped.items() if count > 1] == []
 
 
 def test_other_models_get_recboles_dataset(make_config):

@@ -116,15 +116,15 @@ def read_columns(
 
 def lines_of_rows(path: Path, rows: Sequence[int], encoding: str | None = "utf-8") -> list[int]:
     """Return the line numbers of rows, which count from 0 and from the line after the header."""
-    found: dict[int, int] = {}
-    wanted, row = set(rows), -1
+    line_of: dict[int, int] = {}
+    remaining, row = set(rows), -1
     for number, line in enumerate(_lines(path, encoding), start=1):
         row += bool(line.rstrip("\n")) and number > 1
-        if number > 1 and row in wanted:
-            found.setdefault(row, number)
-            if len(found) == len(wanted):
+        if number > 1 and row in remaining:
+            line_of.setdefault(row, number)
+            if len(line_of) == len(remaining):
                 break
-    return [found[row] for row in rows]
+    return [line_of[row] for row in rows]
 
 
 def name_lines(lines: Sequence[int], count: int | None = None) -> str:

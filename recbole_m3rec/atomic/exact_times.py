@@ -79,8 +79,8 @@ def unusable_times(strings: pa.ChunkedArray) -> dict[str, np.ndarray]:
             large = np.zeros(len(strings), bool)
             large[np.asarray(is_number)] = np.isinf(values.astype(np.float32))
         kinds["too large"] = large
-    rows = {kind: np.flatnonzero(np.asarray(found)) for kind, found in kinds.items()}
-    return {kind: found for kind, found in rows.items() if len(found)}
+    rows = {kind: np.flatnonzero(np.asarray(is_wrong)) for kind, is_wrong in kinds.items()}
+    return {kind: numbers for kind, numbers in rows.items() if len(numbers)}
 
 
 def exact_order(strings: pa.ChunkedArray) -> np.ndarray:

@@ -97,25 +97,25 @@ def filtered(
     if filters.duplicates != "keep":
         log = log.rows(one_per_pair(log.users, log.items, log.times, filters.duplicates))
     n_single = len(log)
-    kept = k_core(log.users, log.items, filters.k_core, cluster)
-    if not len(kept):
+    rows = k_core(log.users, log.items, filters.k_core, cluster)
+    if not len(rows):
         most = max_core(log.users, log.items)
         raise NothingLeftError(
             f"{source}: --k-core {filters.k_core} leaves none of {n_single:,} interactions."
             f" Take --k-core {most}, the largest that leaves some, or fewer, or more interactions"
         )
-    kept = kept[np.argsort(log.times[kept], kind="stable")]
-    return log.rows(kept), {
+    rows = rows[np.argsort(log.times[rows], kind="stable")]
+    return log.rows(rows), {
         "dropped_as_duplicates": n_read - n_single,
-        "dropped_by_k_core": n_single - len(kept),
+        "dropped_by_k_core": n_single - len(rows),
     }
 
 
 def max_core(users: np.ndarray, items: np.ndarray) -> int:
     """Return the largest ``k`` whose k-core of at least one interaction is not empty."""
     k = 1
-    while len(kept := k_core(users, items, k + 1)):
-        users, items, k = users[kept], items[kept], k + 1
+    while len(rows := k_core(users, items, k + 1)):
+        users, items, k = users[rows], items[rows], k + 1
     return k
 
 

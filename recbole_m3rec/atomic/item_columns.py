@@ -57,7 +57,7 @@ def shared_columns(
     _, values = read_item_fields(
         path, names, item_id_field=id_field, field_separator=separator, encoding=encoding
     )
-    found = []
+    columns = []
     for name, column in zip(names, values, strict=True):
         if types[name] == "token":
             rows = [[value] if value else [] for value in column]
@@ -66,5 +66,5 @@ def shared_columns(
         n_values = len({value for row in rows for value in row})
         is_short = sum(map(len, rows)) <= WORDS_A_ROW * len(rows)
         if n_values > 1 and n_values * ROWS_A_VALUE <= len(rows) and is_short:
-            found.append(Column(name, n_values, max(map(len, rows))))
-    return found
+            columns.append(Column(name, n_values, max(map(len, rows))))
+    return columns

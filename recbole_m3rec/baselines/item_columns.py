@@ -105,23 +105,23 @@ def chosen_columns(config: Any, key: str, is_named: bool, has_vectors: bool) -> 
         ConfigurationError: a named column is not there, or there is none to choose.
     """
     value = config[key]
-    wanted = [value] if isinstance(value, str) else list(value or ())
-    wanted = [column for column in wanted if not is_vector_field(column)]
+    columns = [value] if isinstance(value, str) else list(value or ())
+    columns = [column for column in columns if not is_vector_field(column)]
     path = atomic_file(config, "item")
     types = column_types(path, config["field_separator"], config["encoding"] or "utf-8")
-    missing = [column for column in wanted if column not in types]
+    missing = [column for column in columns if column not in types]
     if is_named and missing:
-        there = [column for column in types if column != config["ITEM_ID_FIELD"]]
+        available = [column for column in types if column != config["ITEM_ID_FIELD"]]
         raise ConfigurationError(
-            f"{key}: {missing[0]} is no column of {path}. There is {', '.join(there) or 'none'}."
-            + did_you_mean(missing[0], there)
+            f"{key}: {missing[0]} is no column of {path}. There is "
+            f"{', '.join(available) or 'none'}." + did_you_mean(missing[0], available)
         )
     if has_vectors:
-        return wanted if is_named else []
-    if wanted and not missing:
-        return wanted
-    found = columns_of(config, "item", config["ITEM_ID_FIELD"])
-    if not found:
+        return columns if is_named else []
+    if columns and not missing:
+        return columns
+    candidates = columns_of(config, "item", config["ITEM_ID_FIELD"])
+    if not candidates:
         other = ", or vectors by --modalities=NAME" if key == "selected_features" else ""
         raise ConfigurationError(
             f"{config['model']} learns from item features, but "
@@ -129,8 +129,8 @@ def chosen_columns(config: Any, key: str, is_named: bool, has_vectors: bool) -> 
             + f" that items share: name columns by {key}{other}."
         )
     if KEYS[key] == "one":
-        return [min(found, key=lambda name: found[name])]
-    return list(found)
+        return [min(candidates, key=lambda name: candidates[name])]
+    return list(candidates)
 
 
 def choose_every_column(config: Any) -> list[str]:
@@ -150,17 +150,17 @@ def columns_of(config: Any, suffix: str, id_field: str) -> Mapping[str, int]:
     Returns:
         The number of different values by column.
     """
-    found = shared_columns(
+    columns = shared_columns(
         atomic_file(config, suffix),
         id_field,
         separator=config["field_separator"],
         sequence_separator=config["seq_separator"],
         encoding=config["encoding"] or "utf-8",
     )
-    long = {column.name: WORDS_READ for column in found if column.longest > WORDS_READ}
+    long = {column.name: WORDS_READ for column in columns if column.longest > WORDS_READ}
     if long:
         set_value(config, "seq_len", {**long, **(config["seq_len"] or {})})
-    return {column.name: column.n_values for column in found}
+    return {column.name: column.n_values for column in columns}
 
 
 def atomic_file(config: Any, suffix: str) -> Path:

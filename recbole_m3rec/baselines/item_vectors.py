@@ -47,11 +47,11 @@ class ItemVectors(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Look items up, ``[...]`` int64 to ``[..., n_modalities, H]``."""
-        found = []
+        embeddings = []
         for number, projection in enumerate(self.projections):
             table = projection(getattr(self, f"table{number}"))  # each item once
-            found.append(F.embedding(items, table))
-        return torch.stack(found, dim=-2)
+            embeddings.append(F.embedding(items, table))
+        return torch.stack(embeddings, dim=-2)
 
 
 def install() -> None:

@@ -24,37 +24,16 @@ FEAREC_LAYERS = 2
 
 
 def install() -> None:
-    """Choose for a model what it needs before RecBole reads its data."""
+    """Give models that read item features this package's dataset, and loaders their batches."""
     from recbole.data import dataset as datasets
-    from recbole.data import utils
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 
     from recbole_m3rec.data.dataset import M3RecDataset
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
+    from recbole_m3rec.hooks import wrap
 
     for model in models_of_item_features():
         setattr(datasets, f"{model}Dataset", M3RecDataset)
     item_vectors.install()
-
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        refuse_what_cannot_run(config)
-        chosen = [
-            *what_the_loss_needs(config),
-            *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
-            *graph(config),
-        ]
-        if pretraining.all_stages(config):
-            chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
-        if config["model"] == "FEARec":
-            chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
-        if chosen:
-            getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
-        warn_of_modalities(config)
-        dataset = original(config)
-        if item_columns.reads_vectors(config):
-            item_vectors.announce_fields(dataset)
-        return dataset
 
     @wrap(FullSortEvalDataLoader, "_init_batch_size_and_step")
     def size(original: Callable[..., None], self: Any) -> None:
@@ -63,6 +42,23 @@ def install() -> None:
             # Each user is a row for every item: as many users as such rows make a batch.
             self.step = max(1, self.config["eval_batch_size"] // self._dataset.item_num)
             self.set_batch_size(self.step)
+
+
+def choose(config: Any) -> None:
+    """Choose for a model what it needs before RecBole reads its data, and log it."""
+    check_model(config)
+    chosen = [
+        *describe_training(config),
+        *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
+        *graph(config),
+    ]
+    if pretraining.all_stages(config):
+        chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
+    if config["model"] == "FEARec":
+        chosen.append(f"{config['n_layers']} layers, of at least {FEAREC_LAYERS}")
+    if chosen:
+        getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
+    warn_of_modalities(config)
 
 
 def models_of_item_features() -> list[str]:
@@ -78,7 +74,7 @@ def models_of_item_features() -> list[str]:
     ]
 
 
-def refuse_what_cannot_run(config: Any) -> None:
+def check_model(config: Any) -> None:
     """Raise for a model that RecBole cannot run, or not on this dataset or with these settings.
 
     Raises:
@@ -116,7 +112,7 @@ def warn_of_modalities(config: Any) -> None:
         return
     if not item_columns.reads_vectors(config):
         getLogger().warning(
-            f"{config['model']} reads no vectors of items: modalities has no say. The models of "
+            f"{config['model']} reads no vectors of items: modalities is ignored. The models of "
             f"RecBole that do are {', '.join(models_of_item_features())}."
         )
 
@@ -135,7 +131,7 @@ def graph(config: Any) -> list[str]:
     return ["vectors of .ent, whose ent_id are items"]
 
 
-def what_the_loss_needs(config: Any) -> list[str]:
+def describe_training(config: Any) -> list[str]:
     """Say which negatives and labels a model is trained with."""
     from recbole.data.utils import get_dataloader
     from recbole.utils import InputType, ModelType

@@ -149,8 +149,8 @@ def ablate(arguments: Sequence[str]) -> int:
     """Do what the arguments ask for; return the exit code."""
     parser = build_parser()
     options, others = parser.parse_known_args(arguments)
-    given = settings_of(options, others, parser)
-    of_model = divide(given, ["M3Rec", "Mamba4Rec"], options.dataset)
+    settings = settings_of(options, others, parser)
+    of_model = divide(settings, ["M3Rec", "Mamba4Rec"], options.dataset)
     seed = first_seed("M3Rec", options.dataset, of_model["M3Rec"])
     whole = configuration(Run(WHOLE, "M3Rec", options.dataset, seed, of_model["M3Rec"]))
     has_data(whole)  # a dataset that is not there is no lack of features

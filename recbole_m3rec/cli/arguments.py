@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recbole_m3rec.processes.rendezvous import Options as ProcessOptions
+from recbole_m3rec.processes.rendezvous import check as check_processes
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
-from recbole_m3rec.trainer.rendezvous import Options as ProcessOptions
-from recbole_m3rec.trainer.rendezvous import check as check_processes
 
 DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
@@ -195,7 +195,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     # RecBole has a setting of the same name: the lengths of the ranked lists.
     lengths = re.compile(rf"--topk=\s*{LENGTHS}")
-    kept = [argument for argument in arguments if lengths.fullmatch(argument)]
+    arguments_left = [argument for argument in arguments if lengths.fullmatch(argument)]
     others = [argument for argument in arguments if not lengths.fullmatch(argument)]
     helping = bool({"-h", "--help"} & set(others))
     recommending = helping or any(
@@ -203,8 +203,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser = build_parser(recommending)
     options, settings = parser.parse_known_args(others)
-    settings += kept
-    refuse_what_recbole_drops(settings, parser)
+    settings += arguments_left
+    check_settings(settings, parser)
     if options.topk is not None and re.fullmatch(LENGTHS, str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
@@ -216,7 +216,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, settings
 
 
-def refuse_what_recbole_drops(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
+def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise for an argument that RecBole would leave out of its configuration.
 
     Raises:

@@ -28,13 +28,13 @@ def run(arguments: Sequence[str]) -> int:
         for dataset in options.datasets
         for model, own in divide(settings, options.models, dataset).items()
     ]
-    said, grids = NOT_TUNED, []
+    note, grids = NOT_TUNED, []
     with connected(options.cluster) as cluster:
         if options.tune:
             with locked(options.output):
                 tuned = tune(first, options.output, options.tune, options.jobs, cluster=cluster)
             first = [each.run for each in tuned]
-            said, grids = tuning_sentence(tuned, options.tune), [tuning_grid(tuned)]
+            note, grids = tuning_sentence(tuned, options.tune), [tuning_grid(tuned)]
         runs = [
             Run(each.name, each.model, each.dataset, each.seed + more, each.settings)
             for each in first
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
             cluster=cluster,
             reference=options.reference,
             title=f"{', '.join(options.models)} on {', '.join(options.datasets)}",
-            tuned=said,
+            tuned=note,
             tuning=grids,
         )
     return say_what_became(outcomes, options.output)

@@ -11,7 +11,7 @@ from recbole_m3rec.cli.arguments import (
     Parser,
     UsageError,
     add_no_download,
-    refuse_what_recbole_drops,
+    check_settings,
     split_files,
 )
 from recbole_m3rec.cli.commands import add_cluster, positive
@@ -126,7 +126,7 @@ def settings_of(
     Raises:
         UsageError: one of the other arguments is no setting.
     """
-    refuse_what_recbole_drops(others, parser)
+    check_settings(others, parser)
     settings: dict[str, Any] = {}
     for argument in options.config_files:
         for file in split_files(argument):

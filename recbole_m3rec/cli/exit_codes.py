@@ -68,7 +68,7 @@ def log_lines_on_screen() -> Iterator[None]:
 
 
 def users_error(error: Exception) -> str | None:
-    """Return one line for an error that the user can mend, None for a fault of the program.
+    """Return one line for an error that the user can correct, None for a fault of the program.
 
     Ours are the errors whose class this package defines, and those of a value or a file that it
     raises itself; RecBole's are those that its configuration raises itself. What a worker process
@@ -76,8 +76,8 @@ def users_error(error: Exception) -> str | None:
     """
     text = str(error)
     if type(error).__name__ == "ProcessRaisedException":
-        found = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
-        return one_line(found[-1]) if found else None
+        messages = re.findall(r"^recbole_m3rec\.[\w.]+: (.+(?:\n.+)*)", text, re.MULTILINE)
+        return one_line(messages[-1]) if messages else None
     if type(error).__module__.partition(".")[0] == "recbole_m3rec":
         return one_line(text)
     if isinstance(error, OSError) and error.filename is not None:

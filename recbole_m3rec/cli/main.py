@@ -57,15 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Without a subcommand, settings such as ``--model=M3Rec`` mean ``train``.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help", "--version"):
-        build_parser().parse_args(given or ["--help"])
-    name = name_of(given)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "--version"):
+        build_parser().parse_args(argv or ["--help"])
+    name = name_of(argv)
     if name is None:
-        print(f"error: {unknown(given)}", file=sys.stderr)
+        print(f"error: {unknown(argv)}", file=sys.stderr)
         return USER_ERROR
     subcommand = SUBCOMMANDS[name]
-    rest = given[len(name.split()) :] if given[0][:1] != "-" else given
+    rest = argv[len(name.split()) :] if argv[0][:1] != "-" else argv
     help_of_wanted = subcommand.wants and {"-h", "--help"} & set(rest)
     if subcommand.wants and not help_of_wanted and (not rest or rest[0].startswith("-")):
         print(f"error: expected {command(name)} {subcommand.wants} …", file=sys.stderr)

@@ -12,12 +12,12 @@ from typing import Any
 from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
 from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
-from recbole_m3rec.trainer.launch import torchrun
 from recbole_m3rec.trainer.progress import best_checkpoint
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 
@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from recbole.utils import get_trainer
 
     run = open_checkpoint(options.evaluate, options)
-    config, model, _, loaders, _ = saved_runs.load_saved_run(run)
+    config, model, _, loaders, _ = saved_runs.load_run(run)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer.eval_collector.data_collect(loaders[0])
     results = {
@@ -137,7 +137,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def recommend(options: argparse.Namespace) -> None:
     """Write the best items of every user into a CSV file."""
     run = open_checkpoint(options.topk, options)
-    config, model, dataset, _, interactions = saved_runs.load_saved_run(run)
+    config, model, dataset, _, interactions = saved_runs.load_run(run)
     users = write_recommendations(
         options.output,
         config=config,
@@ -157,19 +157,19 @@ def read_names(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         UsageError: says how to name them.
     """
-    named: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for file in options.config_files:
-        named.update(read_yaml(Path(file)))
+        values.update(read_yaml(Path(file)))
     for key in ("model", "dataset"):
-        named[key] = getattr(options, key) or named.get(key)
-        if named[key] is None:
+        values[key] = getattr(options, key) or values.get(key)
+        if values[key] is None:
             raise UsageError(
                 f"No {key} is named. Example: --model=M3Rec --dataset=ml-100k; --help shows more."
             )
-    return named
+    return values
 
 
-def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
+def run_to_resume(options: argparse.Namespace) -> saved_runs.Checkpoint:
     """Read the checkpoint that is named, or find the newest run of this configuration.
 
     Raises:
@@ -180,9 +180,9 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.SavedRun:
         return open_checkpoint(options.resume, options)
     from recbole.config import Config
 
-    named = read_names(options)
+    values = read_names(options)
     files = options.config_files or None
-    return saved_runs.newest_run(Config(named["model"], named["dataset"], config_file_list=files))
+    return saved_runs.newest_run(Config(values["model"], values["dataset"], config_file_list=files))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -211,23 +211,23 @@ def show(options: argparse.Namespace) -> None:
         export_checkpoint(run, bundle, with_histories=True)
         images = ["--images", str(options.images)] if options.images else []
         store = str(Path(folder) / "events.sqlite")
-        given = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
-        serve([*given, *images])
+        arguments = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
+        serve([*arguments, *images])
 
 
-def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.SavedRun:
+def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.Checkpoint:
     """Read a checkpoint that may be named together with its own model and dataset only.
 
     Raises:
         UsageError: another model or dataset is named.
     """
-    run = saved_runs.read_saved_run(path)
-    for key, saved, given in (
+    run = saved_runs.read_checkpoint(path)
+    for key, saved, asked in (
         ("model", run.model, options.model),
         ("dataset", run.dataset, options.dataset),
     ):
-        if given is not None and given != saved:
-            raise UsageError(f"{path} is of {key} {saved}, not {given}. Leave out --{key}.")
+        if asked is not None and asked != saved:
+            raise UsageError(f"{path} is of {key} {saved}, not {asked}. Leave out --{key}.")
     return run
 
 

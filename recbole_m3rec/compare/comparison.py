@@ -77,7 +77,7 @@ def compare(
         What became of each run, in their order.
 
     Raises:
-        ValueError: an unknown model or dataset, or a setting that cannot be meant; nothing was
+        ValueError: an unknown model or dataset, or an invalid setting; nothing was
             trained then.
         FileInUseError: another comparison is at work in the same folder.
 
@@ -128,7 +128,7 @@ def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planne
     """Check all runs, see to their data, and find the folders of their results.
 
     Raises:
-        ValueError: an unknown model or dataset, or a setting that cannot be meant.
+        ValueError: an unknown model or dataset, or an invalid setting.
     """
     configs = [configuration(run) for run in runs]
     for config in configs:

@@ -28,7 +28,7 @@ from recbole_m3rec.quick_start.checkpoints import around
 
 @dataclass
 class Recorder:
-    """Listens to a run through RecBole's own seams; the run's numbers stay as they are.
+    """Listens to a run through RecBole's own methods; the run's numbers stay as they are.
 
     Attributes:
         tests: False keeps the test data from the run.

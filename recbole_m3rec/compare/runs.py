@@ -117,7 +117,7 @@ def configuration(run: Run, with_seed: bool = True) -> Any:
 
     Raises:
         UnknownNameError: no such model.
-        ConfigurationError: a key or value that cannot be meant, or a model that cannot be loaded.
+        ConfigurationError: an invalid key or value, or a model that cannot be loaded.
     """
     from recbole.config import Config
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_encoding
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
-from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.datasets.amazon.releases import command_for
 from recbole_m3rec.support import command_names as commands
 from recbole_m3rec.support.folder_names import fault_of_name
@@ -48,10 +47,9 @@ AMAZON_WORDS = frozenset(
 def install() -> None:
     """Put the checks where RecBole looks names up and reads interactions."""
     from recbole.config import Config
-    from recbole.data import utils
     from recbole.data.dataset import Dataset
 
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
+    from recbole_m3rec.hooks import wrap
 
     @wrap(Config, "_get_model_and_dataset")
     def find(original: Callable[..., Any], self: Any, model: Any, dataset: Any) -> Any:
@@ -63,21 +61,6 @@ def install() -> None:
         if fault:
             raise UnknownNameError(f"{name!r} cannot name a dataset: it {fault}.")
         return original(self, model, dataset)
-
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        # Before anything else is asked of it, such as its features.
-        folder = Path(config["data_path"])
-        if folder.is_dir() and not config["dataset_save_path"]:
-            check_interaction_files(config["dataset"], folder, config["benchmark_filename"], config)
-        elif not config["dataset_save_path"]:
-            has_data(config)
-        return original(config)
-
-    @wrap_everywhere(utils, "data_preparation")
-    def split(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
-        check_catalogue(config, dataset)
-        return original(config, dataset)
 
     @wrap(Dataset, "_download")
     def download(original: Callable[..., None], self: Any) -> None:
@@ -178,6 +161,17 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     )
 
 
+def check_files(config: Any) -> None:
+    """Check the files of a dataset before anything else, such as its features, is asked of it."""
+    folder = Path(config["data_path"])
+    if config["dataset_save_path"]:
+        return
+    if folder.is_dir():
+        check_interaction_files(config["dataset"], folder, config["benchmark_filename"], config)
+    else:
+        has_data(config)
+
+
 def has_data(config: Any) -> bool:
     """Tell whether a dataset's files are there.
 
@@ -224,13 +218,13 @@ def check_interaction_file(path: Path, config: Any) -> None:
     """
     separator = config["field_separator"]
     fields = [config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]]
-    wanted = separator.join(
+    expected = separator.join(
         [*(f"{field}:token" for field in fields if field), f"{config['TIME_FIELD']}:float"]
     )
     if not path.is_file():
         raise InteractionFileError(
             f"{path} does not exist. The folder of a dataset holds a file of that name, whose "
-            f"first line is {wanted!r}."
+            f"first line is {expected!r}."
         )
     encoding = config["encoding"]
     codec = text_encoding(encoding)
@@ -239,7 +233,7 @@ def check_interaction_file(path: Path, config: Any) -> None:
         has_rows = any(line.strip() for line in file)
     if not header.strip():
         what = "is empty" if os.path.getsize(path) == 0 else "begins with an empty line"
-        raise InteractionFileError(f"{path} {what}. Its first line must be {wanted!r}.")
+        raise InteractionFileError(f"{path} {what}. Its first line must be {expected!r}.")
     present = read_header(path, separator, encoding)
     missing = [field for field in fields if field and field not in present]
     if missing:

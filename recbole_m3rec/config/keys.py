@@ -105,8 +105,8 @@ def _within(value: float, interval: re.Match[str]) -> bool:
 
 def is_interval(text: str) -> bool:
     """Tell whether a text is an interval such as ``[5,inf)``, or several with ``;`` between."""
-    found = [_INTERVAL.fullmatch(part) for part in text.split(";")]
-    return all(each is not None and float(each[2]) <= float(each[3]) for each in found)
+    matches = [_INTERVAL.fullmatch(part) for part in text.split(";")]
+    return all(each is not None and float(each[2]) <= float(each[3]) for each in matches)
 
 
 def stays_text(name: str) -> bool:

@@ -40,8 +40,8 @@ _READS = re.compile(
 @cache
 def keys_in(file: Path) -> frozenset[str]:
     """Return the keys that a Python file takes out of a configuration."""
-    found = _READS.findall(file.read_text(encoding="utf-8"))
-    return frozenset(key for pair in found for key in pair if key)
+    keys = _READS.findall(file.read_text(encoding="utf-8"))
+    return frozenset(key for pair in keys for key in pair if key)
 
 
 @cache
@@ -103,17 +103,17 @@ def refuse_unknown(config: Any, layers: Mapping[str, Mapping[str, Any]]) -> list
         ConfigurationError: any other key; names the nearest that is known.
     """
     unread: list[str] = []
-    known: set[str] = set()
+    valid: set[str] = set()
     for where, values in layers.items():
         for key in values:
-            known = known or known_keys(config)
-            if key in known:
+            valid = valid or known_keys(config)
+            if key in valid:
                 continue
             of_another = key in keys_of_recbole(every_model=True)
             shared = of_another and where != COMMAND_LINE and config.model not in OWN_MODELS
-            meant = nearest(key, known, likeness=SLIP)
+            meant = nearest(key, valid, likeness=SLIP)
             if (meant and not shared) or not (of_another or where == DICT):
-                raise ConfigurationError(unknown(key, where, meant, known, config.model))
+                raise ConfigurationError(unknown(key, where, meant, valid, config.model))
             unread.append(key)
     return unread
 

@@ -85,7 +85,7 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
     files = list(layer_files(own, model, dataset))
     for file in files:
         values.update(read_yaml(file))
-    keep_what_the_model_needs(values, recboles, files[0])
+    restore_required_keys(values, recboles, files[0])
 
     local = Path.cwd() / "properties"
     users_files: list[Path] = []
@@ -117,9 +117,7 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
     ]
 
 
-def keep_what_the_model_needs(
-    values: dict[str, Any], recboles: dict[str, Any], overall: Path
-) -> None:
+def restore_required_keys(values: dict[str, Any], recboles: dict[str, Any], overall: Path) -> None:
     """Give back what ``overall.yaml`` took from models that cannot run without.
 
     Context-aware and decision-tree models classify labelled interactions and rank nothing: their

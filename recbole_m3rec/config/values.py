@@ -104,12 +104,12 @@ def known_metrics(values: Mapping[str, Any]) -> str | None:
     """Return what is wrong with ``metrics``."""
     from recbole.evaluator.register import metrics_dict
 
-    given = values["metrics"]
-    for name in [given] if isinstance(given, str) else given:
+    metrics = values["metrics"]
+    for name in [metrics] if isinstance(metrics, str) else metrics:
         if str(name).lower() not in metrics_dict:
             names = [metric.__name__ for metric in metrics_dict.values()]
             return f"metrics: there is no metric named {name!r}.{did_you_mean(str(name), names)}"
-    return None if given else "metrics is empty, expected at least one."
+    return None if metrics else "metrics is empty, expected at least one."
 
 
 def some_length(values: Mapping[str, Any]) -> str | None:
@@ -119,12 +119,12 @@ def some_length(values: Mapping[str, Any]) -> str | None:
 
 def splitting(values: Mapping[str, Any]) -> str | None:
     """Return what is wrong with ``eval_args``."""
-    arguments, known = values["eval_args"], ("split", "group_by", "order", "mode")
+    arguments, keys = values["eval_args"], ("split", "group_by", "order", "mode")
     if not arguments:
-        return f"eval_args is empty, expected some of {', '.join(known)}."
+        return f"eval_args is empty, expected some of {', '.join(keys)}."
     for key in arguments:
-        if key not in known:
-            return f"eval_args: {key!r} is none of {', '.join(known)}.{did_you_mean(key, known)}"
+        if key not in keys:
+            return f"eval_args: {key!r} is none of {', '.join(keys)}.{did_you_mean(key, keys)}"
     if arguments.get("order", "TO") not in ORDERS:
         return expected_one_of("eval_args: order", arguments["order"], ORDERS)
     if arguments.get("group_by") not in (None, "None", *GROUPS):

@@ -10,7 +10,7 @@ import yaml
 
 
 class ConfigurationError(ValueError):
-    """A configuration that cannot be meant: says where, what, and what to write instead."""
+    """An invalid configuration: says where, what, and what to write instead."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -18,15 +18,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        keys = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
+                if key.value in keys:
                     raise yaml.MarkedYAMLError(
                         problem=f"the key {key.value!r} is given twice",
                         problem_mark=key.start_mark,
                     )
-                seen.add(key.value)
+                keys.add(key.value)
         return node
 
 

@@ -7,59 +7,31 @@ written by this user on this machine; one that the user names is read as asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.baselines.item_columns import reads_vectors
-from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS, announce
-from recbole_m3rec.data.digests import DIGEST_KEYS, changed, source_digests
+from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS
+from recbole_m3rec.data.digests import DIGEST_KEYS, changed
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.safe_write import Sink, new_files
 
 
 def install() -> None:
-    """Extend what RecBole compares, and choose the training loader of ``train_positions: all``."""
+    """Extend what RecBole compares, and how it reads and writes its caches."""
     from recbole.data import utils
-
-    from recbole_m3rec.hooks import Overlay, overlay, wrap_everywhere
-
-    utils.dataset_arguments = [*utils.dataset_arguments, *DATASET_KEYS]
-
     from recbole.data.dataset import dataset as datasets
 
+    from recbole_m3rec.hooks import Overlay, overlay
+
+    utils.dataset_arguments = [*utils.dataset_arguments, *DATASET_KEYS]
     for module in (utils, datasets):
         module.open = open_whole
     overlay(utils, "os", path=Overlay(os.path, exists=may_be_read))
     overlay(utils, "pickle", load=load_and_compare)
-
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        announce(config)
-        config["feature_digests"] = feature_digests(config)
-        config["source_digests"] = source_digests(config)
-        with looking_for(config, "dataset_save_path"):
-            dataset = original(config)
-        config["source_digests"] = source_digests(config)  # it may have been downloaded
-        # A saved dataset brings the configuration it was saved under, whose eval_args would split.
-        dataset.config = config
-        return dataset
-
-    @wrap_everywhere(utils, "load_split_dataloaders")
-    def load(original: Callable[..., Any], config: Any) -> Any:
-        with looking_for(config, "dataloaders_save_path"):
-            return original(config)
-
-    @wrap_everywhere(utils, "get_dataloader")
-    def choose(original: Callable[..., Any], config: Any, phase: str) -> Any:
-        windows = getattr(config.model_class, "supports_windows", False)
-        if phase == "train" and windows and config["train_positions"] == "all":
-            from recbole_m3rec.data.loader import WindowTrainDataLoader
-
-            return WindowTrainDataLoader
-        return original(config, phase)
 
 
 # The configuration whose cache RecBole looks for, and the key by which the user may name the file.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -32,13 +33,19 @@ def feature_folder(config: Any) -> Path:
     return Path(config["feature_path"] or Path("dataset") / config["dataset"])
 
 
-def modality_sources(config: Any) -> list[ModalitySource]:
+# By configuration: modalities are resolved once, before anything of a dataset is read.
+_resolved: WeakKeyDictionary[Any, tuple[ModalitySource, ...]] = WeakKeyDictionary()
+
+
+def modality_sources(config: Any) -> tuple[ModalitySource, ...]:
     """Where the features of each content modality come from, in the configured order."""
     if not getattr(config.model_class, "content_modalities", True):
-        return []
-    return resolve_modalities(
-        config["modalities"], config["dataset"], feature_folder(config), config["features"]
-    )
+        return ()
+    if config not in _resolved:
+        _resolved[config] = resolve_modalities(
+            config["modalities"], config["dataset"], feature_folder(config), config["features"]
+        )
+    return _resolved[config]
 
 
 class M3RecDataset(SequentialDataset):
@@ -87,8 +94,8 @@ class M3RecDataset(SequentialDataset):
         }
 
         def aligned(table: FeatureTable, new_values: NewValues = np.zeros) -> ItemFeatures:
-            named = source.modality, tokens, norm, str(source)
-            return align(table, *named, feature_rows=rows, seed=seed, new_values=new_values)
+            identity = source.modality, tokens, norm, str(source)
+            return align(table, *identity, feature_rows=rows, seed=seed, new_values=new_values)
 
         if source.path is not None and is_large(source.path):
             make_if_out_of_date(source, item_file, **reading)

@@ -109,9 +109,9 @@ def install() -> None:
         # torch's loaders refuse another sampler once they are built
         vars(self).update(batch_sampler=batches, sampler=batches)
 
-    for loader in (
+    for training_loader in (
         general_dataloader.TrainDataLoader,
         user_dataloader.UserDataLoader,
         knowledge_dataloader.KGDataLoader,
     ):
-        wrap(loader, "__init__")(build)
+        wrap(training_loader, "__init__")(build)

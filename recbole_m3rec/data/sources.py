@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from recbole_m3rec.atomic.inter_file import Filters
 from recbole_m3rec.config.checks import UnknownNameError, is_absent
@@ -32,32 +29,11 @@ SOURCE_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
 _logger = logging.getLogger(__name__)
 
 
-def install() -> None:
-    """Fetch what is absent before RecBole reads a dataset."""
-    from recbole.data import utils
-
-    from recbole_m3rec.hooks import wrap_everywhere
-
-    @wrap_everywhere(utils, "create_dataset")
-    def create(original: Callable[..., Any], config: Any) -> Any:
-        in_turn(functools.partial(fetch_if_absent, config))
-        return original(config)
-
-
-def in_turn(work: Callable[[], object]) -> None:
-    """Let rank 0 do the work while the other processes of a training wait."""
-    several = dist.is_available() and dist.is_initialized()
-    if not several or dist.get_rank() == 0:
-        work()
-    if several:
-        dist.barrier()
-
-
 def fetch_if_absent(config: Any) -> None:
     """Fetch and prepare a dataset that has a ``source`` and no files, as the command does.
 
     Raises:
-        ConfigurationError: ``source`` cannot be meant.
+        ConfigurationError: ``source`` is invalid.
         UnknownNameError: the dataset is absent, and fetching it failed or is refused.
         CategoryError: the release has no such category.
         RefusedAddressError, RawFileError, CannotWriteError: as in fetching and preparing.

@@ -33,26 +33,16 @@ TIME = "time_quantiles"
 PARTS = ("training", "validation", "test")
 
 
-def install() -> None:
-    """Put both splits under RecBole's datasets, inside of exact times."""
-    from recbole.data import utils
-    from recbole.data.dataset import Dataset
+def build(original: Callable[..., Any], self: Any) -> Any:
+    """Build the three parts of a dataset, as RecBole does where its split is RecBole's own."""
+    return _build(self, lambda: original(self)) if splits_apart(self.config) else original(self)
 
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
 
-    @wrap(Dataset, "build")
-    def build(original: Callable[..., Any], self: Any) -> Any:
-        if not splits_apart(self.config):
-            return original(self)
-        return _build(self, lambda: original(self))
-
-    @wrap_everywhere(utils, "create_samplers")
-    def create(original: Callable[..., Any], config: Any, dataset: Any, built: Any) -> Any:
-        samplers = original(config, dataset, built)
-        is_cold = getattr(dataset, "cold_items", None)
-        if is_cold is not None and samplers[0] is not None:
-            samplers[0].sampling = partial(sample_trained, samplers[0].sampling, is_cold.numpy())
-        return samplers
+def leave_cold_items_out(samplers: Any, dataset: Any) -> None:
+    """Keep the sampler of training from drawing items that are held out."""
+    is_cold = getattr(dataset, "cold_items", None)
+    if is_cold is not None and samplers[0] is not None:
+        samplers[0].sampling = partial(sample_trained, samplers[0].sampling, is_cold.numpy())
 
 
 def splits_apart(config: Any) -> bool:
@@ -88,9 +78,9 @@ def choose_cold_items(tokens: Sequence[str], share: float, seed: int) -> Tensor:
         ``[n_items]`` bool.
     """
     by_token = np.argsort(np.asarray(tokens[1:], dtype=str)) + 1
-    drawn = np.random.default_rng(seed).permutation(len(by_token))
+    order = np.random.default_rng(seed).permutation(len(by_token))
     is_cold = torch.zeros(len(tokens), dtype=torch.bool)
-    is_cold[by_token[drawn[: max(1, round(share * len(by_token)))]]] = True
+    is_cold[by_token[order[: max(1, round(share * len(by_token)))]]] = True
     return is_cold
 
 
@@ -208,10 +198,10 @@ def _with_cold_targets(
     before = (~cold).cumsum(0) - (~cold).long()  # trained items of all users before each row
     starts = torch.searchsorted(users.contiguous(), users.contiguous())
     first = before[starts]
-    kept = cold & (before > first)
+    is_target = cold & (before > first)
     if cuts is not None:
-        kept &= _times(dataset, log) > cuts.ends[1]
-    target = kept.nonzero().squeeze(1)
+        is_target &= _times(dataset, log) > cuts.ends[1]
+    target = is_target.nonzero().squeeze(1)
     getLogger().info(
         f"{COLD}: {dataset.config[COLD]} (seed {dataset.config['seed']}) holds "
         f"{int(is_cold.sum()):,} of {len(is_cold) - 1:,} items out of training, with "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from logging import getLogger
 from typing import Any
 
@@ -11,7 +10,6 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 
-from recbole_m3rec.data.splits import splits_apart
 from recbole_m3rec.evaluator.mask_seen import history_of
 
 
@@ -35,21 +33,3 @@ class TargetDataLoader(FullSortEvalDataLoader):  # type: ignore[misc]
         rows = torch.as_tensor(index)
         items = self._dataset.inter_feat[self.iid_field][rows]
         return self.user_df[rows], history_of(self, index), torch.arange(len(rows)), items
-
-
-def install() -> None:
-    """Choose the loader where a user may have several targets."""
-    from recbole.data import utils
-
-    from recbole_m3rec.hooks import wrap_everywhere
-
-    @wrap_everywhere(utils, "get_dataloader")
-    def choose(original: Callable[..., Any], config: Any, phase: str) -> Any:
-        loader = original(config, phase)
-        return TargetDataLoader if loader is FullSortEvalDataLoader and _apart(config) else loader
-
-
-def _apart(config: Any) -> bool:
-    from recbole.utils import ModelType
-
-    return splits_apart(config) and config["MODEL_TYPE"] != ModelType.SEQUENTIAL

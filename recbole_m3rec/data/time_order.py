@@ -19,27 +19,16 @@ import torch
 
 from recbole_m3rec.atomic.atomic_file import read_columns, read_header
 from recbole_m3rec.atomic.exact_times import CONVERT, TimesError, check_times, exact_order
-from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.support.suggestions import expected_one_of
 
 KEY = "time_order"
-ORDERS = ("exact", "recbole")
 
 
 def install() -> None:
     """Put the order under every dataset of RecBole's."""
-    from recbole.config import Config
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureSource
 
     from recbole_m3rec.hooks import wrap
-
-    @wrap(Config, "_get_final_config_dict")
-    def check(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-        values = original(self)
-        if values.get(KEY, "exact") not in ORDERS:
-            raise ConfigurationError(expected_one_of(KEY, values[KEY], ORDERS))
-        return values
 
     @wrap(Dataset, "_load_feat")
     def load(original: Callable[..., Any], self: Any, filepath: Any, source: Any) -> Any:
@@ -77,22 +66,23 @@ def install() -> None:
         if self.__dict__.get("_building") and self._time_ranks is not None:
             self.inter_feat[self.time_field] = torch.from_numpy(self._time_ranks)
 
-    @wrap(Dataset, "build")
-    def build(original: Callable[..., list[Any]], self: Any) -> list[Any]:
-        ranks = self.__dict__.get("_time_ranks")
-        if ranks is None:
-            return original(self)
-        # The value of each rank; rank 0 is the padding of a list.
-        values = np.zeros(ranks[-1] + 1, np.float32)
-        values[ranks] = self.inter_feat[self.time_field].to_numpy()
-        self._building = True
-        try:
-            datasets = original(self)
-        finally:
-            self._building = False
-        for dataset in (self, *datasets):
-            restore_times(dataset, torch.from_numpy(values))
-        return datasets
+
+def build(original: Callable[..., list[Any]], self: Any) -> list[Any]:
+    """Build the three parts of a dataset while the ranks of times stand in their place."""
+    ranks = self.__dict__.get("_time_ranks")
+    if ranks is None:
+        return original(self)
+    # The value of each rank; rank 0 is the padding of a list.
+    values = np.zeros(ranks[-1] + 1, np.float32)
+    values[ranks] = self.inter_feat[self.time_field].to_numpy()
+    self._building = True
+    try:
+        datasets = original(self)
+    finally:
+        self._building = False
+    for dataset in (self, *datasets):
+        restore_times(dataset, torch.from_numpy(values))
+    return datasets
 
 
 def read_order(path: Path, dataset: Any) -> np.ndarray | None:

@@ -122,23 +122,23 @@ def prepare_movielens(
     if not len(log):
         raise NothingLeftError(f"{path}: none of its {n_rows:,} lines is a rating")
     log, _ = filtered(log, Filters(k_core=1), str(path))
-    wanted = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
-    movies, n_unrated = _movies(release.movies, wanted, problems)
+    items = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
+    movies, n_unrated = _movies(release.movies, items, problems)
     fields = dict(FIELDS)
     result = {
         "release": release.name,
         **counts(log),
         "lines_of_ratings": n_rows,
         "items_with_metadata": len(movies),
-        "items_without_metadata": len(wanted) - len(movies),
+        "items_without_metadata": len(items) - len(movies),
         "movies_never_rated": n_unrated,
     }
     if overviews is not None:
         fields[OVERVIEW] = "token_seq"
         result["items_with_overview"] = _add_overviews(overviews, movies, problems)
     if posters is not None:
-        found = images_in_folder(posters) if posters.is_dir() else images_by_mapping(posters)
-        result |= check_images(found, wanted, posters)[1]
+        images = images_in_folder(posters) if posters.is_dir() else images_by_mapping(posters)
+        result |= check_images(images, items, posters)[1]
     result["problems"] = problems.found()
     inter, item, stats = (folder / f"{name}.{kind}" for kind in ("inter", "item", "stats.json"))
     recipes = [recipe_file] if recipe_file is not None and not recipe_file.exists() else []
@@ -179,13 +179,13 @@ def _movies(
 def _fields(movie: Mapping[str, str]) -> dict[str, str]:
     if "movie_title" in movie:  # of RecBole's own file
         return {field: clean(movie[field]) for field in FIELDS}
-    found = _TITLE.match(movie["title"])
+    match = _TITLE.match(movie["title"])
     genres = movie.get("genres", "").replace("(no genres listed)", "").split("|")
     if "genres" not in movie:
         genres = [genre for genre in _GENRES if movie[genre] == "1"]
     return {
-        "movie_title": clean(found["title"] if found else movie["title"]),
-        "release_year": found["year"] if found else "",
+        "movie_title": clean(match["title"] if match else movie["title"]),
+        "release_year": match["year"] if match else "",
         "class": clean(" ".join(genres)),
     }
 
@@ -220,14 +220,14 @@ def _add_overviews(path: Path, movies: Mapping[str, dict[str, str]], problems: P
 
 def _plain(title: str) -> str:
     """Return what is left of a title without year, capitals and signs."""
-    found = _TITLE.match(title)
-    return re.sub(r"\W+", "", found["title"] if found else title).lower()
+    match = _TITLE.match(title)
+    return re.sub(r"\W+", "", match["title"] if match else title).lower()
 
 
 def _name(source: Path, place: Any, ratings: str) -> str:
-    known = {"u.data": "ml-100k", "ml-100k.inter": "ml-100k", "ratings.dat": "ml-1m"}
+    names = {"u.data": "ml-100k", "ml-100k.inter": "ml-100k", "ratings.dat": "ml-1m"}
     here = [place.name, source.stem]
-    return next((name for name in here if name.startswith("ml-")), known.get(ratings, "movielens"))
+    return next((name for name in here if name.startswith("ml-")), names.get(ratings, "movielens"))
 
 
 def _ml_100k(place: Any) -> tuple[TextTable, TextTable]:

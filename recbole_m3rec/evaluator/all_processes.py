@@ -51,11 +51,11 @@ def install() -> None:
             rows = EveryNth(self.sample_size, dist.get_rank(), dist.get_world_size())
             self.batch_sampler.sampler = rows
 
-    for loader in (
+    for evaluation_loader in (
         general_dataloader.FullSortEvalDataLoader,
         general_dataloader.NegSampleEvalDataLoader,
     ):
-        wrap(loader, "__init__")(build)
+        wrap(evaluation_loader, "__init__")(build)
 
     @wrap(Collector, "get_data_struct")
     def get(original: Callable[..., Any], self: Any) -> Any:
@@ -71,11 +71,11 @@ def install() -> None:
 def gathered(collected: Any) -> Any:
     """Return what all processes collected, rows in the order in which one process would."""
     own = {name: collected.get(name) for name in OF_BATCHES if name in collected}
-    of_all: list[dict[str, torch.Tensor]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(of_all, own)
+    parts: list[dict[str, torch.Tensor]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, own)
     whole = copy.copy(collected)
-    for name in dict.fromkeys(name for part in of_all for name in part):
-        whole.set(name, interleave([part[name] for part in of_all if name in part]))
+    for name in dict.fromkeys(name for part in parts for name in part):
+        whole.set(name, interleave([part[name] for part in parts if name in part]))
     return whole
 
 

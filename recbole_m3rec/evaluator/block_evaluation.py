@@ -32,7 +32,7 @@ class ScoresAreProducts(Protocol):
     One that adds something to single scores offers ``score_terms(interaction)`` too.
     """
 
-    def items_kept(self) -> contextlib.AbstractContextManager[None]:
+    def cached_items(self) -> contextlib.AbstractContextManager[None]:
         """Compute what depends on items alone once for everything inside."""
 
     def queries(self, interaction: Any) -> Tensor:
@@ -87,12 +87,12 @@ def products_of(
     return products
 
 
-def items_kept(model: Any) -> contextlib.AbstractContextManager[None]:
+def cached_items(model: Any) -> contextlib.AbstractContextManager[None]:
     """Let a model that offers it keep its item table inside the context; others stay as they are.
 
     No weight may change inside, but for a checkpoint that is read before the first score.
     """
-    return model.items_kept() if offers_products(model) else contextlib.nullcontext()
+    return model.cached_items() if offers_products(model) else contextlib.nullcontext()
 
 
 def offers_products(model: Any) -> bool:

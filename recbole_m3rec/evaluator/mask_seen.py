@@ -28,42 +28,15 @@ ROWS_AT_ONCE = 65_536
 
 
 def install() -> None:
-    """Put the protocol under RecBole's configuration and loaders."""
-    from recbole.config import Config
-    from recbole.data import utils
+    """Put histories into the batches of RecBole's loader."""
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
-
-    @wrap(Config, "_get_final_config_dict")
-    def read(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-        values = original(self)
-        refuse_what_is_no_switch(values.get(KEY, False))
-        return values
-
-    @wrap_everywhere(utils, "data_preparation")
-    def prepare(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
-        loaders = original(config, dataset)
-        give_histories(config, *loaders)
-        return loaders
+    from recbole_m3rec.hooks import wrap
 
     @wrap(FullSortEvalDataLoader, "collate_fn")
     def collate(original: Callable[..., Any], self: Any, index: Any) -> Any:
         interaction, _, positive_u, positive_i = original(self, index)
         return interaction, history_of(self, index), positive_u, positive_i
-
-
-def refuse_what_is_no_switch(value: Any) -> None:
-    """Raise for a value of ``mask_seen`` that is neither true nor false.
-
-    Raises:
-        ConfigurationError: says what the values mean.
-    """
-    if not isinstance(value, bool):
-        raise ConfigurationError(
-            f"{KEY}: {value!r}, expected False (items of a user's history stay among the "
-            "candidates) or True (they are taken out)."
-        )
 
 
 def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
@@ -88,7 +61,7 @@ def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
     repeats = {}
     for name, loader in loaders.items():
         dataset = loader._dataset
-        users, items = (torch.cat(of_all) for of_all in zip(*earlier, strict=True))
+        users, items = (torch.cat(columns) for columns in zip(*earlier, strict=True))
         seen = SeenItems(users, items, dataset.user_num, dataset.item_num)
         repeats[name] = count_repeats(loader, seen)
         loader.seen_items = seen if config[KEY] else None
@@ -195,8 +168,8 @@ def count_as_last(collector: Any, counts: Tensor) -> None:
     """
     struct, need = collector.data_struct, collector.register.need
     if need("rec.topk"):
-        found = struct.get("rec.topk")  # 1 where a list has a target, then how many there are
-        found[-len(counts) :, -1] += counts.to(found)
+        hits = struct.get("rec.topk")  # 1 where a list has a target, then how many there are
+        hits[-len(counts) :, -1] += counts.to(hits)
     if need("rec.meanrank"):
         ranks = struct.get("rec.meanrank")[-len(counts) :]  # sum of ranks, listed, targets
         more = counts.to(ranks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,41 +12,27 @@ class NotANumberError(ValueError):
     """A loss or a score is NaN: names the model, the epoch and the batch."""
 
 
-def install() -> None:
-    """Let ``Trainer._check_nan``, which knows neither, name epoch and batch.
+def begin_epoch(trainer: Any, epoch: int) -> None:
+    """Note where a trainer is; each checks every batch of an epoch once, in order."""
+    trainer._epoch, trainer._batch = epoch, 0
+    trainer.eval_collector.place = f"epoch {epoch}"
 
-    Each trainer's ``_train_epoch`` checks every batch once, in order, so the checks are counted.
+
+def refuse_nan_loss(trainer: Any, loss: torch.Tensor) -> None:
+    """Count a batch of training, and raise where its loss is NaN.
+
+    Raises:
+        NotANumberError: names model, epoch and batch.
     """
-    from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.hooks import wrap
-
-    def train_epoch(
-        original: Callable[..., Any],
-        self: Any,
-        train_data: Any,
-        epoch_idx: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        self._epoch, self._batch = epoch_idx, 0
-        self.eval_collector.place = f"epoch {epoch_idx}"
-        return original(self, train_data, epoch_idx, *args, **kwargs)
-
-    for trainer in trainers_with("_train_epoch"):
-        wrap(trainer, "_train_epoch")(train_epoch)
-
-    @wrap(trainers.Trainer, "_check_nan")
-    def check(original: Callable[..., None], self: Any, loss: torch.Tensor) -> None:
-        batch = getattr(self, "_batch", 0)
-        self._batch = batch + 1
-        if torch.isnan(loss).any():
-            raise NotANumberError(
-                f"The training loss of {type(self.model).__name__} is NaN in epoch "
-                f"{getattr(self, '_epoch', 'unknown')}, batch {batch} (both counted from 0). "
-                "Training stops; the last checkpoint, if any, is from before. Usual causes: too "
-                "high a learning_rate, float16 (enable_amp), non-finite input features."
-            )
+    batch = getattr(trainer, "_batch", 0)
+    trainer._batch = batch + 1
+    if torch.isnan(loss).any():
+        raise NotANumberError(
+            f"The training loss of {type(trainer.model).__name__} is NaN in epoch "
+            f"{getattr(trainer, '_epoch', 'unknown')}, batch {batch} (both counted from 0). "
+            "Training stops; the last checkpoint, if any, is from before. Usual causes: too "
+            "high a learning_rate, float16 (enable_amp), non-finite input features."
+        )
 
 
 def trainers_with(method: str) -> list[type]:

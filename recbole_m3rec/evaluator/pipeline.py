@@ -23,9 +23,9 @@ from torch import Tensor
 
 from recbole_m3rec.evaluator.block_evaluation import (
     Products,
+    cached_items,
     collect_ranks,
     collects_ranks,
-    items_kept,
     offers_products,
     products_of,
 )
@@ -68,7 +68,7 @@ def evaluate(
         if not offers_products(self.model):
             return original(self, eval_data, *args, **kwargs)
         # The checkpoint is read inside, before anything is projected.
-        with items_kept(self.model), torch.autocast(self.device.type, enabled=False):
+        with cached_items(self.model), torch.autocast(self.device.type, enabled=False):
             return original(self, eval_data, *args, **kwargs)
     finally:
         collector.place = before

@@ -106,7 +106,7 @@ def rank_targets(
         nobody = users.new_empty(0)
         no_top = users.new_empty(0, n_top)
         return Ranking(nobody, nobody, nobody, nobody, nobody.bool(), no_top)
-    return Ranking(*(torch.cat(of_all) for of_all in zip(*parts, strict=True)))
+    return Ranking(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
@@ -128,10 +128,10 @@ def top_items(
     n_users = len(queries)
     shape = n_users, max(1, min(len(table), largest_block // max(1, n_users)))
     blocks = _Blocks(queries.to(dtype), table.to(dtype), *shape, terms, seen)
-    found = queries.new_empty(n_users, 0, dtype=dtype), queries.new_empty(n_users, 0).long()
+    best_so_far = queries.new_empty(n_users, 0, dtype=dtype), queries.new_empty(n_users, 0).long()
     for first, scores in blocks.of(slice(0, n_users)):
-        found = _best_so_far(*found, scores, first, n_top)
-    return found
+        best_so_far = _best_so_far(*best_so_far, scores, first, n_top)
+    return best_so_far
 
 
 def _best_so_far(

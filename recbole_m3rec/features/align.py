@@ -70,8 +70,8 @@ class ItemFeatures:
 
     def rows(self, items: Tensor) -> Tensor:
         """Return the rows of some items ``[n]`` int64, ``[n, d]``."""
-        found: Tensor = self.values[items] if self.map is None else self.map.rows(items)
-        return found
+        values: Tensor = self.values[items] if self.map is None else self.map.rows(items)
+        return values
 
 
 def align(
@@ -115,12 +115,12 @@ def align(
         >>> text.description
         'text: 2 of 3 items (66.6 %), 2-d, by hand'
     """
-    for key, given, choices in (
+    for key, value, choices in (
         ("feature_norm", feature_norm, FEATURE_NORMS),
         ("feature_rows", feature_rows, FEATURE_ROWS),
     ):
-        if given not in choices:
-            raise ValueError(expected_one_of(key, given, choices))
+        if value not in choices:
+            raise ValueError(expected_one_of(key, value, choices))
     tokens = pa.array(np.asarray(id2token, dtype=object), pa.string())
     file_ids = pa.array(table.item_ids, pa.string())
     rows = pc.fill_null(pc.index_in(tokens, value_set=file_ids), -1).to_numpy()
@@ -170,11 +170,11 @@ def _spelling_hint(missing: pa.Array, file_ids: pa.Array) -> str:
     """Say which other spelling of the ids would give missing items a row; never apply it."""
     if not len(missing):
         return ""
-    found = {
+    matches = {
         spelling: pc.index_in(rewrite(missing), value_set=rewrite(file_ids))
         for spelling, rewrite in _SPELLINGS.items()
     }
-    spelling, places = min(found.items(), key=lambda pair: pair[1].null_count)
+    spelling, places = min(matches.items(), key=lambda pair: pair[1].null_count)
     count = len(places) - places.null_count
     if not count:
         return ""

@@ -151,11 +151,13 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        kept = "the file that was there is unchanged" if path.exists() else "nothing was left there"
+        state = (
+            "the file that was there is unchanged" if path.exists() else "nothing was left there"
+        )
         raise OSError(
             error.errno,
-            f"cannot write {path}: {error.strerror or error}; {kept}. Make room or set feature_path"
-            " to a folder that can be written",
+            f"cannot write {path}: {error.strerror or error}; {state}. Make room or set "
+            "feature_path to a folder that can be written",
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -237,10 +239,10 @@ def _rows_of_lists(
 
 
 def _metadata_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    found = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
-    if not isinstance(found, dict):
+    metadata = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    if not isinstance(metadata, dict):
         raise FeatureFileError(f"{path}: its metadata is not a JSON object")
-    return found
+    return metadata
 
 
 def _read_npz(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
@@ -251,19 +253,19 @@ def _read_npz(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, An
 
 def _read_npy(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
     beside = [path.with_suffix(".ids.txt"), path.with_suffix(".item_id.npy")]
-    found = [candidate for candidate in beside if candidate.is_file()]
-    if len(found) != 1:
-        both = "it has both" if found else "an array alone does not say which item a row belongs to"
+    files = [candidate for candidate in beside if candidate.is_file()]
+    if len(files) != 1:
+        both = "it has both" if files else "an array alone does not say which item a row belongs to"
         raise FeatureFileError(
             f"{path}: {both}. Put either {beside[0].name} (one item id a line) or {beside[1].name}"
             " beside it"
         )
     values = load_npy(path, mmap_mode=None if scratch is None else "r")
-    if found[0].suffix == ".npy":
-        with decoding(found[0], "feature file"):
-            return load_npy(found[0]), values, {}
-    with decoding(found[0], "feature file"):
-        lines = found[0].read_text(encoding="utf-8").split("\n")
+    if files[0].suffix == ".npy":
+        with decoding(files[0], "feature file"):
+            return load_npy(files[0]), values, {}
+    with decoding(files[0], "feature file"):
+        lines = files[0].read_text(encoding="utf-8").split("\n")
     return lines[:-1] if lines[-1] == "" else lines, values, {}
 
 
@@ -288,10 +290,10 @@ def _value_key(path: Path, keys: list[str]) -> str:
             f"{path}: no item_id (it has {keys}), and an array alone does not say which item a row"
             " belongs to. Add item_id, one token per row"
         )
-    found = [key for key in _VALUE_KEYS if key in keys]
-    if len(found) != 1:
+    present = [key for key in _VALUE_KEYS if key in keys]
+    if len(present) != 1:
         raise FeatureFileError(f"{path}: expected either embedding or features, it has {keys}")
-    return found[0]
+    return present[0]
 
 
 FORMATS: dict[str, Callable[[Path, Path | None], tuple[Any, np.ndarray, dict[str, Any]]]] = {

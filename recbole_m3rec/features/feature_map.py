@@ -95,11 +95,11 @@ class MappedFeatures(ItemFeatures):
 
 
 def _reopened(path: Path, key: str) -> ItemFeatures:
-    found = _opened(path, key)
-    if isinstance(found, ItemFeatures):
-        return found
+    features = _opened(path, key)
+    if isinstance(features, ItemFeatures):
+        return features
     raise FeatureFileError(
-        f"{path}: the saved dataset reads its features from this map, {found}. Remove the saved"
+        f"{path}: the saved dataset reads its features from this map, {features}. Remove the saved"
         " dataset, which is then made anew"
     )
 

@@ -143,9 +143,9 @@ def _floats(path: Path, values: np.ndarray) -> np.ndarray:
         raise FeatureFileError(
             f"{path}: the values are {values.dtype}, expected float16 or float32. Convert them"
         )
-    kept = np.float16 if values.dtype.itemsize == 2 else np.float32
+    dtype = np.float16 if values.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):  # becomes infinite, which is reported with its row
-        return np.ascontiguousarray(values, dtype=kept)
+        return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _check_finite(path: Path, tokens: pa.StringArray, values: np.ndarray) -> None:
@@ -155,6 +155,6 @@ def _check_finite(path: Path, tokens: pa.StringArray, values: np.ndarray) -> Non
             row, column = np.argwhere(~finite)[0]
             raise FeatureFileError(
                 f"{path}: {row_name(tokens, start + int(row))} holds {values[start + row, column]}"
-                f" in column {column}, expected finite numbers. Mend it, or leave the item out: an"
-                " item without a row is missing, which the model knows"
+                f" in column {column}, expected finite numbers. Correct it, or leave the item out: "
+                "an item without a row is missing, which the model knows"
             )

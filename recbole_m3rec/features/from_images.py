@@ -129,7 +129,7 @@ def _input(encoder: ImageEncoder, path: Path) -> Any:
 
 def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.ndarray:
     """Encode a batch, NaN where an image is unusable."""
-    usable = [place for place, found in enumerate(inputs) if found is not None]
+    usable = [place for place, image in enumerate(inputs) if image is not None]
     rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
     if usable:
         rows[usable] = _rows(encoder, [inputs[place] for place in usable])
@@ -211,9 +211,9 @@ def _digest(images: Mapping[str, Path], dated: bool) -> str:
     digest = hashlib.sha256()
     for item in sorted(images):
         try:
-            found = images[item].stat()
-            told = f"{found.st_size} {found.st_mtime_ns if dated else ''}"
+            status = images[item].stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns if dated else ''}"
         except OSError:
-            told = "-"
-        digest.update(f"{item}\0{told}\n".encode(errors="surrogatepass"))
+            stamp = "-"
+        digest.update(f"{item}\0{stamp}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()

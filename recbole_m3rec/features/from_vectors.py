@@ -46,17 +46,17 @@ def find_layout(folder: Path) -> tuple[dict[str, Path], Path | None]:
     """
     arrays: dict[str, Path] = {}
     for modality, names in _ARRAYS.items():
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if len(found) > 1:
+        files = [folder / name for name in names if (folder / name).is_file()]
+        if len(files) > 1:
             raise FeatureFileError(
-                f"{folder}: {found[0].name} and {found[1].name} are both of modality {modality}."
+                f"{folder}: {files[0].name} and {files[1].name} are both of modality {modality}."
                 " Name the file to import"
             )
-        if found:
-            arrays[modality] = found[0]
+        if files:
+            arrays[modality] = files[0]
     if not arrays:
-        known = ", ".join(name for names in _ARRAYS.values() for name in names)
-        raise FeatureFileError(f"{folder}: none of {known} is there. Name the file to import")
+        expected = ", ".join(name for names in _ARRAYS.values() for name in names)
+        raise FeatureFileError(f"{folder}: none of {expected} is there. Name the file to import")
     mappings = [folder / name for name in _MAPPINGS if (folder / name).is_file()]
     return arrays, mappings[0] if mappings else None
 
@@ -101,7 +101,7 @@ def with_ids(
     if n_zero:
         notes.append(f"{n_zero:,} rows of zeros are left out: their items are missing")
         values = values[says_something]
-        ids = [item for item, said in zip(ids, says_something, strict=True) if said]
+        ids = [item for item, is_filled in zip(ids, says_something, strict=True) if is_filled]
     table = checked_table(source, ids, values, {"encoder": "imported", "source": source.name})
     order = np.argsort(table.item_ids.astype(str), kind="stable")
     return FeatureTable(table.item_ids[order], table.values[order], table.metadata), notes
@@ -110,14 +110,14 @@ def with_ids(
 def _checked_rows(
     source: Path, rows: list[int], n_rows: int, drop_unnamed: bool, notes: list[str]
 ) -> list[int]:
-    named = sorted(rows)
+    numbers = sorted(rows)
     n_ids = len(rows)
-    if named == list(range(n_rows)):
+    if numbers == list(range(n_rows)):
         return rows
-    if n_ids == n_rows and named == list(range(1, n_rows + 1)):
+    if n_ids == n_rows and numbers == list(range(1, n_rows + 1)):
         notes.append("rows are counted from 1")
         return [row - 1 for row in rows]
-    if n_ids == n_rows - 1 and named == list(range(1, n_rows)):
+    if n_ids == n_rows - 1 and numbers == list(range(1, n_rows)):
         notes.append("rows are counted from 1, after a row 0 for padding, which is left out")
         return rows
     outside = [row for row in rows if not 0 <= row < n_rows]
@@ -127,7 +127,7 @@ def _checked_rows(
         return rows
     raise FeatureFileError(
         f"{source}: {n_rows:,} rows, but the mapping names {n_ids:,} ids on rows"
-        f" {named[0]:,} to {named[-1]:,}: "
+        f" {numbers[0]:,} to {numbers[-1]:,}: "
         + (f"{len(outside):,} of them are not there" if outside else "")
         + (" and " if outside and unnamed else "")
         + (f"{len(unnamed):,} rows (first: {unnamed[:3]}) belong to no item" if unnamed else "")
@@ -188,10 +188,10 @@ def _pairs(path: Path, id_column: str | None, row_column: str | None) -> list[tu
             raise FeatureFileError(f"{path}: no array of strings or numbers ({error})") from error
         return [(item, row) for row, item in enumerate(as_ids(path, ids))]
     if kind == ".json":
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-        if isinstance(found, dict):
-            return [(str(item), _whole(path, row)) for item, row in found.items()]
-        return [(item, row) for row, item in enumerate(as_ids(path, found))]
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict):
+            return [(str(item), _whole(path, row)) for item, row in content.items()]
+        return [(item, row) for row, item in enumerate(as_ids(path, content))]
     if kind == ".txt":
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         return [(line.strip(), row) for row, line in enumerate(lines)]

@@ -44,22 +44,22 @@ def images_in_folder(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ImageSourceError(f"{folder}: there is no such folder of images")
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         item_id = unquote(path.stem)
-        if item_id in found:
+        if item_id in images:
             raise ImageSourceError(
-                f"{folder}: {found[item_id].name} and {path.name} are both of item {item_id!r}."
+                f"{folder}: {images[item_id].name} and {path.name} are both of item {item_id!r}."
                 " Keep one"
             )
-        found[item_id] = path
-    if not found:
+        images[item_id] = path
+    if not images:
         raise ImageSourceError(
             f"{folder}: no image <item id>.jpg (or {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    return found
+    return images
 
 
 def images_by_mapping(mapping: Path) -> dict[str, Path]:
@@ -72,7 +72,7 @@ def images_by_mapping(mapping: Path) -> dict[str, Path]:
     """
     if not mapping.is_file():
         raise ImageSourceError(f"{mapping}: there is no such mapping file")
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     with open(mapping, encoding="utf-8-sig", newline="") as file:
         separator = "\t" if "\t" in file.readline() else ","
         file.seek(0)
@@ -90,12 +90,12 @@ def images_by_mapping(mapping: Path) -> dict[str, Path]:
             item_id, path = values.get("item_id"), values.get("path")
             if not item_id or not path:
                 raise ImageSourceError(f"{where}: expected an item id and a path, found {row}")
-            if item_id in found:
+            if item_id in images:
                 raise ImageSourceError(f"{where}: item {item_id!r} stands on a line before, too")
-            found[item_id] = mapping.parent / path
-    if not found:
+            images[item_id] = mapping.parent / path
+    if not images:
         raise ImageSourceError(f"{mapping}: holds no item")
-    return found
+    return images
 
 
 def images_of(images: dict[str, Path], items: Iterable[str], source: str) -> dict[str, Path]:
@@ -105,10 +105,10 @@ def images_of(images: dict[str, Path], items: Iterable[str], source: str) -> dic
         ImageSourceError: none does.
     """
     items = list(items)
-    kept = {item: images[item] for item in items if item in images}
-    if not kept:
+    present = {item: images[item] for item in items if item in images}
+    if not present:
         raise ImageSourceError(
             f"{source}: none of its {len(images):,} images belongs to one of the {len(items):,}"
             f" items; images are of {list(images)[:3]}, items are {items[:3]}"
         )
-    return kept
+    return present

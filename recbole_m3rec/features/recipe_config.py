@@ -78,13 +78,13 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
             + did_you_mean(str(encoder), ENCODER_NAMES)
         )
     options = encoder_options(encoder)
-    known = [*options, "encoder"] + (["fields", "keep_html"] if is_text else [])
+    keys = [*options, "encoder"] + (["fields", "keep_html"] if is_text else [])
     for name in given:
-        if name not in known:
+        if name not in keys:
             raise RecipeError(
-                f"{key}: {encoder} has no option {name!r}, it takes {', '.join(known)}"
+                f"{key}: {encoder} has no option {name!r}, it takes {', '.join(keys)}"
                 + "."
-                + did_you_mean(str(name), known)
+                + did_you_mean(str(name), keys)
             )
     fields = given.get("fields", ())
     fields = (fields,) if isinstance(fields, str) else fields

@@ -55,7 +55,7 @@ class ModalitySource:
 
 def resolve_modalities(
     modalities: Any, dataset: str, feature_path: Path, features: Mapping[str, Any] | None
-) -> list[ModalitySource]:
+) -> tuple[ModalitySource, ...]:
     """Find the source of each content modality, reading no features yet.
 
     Random codes win over any file, a file the user brought over any other recipe.
@@ -78,30 +78,31 @@ def resolve_modalities(
     """
     recipes = parse_recipes(features)
     files = files_by_modality(dataset, feature_path)
-    there = sorted({*recipes, *files})
+    available = sorted({*recipes, *files})
     listed = _listed_modalities(modalities)
-    if listed is None and not there:
+    if listed is None and not available:
         raise ModalityError(
             f"modalities: auto found neither a file {dataset}.<modality>.parquet in {feature_path}"
             " nor a recipe under features:. Add one of them, set feature_path, or train without"
             " content by modalities: []"
         )
     for modality in listed or []:
-        if modality not in there:
+        if modality not in available:
             raise ModalityError(
                 f"modalities: {modality} has neither a file {dataset}.{modality}.<format>"
-                f" ({', '.join(FORMATS)}) in {feature_path} nor a recipe under features:. There is"
-                f" {', '.join(there) or 'no other modality'}.{did_you_mean(modality, there)}"
+                f" ({', '.join(FORMATS)}) in {feature_path} nor a recipe under features:. There is "
+                f"{', '.join(available) or 'no other modality'}."
+                + did_you_mean(modality, available)
             )
-    return [
+    return tuple(
         _source(
             modality,
             files.get(modality, []),
             recipes.get(modality),
             made=feature_path / f"{dataset}.{modality}.parquet",
         )
-        for modality in (there if listed is None else listed)
-    ]
+        for modality in (available if listed is None else listed)
+    )
 
 
 def load_or_build(
@@ -238,31 +239,39 @@ def _check_name(modality: Any) -> None:
 
 def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]:
     """Find the feature files of a dataset, by modality."""
-    found: dict[str, list[Path]] = {}
+    by_modality: dict[str, list[Path]] = {}
     for path in sorted(feature_path.iterdir()) if feature_path.is_dir() else []:
         modality = path.name.removeprefix(f"{dataset}.").removesuffix(path.suffix)
-        named = path.name == f"{dataset}.{modality}{path.suffix}" and path.suffix in FORMATS
-        if named and modality != "id" and _MODALITY_NAME.fullmatch(modality) and path.is_file():
-            found.setdefault(modality, []).append(path)
-    return found
+        is_feature_file = (
+            path.name == f"{dataset}.{modality}{path.suffix}" and path.suffix in FORMATS
+        )
+        if (
+            is_feature_file
+            and modality != "id"
+            and _MODALITY_NAME.fullmatch(modality)
+            and path.is_file()
+        ):
+            by_modality.setdefault(modality, []).append(path)
+    return by_modality
 
 
 def _source(modality: str, files: list[Path], recipe: Recipe | None, made: Path) -> ModalitySource:
     if recipe is not None and recipe.encoder == RANDOM_CODES:
         return ModalitySource(modality, None, recipe)
-    brought = [path for path in files if "recipe" not in read_metadata(path)]
-    if len(brought) > 1:
+    users_files = [path for path in files if "recipe" not in read_metadata(path)]
+    if len(users_files) > 1:
         raise ModalityError(
-            f"modalities: {modality} has several files, {', '.join(map(str, brought))}. Keep one"
+            f"modalities: {modality} has several files, "
+            f"{', '.join(map(str, users_files))}. Keep one"
         )
-    if brought:
+    if users_files:
         if recipe is not None:
-            _tell_once(f"{modality}: {brought[0]} wins over the recipe {recipe}")
-        return ModalitySource(modality, brought[0], None)
+            _tell_once(f"{modality}: {users_files[0]} wins over the recipe {recipe}")
+        return ModalitySource(modality, users_files[0], None)
     return ModalitySource(modality, made, recipe)
 
 
-@functools.cache  # sources are resolved at many places, and in a comparison for every run
+@functools.cache  # a comparison resolves the sources of every run
 def _tell_once(message: str) -> None:
     _logger.info(message)
 

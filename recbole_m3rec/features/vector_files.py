@@ -46,17 +46,18 @@ def read_vectors(path: Path, id_column: str | None = None) -> Vectors:
             f"{path}: unknown format {path.suffix!r}; vectors come in {', '.join(READERS)}"
         )
     with decoding(path, "file of vectors"):
-        found = reader(path, id_column)
-    if found.values.ndim != 2:
+        vectors = reader(path, id_column)
+    if vectors.values.ndim != 2:
         raise FeatureFileError(
-            f"{path}: holds numbers of shape {list(found.values.shape)}, expected [items,"
+            f"{path}: holds numbers of shape {list(vectors.values.shape)}, expected [items,"
             " dimensions]"
         )
-    if found.ids is not None and len(found.ids) != len(found.values):
+    if vectors.ids is not None and len(vectors.ids) != len(vectors.values):
         raise FeatureFileError(
-            f"{path}: {len(found.ids):,} ids for {len(found.values):,} rows. Each row needs one id"
+            f"{path}: {len(vectors.ids):,} ids for {len(vectors.values):,} rows. "
+            "Each row needs one id"
         )
-    return Vectors(_as_floats(path, found.values), found.ids)
+    return Vectors(_as_floats(path, vectors.values), vectors.ids)
 
 
 def as_ids(path: Path, ids: Any) -> list[str]:

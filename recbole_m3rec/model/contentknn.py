@@ -56,7 +56,7 @@ class ContentKNN(SequentialRecommender):  # type: ignore[misc]
         """Score every item for each history, ``[B, n_items]``."""
         return self.queries(interaction) @ self.item_table().T
 
-    def items_kept(self) -> AbstractContextManager[None]:
+    def cached_items(self) -> AbstractContextManager[None]:
         """There is nothing to compute."""
         return nullcontext()
 

@@ -55,8 +55,12 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
 
     def _check_updates(self) -> None:
         settings = self.network.config
-        drawn = self.n_items if settings.softmax_items == "all" else settings.softmax_items
-        if settings.id_updates == "sparse" and self.loss_type == "CE" and drawn >= self.n_items:
+        n_candidates = self.n_items if settings.softmax_items == "all" else settings.softmax_items
+        if (
+            settings.id_updates == "sparse"
+            and self.loss_type == "CE"
+            and n_candidates >= self.n_items
+        ):
             raise ModelConfigError(
                 f"id_updates: sparse, but softmax_items: {settings.softmax_items} gives each of the"
                 f" {self.n_items:,} items a gradient in every step: set softmax_items: 2048, or"
@@ -102,7 +106,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score every item for each history, ``[B, n_items]``."""
-        with self.items_kept():
+        with self.cached_items():
             queries = self.queries(interaction)
             scores = queries @ self.item_table().to(queries.device).T
         terms = self.score_terms(interaction)
@@ -110,7 +114,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
 
     # The parts of full_sort_predict, which evaluation in blocks calls one by one
 
-    def items_kept(self) -> AbstractContextManager[None]:
+    def cached_items(self) -> AbstractContextManager[None]:
         """Project the catalogue once for all that is scored inside; no weight may change there."""
         return self._items.kept()
 
@@ -132,7 +136,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**16)
         n_chunks = max(1, -(-int(lengths.sum()) // at_once))
-        with self.items_kept():
+        with self.cached_items():
             mapped = bool(feature_maps(self.network))
             parts = [
                 self.network.query(*chunk)  # projects the items of these histories alone

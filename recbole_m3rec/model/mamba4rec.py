@@ -21,10 +21,11 @@ class Mamba4Rec(M3Rec):
         Raises:
             ModelConfigError: content modalities were asked for, or a setting is out of its range.
         """
-        asked = config["modalities"]
-        if asked and asked != "auto":
+        modalities = config["modalities"]
+        if modalities and modalities != "auto":
             raise ModelConfigError(
-                f"Mamba4Rec has no content modalities, found modalities: {asked}. Use --model=M3Rec"
+                f"Mamba4Rec has no content modalities, found modalities: {modalities}. "
+                "Use --model=M3Rec"
             )
         super().__init__(config, dataset)
 

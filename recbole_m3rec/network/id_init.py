@@ -47,15 +47,19 @@ def start_from_content(
 
     covariance: Tensor = sum(block.T @ block for block in map(centred, sample))  # type: ignore[assignment]
     variances, components = torch.linalg.eigh(covariance)  # ascending
-    kept = int((variances > SMALLEST_VARIANCE * variances[-1]).sum().clamp(max=embedding.shape[1]))
-    if kept == 0:
+    n_components = int(
+        (variances > SMALLEST_VARIANCE * variances[-1]).sum().clamp(max=embedding.shape[1])
+    )
+    if n_components == 0:
         return  # all items are the same
     n_written = sum(int(_any_row(features, items).sum()) for items in sample)
-    whitening = deviation * (n_written / variances[-kept:]).sqrt()
-    components = (components[:, -kept:] * whitening).flip(1)  # the widest first
+    whitening = deviation * (n_written / variances[-n_components:]).sqrt()
+    components = (components[:, -n_components:] * whitening).flip(1)  # the widest first
     for items in _in_blocks(len(embedding)):
         written = _any_row(features, items)
-        embedding[items[written], :kept] = (centred(items)[written] @ components).to(embedding)
+        embedding[items[written], :n_components] = (centred(items)[written] @ components).to(
+            embedding
+        )
 
 
 def _in_blocks(n_items: int, stride: int = 1) -> Iterator[Tensor]:

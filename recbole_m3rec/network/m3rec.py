@@ -427,8 +427,8 @@ class M3RecNetwork(SampledSoftmax):
 
     def _vectors_of(self, *items: Tensor) -> tuple[list[Tensor], ItemVectors]:
         """Project a batch's items, or all where that is hardly more; say which row is whose."""
-        together = torch.cat([i.flatten() for i in items])
-        unique, rows = torch.unique(together, return_inverse=True)
+        all_items = torch.cat([i.flatten() for i in items])
+        unique, rows = torch.unique(all_items, return_inverse=True)
         are_many = unique.numel() > FEW_ITEMS * self.n_items
         if are_many and self.config.id_updates == "dense":
             return list(items), self.item_vectors()

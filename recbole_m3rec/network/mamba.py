@@ -123,7 +123,7 @@ class MambaBlock(nn.Module):
         # Looked up past nn.Module's attributes, which take twice as long as the kernel.
         own = self._parameters
         of = {name: module._parameters for name, module in self._modules.items() if module}
-        found = (
+        weights = (
             of["in_proj"]["weight"],
             *(of["conv1d"]["weight"], of["conv1d"]["bias"]),
             of["x_proj"]["weight"],
@@ -131,7 +131,7 @@ class MambaBlock(nn.Module):
             *(own["A_log"], own["D"]),
             of["out_proj"]["weight"],
         )
-        return cast("tuple[Tensor, ...]", found)
+        return cast("tuple[Tensor, ...]", weights)
 
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log)
@@ -173,8 +173,8 @@ class MambaBlock(nn.Module):
         starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
         n_kept = state.window.shape[2]
         for age in range(1, n_kept + 1):  # the newest input has age 1
-            known = ends - age >= starts
-            state.window[known, :, n_kept - age] = x[(ends - age)[known]]
+            is_inside = ends - age >= starts
+            state.window[is_inside, :, n_kept - age] = x[(ends - age)[is_inside]]
         x = self._convolve(x, cu_seqlens)
         dt, B, C = self._scan_inputs(x)
         _, ssm = selective_scan_states(

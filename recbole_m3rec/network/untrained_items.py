@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -102,10 +103,26 @@ def _most_alike(content: Any, untrained: Tensor) -> Tensor:
         return torch.cat([*scaled], 1)
 
     for rows in untrained.nonzero().squeeze(1).split(ROWS_AT_ONCE):
-        own, highest = vectors(rows), torch.zeros(len(rows), device=rows.device)
-        for some in trained.split(TRAINED_AT_ONCE):
-            alike = (own @ vectors(some).T).max(1)
-            better = alike.values > highest
-            highest = torch.where(better, alike.values, highest)
-            most_alike[rows[better]] = some[alike.indices[better]]
+        most_alike[rows] = nearest(vectors(rows), vectors, trained)
     return most_alike
+
+
+def nearest(own: Tensor, vectors: Callable[[Tensor], Tensor], candidates: Tensor) -> Tensor:
+    """Return whose vector has the largest product with each of ``own``, 0 if none is above 0.
+
+    Args:
+        own: ``[n, D]``.
+        vectors: returns vectors of items ``[m]``, ``[m, D]``.
+        candidates: ascending item ids, ``[m]`` int64; of equally near ones the lowest is taken.
+
+    Returns:
+        ``[n]`` int64.
+    """
+    found = torch.zeros(len(own), dtype=torch.int64, device=own.device)
+    highest = torch.zeros(len(own), device=own.device)
+    for some in candidates.split(TRAINED_AT_ONCE):
+        alike = (own @ vectors(some).T).max(1)
+        better = alike.values > highest
+        highest = torch.where(better, alike.values, highest)
+        found = torch.where(better, some[alike.indices], found)
+    return found

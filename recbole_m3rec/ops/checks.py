@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -60,82 +57,6 @@ def check_convolution(device: torch.device, x: Tensor, weight: Tensor, bias: Ten
         weight=(weight, (d_inner, weight.shape[1])),
         bias=(bias, (d_inner,)),
     )
-
-
-def check_scan(
-    device: torch.device,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    dt_bias: Tensor | None,
-    z: Tensor | None,
-    n_results: int,
-) -> None:
-    """Raise ValueError unless the arguments of a scan fit together and are on ``device``."""
-    if x.dim() != 2 or A.dim() != 2 or A.shape[1] == 0:
-        raise ValueError(
-            "x and A: expected [n, d_inner] and [d_inner, d_state], "
-            f"found {list(x.shape)} and {list(A.shape)}"
-        )
-    (n, d_inner), d_state = x.shape, A.shape[1]
-    check_tensors(
-        device,
-        x=(x, (n, d_inner)),
-        dt=(dt, (n, d_inner)),
-        A=(A, (d_inner, d_state)),
-        B=(B, (n, d_state)),
-        C=(C, (n, d_state)),
-        D=(D, (d_inner,)),
-        dt_bias=(dt_bias, (d_inner,)),
-        z=(z, (n_results, d_inner)),
-    )
-
-
-def check_state(name: str, state: Tensor, like: Tensor, n_sequences: int) -> None:
-    """Raise ValueError unless a state is contiguous float32 ``[n_sequences, *like.shape]``.
-
-    Args:
-        name: of the argument.
-        state: what was given.
-        like: ``A``, on whose device it has to be.
-        n_sequences: sequences, or rows of a step.
-    """
-    shape = (n_sequences, *like.shape)
-    check_tensors(like.device, **{name: (state, shape)})
-    if state.dtype != torch.float32 or not state.is_contiguous():
-        raise ValueError(
-            f"{name}: expected a contiguous float32 tensor {list(shape)}, "
-            f"found {state.dtype}, strides {list(state.stride())}"
-        )
-
-
-def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """Keep a scan's inputs for its gradients."""
-    *tensors, ctx.last_only, dt_bias, z = inputs
-    ctx.save_for_backward(*tensors, dt_bias, z)
-
-
-def gradients_by(
-    scan_backward: Callable[..., tuple[Tensor, ...]],
-) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
-    """Return the gradient function of a scan whose backward operator this is."""
-
-    def gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, dt_bias, z = ctx.saved_tensors
-        *grad_six, grad_bias, grad_z = scan_backward(grad_y, *tensors, ctx.last_only, dt_bias, z)
-        # Nothing for cu_seqlens and last_only.
-        return (
-            *grad_six,
-            None,
-            None,
-            None if dt_bias is None else grad_bias,
-            None if z is None else grad_z,
-        )
-
-    return gradients
 
 
 def rows(matrix: Tensor) -> Tensor:

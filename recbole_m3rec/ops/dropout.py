@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.operator import operator
 
 KEEP_STEPS = 65536  # 16 random bits decide about an element
 
@@ -38,20 +39,16 @@ def where_masks_are_drawn(device: torch.device | str) -> str:
     return "compiled kernels" if compiled else "torch's dropout"
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::dropout",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor seed, int keep) -> Tensor",
+    "(Tensor x, Tensor seed, int keep) -> Tensor",
 )
 def _dropout(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_dropout",
         *(x.data_ptr(), x.numel(), int(seed), keep, y.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 

@@ -39,12 +39,10 @@ def _dropout_norm(
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     residual = None if residual is None else residual.contiguous()
     columns, y = x.shape[-1], torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_norm",
         *(x.data_ptr(), _pointer(residual), weight.data_ptr(), bias.data_ptr()),
         *(x.numel() // columns, columns, int(seed), keep, eps, y.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 
@@ -62,11 +60,9 @@ def _(
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::dropout_norm_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor? residual, Tensor weight, Tensor seed, int keep,"
+    "(Tensor grad_y, Tensor x, Tensor? residual, Tensor weight, Tensor seed, int keep,"
     " float eps) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _dropout_norm_backward(
@@ -83,14 +79,12 @@ def _dropout_norm_backward(
     columns, two = x.shape[-1], _has_own_gradient(residual, keep)
     grad_x, grad_residual = torch.empty_like(x), x.new_empty(x.shape if two else 0)
     grad_weight, grad_bias = weight.new_empty(columns), weight.new_empty(columns)
-    library.call(
+    library.call_on_threads(
         "m3rec_norm_backward",
         *(grad_y.data_ptr(), x.data_ptr(), _pointer(residual), weight.data_ptr()),
         *(x.numel() // columns, columns, int(seed), keep, eps),
         *(grad_x.data_ptr(), grad_residual.data_ptr() if two else None),
         *(grad_weight.data_ptr(), grad_bias.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return grad_x, grad_residual, grad_weight, grad_bias
 
@@ -158,8 +152,8 @@ def dropout_norm(
         )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"residual: expected {list(x.shape)} as x, found {list(residual.shape)}")
-    given = [x, weight, bias] if residual is None else [x, residual, weight, bias]
-    if not all(compiled_for(tensor) for tensor in given):
+    tensors = [x, weight, bias] if residual is None else [x, residual, weight, bias]
+    if not all(compiled_for(tensor) for tensor in tensors):
         h = dropout(x, p)
         return F.layer_norm(
             h if residual is None else h + residual, weight.shape, weight, bias, eps

@@ -9,23 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.operator import operator
 from recbole_m3rec.ops.dropout import compiled_for, dropout, keep_steps, new_seed
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::gelu_dropout",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor seed, int keep) -> Tensor",
+    "(Tensor x, Tensor seed, int keep) -> Tensor",
 )
 def _gelu_dropout(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_gelu_dropout",
         *(x.data_ptr(), x.numel(), int(seed), keep, y.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 
@@ -35,20 +32,16 @@ def _(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::gelu_dropout_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor seed, int keep) -> Tensor",
+    "(Tensor grad_y, Tensor x, Tensor seed, int keep) -> Tensor",
 )
 def _gelu_dropout_backward(grad_y: Tensor, x: Tensor, seed: Tensor, keep: int) -> Tensor:
     grad_y, x = grad_y.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
-    library.call(
+    library.call_on_threads(
         "m3rec_gelu_dropout_backward",
         *(grad_y.data_ptr(), x.data_ptr(), x.numel(), int(seed), keep, grad_x.data_ptr()),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return grad_x
 

@@ -111,12 +111,12 @@ def _pass(
     whole_rows = held // query.element_size() // len(table)
     if whole_rows >= FEWEST_ROWS:
         pieces = _pieces(len(query), whole_rows)
-        found = _by_rows(query, table, targets, terms, log_weights, wanted, pieces)
+        result = _by_rows(query, table, targets, terms, log_weights, wanted, pieces)
     else:
         pieces = _pieces(len(query), ROWS_OF_A_TILE)
         items = max(1, held // dtype.itemsize // pieces[0].stop)
-        found = _by_tiles(query, table, targets, terms, log_weights, wanted, pieces, items)
-    losses, grad_query, grad_table, grad_terms = found
+        result = _by_tiles(query, table, targets, terms, log_weights, wanted, pieces, items)
+    losses, grad_query, grad_table, grad_terms = result
     return losses.mean(dtype=dtype), grad_query, grad_table, grad_terms
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.ops.checks import check_scan, check_sequences
+from recbole_m3rec.ops.checks import check_sequences
+from recbole_m3rec.ops.scan_inputs import ScanInputs, check_scan
 
 CONV_WIDTHS = (2, 3, 4)  # that causal-conv1d was compiled for
 MAX_STATES = 256  # of mamba-ssm's kernel
@@ -81,27 +82,16 @@ class _Padding:
         return rows[self.last_rows if only_last else self.rows]
 
 
-def selective_scan_mamba_ssm(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool = False,
-    dt_bias: Tensor | None = None,
-    z: Tensor | None = None,
-) -> Tensor:
+def selective_scan_mamba_ssm(inputs: ScanInputs) -> Tensor:
     """Run the selective scan over packed sequences, differentiable in its floating-point inputs.
 
-    Args and result as in :func:`recbole_m3rec.ops.selective_scan`. What varies by token is
-    converted to the dtype of ``x``, what does not to float32.
+    What varies by token is converted to the dtype of ``x``, what does not to float32.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or ``d_state`` is above 256.
     """
-    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, last_only)
+    x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = _checked(inputs)
+    assert cu_seqlens is not None
     if x.shape[0] == 0:
         return x * 1.0
     padding = _Padding(cu_seqlens, x.shape[0])
@@ -117,25 +107,10 @@ def selective_scan_mamba_ssm(
 
 
 @torch.no_grad()
-def selective_scan_states_mamba_ssm(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool = False,
-    dt_bias: Tensor | None = None,
-    z: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Like :func:`selective_scan_mamba_ssm`, without gradients, but return the last states as well.
-
-    Returns:
-        The result, and the states after the sequences' last tokens,
-        ``[n_sequences, d_inner, d_state]`` float32.
-    """
-    _check(x, dt, A, B, C, D, cu_seqlens, dt_bias, z, last_only)
+def selective_scan_states_mamba_ssm(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """``scan_states`` of a ``ScanBackend``."""
+    x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = _checked(inputs)
+    assert cu_seqlens is not None
     if x.shape[0] == 0:
         return x.clone(), A.new_empty(0, *A.shape, dtype=torch.float32)
     padding = _Padding(cu_seqlens, x.shape[0])
@@ -174,20 +149,10 @@ def causal_conv1d_silu_mamba_ssm(
     return padding.unpad(y)
 
 
-def _check(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    dt_bias: Tensor | None,
-    z: Tensor | None,
-    last_only: bool,
-) -> None:
-    check_sequences(cu_seqlens, x.device)
-    n_results = cu_seqlens.shape[0] - 1 if last_only else x.shape[0]
-    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
-    if A.shape[1] > MAX_STATES:
-        raise ValueError(f"d_state: mamba-ssm takes {MAX_STATES} at most, found {A.shape[1]}")
+def _checked(inputs: ScanInputs) -> ScanInputs:
+    check_scan(inputs, inputs.x.device)
+    if inputs.A.shape[1] > MAX_STATES:
+        raise ValueError(
+            f"d_state: mamba-ssm takes {MAX_STATES} at most, found {inputs.A.shape[1]}"
+        )
+    return inputs

@@ -17,6 +17,7 @@ from recbole_m3rec.ops.reference import (
     selective_scan_reference,
     selective_step_reference,
 )
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.triton import device as triton_device
 from recbole_m3rec.ops.triton import selective_scan as triton_scan
 from recbole_m3rec.support.suggestions import expected_one_of
@@ -32,40 +33,29 @@ class ScanBackendError(ValueError):
 class ScanBackend:
     """An implementation of the scan; to add one, write its functions and put it into the registry.
 
-    All take ``x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z`` of :func:`selective_scan`, by
-    position.
-
     Args:
         device: the type of device whose tensors it takes; None for any.
         available: returns True and what runs it, or False and the reason.
-        scan: returns ``y``, differentiable.
-        scan_states: returns ``y`` and the last states, without gradients.
-        step: takes a state, which it overwrites, and a token per sequence without ``cu_seqlens``
-            and ``last_only``; returns ``y``. None: steps are taken in PyTorch.
+        scan: takes the arguments of :func:`selective_scan` and returns ``y``, differentiable.
+        scan_states: without gradients, returns ``y`` and the states after the last tokens,
+            ``[n_sequences, d_inner, d_state]`` float32.
+        step: without gradients, takes states of that shape, which it overwrites, and a token per
+            sequence; returns ``y``. None: steps are taken in PyTorch.
         install: how to make it available, for an error message.
     """
 
     device: str | None
     available: Callable[[], tuple[bool, str]]
-    scan: Callable[..., Tensor]
-    scan_states: Callable[..., tuple[Tensor, Tensor]]
-    step: Callable[..., Tensor] | None
+    scan: Callable[[ScanInputs], Tensor]
+    scan_states: Callable[[ScanInputs], tuple[Tensor, Tensor]]
+    step: Callable[[Tensor, ScanInputs], Tensor] | None
     install: str = ""
 
 
-def _scan_in_torch(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool,
-    dt_bias: Tensor | None,
-    z: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def _scan_in_torch(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """The reference scan with the options of the others, in float32 at least."""
+    x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = inputs
+    assert cu_seqlens is not None
     dtype = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
         steps = dt.to(dtype) if dt_bias is None else F.softplus(dt.to(dtype) + dt_bias.to(dtype))
@@ -77,15 +67,11 @@ def _scan_in_torch(
     return y.to(x.dtype), states
 
 
-def _scan_in_torch_alone(*inputs: Tensor | bool | None) -> Tensor:
-    return _scan_in_torch(*inputs)[0]  # type: ignore[arg-type]
-
-
 SCAN_BACKENDS = {
     "reference": ScanBackend(
         device=None,
         available=lambda: (True, "pure PyTorch, any device"),
-        scan=_scan_in_torch_alone,
+        scan=lambda inputs: _scan_in_torch(inputs)[0],
         scan_states=_scan_in_torch,
         step=None,
     ),
@@ -216,7 +202,7 @@ def selective_scan(
         ScanBackendError: the backend is unknown or absent, or runs on another device.
     """
     scan = SCAN_BACKENDS[choose_backend(backend, x)].scan
-    return scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
+    return scan(ScanInputs(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z))
 
 
 @torch.no_grad()
@@ -241,7 +227,7 @@ def selective_scan_states(
         ``[n_sequences, d_inner, d_state]``, float32 (float64 where ``x`` is that).
     """
     scan = SCAN_BACKENDS[choose_backend(backend, x)].scan_states
-    return scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
+    return scan(ScanInputs(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z))
 
 
 @torch.no_grad()
@@ -271,7 +257,8 @@ def selective_step(
     kernel = SCAN_BACKENDS[choose_backend(backend, x)].step
     if kernel is not None:
         new_state = state.clone(memory_format=torch.contiguous_format)  # the kernel writes into it
-        return kernel(new_state, x, dt, A, B, C, D, dt_bias, z), new_state
+        inputs = ScanInputs(x, dt, A, B, C, D, dt_bias=dt_bias, z=z)
+        return kernel(new_state, inputs), new_state
     steps = dt if dt_bias is None else F.softplus(dt + dt_bias)
     y, new_state = selective_step_reference(state, x, steps, A, B, C, D)
     return (y if z is None else y * F.silu(z)).to(x.dtype), new_state

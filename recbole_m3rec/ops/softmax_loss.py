@@ -12,7 +12,7 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
     """Cross-entropy of each row against its target; its gradient takes the place of the logits.
 
     Args:
-        logits: ``[n, n_items]``; of no use afterwards unless ``wants_gradient``.
+        logits: ``[n, n_items]``; overwritten, with the gradient if ``wants_gradient``.
         targets: ``[n]`` int64, each in ``0..n_items - 1``.
         wants_gradient: whether the logits become ``softmax(logits) - one_hot(targets)``.
 
@@ -31,12 +31,10 @@ def softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tens
     if _compiled_for(logits):
         targets = targets.contiguous()
         losses = logits.new_empty(len(logits), dtype=torch.float32)
-        library.call(
+        library.call_on_threads(
             "m3rec_softmax_loss",
             *(logits.data_ptr(), logits.dtype == torch.bfloat16, targets.data_ptr()),
             *(*logits.shape, wants_gradient, losses.data_ptr()),
-            torch.get_num_threads(),
-            library.instruction_set(),
         )
         return losses
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

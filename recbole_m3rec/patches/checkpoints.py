@@ -29,8 +29,8 @@ def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
     return checkpoint_file.load(*args, **kwargs)
 
 
-def read_whole_checkpoints() -> None:
-    """Mend trainer/trainer.py:323 and 583 and six models, whose ``torch.load`` reads weights only.
+def load_whole_checkpoints() -> None:
+    """Fix trainer/trainer.py:323 and 583 and six models, whose ``torch.load`` reads weights only.
 
     The safe format, which torch cannot read at all, is read there, too. Only those modules see
     another ``torch.load``; everybody else's, that of feature files above all, stays as strict as
@@ -43,7 +43,7 @@ def read_whole_checkpoints() -> None:
 
 
 def load_on_this_machine() -> None:
-    """Mend quick_start/quick_start.py:250, ``load_data_and_model``.
+    """Fix quick_start/quick_start.py:250, ``load_data_and_model``.
 
     It reads weights only, onto the device that wrote them, and takes over that device and the
     number of processes from the checkpoint's configuration: a checkpoint of a GPU or of several

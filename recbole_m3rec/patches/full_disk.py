@@ -11,7 +11,7 @@ from typing import Any
 
 
 def end_logs_quietly() -> None:
-    """Mend utils/logger.py:108, whose handler prints a traceback for every line it cannot write."""
+    """Fix utils/logger.py:108, whose handler prints a traceback for every line it cannot write."""
     from recbole.utils import logger
 
     from recbole_m3rec.hooks import wrap_everywhere
@@ -42,7 +42,7 @@ def end_log(handler: logging.FileHandler, record: logging.LogRecord) -> None:
 
 
 def end_tensorboard_quietly() -> None:
-    """Mend trainer/trainer.py:118, whose writer of TensorBoard's files ends the training."""
+    """Fix trainer/trainer.py:118, whose writer of TensorBoard's files ends the training."""
     from recbole.trainer import trainer as trainers
 
     from recbole_m3rec.hooks import wrap

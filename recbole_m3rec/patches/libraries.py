@@ -13,7 +13,7 @@ import numpy as np
 
 
 def stand_in_for_ray() -> None:
-    """Mend quick_start/quick_start.py:20, ``from ray import tune``: absent, or too old to import.
+    """Fix quick_start/quick_start.py:20, ``from ray import tune``: absent, or too old to import.
 
     A ray that imports is used. RecBole's only call is ``tune.report(**metrics)``; where ray is
     missing nobody listens to it, and the stand-in says nothing. Newer releases of ray take one
@@ -61,7 +61,7 @@ NUMPY_NAMES = {
 
 
 def name_numpy_scalars() -> None:
-    """Mend config/configurator.py:630–635, which reads ``np.float_`` and others that are gone.
+    """Fix config/configurator.py:630–635, which reads ``np.float_`` and others that are gone.
 
     The names are set at once as well: whoever loads a checkpoint in a new process never builds a
     ``Config``, and RecBole's datasets and metrics use ``np.float`` all the same.
@@ -80,7 +80,7 @@ def _set_numpy_names() -> None:
 
 
 def restore_dok_update() -> None:
-    """Mend lightgcn.py:111 and six other models, which fill a ``dok_matrix`` by ``_update``."""
+    """Fix lightgcn.py:111 and six other models, which fill a ``dok_matrix`` by ``_update``."""
     from scipy.sparse import dok_matrix
 
     if hasattr(dok_matrix, "_update"):
@@ -93,8 +93,8 @@ def restore_dok_update() -> None:
     dok_matrix._update = _update
 
 
-def draw_trials_as_hyperopt_does() -> None:
-    """Mend trainer/hyper_tuning.py:117, which draws by numpy's ``RandomState``.
+def draw_by_generator() -> None:
+    """Fix trainer/hyper_tuning.py:117, which draws by numpy's ``RandomState``.
 
     Since 0.2.6 hyperopt draws by a ``Generator``. hyperopt is optional and is asked only when a
     search begins.

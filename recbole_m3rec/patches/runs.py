@@ -17,7 +17,7 @@ import torch
 
 
 def download_without_process_group() -> None:
-    """Mend data/dataset/dataset.py:252, a ``dist.barrier()`` after a download, also when alone."""
+    """Fix data/dataset/dataset.py:252, a ``dist.barrier()`` after a download, also when alone."""
     from recbole.data.dataset import dataset as dataset_module
 
     from recbole_m3rec.hooks import Overlay, overlay
@@ -32,7 +32,7 @@ def download_without_process_group() -> None:
 
 
 def collect_plain_values() -> None:
-    """Mend evaluator/collector.py:227, which calls ``.cpu()`` on counts that are no tensors.
+    """Fix evaluator/collector.py:227, which calls ``.cpu()`` on counts that are no tensors.
 
     ItemCoverage, GiniIndex, AveragePopularity and TailPercentage need such counts. They are taken
     out while RecBole collects its tensors, and put back.
@@ -70,7 +70,7 @@ def _collector_fails_on_counts(collector: Any, data_struct: Any) -> bool:
 
 
 def report_plain_numbers() -> None:
-    """Mend evaluator/evaluator.py:evaluate, whose metrics numpy 2 prints as ``np.float64(0.1)``."""
+    """Fix evaluator/evaluator.py:evaluate, whose metrics numpy 2 prints as ``np.float64(0.1)``."""
     if repr(np.float64(1.0)) == "1.0":
         return
     from recbole.evaluator.evaluator import Evaluator
@@ -85,8 +85,8 @@ def report_plain_numbers() -> None:
         return result
 
 
-def look_up_each_item_once() -> None:
-    """Mend evaluator/metrics.py:553 and 748, loops over every item of every list.
+def look_up_items_once() -> None:
+    """Fix evaluator/metrics.py:553 and 748, loops over every item of every list.
 
     The second searches a list of all rare items each time. Both depend on the item alone, so that
     each is looked up once.
@@ -103,8 +103,8 @@ def look_up_each_item_once() -> None:
     wrap(TailPercentage, "get_tail")(of_items)
 
 
-def survive_uncountable_flops() -> None:
-    """Mend utils/utils.py:get_flops, called by quick_start.py before training.
+def tolerate_uncountable_flops() -> None:
+    """Fix utils/utils.py:get_flops, called by quick_start.py before training.
 
     It runs ``predict`` on one interaction, which GRU4RecCPR and SASRecCPR refuse by an assertion.
     A number that is only logged must not end a run: it is reported as unknown, with the reason.
@@ -125,8 +125,8 @@ def survive_uncountable_flops() -> None:
             return "unknown"
 
 
-def keep_quiet_of_what_nobody_can_change() -> None:
-    """Mend trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
+def silence_known_warnings() -> None:
+    """Fix trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
 
     A deprecated way to build an unused gradient scaler, and tensors made of pandas' read-only
     columns, which RecBole never writes to.
@@ -140,7 +140,7 @@ def keep_quiet_of_what_nobody_can_change() -> None:
 
 
 def train_without_tracing() -> None:
-    """Mend model/sequential_recommender/sine.py:25, which turns on torch's anomaly detection.
+    """Fix model/sequential_recommender/sine.py:25, which turns on torch's anomaly detection.
 
     RecBole imports every sequential model, so that line slows the training of all of them: torch
     then keeps a stack trace of each operation and searches each gradient for NaN.
@@ -152,8 +152,8 @@ def train_without_tracing() -> None:
     torch.autograd.set_detect_anomaly(was_on and not imported_before)
 
 
-def name_every_checkpoint_apart() -> None:
-    """Mend trainer/trainer.py:132, 902, 906 and 910, which name checkpoints to the second.
+def name_checkpoints_uniquely() -> None:
+    """Fix trainer/trainer.py:132, 902, 906 and 910, which name checkpoints to the second.
 
     Two runs of a model begun in the same second would write, and then test, the same file.
     """
@@ -167,7 +167,7 @@ def name_every_checkpoint_apart() -> None:
 
 
 def train_in_bfloat16() -> None:
-    """Mend trainer/trainer.py:244, whose ``enable_amp`` means float16 on CUDA.
+    """Fix trainer/trainer.py:244, whose ``enable_amp`` means float16 on CUDA.
 
     bfloat16 has the range of float32, so that no loss needs scaling. Where a GPU has none, float16
     stays. Evaluation is float32 anyway.
@@ -184,8 +184,8 @@ def train_in_bfloat16() -> None:
     overlay(trainer, "torch", autocast=autocast)
 
 
-def log_what_ract_loads() -> None:
-    """Mend model/general_recommender/ract.py:76 and 86, which log a path without a place for it.
+def repair_log_of_ract() -> None:
+    """Fix model/general_recommender/ract.py:76 and 86, which log a path without a place for it.
 
     Python's logging writes a traceback to the terminal instead of the line.
     """

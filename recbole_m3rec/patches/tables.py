@@ -22,9 +22,9 @@ def columns_are_copies() -> bool:
 
 
 def fill_blanks_by_assignment() -> None:
-    """Mend data/dataset/dataset.py:648 and 650, which fill missing values in a copy.
+    """Fix data/dataset/dataset.py:648 and 650, which fill missing values in a copy.
 
-    Unmended, and silently, the padding row of every user and item table stays NaN. The blanks are
+    Unpatched, and silently, the padding row of every user and item table stays NaN. The blanks are
     filled by assignment first, so that RecBole's own pass finds none.
     """
     if not columns_are_copies():
@@ -56,8 +56,8 @@ def silent_about_copies() -> Iterator[None]:
         yield
 
 
-def measure_lists_one_by_one() -> None:
-    """Mend dataset.py:712, 792, 809, 1217, kg_dataset.py:316 and sequential_dataset.py:165.
+def measure_each_list() -> None:
+    """Fix dataset.py:712, 792, 809, 1217, kg_dataset.py:316 and sequential_dataset.py:165.
 
     ``column.agg(len)`` used to give the length of every list in a column; pandas 3 gives that of
     the column. Those modules see a ``len`` that measures the lists of a column, and everything else
@@ -76,8 +76,8 @@ def measure_lists_one_by_one() -> None:
         module.len = measure
 
 
-def keep_order_of_equal_times() -> None:
-    """Mend data/dataset/dataset.py:853, which sorts by time before it drops duplicates.
+def sort_stably() -> None:
+    """Fix data/dataset/dataset.py:853, which sorts by time before it drops duplicates.
 
     The sort is unstable, so interactions of equal time land differently with every numpy, and a
     different duplicate is dropped. For that call the table sorts stably.

@@ -17,12 +17,13 @@ from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
+from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.support import written_here
-from recbole_m3rec.trainer import checkpoint_file, distributed, launch, pretraining, safe_format
+from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 from recbole_m3rec.trainer.stopping import SIGNALS
 
-# Configuration key, taken out again before training starts: the checkpoint to go on from.
+# Configuration key, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"
 
 # Settings that may differ between a run and the command that resumes it.
@@ -44,7 +45,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class SavedRun:
+class Checkpoint:
     """A checkpoint on disk.
 
     ``settings`` is everything RecBole had read, from files, dict and command line, before it
@@ -63,7 +64,7 @@ class SavedRun:
     launch: str | None = None
 
 
-def read_saved_run(path: Path) -> SavedRun:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read what a checkpoint says about its run.
 
     Raises:
@@ -77,7 +78,7 @@ def read_saved_run(path: Path) -> SavedRun:
         if not isinstance(content, Mapping):
             raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
-        return SavedRun(
+        return Checkpoint(
             path=path,
             model=config["model"],
             dataset=config["dataset"],
@@ -101,7 +102,7 @@ def read_saved_run(path: Path) -> SavedRun:
         ) from error
 
 
-def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
+def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
     """Return the newest run of a configuration, by its latest state.
 
     Args:
@@ -112,7 +113,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
         CheckpointError: there is none.
     """
     folder = Path(config["checkpoint_dir"])
-    asked = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
+    settings = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
     reasons = []
     for path in sorted(
         folder.glob(f"{config['model']}-*-last.ckpt"),
@@ -122,8 +123,8 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
         if not safe_format.is_safe_file(path) and not written_here.is_own(path):
             reasons.append(f"{path} was not written by you on this machine")
             continue
-        run = read_saved_run(path)
-        differing = [key for key, value in asked.items() if run.settings.get(key) != value]
+        run = read_checkpoint(path)
+        differing = [key for key, value in settings.items() if run.settings.get(key) != value]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
         elif of_launch not in (None, run.launch):
@@ -139,7 +140,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> SavedRun:
     )
 
 
-def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
+def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
     """Load data and model by RecBole's ``load_data_and_model``; the command line has its say.
 
     Returns:
@@ -168,13 +169,13 @@ def load_saved_run(run: SavedRun) -> tuple[Any, Any, Any, tuple[Any, Any, Any], 
     return config, model, dataset, (loaders[0], loaders[1], loaders[2]), interactions[0]
 
 
-def settings_to_resume(run: SavedRun) -> dict[str, Any]:
-    """Return the ``config_dict`` with which RecBole's ``run`` goes on from a checkpoint."""
+def settings_to_resume(run: Checkpoint) -> dict[str, Any]:
+    """Return the ``config_dict`` with which RecBole's ``run`` resumes a checkpoint."""
     return {**run.settings, RESUME_KEY: run.path.resolve()}
 
 
 def install_resuming() -> None:
-    """Let a run whose configuration names a checkpoint under ``resume`` go on from it.
+    """Let a run whose configuration names a checkpoint under ``resume`` continue from it.
 
     Spawned workers do the same. Calling this again does nothing.
     """
@@ -220,7 +221,7 @@ def before_restart(config: Any) -> Path | None:
 
 
 def run_resuming_worker(rank: int, *arguments: Any) -> None:
-    """Run one process of a training that may go on from a checkpoint.
+    """Run one process of a training that may resume a checkpoint.
 
     The result that goes back to the parent says where checkpoint and log went, too.
     """
@@ -275,15 +276,15 @@ def noting_checkpoint() -> Iterator[list[Path]]:
     """Note where the trainers of this process save their best epochs; workers are not seen."""
     from recbole.trainer import trainer as trainers
 
-    noted: list[Path] = []
+    paths: list[Path] = []
 
     def save(original: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
         original(trainer, *args, **kwargs)
         if "saved_model_file" not in kwargs:
-            noted.append(Path(trainer.saved_model_file))
+            paths.append(Path(trainer.saved_model_file))
 
     with around(trainers.Trainer, "_save_checkpoint", save):
-        yield noted
+        yield paths
 
 
 @contextmanager
@@ -303,7 +304,7 @@ def misfits(checkpoint: Path) -> Iterator[None]:
 
 @contextmanager
 def around(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Put a function around ``owner.name`` for a while, as ``seams.wrap`` does for good."""
+    """Put a function around ``owner.name`` for a while, as ``hooks.wrap`` does for good."""
     original = getattr(owner, name)
     wrap(owner, name)(function)
     try:

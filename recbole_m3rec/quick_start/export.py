@@ -19,7 +19,7 @@ from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
 from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
-from recbole_m3rec.quick_start.checkpoints import SavedRun, load_saved_run
+from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run
 from recbole_m3rec.quick_start.recommend import Histories
 from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
@@ -47,7 +47,7 @@ class ExportError(ValueError):
 
 
 def export_checkpoint(
-    run: SavedRun, folder: Path, *, precision: str = "float32", with_histories: bool = False
+    run: Checkpoint, folder: Path, *, precision: str = "float32", with_histories: bool = False
 ) -> str:
     """Write the bundle of a checkpoint, with its metrics computed anew.
 
@@ -68,7 +68,7 @@ def export_checkpoint(
     from recbole.utils import get_trainer
 
     check_target(folder)
-    config, model, dataset, loaders, interactions = load_saved_run(run)
+    config, model, dataset, loaders, interactions = load_run(run)
     if not isinstance(model, M3Rec):
         raise ExportError(
             f"{run.path} is of {run.model}; bundles are made of M3Rec and Mamba4Rec. --topk writes "
@@ -119,9 +119,12 @@ def _items(config: Any, dataset: Any, histories: Histories, network: Any) -> pa.
     """Return a row per item in the order of internal ids, padding left out."""
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
     used = histories.rows[dataset.iid_field].to_numpy()
+    counts = np.bincount(used, minlength=len(tokens) + 1)
+    if (held_out := getattr(dataset, "cold_items", None)) is not None:
+        counts[held_out.numpy()] = 0  # the model has not seen them used
     columns: dict[str, Any] = {
         "item_id": pa.array(tokens, pa.string()),
-        "count": np.bincount(used, minlength=len(tokens) + 1)[1:].astype(np.int64),
+        "count": counts[1:].astype(np.int64),
         **_shown(config, dataset, tokens),
     }
     for name, content in network.content.items():
@@ -175,12 +178,12 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         about[name] = {"norm": norm}
         if source.path is None or config["feature_rows"] not in (None, "own"):
             continue  # random or shuffled features say nothing about further items
-        made = read_metadata(source.path) if source.recipe is None else {}
-        if "images_sha256" in made:
+        metadata = read_metadata(source.path) if source.recipe is None else {}
+        if "images_sha256" in metadata:
             about[name]["images"] = {
-                key: made[key] for key in ("encoder", "precision", "batch_size")
+                key: metadata[key] for key in ("encoder", "precision", "batch_size")
             }
-        recipe = made.get("recipe")
+        recipe = metadata.get("recipe")
         if source.recipe is not None:
             recipe = source.recipe.as_metadata()
         if norm == "standardize":
@@ -194,8 +197,8 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
 
 def _standard(dataset: Any, source: ModalitySource) -> dict[str, list[float]]:
     table = read_features(Path(str(source.path)))
-    known = set(dataset.field2id_token[dataset.iid_field][1:])
-    rows = table.values[[item in known for item in table.item_ids]].astype(np.float64)
+    tokens = set(dataset.field2id_token[dataset.iid_field][1:])
+    rows = table.values[[item in tokens for item in table.item_ids]].astype(np.float64)
     deviation = rows.std(axis=0)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     return {"mean": rows.mean(axis=0).tolist(), "scale": scale.tolist()}
@@ -215,10 +218,10 @@ def _fitted(config: Any, dataset: Any, source: ModalitySource) -> dict[str, Tens
     )
     filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
     fitted, values = fit_tfidf_svd([text for _, text in filled], **source.recipe.options)
-    there = values.any(axis=1)
+    is_present = values.any(axis=1)
     table = read_features(source.path)
-    ids = np.array([token for token, _ in filled], dtype=object)[there]
-    if not np.array_equal(ids, table.item_ids) or not np.allclose(values[there], table.values):
+    ids = np.array([token for token, _ in filled], dtype=object)[is_present]
+    if not np.array_equal(ids, table.item_ids) or not np.allclose(values[is_present], table.values):
         _logger.warning(
             "%s: the .item file has changed since %s was made, so items cannot be added from text",
             source.modality,

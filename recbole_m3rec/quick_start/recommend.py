@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_m3rec.evaluator.block_evaluation import items_kept, offers_products
+from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.evaluator.ranking import best, top_items
 from recbole_m3rec.support.safe_write import new_files
@@ -61,10 +61,10 @@ class Histories:
             Row numbers ``[B, length]``, oldest first and padded on the right with -1, and how many
             are no padding, ``[B]``, each in ``1..length``.
         """
-        kept = np.minimum(self.counts[batch], length)
+        lengths = np.minimum(self.counts[batch], length)
         place = np.arange(length)
-        first = self.starts[batch] + self.counts[batch] - kept
-        return np.where(place < kept[:, None], first[:, None] + place, -1), kept
+        first = self.starts[batch] + self.counts[batch] - lengths
+        return np.where(place < lengths[:, None], first[:, None] + place, -1), lengths
 
 
 def write_recommendations(
@@ -122,7 +122,7 @@ def recommend(
     count = len(histories.users)
     quiet = not config["show_progress"]
     bar = tqdm(total=count, unit="user", desc="Recommend", disable=quiet)
-    with bar as progress, items_kept(model):
+    with bar as progress, cached_items(model):
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             users = histories.users[batch]
@@ -220,8 +220,8 @@ def as_test_data(
         values = histories.rows[field].to_numpy()
         if field == dataset.uid_field or values.dtype.kind not in "iuf":
             continue
-        taken = np.where(row_numbers >= 0, values[row_numbers], 0)
-        tensor = torch.from_numpy(taken)
+        rows = np.where(row_numbers >= 0, values[row_numbers], 0)
+        tensor = torch.from_numpy(rows)
         tensor = tensor.float() if values.dtype.kind == "f" else tensor.long()
         fields[field + config["LIST_SUFFIX"]] = tensor
     return SimpleNamespace(dataset=dataset.copy(Interaction(fields)), is_sequential=True)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_m3rec.network.item_encoder import ContentModality
-from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecNetwork
+from recbole_m3rec.network.m3rec import ID, ItemVectors
+from recbole_m3rec.network.untrained_items import nearest
 from recbole_m3rec.serving.bundle.image_encoders import encode_images
 from recbole_m3rec.serving.bundle.text_encoders import encode_text
 from recbole_m3rec.serving.catalogue import SHOWN
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recbole_m3rec.serving.recommender import Recommender
-
-NEIGHBOURS = 10  # known items that lend a new one its place in histories
 
 
 class NewItemError(ValueError):
@@ -57,7 +56,7 @@ def add_items(
             "the new items have no feature of any modality, so nothing can be said of them. Give "
             f"features of {' or '.join(network.content_modalities) or 'a model with content'}"
         )
-    vectors = vectors_of_new(recommender.ranker.vectors, network, values, present)
+    vectors = vectors_of_new(recommender, values, present)
     _append(recommender, vectors)
     shown = {name: items[name].tolist() for name in SHOWN if name in items.columns}
     has = {name: there.numpy() for name, there in present.items()}
@@ -109,21 +108,18 @@ def _checked(
 
 @torch.inference_mode()
 def vectors_of_new(
-    known: ItemVectors,
-    network: M3RecNetwork,
-    values: Mapping[str, Tensor],
-    present: Mapping[str, Tensor],
+    recommender: Recommender, values: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> ItemVectors:
     """Project new items through the network itself.
 
-    Nobody has used them, so their ID says nothing: it adds nothing to a score. In histories the
-    network needs some ID vector, and gets the mean of those of the most similar known items.
+    Their ID is that of the used item whose content is most alike, as for items that are held out of
+    training (:class:`.UntrainedItems`); without one it is zeros.
 
     Args:
-        known: vectors of the catalogue, row 0 padding.
-        values: features by modality, ``[n, d]``.
+        values: features by modality as the projector reads them, ``[n, d]``, zeros where missing.
         present: which items have the modality, ``[n]`` bool.
     """
+    known, network = recommender.ranker.vectors, recommender.ranker.network
     n, width = len(next(iter(values.values()))), network.item_embedding.embedding_dim
     own: Any = copy.copy(network)
     own._modules = dict(network._modules)
@@ -145,30 +141,37 @@ def vectors_of_new(
             typical = known.sequence[name][1:].float().mean(0)
             sequence[name] = torch.where(absent[:, None], typical, sequence[name])
             table[absent, place] = 0
-    table[:, -1] = 0
-    flat = table.view(n, -1)
-    sequence[ID] = _borrowed_ids(known, flat)
-    return ItemVectors(sequence, flat)
+    alike = _most_alike(recommender, values, table[:, :-1].flatten(1))
+    lent = (alike > 0)[:, None]
+    sequence[ID] = known.sequence[ID][alike].float() * lent
+    table[:, -1] = known.table[alike, -width:].float() * lent
+    return ItemVectors(sequence, table.view(n, -1))
 
 
-def _borrowed_ids(known: ItemVectors, table: Tensor) -> Tensor:
-    """Return the mean ID vector of each new item's nearest known items by content, ``[n, H]``."""
-    width = known.sequence[ID].shape[1]
-    content = F.normalize(table[:, :-width], dim=1)
-    best_scores = content.new_full((len(table), 0), -torch.inf)
-    best_items = torch.empty(len(table), 0, dtype=torch.int64)
-    for first in range(0, len(known.table), 2**16):
-        part = F.normalize(known.table[first : first + 2**16, :-width].float(), dim=1)
-        scores = content @ part.T
-        if first == 0:
-            scores[:, 0] = -torch.inf
-        values, items = torch.topk(scores, min(NEIGHBOURS, scores.shape[1]))
-        best_scores = torch.cat([best_scores, values], 1)
-        best_items = torch.cat([best_items, items + first], 1)
-        best_scores, order = best_scores.topk(min(NEIGHBOURS, best_scores.shape[1]))
-        best_items = best_items.gather(1, order)
-    found: Tensor = known.sequence[ID][best_items].float().mean(1)
-    return found
+def _most_alike(
+    recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor
+) -> Tensor:
+    """Return for each new item the used one whose content is most alike, ``[n]``, 0 for none.
+
+    By the cosine of features; of projected content ``[n, M · H]`` where the bundle has no features.
+    """
+    used = torch.from_numpy(np.flatnonzero(recommender.items.counts))
+    features, table = recommender.bundle.features, recommender.ranker.vectors.table
+    if not features:
+        of_content = table[:, : projected.shape[1]]
+        return nearest(
+            F.normalize(projected, dim=1),
+            lambda items: F.normalize(of_content[items].float(), dim=1),
+            used,
+        )
+
+    def scaled(parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([F.normalize(parts[name].float(), dim=1) for name in features], 1)
+
+    def known(items: Tensor) -> Tensor:
+        return scaled({name: rows[items] for name, rows in features.items()})
+
+    return nearest(scaled(values), known, used)
 
 
 def _append(recommender: Recommender, new: ItemVectors) -> None:

@@ -232,7 +232,7 @@ class Recommender:
             for number, name in enumerate(self.ranker.names):
                 if name != REPETITION or self.has_repetition:
                     columns[name] = answers.terms[row, place, number]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, copy=False)
 
     def session(self, history: Iterable[str] = ()) -> Session:
         """Start a session: a kept state, to which one more item costs the same, however many."""

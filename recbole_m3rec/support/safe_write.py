@@ -100,11 +100,11 @@ class NewFile:
         except CannotWriteError:
             raise
         except OSError as error:
-            kept = "nothing was left there"
+            state = "nothing was left there"
             if self.path.exists():
-                kept = f"{'what' if self.is_stream else 'the file that'} was there is unchanged"
+                state = f"{'what' if self.is_stream else 'the file that'} was there is unchanged"
             raise CannotWriteError(
-                f"cannot write {self.path}: {error.strerror or error}; {kept}. Make room, or name"
+                f"cannot write {self.path}: {error.strerror or error}; {state}. Make room, or name"
                 " a folder that can be written"
             ) from error
 

@@ -14,8 +14,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3, likeness: float = 0
     plain: dict[str, str] = {}
     for candidate in known:
         plain.setdefault(_plain(candidate), candidate)
-    found = difflib.get_close_matches(_plain(name), plain, n=count, cutoff=likeness)
-    return [plain[match] for match in found]
+    matches = difflib.get_close_matches(_plain(name), plain, n=count, cutoff=likeness)
+    return [plain[match] for match in matches]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -27,8 +27,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def expected_one_of(key: str, found: object, choices: Iterable[object]) -> str:
     """Return what to say of a setting that is none of its choices, the nearest of them named."""
     names = [str(choice) for choice in choices]
-    said = f"{key} must be one of {', '.join(names)}, found {found!r}."
-    return said + did_you_mean(str(found), names)
+    message = f"{key} must be one of {', '.join(names)}, found {found!r}."
+    return message + did_you_mean(str(found), names)
 
 
 def _plain(name: str) -> str:

@@ -1,3 +1,3 @@
-"""Training beside RecBole's trainer: several processes, pretraining."""
+"""Training beside RecBole's trainer: exact resume, checkpoints, schedules, stages."""
 
 import recbole  # noqa: F401  (importing it registers the plugin)

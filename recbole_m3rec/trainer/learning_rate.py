@@ -8,14 +8,12 @@ resumed run continues where it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.support.suggestions import expected_one_of
 from recbole_m3rec.trainer.trainer_state import carry
 
-SCHEDULERS = ("none", "linear", "cosine")
 FINAL = 0.02
 
 
@@ -64,39 +62,21 @@ class Schedule:
         self.step += 1
 
 
-def check(config: Any) -> None:
-    """Raise for settings of the schedule that have no meaning.
-
-    Raises:
-        ConfigurationError: a name that is none, or a negative number of steps.
-    """
-    name, warmup = config["lr_scheduler"], config["warmup_steps"]
-    if name is not None and name not in SCHEDULERS:
-        raise ConfigurationError(expected_one_of("lr_scheduler", name, SCHEDULERS))
-    if warmup is not None and (not isinstance(warmup, int) or warmup < 0):
-        raise ConfigurationError(f"warmup_steps: {warmup!r}, expected a whole number from 0 on.")
-
-
-def install() -> None:
-    """Put the schedule under ``Trainer.fit``."""
-    from recbole.trainer import Trainer
-
-    from recbole_m3rec.hooks import wrap
-
-    @wrap(Trainer, "fit")
-    def fit(original: Callable[..., Any], self: Any, train_data: Any, *args: Any, **kw: Any) -> Any:
-        check(self.config)
-        name = self.config["lr_scheduler"] or "none"
-        if name == "none":
-            return original(self, train_data, *args, **kw)
-        steps = len(train_data)
-        warmup = self.config["warmup_steps"] or 0
-        schedule = Schedule(self.optimizer, self.learning_rate, name, warmup, steps * self.epochs)
-        schedule.step = steps * self.start_epoch
-        self.lr_schedule = schedule
-        carry(self, "lr_schedule", schedule)
-        handle = self.optimizer.register_step_pre_hook(schedule.before)
-        try:
-            return original(self, train_data, *args, **kw)
-        finally:
-            handle.remove()
+@contextmanager
+def scheduled(trainer: Any, train_data: Any) -> Iterator[None]:
+    """Set the rate before every step of a training, where its configuration names a scheduler."""
+    name = trainer.config["lr_scheduler"] or "none"
+    if name == "none":
+        yield
+        return
+    steps = len(train_data)
+    warmup = trainer.config["warmup_steps"] or 0
+    total = steps * trainer.epochs
+    schedule = Schedule(trainer.optimizer, trainer.learning_rate, name, warmup, total)
+    schedule.step = steps * trainer.start_epoch
+    carry(trainer, "lr_schedule", schedule)
+    handle = trainer.optimizer.register_step_pre_hook(schedule.before)
+    try:
+        yield
+    finally:
+        handle.remove()

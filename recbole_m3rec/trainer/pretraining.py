@@ -53,8 +53,8 @@ def all_stages(config: Any) -> tuple[str, ...]:
     A stage that the user named is the only one.
     """
     stages = STAGES.get(config["model"], ())
-    named = "train_stage" in getattr(config, "_named_keys", ())
-    return () if named or config["train_stage"] not in stages[:1] else stages
+    is_named = "train_stage" in getattr(config, "_named_keys", ())
+    return () if is_named or config["train_stage"] not in stages[:1] else stages
 
 
 def fit(

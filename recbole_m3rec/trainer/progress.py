@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.processes.global_batch import mean_over_processes
+from recbole_m3rec.processes.launch import own_launch
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 from recbole_m3rec.trainer import checkpoint_file, random_states
-from recbole_m3rec.trainer.global_batch import mean_over_processes
-from recbole_m3rec.trainer.launch import own_launch
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 from recbole_m3rec.trainer.trainer_state import (
     changes,
@@ -78,10 +78,10 @@ class Progress:
         """
         trainer = self.trainer
         own = random_states.capture(), random_states.of_loader(self.valid_data), own_launch()
-        of_all: list[Any] = [own]
+        states: list[Any] = [own]
         if not self.alone:
-            of_all = [None] * dist.get_world_size()
-            dist.all_gather_object(of_all, own)
+            states = [None] * dist.get_world_size()
+            dist.all_gather_object(states, own)
         loader = self.at_epoch_start if position else random_states.of_loader(self.train_data)
         built = vars(trainer).get("model_as_built", {})
         return {
@@ -92,8 +92,8 @@ class Progress:
             "best_valid_result": trainer.best_valid_result,
             "train_loss": dict(trainer.train_loss_dict),
             "train_loader": loader,
-            "random": [list(each[:2]) for each in of_all],
-            "launch": of_all[0][2],
+            "random": [list(each[:2]) for each in states],
+            "launch": states[0][2],
             "optimizers": {k: v.state_dict() for k, v in other_optimizers(trainer).items()},
             "optimizer_is": [
                 name for name, v in other_optimizers(trainer).items() if v is trainer.optimizer
@@ -237,25 +237,25 @@ class Progress:
 
     def _after_step(self, done: int) -> None:
         late = self.seconds is not None and monotonic() - self.saved_at > self.seconds
-        asked = [SIGNALS.pending or 0, int(late)]
+        requests = [SIGNALS.pending or 0, int(late)]
         if not self.alone:
-            together = torch.tensor(asked, device=self.trainer.device)
-            dist.all_reduce(together, op=dist.ReduceOp.MAX)
-            asked = together.tolist()
-        if not any(asked):
+            maximum = torch.tensor(requests, device=self.trainer.device)
+            dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+            requests = maximum.tolist()
+        if not any(requests):
             return
         exact = not self.trainer.enable_scaler  # RecBole keeps the scale of a step to itself
         if self.saves and exact:
             self.save(self.epoch - 1, self.state(self.epoch - 1, self._position(done)))
-        if asked[0]:
-            self._stop(asked[0])
+        if requests[0]:
+            self._stop(requests[0])
 
     def _stop_if_asked(self, *, saved: bool) -> None:
         number = SIGNALS.pending or 0
         if not self.alone:
-            together = torch.tensor([number], device=self.trainer.device)
-            dist.all_reduce(together, op=dist.ReduceOp.MAX)
-            number = int(together)
+            maximum = torch.tensor([number], device=self.trainer.device)
+            dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+            number = int(maximum)
         if number:
             if not saved:
                 self.save_trained()

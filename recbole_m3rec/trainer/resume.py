@@ -13,8 +13,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.ops.dropout import where_masks_are_drawn
-from recbole_m3rec.support.safe_write import CannotWriteError, clear_leftovers
+from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import (
     KEY,
@@ -23,41 +22,11 @@ from recbole_m3rec.trainer.progress import (
     last_checkpoint,
 )
 from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
-from recbole_m3rec.trainer.trainer_state import plain_attributes, take_up
+from recbole_m3rec.trainer.trainer_state import take_up
 
 
 class CannotResumeError(ValueError):
     """A checkpoint's run cannot go on; says what is missing."""
-
-
-def install() -> None:
-    """Put following, saving and resuming into RecBole's trainers."""
-    from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.evaluator.nan_checks import trainers_with
-    from recbole_m3rec.hooks import wrap
-
-    @wrap(trainers.Trainer, "__init__")
-    def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
-        original(self, config, model)
-        self.model_as_built = plain_attributes(self.model)
-        if config["checkpoint_format"] == "safe":
-            path = Path(self.saved_model_file)
-            self.saved_model_file = str(path.with_name(f"{path.stem}.safetensors"))
-        clear_leftovers(Path(self.checkpoint_dir))
-
-    wrap(trainers.Trainer, "fit")(fit)
-    wrap(trainers.Trainer, "resume_checkpoint")(resume_checkpoint)
-    wrap(trainers.Trainer, "_save_checkpoint")(save_checkpoint)
-    for trainer in trainers_with("_train_epoch"):
-        wrap(trainer, "_train_epoch")(train_epoch)
-
-    @wrap(trainers.Trainer, "_valid_epoch")
-    def validate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        score, result = original(self, *args, **kwargs)
-        if progress_of(self) is not None:
-            self.progress.latest_result = result
-        return score, result
 
 
 def progress_of(trainer: Any) -> Progress | None:
@@ -78,8 +47,6 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
         self.eval_collector.data_collect(given["train_data"])
         progress.restore_random()
         return self.best_valid_score, self.best_valid_result
-    if type(self.model).__module__.startswith("recbole_m3rec."):
-        getLogger().info(f"Random masks of dropout: {where_masks_are_drawn(self.device)}")
     callback = given["callback_fn"]
 
     def after_validation(epoch: int, score: float) -> None:
@@ -120,7 +87,7 @@ def train_epoch(
     loss_func: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """Train an epoch under the eyes of the trainer's progress."""
+    """Train an epoch, followed batch by batch."""
     progress = progress_of(self)
     if progress is None or progress.in_epoch:
         return original(self, train_data, epoch_idx, loss_func=loss_func, **kwargs)

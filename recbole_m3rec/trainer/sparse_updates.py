@@ -46,25 +46,22 @@ class DenseAndSparse(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
 
 
-def install() -> None:
-    """Give embeddings with sparse gradients an optimiser of their own in RecBole's trainer."""
-    from recbole.trainer import Trainer
+def build_optimizer(dense: Callable[..., Any], trainer: Any) -> Any:
+    """Return ``dense(params=...)`` beside an optimiser of its own for tables with sparse gradients.
 
-    from recbole_m3rec.hooks import wrap
-
-    @wrap(Trainer, "_build_optimizer")
-    def build(original: Callable[..., Any], self: Any, **kwargs: Any) -> Any:
-        tables = sparse_parameters(self.model)
-        if not tables or "params" in kwargs:
-            return original(self, **kwargs)
-        check(self.config)
-        ours = {id(table) for table in tables}
-        rest = [each for each in self.model.parameters() if id(each) not in ours]
-        sparse = torch.optim.SparseAdam(tables, lr=self.learning_rate)
-        for table in tables:
-            moments = {name: untouched_zeros(table) for name in ("exp_avg", "exp_avg_sq")}
-            sparse.state[table] = {"step": 0, **moments}
-        return DenseAndSparse(original(self, params=rest, **kwargs), sparse)
+    Without such tables it is ``dense()`` alone.
+    """
+    tables = sparse_parameters(trainer.model)
+    if not tables:
+        return dense()
+    check(trainer.config)
+    ours = {id(table) for table in tables}
+    rest = [each for each in trainer.model.parameters() if id(each) not in ours]
+    sparse = torch.optim.SparseAdam(tables, lr=trainer.learning_rate)
+    for table in tables:
+        moments = {name: untouched_zeros(table) for name in ("exp_avg", "exp_avg_sq")}
+        sparse.state[table] = {"step": 0, **moments}
+    return DenseAndSparse(dense(params=rest), sparse)
 
 
 def sparse_parameters(model: nn.Module) -> list[Tensor]:

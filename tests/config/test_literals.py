@@ -134,7 +134,7 @@ def test_strings_that_look_like_numbers_stay_strings(monkeypatch):
         "sys.argv",
         ["run", "--checkpoint_dir=2024", "--user_inter_num_interval=[5,10]", "--gpu_id=0,1"],
     )
-    monkeypatch.setattr("recbole_m3rec.trainer.distributed.refuse_absent_gpus", lambda *_: None)
+    monkeypatch.setattr("recbole_m3rec.processes.distributed.refuse_absent_gpus", lambda *_: None)
     config = Config("SASRec", "ml-100k")
     assert config["checkpoint_dir"] == "2024"
     assert config["user_inter_num_interval"] == "[5,10]"

@@ -5,7 +5,7 @@ import recbole.data.utils as recboles
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import argument_list
 
-from recbole_m3rec.data import cache
+from recbole_m3rec.data import cache, pipeline
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}
 
@@ -14,7 +14,7 @@ SAVED = {"save_dataset": True, "save_dataloaders": True}
 def digests(monkeypatch):
     """A dictionary that stands for the digests of today's feature files."""
     today = {"text": "1"}
-    monkeypatch.setattr(cache, "feature_digests", lambda config: dict(today))
+    monkeypatch.setattr(pipeline, "feature_digests", lambda config: dict(today))
     return today
 
 
@@ -62,9 +62,9 @@ def test_caches_are_not_reused_with_other_features(rebuilt, digests):
 
 
 def test_caches_of_before_the_plugin_are_not_reused_for_features(rebuilt, monkeypatch):
-    monkeypatch.setattr(cache, "feature_digests", lambda config: None)
+    monkeypatch.setattr(pipeline, "feature_digests", lambda config: None)
     assert rebuilt()
-    monkeypatch.setattr(cache, "feature_digests", lambda config: {"text": "1"})
+    monkeypatch.setattr(pipeline, "feature_digests", lambda config: {"text": "1"})
     assert rebuilt()
 
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recbole.data import create_dataset
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_m3rec.data.dataset import M3RecDataset, feature_folder
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
+from recbole_m3rec.features.recipes import resolve_modalities
 
 COLUMNS = ("user_id:token", "item_id:token", "timestamp:float", "rating:float", "tags:token_seq")
 
@@ -322,3 +324,19 @@ def test_a_ready_made_row_without_history_is_refused_by_file_and_line(tmp_path, 
     )
     with pytest.raises(ValueError, match=r"ready\.test\.inter, line 3: item_id_list is empty"):
         M3RecDataset(config)
+
+
+@pytest.mark.parametrize("model", ["M3Rec", "SASRecF"])
+def test_modalities_are_resolved_once(make_config, write_dataset, monkeypatch, model):
+    calls = []
+
+    def resolve(*args):
+        calls.append(args)
+        return resolve_modalities(*args)
+
+    write_dataset()
+    monkeypatch.setattr("recbole_m3rec.data.dataset.resolve_modalities", resolve)
+    features = {"noise": {"encoder": "random-codes", "dim": 4}}
+    config = make_config(model, modalities="auto", features=features)
+    assert list(create_dataset(config).item_features) == ["noise"]
+    assert len(calls) == 1

@@ -10,7 +10,7 @@ from recbole.data import create_dataset
 
 from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.quick_start.checkpoints import read_saved_run
+from recbole_m3rec.quick_start.checkpoints import read_checkpoint
 from recbole_m3rec.quick_start.recommend import Histories
 
 ALL = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
@@ -208,8 +208,8 @@ def test_another_value_of_time_order_is_refused(make_config):
 def test_a_checkpoint_from_before_there_was_a_choice_keeps_recboles_order(trained):
     path = trained("SASRec")
     content = torch.load(path, weights_only=False)
-    assert read_saved_run(path).settings["time_order"] == "exact"
+    assert read_checkpoint(path).settings["time_order"] == "exact"
     for values in (content["config"].internal_config_dict, content["config"].final_config_dict):
         del values["time_order"]
     torch.save(content, path)
-    assert read_saved_run(path).settings["time_order"] == "recbole"
+    assert read_checkpoint(path).settings["time_order"] == "recbole"

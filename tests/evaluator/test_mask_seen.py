@@ -116,9 +116,9 @@ def test_nothing_is_said_of_repeats_where_there_are_none(prepare, caplog):
     assert "out of reach" not in caplog.text
 
 
-@pytest.mark.parametrize("value", ["maybe", 1, None, [True]])
+@pytest.mark.parametrize("value", ["maybe", None, [True]])
 def test_what_is_no_switch_is_refused(make_config, value):
-    with pytest.raises(ConfigurationError, match=r"mask_seen.*(True|true or false)"):
+    with pytest.raises(ConfigurationError, match="mask_seen must be true or false"):
         make_config("SASRec", mask_seen=value)
 
 

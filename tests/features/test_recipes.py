@@ -86,7 +86,7 @@ def test_a_list_keeps_its_order_however_it_is_written(folder, listed):
 
 @pytest.mark.parametrize("nothing", [[], (), "[]", ""])
 def test_an_empty_list_is_none(folder, nothing):
-    assert resolve(nothing, folder, text=TEXT) == []
+    assert resolve(nothing, folder, text=TEXT) == ()
 
 
 def test_auto_that_finds_none_says_what_to_do(tmp_path):

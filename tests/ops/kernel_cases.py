@@ -22,6 +22,7 @@ from recbole_m3rec.ops import dropout as dropout_ops
 from recbole_m3rec.ops import dropout_layer_norm, gelu_dropout
 from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.softmax_loss import softmax_loss_
 
 built, why = library.available()
@@ -92,7 +93,9 @@ def scan_loop(tensors, ends, last_only=False):
 
 
 def compiled_scan(tensors, ends, last_only=False):
-    return selective_scan.selective_scan_cpu(*tensors[:6], ends, last_only, *tensors[6:])
+    return selective_scan.selective_scan_cpu(
+        ScanInputs(*tensors[:6], ends, last_only, *tensors[6:])
+    )
 
 
 def one_by_one(x, weight, bias, ends):

@@ -22,6 +22,7 @@ from recbole_m3rec.ops.mamba_ssm import (
     selective_scan_mamba_ssm,
     selective_scan_states_mamba_ssm,
 )
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.selective_scan import (
     ScanBackendError,
     backends,
@@ -150,8 +151,10 @@ def test_results_and_gradients_are_those_of_the_reference(lengths, last_only, fu
     results = []
     for function in (selective_scan_mamba_ssm, selective_scan):
         six, ends, options = inputs(lengths, last_only, fused)
-        more = {} if function is selective_scan_mamba_ssm else {"backend": "reference"}
-        y = function(*six, ends, last_only=last_only, **options, **more)
+        if function is selective_scan:
+            y = function(*six, ends, last_only=last_only, **options, backend="reference")
+        else:
+            y = function(ScanInputs(*six, ends, last_only, **options))
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
         results.append([y, *torch.autograd.grad(y, [*six, *options.values()], weights)])
     for found, expected in zip(*results, strict=True):
@@ -162,7 +165,7 @@ def test_results_and_gradients_are_those_of_the_reference(lengths, last_only, fu
 @pytest.mark.parametrize(("lengths", "fused"), [(RAGGED, False), (RAGGED, True), (SINGLE, True)])
 def test_last_states_are_those_before_the_padding(lengths, fused):
     six, ends, options = inputs(lengths, True, fused)
-    found = selective_scan_states_mamba_ssm(*six, ends, True, **options)
+    found = selective_scan_states_mamba_ssm(ScanInputs(*six, ends, True, **options))
     expected = scan.selective_scan_states(
         *six, ends, last_only=True, **options, backend="reference"
     )
@@ -174,7 +177,7 @@ def test_last_states_are_those_before_the_padding(lengths, fused):
 def test_what_varies_by_token_takes_the_dtype_of_x(last_only):
     six, ends, options = inputs([5, 1, 3], last_only, True)
     half = six[0].bfloat16()
-    y = selective_scan_mamba_ssm(half, *six[1:], ends, last_only, **options)
+    y = selective_scan_mamba_ssm(ScanInputs(half, *six[1:], ends, last_only, **options))
     expected = selective_scan(
         half.float(), *six[1:], ends, last_only=last_only, **options, backend="reference"
     )
@@ -187,7 +190,7 @@ def test_nan_stays_within_its_sequence():
     six, ends, options = inputs([5, 2, 3], False, True)
     six[0] = six[0].detach().clone()
     six[0][5] = float("nan")
-    rows = selective_scan_mamba_ssm(*six, ends, **options).isnan().any(1)
+    rows = selective_scan_mamba_ssm(ScanInputs(*six, ends, **options)).isnan().any(1)
     assert rows.nonzero().flatten().tolist() == [5, 6]
 
 
@@ -248,8 +251,8 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(d_conv, 
 @pytest.mark.usefixtures("_installed")
 def test_no_sequences_give_no_rows():
     six, ends, options = inputs([], False, True)
-    assert selective_scan_mamba_ssm(*six, ends, **options).shape == (0, 37)
-    y, states = selective_scan_states_mamba_ssm(*six, ends, **options)
+    assert selective_scan_mamba_ssm(ScanInputs(*six, ends, **options)).shape == (0, 37)
+    y, states = selective_scan_states_mamba_ssm(ScanInputs(*six, ends, **options))
     assert (y.shape, states.shape) == ((0, 37), (0, 37, 8))
 
 

@@ -41,7 +41,7 @@ def test_any_changed_byte_of_any_file_is_one_error(write_made):
     folder = write_made()
     draw = random.Random(0)
     files = sorted(folder.iterdir())
-    assert len(files) == 5
+    assert len(files) == 6
     for number in range(200):
         path = files[number % len(files)]
         whole = path.read_bytes()
@@ -61,6 +61,7 @@ def test_any_changed_byte_of_any_file_is_one_error(write_made):
         "model.json",
         "model.safetensors",
         "vectors.safetensors",
+        "features.safetensors",
         "items.parquet",
         "histories.parquet",
     ],

@@ -91,7 +91,6 @@ def test_where_only_pictures_matter_the_explanation_says_pictures(only_pictures)
         history = [f"i{GROUPS + other}", f"i{2 * GROUPS + other}", f"i{3 * GROUPS + group}"]
         found = shop.explain(history, f"new{group}")
         assert found.terms["image"] > 3 * abs(found.terms["text"])
-        assert found.terms["id"] == 0
         item, effect = found.because["image"][0]
         assert item == history[2]  # the one of the same group
         assert effect > 0
@@ -99,19 +98,18 @@ def test_where_only_pictures_matter_the_explanation_says_pictures(only_pictures)
         assert frame["item"][0] == f"new{group}"
 
 
-def test_a_known_item_added_again_under_another_id_gets_the_same_content_terms(any_shop):
+def test_a_known_item_added_again_under_another_id_gets_the_same_terms(any_shop):
     shop = any_shop
     features = made_features(60)
     rows = {name: of.values[[7, 5]].numpy() for name, of in features.items()}
     rows["image"][1] = np.nan  # item 5 has no picture
     shop.add_items(pd.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]}), rows)
     frame = shop.recommend([["i4"]], 100, explain=True).set_index("item")
-    for new, old in (("a", "i7"), ("b", "i5")):
-        columns = ["image", "text"]
+    for new, old in (("a", "i7"), ("b", "i5")):  # which also lend their IDs
+        columns = ["image", "text", "id"]
         assert np.allclose(
             *(frame.loc[row, columns].astype(float) for row in (new, old)), atol=1e-5
         )
-        assert frame.loc[new, "id"] == 0
     assert shop.items.show(61) == {"item": "a", "title": "A", "cold": True}
     assert [shop.items.ids[n] for n in shop.items.search("b", 60)].count("b") == 1
     assert len(shop.recommend([["a", "i4"]], 3)) == 3  # it can be in a history
@@ -160,6 +158,34 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     assert shop.add_items(new) == ["text"]
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
+
+
+@pytest.mark.parametrize(("thing", "with_features"), [("glove", True), ("sock", False)])
+def test_items_added_from_text_alone_are_found_by_users_whose_histories_are_alike(
+    write_made, thing, with_features
+):
+    words, things = ("red", "blue", "green", "white"), ("hat", "shoe", "coat", "scarf", "sock")
+    texts = [f"{words[n % GROUPS]} {things[n % 5]}" for n in range(N + 1)]
+    options = {"dim": 8, "min_df": 1, "max_ngram": 1, "unit_rows": True}
+    fitted, values = fit_tfidf_svd(texts, **options)
+    every = torch.ones(N + 1, dtype=torch.bool)
+    torch.manual_seed(0)
+    text = ItemFeatures("text", torch.from_numpy(values), every, "b", "")
+    network = trained({"text": text}, np.random.default_rng(0))
+    recipe = {"encoder": "tfidf-svd", "fields": ["name"], "options": options}
+    about = {"features": {"text": {"norm": "none", "recipe": recipe}}}
+    encoders = as_tensors("text", fitted)
+    more = {"settings": TRAINED, "about": about, "encoders": encoders}
+    shop = Recommender.load(write_made(n_items=N, network=network, **more))
+    if not with_features:  # a bundle from before they were stored
+        shop.bundle.features = {}
+    names = [f"{word} {thing}" for word in words]
+    assert shop.add_items(pd.DataFrame({"item_id": names, "name": names})) == ["text"]
+    histories = [[f"i{group + GROUPS * n}" for n in (1, 3, 5)] for group in range(GROUPS)]
+    for user, part in shop.recommend(histories, N // GROUPS - 2).groupby("user"):
+        found = set(part["item"])
+        assert names[user] in found
+        assert not found & {name for name in names if name != names[user]}
 
 
 def mean_colours(images):

@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
         f"  {year}: " + ", ".join(SHORT_NAMES[category] for category in release.categories)
         for year, release in RELEASES.items()
     )
-    made = documented_parser(__doc__, "prepare amazon", f"\nShort names of categories:\n{names}")
-    add = made.add_argument
+    result = documented_parser(__doc__, "prepare amazon", f"\nShort names of categories:\n{names}")
+    add = result.add_argument
     add("--release", default="2014", help=f"{', '.join(RELEASES)} (default 2014)")
     add("--category", required=True, help="full or short name, e.g. Clothing_Shoes_and_Jewelry")
     add("--name", type=dataset_name, help="of the dataset (default the short name)")
@@ -111,8 +111,8 @@ def parser() -> argparse.ArgumentParser:
     add("--base-url", help="another address than the publisher's, with the same folders below it")
     add("--allow-private", action="store_true", help="fetch from this machine or network, too")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    add_cluster(made)
-    return made
+    add_cluster(result)
+    return result
 
 
 def start_of_day(text: str) -> int:
@@ -130,13 +130,13 @@ def end_of_day(text: str) -> int:
 
 
 def column_names(text: str) -> tuple[str, ...]:
-    given = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in given if name not in COLUMNS]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in COLUMNS]
     if unknown:
         raise argparse.ArgumentTypeError(
             f"there is no column {', '.join(unknown)}; there are {', '.join(COLUMNS)}"
         )
-    return tuple(name for name in COLUMNS if name in given)
+    return tuple(name for name in COLUMNS if name in names)
 
 
 def show_plan(
@@ -144,8 +144,8 @@ def show_plan(
 ) -> None:
     print(f"category: {what}")
     for file in files:
-        there = f"{file.path.stat().st_size:,} bytes" if not file.missing else f"from {file.url}"
-        print(f"read: {file.path}, {there}")
+        state = f"{file.path.stat().st_size:,} bytes" if not file.missing else f"from {file.url}"
+        print(f"read: {file.path}, {state}")
     print(f"keep: {filters}")
     print(f"columns: {', '.join(columns) or 'none besides ids and time'}")
     for kind in ("inter", "item", "stats.json") if len(files) > 1 else ("inter", "stats.json"):

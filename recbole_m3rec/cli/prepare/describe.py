@@ -101,8 +101,8 @@ def titles_of(options: argparse.Namespace, path: Path, item_ids: Sequence[str]) 
     """Return a title for each item, its id where there is none."""
     if not path.is_file():
         return list(item_ids)
-    there = field_names(path)
-    field = options.title_field or next((each for each in TITLE_FIELDS if each in there), None)
+    fields = field_names(path)
+    field = options.title_field or next((each for each in TITLE_FIELDS if each in fields), None)
     if field is None:
         return list(item_ids)
     tokens, [titles] = read_item_fields(path, [field], item_id_field=options.item_id_field)
@@ -125,8 +125,10 @@ def show_neighbours(
         print(f"\n{titles[item]}")
         for modality, shown in modalities.items():
             nearest = zip(*shown.vectors.nearest(item, N_NEIGHBOURS), strict=True)
-            said = "; ".join(f"{short(titles[other])} ({alike:.2f})" for other, alike in nearest)
-            print(f"  {modality}: {said}")
+            neighbours = "; ".join(
+                f"{short(titles[other])} ({alike:.2f})" for other, alike in nearest
+            )
+            print(f"  {modality}: {neighbours}")
 
 
 def short(title: str) -> str:
@@ -138,8 +140,8 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = documented_parser(__doc__, "describe")
-    add = made.add_argument
+    result = documented_parser(__doc__, "describe")
+    add = result.add_argument
     add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--features", type=Path, help="folder of the feature files (default that of the dataset)")
@@ -151,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     for field in ("user_id", "item_id"):
         add(f"--{field.replace('_', '-')}-field", default=field, help=f"default {field}")
     add("--time-field", default="timestamp", help="default timestamp")
-    return made
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

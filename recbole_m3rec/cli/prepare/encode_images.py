@@ -119,12 +119,12 @@ def encode(options: argparse.Namespace) -> None:
         "missing": options.missing,
         "images_sha256": images_digest(images),
     }
-    known = f" of {len(items):,} items" if items else ""
-    said = f"{source}: {n_found:,} images, {len(images):,} to encode{known}"
+    of_total = f" of {len(items):,} items" if items else ""
+    summary = f"{source}: {n_found:,} images, {len(images):,} to encode{of_total}"
     then = read_metadata(output) if output.is_file() else {}
     other = [key for key in metadata if metadata[key] != then.get(key)]
     if options.dry_run:
-        print(said)
+        print(summary)
         print(f"encoder: {options.encoder}, missing images: {options.missing}")
         state = f", which is there, other {', '.join(other)}" if other else ", up to date"
         print(f"output: {output}{state if output.is_file() else ''}")
@@ -137,7 +137,7 @@ def encode(options: argparse.Namespace) -> None:
             f"{output} is there already, made with other {', '.join(other)}. Add --overwrite to"
             " replace it, or name another --output"
         )
-    print(said)
+    print(summary)
     sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
     encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
     work = work_folder(output)
@@ -175,7 +175,7 @@ def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> 
 
 
 def parser() -> argparse.ArgumentParser:
-    made = documented_parser(__doc__, "encode images")
+    result = documented_parser(__doc__, "encode images")
     both = argparse.ArgumentParser(add_help=False)
     add = both.add_argument
     add("--dataset", required=True, help="its name, as for training")
@@ -189,10 +189,10 @@ def parser() -> argparse.ArgumentParser:
     def step(words: str, verb: str) -> dict[str, Any]:
         return {"prog": command(words), "parents": [both], "help": f"{verb} the images"}
 
-    steps = made.add_subparsers(dest="step", required=True)
+    steps = result.add_subparsers(dest="step", required=True)
     add_download_options(steps.add_parser("download", **step("prepare images", "fetch")))
     add_encode_options(steps.add_parser("encode", **step("encode images", "encode")))
-    return made
+    return result
 
 
 def add_download_options(step: argparse.ArgumentParser) -> None:

@@ -108,15 +108,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
-    given: dict[str, Any] = {"encoder": options.encoder}
+    recipe: dict[str, Any] = {"encoder": options.encoder}
     for text in options.option:
         name, equals, value = text.partition("=")
         if not equals:
             raise RecipeError(f"--option {text}: expected NAME=VALUE")
-        given[name] = yaml.safe_load(value)
+        recipe[name] = yaml.safe_load(value)
     for name in ("pooling", "max_tokens", "batch_size", "precision"):
         if getattr(options, name) is not None:
-            given[name] = getattr(options, name)
+            recipe[name] = getattr(options, name)
     fields = [part for field in options.fields or () for part in field.split(",") if part]
     if not fields:
         there = field_names(item_file, options.field_separator)
@@ -124,26 +124,26 @@ def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
         if not fields:
             raise RecipeError(f"{item_file} has the columns {', '.join(there)}: name --fields")
     if options.keep_html:
-        given["keep_html"] = True
-    return parse_recipe(options.modality, given | {"fields": fields}, key="--encoder")
+        recipe["keep_html"] = True
+    return parse_recipe(options.modality, recipe | {"fields": fields}, key="--encoder")
 
 
 def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
     """Say how a feature file that is there was made, "up to date" if as it would be now."""
     if not output.is_file():
         return ""
-    told = read_metadata(output)
+    metadata = read_metadata(output)
     now = {
         "encoder": recipe.encoder,
         "fields": list(recipe.fields),
         "keep_html": recipe.keep_html,
         **recipe.options,
     }
-    then = told | told.get("options", {})
+    then = metadata | metadata.get("options", {})
     other = [f"{key} {then.get(key)}" for key in now if now[key] != then.get(key)]
     if other:
         return f"made otherwise ({', '.join(other)})"
-    if told.get("item_file_sha256") != sha256_of(item_file):
+    if metadata.get("item_file_sha256") != sha256_of(item_file):
         return f"made before {item_file} was changed"
     return "up to date"
 

@@ -68,24 +68,24 @@ def imported(
 
 def compare(source: Path, table: FeatureTable, path: Path, items: list[str]) -> None:
     """Say how many of the dataset's items have a vector; none is an error."""
-    known = set(items)
-    n_both = len(known.intersection(table.item_ids))
+    catalogue = set(items)
+    n_both = len(catalogue.intersection(table.item_ids))
     if not n_both:
         raise FeatureFileError(
             f"{source}: none of its items is in {path}; it has {list(table.item_ids[:3])}, the"
             f" dataset {items[:3]}. The ids must be written alike"
         )
-    share = n_both / len(known)
-    print(f"  {n_both:,} of the {len(known):,} items in {path} have a vector ({share:.1%})")
+    share = n_both / len(catalogue)
+    print(f"  {n_both:,} of the {len(catalogue):,} items in {path} have a vector ({share:.1%})")
     if n_both < len(table.item_ids):
         print(f"  {len(table.item_ids) - n_both:,} vectors are of other items, and are not used")
 
 
 def write(output: Path, table: FeatureTable, overwrite: bool, dry_run: bool) -> None:
     if output.is_file():
-        there = read_features(output)
-        same = there.item_ids.tolist() == table.item_ids.tolist()
-        if same and np.array_equal(there.values, table.values):
+        existing = read_features(output)
+        same = existing.item_ids.tolist() == table.item_ids.tolist()
+        if same and np.array_equal(existing.values, table.values):
             print(f"  {output} is up to date")
             return
         if not overwrite:
@@ -100,8 +100,8 @@ def write(output: Path, table: FeatureTable, overwrite: bool, dry_run: bool) -> 
 
 
 def parser() -> argparse.ArgumentParser:
-    made = documented_parser(__doc__, "import")
-    add = made.add_argument
+    result = documented_parser(__doc__, "import")
+    add = result.add_argument
     add("--dataset", required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     add("--drop-unnamed-rows", action="store_true", help="leave out rows that no id names")
     add("--overwrite", action="store_true", help="replace a feature file that is there")
     add("--dry-run", action="store_true", help="check and show, and write nothing")
-    return made
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

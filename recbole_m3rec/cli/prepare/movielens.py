@@ -57,8 +57,8 @@ def movielens(arguments: Sequence[str]) -> None:
 
 
 def recboles_folder() -> Path:
-    found = importlib.util.find_spec("recbole")
-    folders = (found.submodule_search_locations if found else None) or [""]
+    spec = importlib.util.find_spec("recbole")
+    folders = (spec.submodule_search_locations if spec else None) or [""]
     return Path(folders[0], "dataset_example", SHIPPED)
 
 
@@ -90,9 +90,9 @@ def say_next(options: argparse.Namespace, name: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = documented_parser(__doc__, "prepare movielens")
-    add = made.add_argument
-    source = made.add_mutually_exclusive_group(required=True)
+    result = documented_parser(__doc__, "prepare movielens")
+    add = result.add_argument
+    source = result.add_mutually_exclusive_group(required=True)
     source.add_argument("--source", type=Path, help="folder or zip file of a release")
     source.add_argument("--from-recbole", action="store_true", help="the ml-100k of RecBole")
     add("--overviews", type=Path, help="table of movie_id, overview and, to check, title")
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", type=dataset_name, help="of the dataset (default that of the release)")
     add("--output", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    return made
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

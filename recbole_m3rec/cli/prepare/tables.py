@@ -56,8 +56,8 @@ def generic(arguments: Sequence[str]) -> None:
         encoding=options.encoding,
         header=not options.no_header,
     )
-    named = {role: getattr(options, role) for role in LOG_ROLES}
-    columns = columns_of(log, LOG_ROLES, named, {"user": "--user", "item": "--item"})
+    columns_by_role = {role: getattr(options, role) for role in LOG_ROLES}
+    columns = columns_of(log, LOG_ROLES, columns_by_role, {"user": "--user", "item": "--item"})
     examples = sample(log)
     print(f"purchases: {options.log}, {log}")
     time_format = None
@@ -69,8 +69,8 @@ def generic(arguments: Sequence[str]) -> None:
             " --time, or say --time - if the rows stand in the order of time"
         )
     show_columns(log, columns, examples)
-    said = describe_format(time_format, examples[columns["time"]]) if time_format else ""
-    print(f"  times are {said}" if said else "  no time: the rows are taken to be in its order")
+    time = describe_format(time_format, examples[columns["time"]]) if time_format else ""
+    print(f"  times are {time}" if time else "  no time: the rows are taken to be in its order")
     items = item_source(options)
     if options.images:
         print(f"images: {options.images}")
@@ -91,8 +91,8 @@ def item_source(options: argparse.Namespace) -> TableSource | None:
     if not options.items:
         return None
     table = open_table(options.items, separator=options.separator, encoding=options.encoding)
-    given = {role: getattr(options, ITEM_OPTIONS.get(role, role)) for role in ITEM_ROLES}
-    columns = columns_of(table, ITEM_ROLES, given, {"item": "--item-column"})
+    options_by_role = {role: getattr(options, ITEM_OPTIONS.get(role, role)) for role in ITEM_ROLES}
+    columns = columns_of(table, ITEM_ROLES, options_by_role, {"item": "--item-column"})
     print(f"items: {options.items}, {table}")
     show_columns(table, columns, sample(table))
     return TableSource(table, columns)
@@ -138,14 +138,14 @@ def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -
     formats = [options.time_format] if options.time_format else guess_time_formats(values)
     if len(formats) == 1:
         return formats[0]
-    found = [value for value in values if value][:3]
+    samples = [value for value in values if value][:3]
     if not formats:
         raise ColumnError(
-            f"{options.log}: how are the times in {column!r} written? They look like {found}. Say"
+            f"{options.log}: how are the times in {column!r} written? They look like {samples}. Say"
             " so by --time-format, as in --time-format '%d.%m.%Y %H:%M', or name another --time"
         )
     raise ColumnError(
-        f"{options.log}: the times in {column!r}, such as {found}, can be read as"
+        f"{options.log}: the times in {column!r}, such as {samples}, can be read as"
         f" {' and as '.join(formats)}. Say which by --time-format"
     )
 
@@ -154,8 +154,10 @@ def show_columns(
     table: Table, columns: Mapping[str, str], examples: Mapping[str, list[str]]
 ) -> None:
     for role, column in columns.items():
-        found = list(dict.fromkeys(filter(None, examples[column])))[:3]
-        shown = ", ".join(repr(value if len(value) <= 40 else value[:39] + "…") for value in found)
+        samples = list(dict.fromkeys(filter(None, examples[column])))[:3]
+        shown = ", ".join(
+            repr(value if len(value) <= 40 else value[:39] + "…") for value in samples
+        )
         print(f"  {role:<11} <- {column}: {shown or 'nothing in the first rows'}")
     unused = [name for name in table.names if name not in columns.values()]
     if unused:
@@ -211,8 +213,8 @@ def say_next(options: argparse.Namespace, result: Mapping[str, Any], recipe: Pat
 
 
 def parser() -> argparse.ArgumentParser:
-    made = documented_parser(__doc__, "prepare tables")
-    add = made.add_argument
+    result = documented_parser(__doc__, "prepare tables")
+    add = result.add_argument
     add("--name", type=dataset_name, required=True, help="of the dataset")
     add("--log", type=Path, required=True, help="table of purchases, one a row")
     add("--items", type=Path, help="table of items, one a row; may be the log itself")
@@ -220,14 +222,14 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--yes", action="store_true", help="the columns are right, do not ask")
     add("--dry-run", action="store_true", help="show what the columns are taken for, and stop")
-    log = made.add_argument_group("columns of the log, - for none").add_argument
+    log = result.add_argument_group("columns of the log, - for none").add_argument
     log("--user", metavar="COLUMN", help="who bought")
     log("--item", metavar="COLUMN", help="what was bought")
     log("--time", metavar="COLUMN", help="when; - if the rows stand in the order of time")
     log("--rating", metavar="COLUMN", help="how good")
     shown = "epoch, iso, or as in %%d.%%m.%%Y %%H:%%M"
     log("--time-format", type=time_format, metavar="FORMAT", help=shown)
-    items = made.add_argument_group("columns of the items, - for none").add_argument
+    items = result.add_argument_group("columns of the items, - for none").add_argument
     items("--item-column", metavar="COLUMN", help="the item's id, as in the log")
     for name, what in (
         ("title", "name of the item"),
@@ -254,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
         help="drop users and items with fewer purchases, repeatedly (default none: training"
         " filters at five, see properties/overall.yaml)",
     )
-    return made
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

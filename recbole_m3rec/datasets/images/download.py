@@ -184,14 +184,14 @@ def _results(
 ) -> Iterable[list[Entry]]:
     """Yield what became of each address, as it comes: an entry for each of its items."""
     hosts = _Hosts(left, politeness.per_host)
-    done: queue.Queue[list[Entry] | BaseException] = queue.Queue()
+    finished: queue.Queue[list[Entry] | BaseException] = queue.Queue()
 
     def work() -> None:
         while (url := hosts.take()) is not None:
             try:
-                done.put(fetch(url, left[url]))
+                finished.put(fetch(url, left[url]))
             except BaseException as error:
-                done.put(error)
+                finished.put(error)
             finally:
                 hosts.give_back(url)
 
@@ -200,7 +200,7 @@ def _results(
         threading.Thread(target=work, daemon=True).start()
     try:
         for _ in left:
-            result = done.get()
+            result = finished.get()
             if isinstance(result, BaseException):
                 raise result
             yield result
@@ -235,13 +235,13 @@ def _fetch(
         status = REFUSED if type(error) is DownloadError else FAILED
         return [Entry(item, status, problem or error.reason, url) for item in items]
     size, digest = str(incoming.stat().st_size), sha256_of(incoming)
-    made = []
+    entries = []
     for item in items:
         name = file_stem(item) + suffix
         _place(incoming, folder / name)
-        made.append(Entry(item, STORED, "", url, name, size, digest))
+        entries.append(Entry(item, STORED, "", url, name, size, digest))
     incoming.unlink()
-    return made
+    return entries
 
 
 def _fetch_on(

@@ -36,14 +36,14 @@ class Entry:
 def read_report(folder: Path) -> dict[str, Entry]:
     """Read the report of an earlier run, by item; of a line that was cut off nothing."""
     names = [field.name for field in fields(Entry)]
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     path = folder / REPORT_NAME
     if path.is_file():
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.reader(file):
                 if len(row) == len(names) and row[1] in (STORED, REFUSED, FAILED):
-                    found[row[0]] = Entry(*row)
-    return found
+                    entries[row[0]] = Entry(*row)
+    return entries
 
 
 def count_reasons(entries: Iterable[Entry]) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import hashlib
 import http.client
 import json
 import logging
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from recbole_m3rec.datasets.io.http import Answer, http_get
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
@@ -112,7 +112,7 @@ def download(
         try:
             transfer.run(sleep)
             problem = check(part) if check else None
-            if sha256 is not None and _sha256(part) != sha256.lower():
+            if sha256 is not None and sha256_of(part) != sha256.lower():
                 problem = f"its SHA-256 is not {sha256}"
             if problem:
                 raise DownloadError(f"{url}: {problem}", "wrong content")
@@ -175,10 +175,10 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
 
     def _attempt(self) -> None:
-        known = self._known()
+        note = self._known()
         headers = {}
-        if self.size and known.get("validator"):
-            headers = {"Range": f"bytes={self.size}-", "If-Range": known["validator"]}
+        if self.size and note.get("validator"):
+            headers = {"Range": f"bytes={self.size}-", "If-Range": note["validator"]}
         else:
             self._cut()
         limits = self.limits
@@ -191,7 +191,7 @@ class _Transfer:
                 deadline=deadline,
                 allow_private=self.allow_private,
             ) as answer:
-                self._receive(answer, known)
+                self._receive(answer, note)
         except (CannotWriteError, DownloadError):
             raise
         except ssl.SSLCertVerificationError as error:
@@ -203,8 +203,8 @@ class _Transfer:
         except TimeoutError as error:
             raise _TryAgainError("the server takes too long") from error
         except (OSError, http.client.HTTPException) as error:
-            told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise _TryAgainError(f"the connection broke ({told})") from error
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise _TryAgainError(f"the connection broke ({reason})") from error
 
     def _receive(self, answer: Answer, known: dict[str, Any]) -> None:
         status, headers = answer.status, answer.headers
@@ -254,15 +254,15 @@ class _Transfer:
     def _known(self) -> dict[str, Any]:
         """Return what an earlier try, perhaps of an earlier run, noted about the same address."""
         with suppress(OSError, ValueError):
-            found = json.loads(self.note.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("url") == self.url:
-                return found
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            if isinstance(note, dict) and note.get("url") == self.url:
+                return note
         return {}
 
     def _remember(self, validator: str, total: int | None) -> None:
-        told = {"url": self.url, "validator": validator, "total": total}
+        note = {"url": self.url, "validator": validator, "total": total}
         try:
-            self.note.write_text(json.dumps(told), encoding="utf-8")
+            self.note.write_text(json.dumps(note), encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.part, error) from error
 
@@ -294,14 +294,6 @@ def _cannot_write(path: Path, error: OSError) -> CannotWriteError:
         f"cannot write {path}: {error.strerror or error}. Make room, or name a folder that can be"
         " written; what has arrived is kept"
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _bar(path: Path, show: bool | None) -> dict[str, Any]:

@@ -33,8 +33,8 @@ class IdCodes:
 
     def _merge(self) -> None:
         # The known ids come first, so that codes given before stay what they are.
-        known = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), self._ids)
-        merged = pa.chunked_array([known, *self._blocks]).unify_dictionaries()
+        vocabulary = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), self._ids)
+        merged = pa.chunked_array([vocabulary, *self._blocks]).unify_dictionaries()
         for chunk in merged.chunks[1:]:
             self._codes.append(chunk.indices.to_numpy())
         self._ids = merged.chunk(merged.num_chunks - 1).dictionary

@@ -50,7 +50,7 @@ def guess_columns(
     Raises:
         ColumnError: the table has no column of a name given.
     """
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for role, name in given.items():
         if name is None or name == "-":
             continue
@@ -58,18 +58,18 @@ def guess_columns(
             raise ColumnError(
                 f"no column {name!r}, named as {role}; there are {', '.join(map(repr, names))}"
             )
-        found[role] = name
+        columns[role] = name
     words = {name: as_words(name) for name in names}
-    for role, known in roles.items():
+    for role, names_of_role in roles.items():
         if given.get(role) is not None:
             continue
-        for candidate in known.split():
-            free = [each for each in names if each not in found.values()]
+        for candidate in names_of_role.split():
+            free = [each for each in names if each not in columns.values()]
             match = next((each for each in free if words[each] == candidate), None)
             if match is not None:
-                found[role] = match
+                columns[role] = match
                 break
-    return {role: found[role] for role in roles if role in found}
+    return {role: columns[role] for role in roles if role in columns}
 
 
 def as_words(name: str) -> str:

@@ -22,7 +22,7 @@ def images_by_column(names: Mapping[str, str], folder: Path) -> tuple[dict[str, 
         The files there are, and how many names have none.
     """
     root = folder.resolve()
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for item, name in names.items():
         for candidate in (folder / name, folder / name.replace("\\", "/").rpartition("/")[2]):
             try:
@@ -30,9 +30,9 @@ def images_by_column(names: Mapping[str, str], folder: Path) -> tuple[dict[str, 
             except (OSError, ValueError):  # no name for a file
                 inside = False
             if inside:
-                found[item] = candidate
+                images[item] = candidate
                 break
-    return found, len(names) - len(found)
+    return images, len(names) - len(images)
 
 
 def check_images(
@@ -50,14 +50,14 @@ def check_images(
     """
     of_items = images_of(dict(images), wanted, str(source))
     usable = {item: path for item, path in of_items.items() if _size(path)}
-    found = {
+    present = {
         "images": len(images),
         "images_of_other_items": len(images) - len(of_items),
         "images_missing_or_empty": len(of_items) - len(usable),
         "items_with_image": len(usable),
         "items_without_image": len(wanted) - len(usable),
     }
-    return usable, found
+    return usable, present
 
 
 def mapping_text(images: Mapping[str, Path], beside: Path) -> bytes:

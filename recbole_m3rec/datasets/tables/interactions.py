@@ -62,25 +62,25 @@ def read_purchases(
     n_rows = 0
     for arrays, lines in table.chunks(list(dict.fromkeys(columns.values())), problems, progress):
         ids = {role: as_strings(arrays[columns[role]]).dictionary_encode() for role in codes}
-        kept = np.ones(len(lines), bool)
+        is_kept = np.ones(len(lines), bool)
         for role in codes:
             for kind, bad in unusable(ids[role], role).items():
-                kept &= _counted(kind, kept & bad, lines, table, problems)
+                is_kept &= _counted(kind, is_kept & bad, lines, table, problems)
         if time_format is None:
             moments = np.arange(n_rows, n_rows + len(lines)) * 1000
         else:
             moments, good = to_milliseconds(arrays[columns["time"]], time_format)
-            kept &= _counted("without_time", kept & ~good, lines, table, problems)
+            is_kept &= _counted("without_time", is_kept & ~good, lines, table, problems)
         n_rows += len(lines)
-        times.append(moments[kept])
+        times.append(moments[is_kept])
         if "rating" in columns:
             texts = pd.Series(as_strings(arrays[columns["rating"]]).to_pylist(), dtype=object)
             numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float32)
             numbers[~np.isfinite(numbers)] = np.nan
-            odd = kept & np.isnan(numbers) & (texts != "").to_numpy()
+            odd = is_kept & np.isnan(numbers) & (texts != "").to_numpy()
             _counted("ratings_not_understood", odd, lines, table, problems)
-            ratings.append(numbers[kept])
-        mask = pa.array(kept)
+            ratings.append(numbers[is_kept])
+        mask = pa.array(is_kept)
         for role, found in codes.items():
             found.add(ids[role].filter(mask).dictionary_decode().dictionary_encode())
     users, user_ids = codes["user"].finish()

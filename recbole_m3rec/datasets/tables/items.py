@@ -118,10 +118,10 @@ def price(text: str) -> str:
 
     Of point and comma the last is the decimal one, unless three digits follow it and it is a comma.
     """
-    found = re.search(r"-?\d[\d.,' ]*", text)
-    if not found:
+    match = re.search(r"-?\d[\d.,' ]*", text)
+    if not match:
         return ""
-    digits = re.sub(r"[' ]", "", found.group()).rstrip(".,")
+    digits = re.sub(r"[' ]", "", match.group()).rstrip(".,")
     whole, mark, rest = max(
         (digits.rpartition("."), digits.rpartition(",")), key=lambda cut: len(cut[0])
     )
@@ -148,5 +148,5 @@ def _tidy(role: str, text: str, problems: Problems, table: Table, line: int) -> 
 def _written(role: str, text: str) -> str:
     if role != "image":
         return text
-    found = _URL.search(text)
-    return found.group() if found else ""
+    match = _URL.search(text)
+    return match.group() if match else ""

@@ -87,13 +87,13 @@ def prepare_shop(
     in_log = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS)
     in_items = Problems(csv_rows.PROBLEMS | item_table.PROBLEMS)
     log, read = _log(shop, in_log, filters, show_progress)
-    wanted = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
+    item_ids = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
     items = None
     if shop.items is not None:
         with reading(shop.items.table.path, "items", show_progress) as progress:
             table, columns = shop.items.table, shop.items.columns
-            items = read_items(table, columns, wanted, in_items, progress)
-    images, mapping, found_images = _images(shop.images, items, wanted)
+            items = read_items(table, columns, item_ids, in_items, progress)
+    images, mapping, found_images = _images(shop.images, items, item_ids)
     result = {
         "log": _told(shop.log),
         "items_table": _told(shop.items),
@@ -101,7 +101,7 @@ def prepare_shop(
         "filters": asdict(filters),
         **_counts(log, in_order=shop.time_format is None),
         **read,
-        **(_item_counts(items, wanted) if items else {}),
+        **(_item_counts(items, item_ids) if items else {}),
         **found_images,
         "problems_of_the_log": in_log.found(),
         "problems_of_the_items": in_items.found(),
@@ -166,12 +166,12 @@ def _log(
 
 def _counts(log: Interactions, in_order: bool) -> dict[str, Any]:
     """Count what is there, and what RecBole's filter would leave of it."""
-    found = counts(log)
+    result = counts(log)
     if in_order:
-        del found["first_interaction"], found["last_interaction"]
+        del result["first_interaction"], result["last_interaction"]
     core = log.rows(k_core(log.users, log.items, RECBOLES_CORE))
     left = counts(core) if len(core) else {}
-    return found | {
+    return result | {
         "of_these_at_the_same_time": n_identical(log.users, log.items, log.times),
         "five_core": {key: left.get(key, 0) for key in ("users", "items", "interactions")},
     }
@@ -196,12 +196,12 @@ def _images(
     rows = items.rows if items else {}
     names = {item: row["image"] for item, row in rows.items() if row.get("image")}
     if names and items and not addresses(items):
-        named, n_missing = images_by_column(names, folder)
-        if named:
-            images, found = check_images(named, wanted, folder)
-            return images, True, found | {"image_names_without_file": n_missing}
-    images, found = check_images(images_in_folder(folder), wanted, folder)
-    return images, False, found
+        paths, n_missing = images_by_column(names, folder)
+        if paths:
+            images, counts = check_images(paths, wanted, folder)
+            return images, True, counts | {"image_names_without_file": n_missing}
+    images, counts = check_images(images_in_folder(folder), wanted, folder)
+    return images, False, counts
 
 
 def _told(source: TableSource | None) -> dict[str, Any] | None:

@@ -225,11 +225,11 @@ def _values(line: str, separator: str) -> list[str]:
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names, an empty one and one that stands there before with its number."""
-    found: list[str] = []
+    values: list[str] = []
     for number, name in enumerate(names, start=1):
         name = name.strip() or f"column {number}"
-        found.append(f"{name} ({number})" if name in found else name)
-    return tuple(found)
+        values.append(f"{name} ({number})" if name in values else name)
+    return tuple(values)
 
 
 def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:

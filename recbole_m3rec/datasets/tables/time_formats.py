@@ -31,15 +31,15 @@ def guess_time_formats(values: Sequence[str]) -> list[str]:
         ``"epoch"`` (a number of seconds or parts of them), ``"iso"``, or formats of ``strptime``;
         nothing where no format fits, several where day and month cannot be told apart.
     """
-    found = [value for value in values if value]
-    if not found:
+    filled = [value for value in values if value]
+    if not filled:
         return []
     for form in (EPOCH, "%Y%m%d", ISO):
-        if _share(found, form) >= _ENOUGH:
+        if _share(filled, form) >= _ENOUGH:
             return [form]
     formats = [day + hour for day in _DAYS for hour in _HOURS]
     # Few distinct values decide nothing less than many.
-    distinct = list(dict.fromkeys(found))[:300]
+    distinct = list(dict.fromkeys(filled))[:300]
     shares = {form: _share(distinct, form) for form in formats}
     best = max(shares.values())
     return [form for form in formats if shares[form] == best] if best >= _ENOUGH else []

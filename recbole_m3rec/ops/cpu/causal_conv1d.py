@@ -27,12 +27,10 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> l
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()
     y = x.new_empty(x.shape)
-    library.call(
+    library.call_on_threads(
         "m3rec_convolve",
         *_arguments(x, weight, bias, ends),
         y.data_ptr(),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return y
 
@@ -42,11 +40,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::causal_conv1d_silu_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
+    "(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
     " -> (Tensor, Tensor, Tensor)",
 )
 def _convolve_backward(
@@ -55,14 +51,12 @@ def _convolve_backward(
     x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()
     grad_y = rows(grad_y)
     gradients = x.new_empty(x.shape), x.new_empty(weight.shape), x.new_empty(bias.shape)
-    library.call(
+    library.call_on_threads(
         "m3rec_convolve_backward",
         grad_y.data_ptr(),
         grad_y.stride(0),
         *_arguments(x, weight, bias, ends),
         *(gradient.data_ptr() for gradient in gradients),
-        torch.get_num_threads(),
-        library.instruction_set(),
     )
     return gradients
 

@@ -45,12 +45,12 @@ def compiler() -> list[str]:
     Raises:
         CompileError: there is none.
     """
-    named = shlex.split(os.environ.get("CXX", ""))
-    for words in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+    command = shlex.split(os.environ.get("CXX", ""))
+    for words in [command] if command else [["c++"], ["g++"], ["clang++"]]:
         if shutil.which(words[0]):
             return words
     raise CompileError(
-        f"CXX names {named[0]}, which is no program" if named else "there is no C++ compiler"
+        f"CXX names {command[0]}, which is no program" if command else "there is no C++ compiler"
     )
 
 
@@ -97,9 +97,9 @@ def compile_library(target: Path) -> None:
 
 def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise CompileError(f"{command[0]} cannot be run ({error.strerror})") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if "error" in line] or [result.stderr]
         raise CompileError(f"{command[0]} failed: {lines[0].strip()[:200] or 'without a word'}")

@@ -179,12 +179,17 @@ def available() -> tuple[bool, str]:
 def without_kernels() -> Iterator[None]:
     """Run in plain PyTorch inside, so that what runs can be traced; not for several threads."""
     global available
-    kept = available
+    original = available
     available = assume_constant_result(lambda: (False, "switched off"))
     try:
         yield
     finally:
-        available = kept
+        available = original
+
+
+def call_on_threads(function: str, *arguments: Any) -> None:
+    """Call a function that takes torch's number of threads and the instruction set last."""
+    call(function, *arguments, torch.get_num_threads(), instruction_set())
 
 
 def call(function: str, *arguments: Any) -> None:

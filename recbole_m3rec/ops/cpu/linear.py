@@ -29,13 +29,11 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _multiply(x: Tensor, right: Tensor, bias: Tensor | None, y: Tensor) -> None:
     """``y = x @ right + bias``; ``right`` may have any strides."""
-    cpu_library.call(
+    cpu_library.call_on_threads(
         "m3rec_matmul",
         *(x.data_ptr(), x.stride(0), right.data_ptr(), *right.stride()),
         None if bias is None else bias.data_ptr(),
         *(x.shape[0], *right.shape, y.data_ptr()),
-        torch.get_num_threads(),
-        cpu_library.instruction_set(),
     )
 
 
@@ -44,11 +42,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-@torch.library.custom_op(
+@operator(
     "recbole_m3rec::linear_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight, bool to_bias)"
+    "(Tensor grad_y, Tensor x, Tensor weight, bool to_x, bool to_weight, bool to_bias)"
     " -> (Tensor, Tensor, Tensor)",
 )
 def _linear_backward(
@@ -71,12 +67,10 @@ def _linear_backward(
 
 def _sum_products(left: Tensor, right: Tensor, product: Tensor, total: Tensor) -> None:
     """``product = left.T @ right`` and ``total = left.sum(0)``; ``right`` has whole vectors."""
-    cpu_library.call(
+    cpu_library.call_on_threads(
         "m3rec_matmul_backward",
         *(left.data_ptr(), right.data_ptr(), right.stride(0)),
         *(*right.shape, left.shape[1], product.data_ptr(), total.data_ptr()),
-        torch.get_num_threads(),
-        cpu_library.instruction_set(),
     )
 
 

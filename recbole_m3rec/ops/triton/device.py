@@ -51,11 +51,12 @@ def available() -> tuple[bool, str]:
 
 
 def _scan_one_token() -> None:
+    from recbole_m3rec.ops.scan_inputs import ScanInputs
     from recbole_m3rec.ops.triton.selective_scan import selective_scan_triton
 
     one = torch.ones(1, 1, device="cuda")
     ends = torch.tensor([0, 1], dtype=torch.int32, device="cuda")
-    y = selective_scan_triton(one, one, -one, one, one, one[0], ends).item()
+    y = selective_scan_triton(ScanInputs(one, one, -one, one, one, one[0], ends)).item()
     if y != 2:  # 1 · 1 · 1 + 1
         raise RuntimeError(f"a scan of one token that returns 2 returned {y}")
 
@@ -75,5 +76,5 @@ def groups_of(cu_seqlens: Tensor, n_tokens: int) -> Tensor:
     The split depends on the sequences alone, so sums over it are made in the same order each time.
     """
     n_groups = min(cu_seqlens.shape[0] - 1, MAX_GROUPS)
-    wanted = torch.arange(n_groups + 1, device=cu_seqlens.device) * n_tokens // n_groups
-    return torch.searchsorted(cu_seqlens, wanted.to(cu_seqlens.dtype))
+    ends = torch.arange(n_groups + 1, device=cu_seqlens.device) * n_tokens // n_groups
+    return torch.searchsorted(cu_seqlens, ends.to(cu_seqlens.dtype))

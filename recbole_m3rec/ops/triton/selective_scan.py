@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.checks import (
+from recbole_m3rec.ops.checks import rows
+from recbole_m3rec.ops.scan_inputs import (
+    SCHEMA,
+    ScanInputs,
     check_scan,
-    check_sequences,
     check_state,
     gradients_by,
-    rows,
     save_inputs,
 )
 from recbole_m3rec.ops.triton.device import available, groups_of, next_power_of_2, on_device
@@ -35,14 +36,11 @@ CHUNK = 16  # tokens between two states that the backward pass keeps
 # channels a program make more parts of the gradients of B and C.
 FORWARD_TILE, BACKWARD_TILE = (256, 1), (512, 2)
 
-_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens"
-_OPTIONS = "bool last_only, Tensor? dt_bias, Tensor? z"
-
 
 class _Call:
     """The operator's inputs as the kernels take them."""
 
-    def __init__(self, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, inputs: ScanInputs) -> None:
         x, dt, A, B, C, D, cu_seqlens, self.last_only, dt_bias, z = inputs
         self.x, self.dt, self.B, self.C = rows(x), rows(dt), rows(B), rows(C)
         self.A, self.D = A.contiguous(), D.contiguous()
@@ -50,7 +48,7 @@ class _Call:
         self.z = None if z is None else rows(z)
         self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
         (self.n_tokens, self.d_inner), self.d_state = x.shape, A.shape[1]
-        self.n_sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        self.n_sequences = inputs.n_sequences()
 
     def inputs(self) -> tuple[Tensor | None, ...]:
         return (self.x, self.dt, self.A, self.B, self.C, self.D, self.dt_bias, self.z)
@@ -141,41 +139,34 @@ class _Call:
         return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z
 
 
-def _empty_result(x: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
-    return x.new_empty(cu_seqlens.shape[0] - 1 if last_only else x.shape[0], x.shape[1])
-
-
 @torch.library.custom_op(
-    "recbole_m3rec::selective_scan_triton",
-    mutates_args=(),
-    schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor",
+    "recbole_m3rec::selective_scan_triton", mutates_args=(), schema=f"({SCHEMA}) -> Tensor"
 )
-def _scan(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
-    y = _empty_result(x, cu_seqlens, last_only)
+def _scan(*arguments: Any) -> Tensor:
+    inputs = ScanInputs(*arguments)
+    y = inputs.new_result()
     _Call(inputs).forward(None, y, None)
     return y
 
 
 @_scan.register_fake
-def _(*inputs: Any) -> Tensor:
-    x, _, _, _, _, _, cu_seqlens, last_only, _, _ = inputs
-    return _empty_result(x, cu_seqlens, last_only)
+def _(*arguments: Any) -> Tensor:
+    return ScanInputs(*arguments).new_result()
 
 
 @torch.library.custom_op(
     "recbole_m3rec::selective_scan_triton_backward",
     mutates_args=(),
-    schema=f"(Tensor grad_y, {_INPUTS}, {_OPTIONS})"
+    schema=f"(Tensor grad_y, {SCHEMA})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def _scan_backward(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return _Call(inputs).backward(grad_y)
+def _scan_backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return _Call(ScanInputs(*arguments)).backward(grad_y)
 
 
 @_scan_backward.register_fake
-def _(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    x, dt, A, B, C, D, _, _, dt_bias, z = inputs
+def _(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    x, dt, A, B, C, D, _, _, dt_bias, z = arguments
     return tuple(
         x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
         for tensor in (x, dt, A, B, C, D, dt_bias, z)
@@ -185,96 +176,38 @@ def _(grad_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
 _scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
 
 
-def selective_scan_triton(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool = False,
-    dt_bias: Tensor | None = None,
-    z: Tensor | None = None,
-) -> Tensor:
+def selective_scan_triton(inputs: ScanInputs) -> Tensor:
     """Run the selective scan over packed sequences, differentiable in its floating-point inputs.
 
-    Args as in :func:`recbole_m3rec.ops.selective_scan`; float32, bfloat16 or float16. Matrices
-    may be slices of the columns of wider ones, which are read in place. The values of
-    ``cu_seqlens`` are not checked.
-
-    Returns:
-        ``[n_tokens, d_inner]``, or ``[n_sequences, d_inner]`` with ``last_only``; dtype of ``x``.
+    float32, bfloat16 or float16. The values of ``cu_seqlens`` are not checked.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit.
     """
-    check_sequences(cu_seqlens, x.device)
-    n_results = cu_seqlens.shape[0] - 1 if last_only else x.shape[0]
-    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, n_results)
-    y: Tensor = _scan(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
+    check_scan(inputs, inputs.x.device)
+    y: Tensor = _scan(*inputs)
     return y
 
 
 @torch.no_grad()
 def selective_scan_states_triton(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    cu_seqlens: Tensor,
-    last_only: bool = False,
-    dt_bias: Tensor | None = None,
-    z: Tensor | None = None,
-    initial_state: Tensor | None = None,
+    inputs: ScanInputs, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Like :func:`selective_scan_triton`, without gradients, but return the last states as well.
-
-    Args:
-        initial_state: states before the first tokens, ``[n_sequences, d_inner, d_state]`` float32;
-            None is zeros.
-
-    Returns:
-        The result, and the states after the sequences' last tokens,
-        ``[n_sequences, d_inner, d_state]`` float32.
-    """
-    check_sequences(cu_seqlens, x.device)
-    n_sequences = cu_seqlens.shape[0] - 1
-    y = _empty_result(x, cu_seqlens, last_only)
-    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, y.shape[0])
+    """``scan_states`` of a ``ScanBackend``; ``initial_state`` is shaped like its last states."""
+    check_scan(inputs, inputs.x.device)
     if initial_state is not None:
-        check_state("initial_state", initial_state, A, n_sequences)
-    last = torch.empty(n_sequences, *A.shape, dtype=torch.float32, device=x.device)
-    call = _Call((x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z))
-    call.forward(initial_state, y, last)
+        check_state("initial_state", initial_state, inputs.A, inputs.n_sequences())
+    y = inputs.new_result()
+    last = y.new_empty(inputs.n_sequences(), *inputs.A.shape, dtype=torch.float32)
+    _Call(inputs).forward(initial_state, y, last)
     return y, last
 
 
 @torch.no_grad()
-def selective_step_triton(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    dt_bias: Tensor | None = None,
-    z: Tensor | None = None,
-) -> Tensor:
-    """Take one token per sequence on kept states, without gradients.
-
-    Args:
-        state: ``[n, d_inner, d_state]`` float32, contiguous; changed in place.
-        x: ``[n, d_inner]``, and so on as in :func:`selective_scan_triton`, a row a sequence.
-
-    Returns:
-        ``[n, d_inner]`` in the dtype of ``x``.
-    """
-    check_scan(x.device, x, dt, A, B, C, D, dt_bias, z, x.shape[0])
-    check_state("state", state, A, x.shape[0])
-    y = x.new_empty(x.shape)
-    _Call((x, dt, A, B, C, D, None, False, dt_bias, z)).forward(state, y, state)
+def selective_step_triton(state: Tensor, inputs: ScanInputs) -> Tensor:
+    """``step`` of a ``ScanBackend``."""
+    check_scan(inputs, inputs.x.device)
+    check_state("state", state, inputs.A, inputs.n_sequences())
+    y = inputs.new_result()
+    _Call(inputs).forward(state, y, state)
     return y

@@ -8,7 +8,8 @@ It is made of safetensors, JSON and Parquet, so reading it runs no code, and nee
 - ``items.parquet``: the items' ids, what to show of them, how often each was used;
 - ``histories.parquet`` (optional): the items of every user, oldest first;
 - ``index.safetensors`` (optional): cells of a large catalogue, for approximate search;
-- ``encoders.safetensors`` (optional): what text encoders learned, for items added later.
+- ``encoders.safetensors`` (optional): what text encoders learned, for items added later;
+- ``features.safetensors`` (optional): the items' features, to which those of later ones compare.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ ABOUT, WEIGHTS, VECTORS, ITEMS = (
     *("vectors.safetensors", "items.parquet"),
 )
 HISTORIES, INDEX, ENCODERS = "histories.parquet", "index.safetensors", "encoders.safetensors"
-NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS)
+FEATURES = "features.safetensors"
+NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS, FEATURES)
 
 # Weights that hold a row per item, or no tensor; vectors.safetensors stands for them.
 PER_ITEM = ("item_embedding.weight", "content._extra_state")
@@ -61,6 +63,8 @@ class Bundle:
         histories: ``user_id``, ``item_ids``; None where there are none.
         index: tensors of the index by name, empty where there is none.
         encoders: tensors of the encoders by name, empty where there are none.
+        features: of all items by modality at unit length, row 0 padding, zeros where missing;
+            float16. Empty where there are none.
         digest: identifies the bundle.
     """
 
@@ -71,6 +75,7 @@ class Bundle:
     histories: pa.Table | None = None
     index: dict[str, Tensor] = field(default_factory=dict)
     encoders: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
     digest: str = ""
 
 
@@ -92,13 +97,14 @@ def read_bundle(folder: str | Path) -> Bundle:
     histories = _read_table(folder / HISTORIES) if HISTORIES in about["files"] else None
     more = {
         name: _read_tensors(folder / name) if name in about["files"] else {}
-        for name in (INDEX, ENCODERS)
+        for name in (INDEX, ENCODERS, FEATURES)
     }
+    _check_features(folder / FEATURES, more[FEATURES], network, items.num_rows + 1)
     _check_columns(items, folder / ITEMS, {"item_id": pa.string(), "count": pa.int64()})
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
         _check_columns(histories, folder / HISTORIES, columns)
-    return Bundle(about, network, vectors, items, histories, more[INDEX], more[ENCODERS], digest)
+    return Bundle(about, network, vectors, items, histories, *more.values(), digest)
 
 
 AGAIN = "Export the bundle again, or copy it again from where it is whole"
@@ -222,6 +228,16 @@ def _read_vectors(path: Path, network: M3RecNetwork, n_items: int) -> ItemVector
         )
     sequence = {name: tensors[f"sequence.{name}"] for name in network.modalities}
     return ItemVectors(sequence, tensors["table"])
+
+
+def _check_features(
+    path: Path, features: Mapping[str, Tensor], network: M3RecNetwork, n_items: int
+) -> None:
+    widths = {name: network.content[name].features.shape[1] for name in network.content}
+    shapes = {name: [n_items, width] for name, width in widths.items()}
+    found = {name: list(tensor.shape) for name, tensor in features.items()}
+    if features and (found != shapes or any(t.dtype != torch.float16 for t in features.values())):
+        raise BundleError(f"{path}: holds {found}, expected {shapes} in float16. {AGAIN}")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.serving.bundle.read import (
     ABOUT,
     ENCODERS,
+    FEATURES,
     FORMAT_NUMBER,
     HISTORIES,
     INDEX,
@@ -89,7 +91,8 @@ def write_bundle(
         pq.write_table(items, temporary / ITEMS)
         if histories is not None:
             pq.write_table(histories, temporary / HISTORIES)
-        for name, tensors in ((INDEX, index), (ENCODERS, encoders)):
+        features = _features(network)
+        for name, tensors in ((INDEX, index), (ENCODERS, encoders), (FEATURES, features)):
             if tensors:
                 save_file(dict(tensors), temporary / name)
         content = {
@@ -162,6 +165,18 @@ def _weights(network: M3RecNetwork) -> dict[str, Tensor]:
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in network.state_dict().items()
         if name not in PER_ITEM
+    }
+
+
+def _features(network: M3RecNetwork) -> dict[str, Tensor]:
+    """Return the items' features at unit length, none where they are too many for the memory."""
+    content = cast("dict[str, ContentModality]", dict(network.content.items()))
+    if any(modality.map is not None for modality in content.values()):
+        return {}
+    return {
+        name: F.normalize(rows.masked_fill(modality.is_missing[:, None], 0), dim=1).cpu().half()
+        for name, modality in content.items()
+        for rows in [modality.features.float()]
     }
 
 

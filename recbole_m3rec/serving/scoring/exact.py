@@ -36,6 +36,23 @@ class Edits(NamedTuple):
     replaced: Tensor
     replacement: Tensor
 
+    def of(self, rows: Tensor) -> Edits:
+        """Return the edits of some rows, ascending and at least one, which are numbered anew."""
+
+        def pick(their_rows: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+            places = torch.searchsorted(rows, their_rows.contiguous()).clamp_(max=len(rows) - 1)
+            here = rows[places] == their_rows
+            return places[here], *(column[here] for column in columns)
+
+        removed, added = pick(*self.removed), self.added and pick(*self.added)
+        return Edits(
+            (removed[0], removed[1]),
+            ScoreTerms(added[0], added[1], added[2]) if added else None,
+            [self.allowed[row] for row in rows.tolist()],
+            pick(self.replaced)[0],
+            self.replacement,
+        )
+
     def apply(self, scores: Tensor, rows: slice, items: slice) -> None:
         """Edit a block of scores in place; item 0 is padding."""
         _, here = _within(self.replaced, rows)

@@ -7,14 +7,14 @@ index is put together at loading: faiss's own files are not safe to read from a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.serving.scoring.candidates import Pairs, score
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 # Items from which --export builds an index.
@@ -110,7 +110,7 @@ class Index:
         is_exact = torch.tensor(narrow, dtype=torch.bool)
         is_exact[edits.replaced] = True
         rows = (~is_exact).nonzero().squeeze(1)
-        removed, added = _Pairs.of(*edits.removed), edits.added and _Pairs.of(*edits.added)
+        removed, added = Pairs.of(*edits.removed), edits.added and Pairs.of(*edits.added)
         most = int(torch.bincount(edits.removed[0]).max()) if len(edits.removed[0]) else 0
         n, probes = 2 * k + most, self.faiss.nprobe
         while len(rows) and n <= len(table) // 4:
@@ -120,7 +120,7 @@ class Index:
                 if added is not None:  # what the query alone does not find
                     found = torch.cat([found, added.of_rows(some)], 1)
                 found = found.sort(dim=1).values  # so that of equal scores the lower item is first
-                own = _score(queries[some], table, found, some, edits.allowed, removed, added)
+                own = score(queries[some], table, found, some, edits.allowed, removed, added)
                 own, order = own.sort(dim=1, descending=True, stable=True)
                 whole = (own > -torch.inf).sum(1) >= k
                 items[some[whole]] = found.gather(1, order)[whole, :k]
@@ -128,77 +128,9 @@ class Index:
                 open_rows.append(some[~whole])
             rows = torch.cat(open_rows)
             n, probes = 4 * n, min(4 * probes, self.faiss.nlist)
-        for row in [*is_exact.nonzero().squeeze(1).tolist(), *rows.tolist()]:
-            found, own = exact_top(queries[row : row + 1], table, k, _of_row(edits, row))
-            items[row, : found.shape[1]], scores[row, : found.shape[1]] = found[0], own[0]
+        for row in torch.cat([is_exact.nonzero().squeeze(1), rows])[:, None]:
+            items[row], scores[row] = exact_top(queries[row], table, k, edits.of(row))
         return items, scores
-
-
-class _Pairs(NamedTuple):
-    """Pairs of row and item, to be looked up; with the sum of values of each."""
-
-    keys: Tensor  # ascending, each once
-    values: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor, items: Tensor, values: Tensor | None = None) -> _Pairs:
-        keys, places = torch.unique((rows << 32) | items, return_inverse=True)
-        values = torch.zeros(len(rows)) if values is None else values.float()
-        return cls(keys, torch.zeros(len(keys)).index_add_(0, places, values))
-
-    def look_up(self, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell which items ``[B, n]`` of rows ``[B]`` are there, and their values, 0 if not."""
-        if not len(self.keys):
-            return torch.zeros_like(items, dtype=torch.bool), torch.zeros(items.shape)
-        wanted = (rows[:, None] << 32) | items.clamp(min=0)
-        places = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
-        there = self.keys[places] == wanted
-        return there, self.values[places] * there
-
-    def of_rows(self, rows: Tensor) -> Tensor:
-        """Return the items of rows, ``[B, n]``, filled up with -1."""
-        bounds = torch.searchsorted(self.keys, torch.stack([rows, rows + 1]) << 32)
-        lists = [self.keys[a:b] & 0xFFFFFFFF for a, b in bounds.T.tolist()]
-        return torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
-
-
-def _of_row(edits: Edits, row: int) -> Edits:
-    """Return the edits of one row, as row 0."""
-
-    def pick(rows: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-        first, last = torch.searchsorted(rows, torch.tensor([row, row + 1])).tolist()
-        return rows[first:last] - row, *(column[first:last] for column in columns)
-
-    removed, added = pick(*edits.removed), edits.added and pick(*edits.added)
-    return Edits(
-        (removed[0], removed[1]),
-        ScoreTerms(added[0], added[1], added[2]) if added else None,
-        [edits.allowed[row]],
-        pick(edits.replaced)[0],
-        edits.replacement,
-    )
-
-
-def _score(
-    queries: Tensor,
-    table: Tensor,
-    items: Tensor,
-    rows: Tensor,
-    allowed: Sequence[Tensor | None],
-    removed: _Pairs,
-    added: _Pairs | None,
-) -> Tensor:
-    """Score ascending items ``[B, n]`` of some rows; -inf for what is not to be recommended."""
-    vectors = table[items.clamp(min=0)].float()
-    scores = torch.bmm(vectors, queries[:, :, None]).squeeze(2)
-    if added is not None:
-        scores += added.look_up(rows, items)[1]
-    unwanted = removed.look_up(rows, items)[0] | (items <= 0)
-    unwanted[:, 1:] |= items[:, 1:] == items[:, :-1]
-    for place, row in enumerate(rows.tolist()):
-        if (only := allowed[row]) is not None:
-            unwanted[place] |= ~torch.isin(items[place], only)
-    return scores.masked_fill_(unwanted, -torch.inf)
 
 
 def build_index(

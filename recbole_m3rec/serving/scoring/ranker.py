@@ -12,8 +12,9 @@ from torch import Tensor
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
-from recbole_m3rec.serving.scoring.index import Index
+from recbole_m3rec.serving.scoring.index import LARGE, Index
 
 # Tokens encoded at once: activations then stay in a processor's cache.
 ENCODED_AT_ONCE = 2**13
@@ -74,6 +75,7 @@ class Ranker:
     max_history: int
     index: Index | None = None
     names: tuple[str, ...] = field(init=False)
+    _rounded: EightBits | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.names = (*self.network.modalities, REPETITION)
@@ -141,6 +143,8 @@ class Ranker:
         k = min(k, len(self.vectors.table) - 1) or 1
         if self.index is not None:
             items, scores = self.index.top(queries, self.vectors.table, k, edits)
+        elif (rounded := self._rounded_table()) is not None:
+            items, scores = rounded.top(queries, k, edits)
         else:
             items, scores = exact_top(queries, self.vectors.table, k, edits)
         answers = Answers(items.numpy(), scores.numpy(), popular)
@@ -148,6 +152,15 @@ class Ranker:
             answers.terms = self.terms(queries, items, added).numpy()
             answers.terms[popular] = np.nan
         return answers
+
+    def _rounded_table(self) -> EightBits | None:
+        """Return the item table in eight bits; larger ones are left in the file that they map."""
+        table = self.vectors.table
+        if len(table) > LARGE or not is_faster():
+            return None
+        if self._rounded is None or self._rounded.table is not table:
+            self._rounded = EightBits(table)
+        return self._rounded
 
     def _weigh(
         self,

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from recbole_m3rec.ops.cpu import linear
+from recbole_m3rec.ops.cpu import operator as cpu_operator
 from tests.ops.kernel_cases import KERNELS, needs_kernels
 
 pytestmark = needs_kernels
@@ -75,5 +79,25 @@ def test_the_operator_obeys_the_rules_of_torch_library(name):
         tensors, rest = KERNELS[name].inputs(*shape)
         leaves = [None if t is None else t.requires_grad_() for t in tensors]
         operator, arguments = KERNELS[name].operator(*leaves, *rest)
-        operator = getattr(operator, "registered", operator)
-        torch.library.opcheck(operator, arguments)
+        torch.library.opcheck(operator.registered, arguments)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_direct_call_gives_the_bits_of_torch_library(kernels, monkeypatch, name):
+    kernel = KERNELS[name]
+    case = kernel.inputs(*kernel.shapes[-2])
+    torch.manual_seed(1)
+    direct = kernel.found(*case)
+    calls = []
+    monkeypatch.setattr(cpu_operator, "_is_watched", lambda: calls.append(name) or True)
+    torch.manual_seed(1)
+    assert_same_bits(kernel.found(*case), direct)
+    assert len(calls) >= 2  # forward and backward
+
+
+def test_what_is_traced_goes_through_torch_library(kernels):
+    x, weight = torch.randn(300, 16), torch.randn(16, 16)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert linear.linear(x, weight).shape == (300, 16)
+    traced = make_fx(lambda x: linear.linear(x, weight))(x.detach())
+    assert "recbole_m3rec.linear" in traced.code

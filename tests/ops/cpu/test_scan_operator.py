@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library, selective_scan
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from tests.ops.kernel_cases import NAMES, compiled_scan, needs_kernels, scan_inputs
 
 pytestmark = needs_kernels
@@ -46,14 +47,14 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name():
     with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
         compiled_scan(tensors, ends.long())
     with pytest.raises(ValueError, match="^dt_bias: expected"):
-        selective_scan.selective_scan_cpu(*tensors, ends, dt_bias=torch.zeros(3))
+        selective_scan.selective_scan_cpu(ScanInputs(*tensors, ends, dt_bias=torch.zeros(3)))
     with pytest.raises(ValueError, match="^z: expected"):
-        selective_scan.selective_scan_cpu(*tensors, ends, last_only=True, z=tensors[0])
+        selective_scan.selective_scan_cpu(ScanInputs(*tensors, ends, True, z=tensors[0]))
     with pytest.raises(ValueError, match="^state: expected"):
-        selective_scan.selective_step_cpu(torch.zeros(17, 8, 37), *tensors)
+        selective_scan.selective_step_cpu(torch.zeros(17, 8, 37), ScanInputs(*tensors))
     with pytest.raises(ValueError, match="^initial_state: expected"):
         selective_scan.selective_scan_states_cpu(
-            *tensors, ends, initial_state=torch.zeros(2, 37, 8)
+            ScanInputs(*tensors, ends), initial_state=torch.zeros(2, 37, 8)
         )
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import selective_scan
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from tests.ops.kernel_cases import (
     NAMES,
     RAGGED,
@@ -56,7 +57,7 @@ def test_softplus_is_precise_relative_to_its_value(kernels):
     raw = torch.linspace(-101, 101, 4000)[None]
     one, A = torch.ones(1, 1), -torch.ones(4000, 1)
     tensors = [torch.ones_like(raw), raw, A, one, one, 0 * raw[0]]
-    y = selective_scan.selective_scan_cpu(*tensors, ends_of([1]), False, 0 * raw[0])
+    y = selective_scan.selective_scan_cpu(ScanInputs(*tensors, ends_of([1]), False, 0 * raw[0]))
     expected = torch.nn.functional.softplus(raw.double(), threshold=1000)
     torch.testing.assert_close(y.double(), expected, rtol=4e-6, atol=1e-37)
 
@@ -77,13 +78,15 @@ def test_only_one_of_softplus_and_gate_can_be_asked_for():
     (*six, bias, z), ends = raw_scan_inputs(RAGGED)
     dt = torch.nn.functional.softplus(six[1] + bias).detach()
     both = compiled_scan([*six, bias, z], ends)
-    gate_only = selective_scan.selective_scan_cpu(six[0], dt, *six[2:], ends, z=z)
-    softplus_only = selective_scan.selective_scan_cpu(*six, ends, dt_bias=bias)
+    gate_only = selective_scan.selective_scan_cpu(ScanInputs(six[0], dt, *six[2:], ends, z=z))
+    softplus_only = selective_scan.selective_scan_cpu(ScanInputs(*six, ends, dt_bias=bias))
     torch.testing.assert_close(gate_only, both, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(softplus_only * z * z.sigmoid(), both, rtol=1e-5, atol=1e-5)
     for steps, options in ((six[1], {"dt_bias": bias}), (dt, {"z": z})):
         leaves = [steps.requires_grad_(), *(option.requires_grad_() for option in options.values())]
-        y = selective_scan.selective_scan_cpu(six[0], leaves[0], *six[2:], ends, **options)
+        y = selective_scan.selective_scan_cpu(
+            ScanInputs(six[0], leaves[0], *six[2:], ends, **options)
+        )
         gradients = torch.autograd.grad(y.sum(), leaves)
         assert all(gradient.isfinite().all() for gradient in gradients)
 

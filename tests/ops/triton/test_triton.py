@@ -26,7 +26,7 @@ def run(*command, **environment):
     merged = {**os.environ, "TRITON_INTERPRET": None, **environment}
     return subprocess.run(
         [sys.executable, *command],
-        cwd=FOLDER.parents[1],
+        cwd=FOLDER.parents[2],
         env={name: value for name, value in merged.items() if value is not None},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""How the processes of a training find each other: checked first, and waited for aloud."""
+"""How the processes of a training find each other; who waits for long says for whom."""
 
 from __future__ import annotations
 

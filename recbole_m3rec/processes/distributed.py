@@ -1,11 +1,10 @@
-"""Several processes: workers that know the plugin, and one checkpoint for all ranks."""
+"""Several processes in RecBole: workers that know the plugin, on any device."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.trainer import checkpoint_file, launch, rendezvous, watch
+from recbole_m3rec.processes import launch, rendezvous, watch
 
 
 def install() -> None:
@@ -21,8 +20,8 @@ def install() -> None:
     start_processes()
     start_workers_here()
     train_on_cpus()
-    watch_each_other()
-    share_checkpoint()
+    leave_together()
+    make_folders_together()
 
 
 def start_processes() -> None:
@@ -33,9 +32,9 @@ def start_processes() -> None:
 
     @wrap_everywhere(quick_start, "run")
     def run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(original).bind(*args, **kwargs)
-        given.apply_defaults()
-        arguments = given.arguments
+        call = inspect.signature(original).bind(*args, **kwargs)
+        call.apply_defaults()
+        arguments = call.arguments
         options = rendezvous.Options(*(arguments[name] for name in rendezvous.Options._fields))
         rendezvous.check(options)
         started = launch.torchrun()
@@ -50,17 +49,11 @@ def start_processes() -> None:
         return launch.spawn(quick_start.run_recboles, options, arguments)
 
 
-def watch_each_other() -> None:
-    """Watch the other processes while a model is trained and tested."""
+def leave_together() -> None:
+    """Stop watching before RecBole leaves the process group."""
     from recbole.quick_start import quick_start
-    from recbole.trainer import Trainer
 
-    from recbole_m3rec.hooks import overlay, wrap
-
-    @wrap(Trainer, "fit")
-    def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        watch.start(self.config)
-        return original(self, *args, **kwargs)
+    from recbole_m3rec.hooks import overlay
 
     def leave() -> None:
         watch.stop()
@@ -69,10 +62,21 @@ def watch_each_other() -> None:
     overlay(quick_start, "dist", destroy_process_group=leave)
 
 
+def make_folders_together() -> None:
+    """Fix utils/utils.py:ensure_dir: processes meet between "is it there?" and "make it"."""
+    from recbole.utils import utils
+
+    from recbole_m3rec.hooks import wrap_everywhere
+
+    @wrap_everywhere(utils, "ensure_dir")
+    def ensure_dir(original: Callable[..., None], dir_path: str) -> None:
+        os.makedirs(dir_path, exist_ok=True)
+
+
 def start_workers_here() -> None:
     """Let ``recbole.quick_start.run`` spawn a function of the plugin's, so that workers import it.
 
-    A spawned process unpickles its function by name: RecBole's own would leave RecBole unmended,
+    A spawned process unpickles its function by name: RecBole's own would leave RecBole unpatched,
     without models and configuration of this package.
     """
     from recbole.quick_start import quick_start
@@ -95,10 +99,9 @@ def run_worker(rank: int, *arguments: Any) -> None:
 
 
 def train_on_cpus() -> None:
-    """Mend config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
+    """Fix config/configurator.py:_init_device and trainer/trainer.py:60, which need CUDA.
 
-    Processes wait for each other aloud, see ``rendezvous``. On a machine without CUDA they talk
-    through gloo, and neither the data-parallel wrapper nor
+    On a machine without CUDA processes talk through gloo, and neither the data-parallel wrapper nor
     batch norms ask for a GPU (norms then keep statistics of their own in every process).
     """
     from recbole.config import Config
@@ -160,11 +163,11 @@ def refuse_absent_gpus(config: Any, processes: int) -> None:
     Raises:
         ConfigurationError: RecBole would train on the CPU, or several processes on one GPU.
     """
-    named = {**config.file_config_dict, **config.cmd_config_dict}.get("gpu_id")
+    gpu_id = {**config.file_config_dict, **config.cmd_config_dict}.get("gpu_id")
     gpus = [gpu for gpu in str(config["gpu_id"]).split(",") if gpu.strip() not in ("", "-1")]
     on_gpu = config["device"].type == "cuda"
     count = torch.cuda.device_count() if on_gpu else 0
-    if named is not None and gpus and config["use_gpu"] and count < min(processes, len(gpus)):
+    if gpu_id is not None and gpus and config["use_gpu"] and count < min(processes, len(gpus)):
         raise ConfigurationError(
             f"gpu_id: {config['gpu_id']}, but {count or 'none'} of these GPUs can be used here. "
             "Name others, or train on the CPU by --gpu_id= with nothing behind it."
@@ -188,63 +191,9 @@ def data_parallel(
     Buffers that a checkpoint does not carry, such as feature tables, are the same in every process
     and are not sent around at every step.
     """
-    kept = module.state_dict().keys()
-    constant = [name for name, _ in module.named_buffers() if name not in kept]
+    saved = module.state_dict().keys()
+    constant = [name for name, _ in module.named_buffers() if name not in saved]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, constant)
     return DistributedDataParallel(
         module, device_ids=None if on_cpu(module) else device_ids, **options
     )
-
-
-def stamp(path: Path) -> tuple[int, int] | None:
-    """Return what tells one content of a file from another, None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
-def share_checkpoint() -> None:
-    """Mend trainer/trainer.py:133 and 308: every rank names, and nobody waits for, a checkpoint.
-
-    The name holds the time at which a process got there. All take rank 0's, and go on only when
-    the file is whole. A file appears under its name only when it is: a run that is killed while it
-    saves keeps its previous checkpoint.
-    """
-    from recbole.trainer import trainer as trainers
-    from recbole.utils import utils
-
-    from recbole_m3rec.hooks import overlay, wrap, wrap_everywhere
-
-    @wrap(trainers.Trainer, "__init__")
-    def name_once(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
-        original(self, config, model)
-        if not config["single_spec"]:
-            names = [self.saved_model_file]
-            dist.broadcast_object_list(names, src=0)
-            self.saved_model_file = names[0]
-
-    @wrap(trainers.Trainer, "_save_checkpoint")
-    def save_and_wait(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.config["single_spec"]:
-            return original(self, *args, **kwargs)
-        path = Path(kwargs.get("saved_model_file", self.saved_model_file))
-        try:
-            if dist.get_rank() == 0:
-                original(self, *args, **kwargs)
-        finally:  # a process that cannot save must not keep the others waiting
-            written = [stamp(path)]
-            dist.broadcast_object_list(written, src=0)
-        try:  # other machines, unless they share the first one's disk
-            if dist.get_rank() != 0 and stamp(path) != written[0]:
-                original(self, *args, **kwargs)
-        finally:
-            dist.barrier()
-
-    overlay(trainers, "torch", save=checkpoint_file.save)
-
-    @wrap_everywhere(utils, "ensure_dir")
-    def ensure_dir(original: Callable[..., None], dir_path: str) -> None:
-        # Processes that start together meet between RecBole's "is it there?" and "make it".
-        os.makedirs(dir_path, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,16 +13,18 @@ from typing import Any
 import pytest
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from recbole_m3rec.trainer import launch, watch
+from recbole_m3rec.processes import launch, watch
+from recbole_m3rec.processes.rendezvous import Options
 from recbole_m3rec.trainer.progress import Progress
-from recbole_m3rec.trainer.rendezvous import Options
+from tests.processes.worlds import run_world, start_world
 from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
-from tests.trainer.worlds import run_world, start_world
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
 GIVEN = arguments("M3Rec")
 OPTIONS = Options(nproc=2, world_size=4, ip="localhost", port="1", group_offset=2)
+# Exit codes where one of two processes is killed, whichever of the two the other hears of it from.
+SEEN_BY_COLLECTIVE_OR_WATCH = [[-signal.SIGKILL, 2], [-signal.SIGKILL, watch.LOST]]
 
 
 def at_step(step: int, rank: int, number: int) -> Callable[[int], None]:
@@ -69,10 +72,10 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
 ) -> None:
     folder = place(tmp_path / "run")
     codes = run_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGKILL))
-    assert sorted(codes) == [-signal.SIGKILL, 2]
-    [error] = errors_in(folder)
-    assert error.startswith(f"error: Process {1 - rank} of 2 lost another one (")
-    assert "--resume goes on from the latest state that was saved." in error
+    assert sorted(codes) in SEEN_BY_COLLECTIVE_OR_WATCH
+    error = errors_in(folder)[0]
+    assert re.match(r"error: .*rocess.* (lost|gave no sign)", error)
+    assert "--resume continues from the latest state that was saved." in error
     (folder / "output.txt").unlink()
     assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
     assert "torchrun restart 1: from saved/M3Rec" in (folder / "output.txt").read_text()
@@ -84,7 +87,7 @@ def test_a_restart_before_any_checkpoint_begins_anew(
 ) -> None:
     folder = place(tmp_path / "run")
     stop = at_step(2, 1, signal.SIGKILL)
-    assert sorted(run_world(folder, GIVEN, 2, prepare=stop)) == [-signal.SIGKILL, 2]
+    assert sorted(run_world(folder, GIVEN, 2, prepare=stop)) in SEEN_BY_COLLECTIVE_OR_WATCH
     assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
     assert "torchrun restart 1: from the start" in (folder / "output.txt").read_text()
     assert outcome(folder) == undisturbed
@@ -140,7 +143,7 @@ def killed(name: str | None, code: int) -> ProcessExitedException:
 
 
 def test_what_a_process_raised_explains_the_others() -> None:
-    lost, own = raised("recbole_m3rec.trainer.launch.LostError: gone"), raised("ValueError: NaN")
+    lost, own = raised("recbole_m3rec.processes.launch.LostError: gone"), raised("ValueError: NaN")
     assert launch.worst({0: lost, 1: own}, OPTIONS) is own
     told = launch.worst({0: lost, 1: killed("SIGKILL", -9)}, OPTIONS)
     assert str(told).startswith("Process 3 was killed by SIGKILL, perhaps for want of memory. ")

@@ -22,7 +22,7 @@ EVERY, LIMIT = 3.0, 40.0
 # The exit code of a process that ends because another one was lost.
 LOST = 75
 
-WHAT_TO_DO = "Every process ends. --resume goes on from the latest state that was saved"
+WHAT_TO_DO = "Every process ends. --resume continues from the latest state that was saved"
 
 
 class Watch:
@@ -60,15 +60,15 @@ class Watch:
         return f"{what} {self.run} {rank}"
 
     def _look(self) -> None:
-        seen: dict[int, tuple[int, float]] = {}
+        last_change: dict[int, tuple[int, float]] = {}
         while not self.left.wait(EVERY):
             try:
                 self.store.add(self._key("alive", self.rank), 1)
                 for other in self.others:
                     count = self.store.add(self._key("alive", other), 0)
-                    before, since = seen.get(other, (-1, 0.0))
+                    before, since = last_change.get(other, (-1, 0.0))
                     if count != before:
-                        seen[other] = count, time.monotonic()
+                        last_change[other] = count, time.monotonic()
                     elif time.monotonic() - since > LIMIT:
                         if self.store.add(self._key("left", other), 0):
                             continue

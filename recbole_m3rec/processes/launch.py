@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from recbole_m3rec.trainer.rendezvous import Options, ProcessesError
-from recbole_m3rec.trainer.watch import LOST, WHAT_TO_DO, first_line, is_of_another
+from recbole_m3rec.processes.rendezvous import Options, ProcessesError
+from recbole_m3rec.processes.watch import LOST, WHAT_TO_DO, first_line, is_of_another
 
 # How long processes may take to end by themselves when one was lost, and when they are told to.
 GRACE = 5.0
@@ -52,26 +52,26 @@ class Torchrun(NamedTuple):
 
 def torchrun() -> Torchrun | None:
     """Return what torchrun told this process, None if something else has started it."""
-    told = os.environ
+    environment = os.environ
     needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if any(name not in told for name in needed):
+    if any(name not in environment for name in needed):
         return None
-    rank, world_size, local_rank = (int(told[name]) for name in needed[:3])
+    rank, world_size, local_rank = (int(environment[name]) for name in needed[:3])
     return Torchrun(
         rank,
         world_size,
         local_rank,
-        int(told.get("LOCAL_WORLD_SIZE", 1)),
-        told["MASTER_ADDR"],
-        int(told["MASTER_PORT"]),
-        int(told.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        int(environment.get("LOCAL_WORLD_SIZE", 1)),
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
     )
 
 
 def own_launch() -> str | None:
     """Return what processes of one machine have in common whenever torchrun restarts them.
 
-    None without torchrun. Checkpoints carry it: a restarted run goes on from its own.
+    None without torchrun. Checkpoints carry it: a restarted run resumes its own.
     """
     if torchrun() is None:
         return None
@@ -116,10 +116,10 @@ def spawn(worker: Callable[..., None], options: Options, arguments: Mapping[str,
         **{"ip": options.ip, "port": options.port, "nproc": options.nproc},
         "offset": options.group_offset,
     }
-    given = [arguments[name] for name in ("model", "dataset", "config_file_list")]
-    given.append({"config_dict": settings, "queue": queue})
+    common = [arguments[name] for name in ("model", "dataset", "config_file_list")]
+    common.append({"config_dict": settings, "queue": queue})
     processes = {
-        rank: mp.spawn(run_one, (worker, rank, *given), nprocs=1, join=False)
+        rank: mp.spawn(run_one, (worker, rank, *common), nprocs=1, join=False)
         for rank in range(options.nproc)
     }
     errors: dict[int, Exception] = {}

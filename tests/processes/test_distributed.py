@@ -8,7 +8,7 @@ import torch
 from recbole.quick_start import quick_start, run
 
 from recbole_m3rec.patches.checkpoints import load_checkpoint
-from recbole_m3rec.trainer import distributed
+from recbole_m3rec.processes import distributed
 
 
 @pytest.fixture

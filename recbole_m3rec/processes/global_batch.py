@@ -37,14 +37,11 @@ class Weighed:
 
 
 def install() -> None:
-    """Weigh the losses of RecBole's training epoch, and seed processes by their number of all."""
+    """Seed processes by their number of all."""
     from recbole.quick_start import quick_start
-    from recbole.trainer import trainer as trainers
     from recbole.utils import init_seed
 
     from recbole_m3rec.hooks import wrap
-
-    wrap(trainers.Trainer, "_train_epoch")(train_epoch)
 
     @wrap(quick_start, "get_model")
     def get_model(original: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -86,6 +83,6 @@ def train_epoch(
 
 def mean_over_processes(values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
     """Return the mean of each process's values; of weighed losses that is the global batch's."""
-    together = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(together)
-    return tuple((together / dist.get_world_size()).tolist())
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return tuple((total / dist.get_world_size()).tolist())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from recbole_m3rec.trainer import rendezvous
-from recbole_m3rec.trainer.rendezvous import Options, ProcessesError, check, join
+from recbole_m3rec.processes import rendezvous
+from recbole_m3rec.processes.rendezvous import Options, ProcessesError, check, join
 
 ALONE = Options(nproc=1, world_size=-1, ip="localhost", port="5678", group_offset=0)
 

@@ -1,7 +1,7 @@
 """What test_triton.py runs in a process of its own: Triton's kernels against float64 loops.
 
 Triton decides when it is imported whether its interpreter runs the kernels on the CPU. By hand:
-``TRITON_INTERPRET=1 python -m pytest tests/ops/triton_checks.py``, or without it on a GPU.
+``TRITON_INTERPRET=1 python -m pytest tests/ops/triton/triton_checks.py``, or without it on a GPU.
 """
 
 import os
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import checks
+from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.selective_scan import backends
 from recbole_m3rec.ops.triton import causal_conv1d as convolution
 from recbole_m3rec.ops.triton import device
@@ -54,7 +55,7 @@ def with_gradients(function, tensors, *more):
 
 
 def scan(tensors, ends, last_only=False):
-    return triton.selective_scan_triton(*tensors[:6], ends, last_only, *tensors[6:])
+    return triton.selective_scan_triton(ScanInputs(*tensors[:6], ends, last_only, *tensors[6:]))
 
 
 def assert_as_loop(tensors, ends, last_only=False, tolerance=TOLERANCE):
@@ -95,9 +96,9 @@ def test_softplus_and_gate_within_the_scan_match_the_loop(last_only):
 def test_only_one_of_softplus_and_gate_can_be_asked_for():
     (*six, bias, z), ends = inputs([5, 18], last_only=False)
     both = scan([*six, bias, z], ends)
-    softplus_only = triton.selective_scan_triton(*six, ends, dt_bias=bias)
+    softplus_only = triton.selective_scan_triton(ScanInputs(*six, ends, dt_bias=bias))
     six[1] = F.softplus(six[1] + bias)
-    gate_only = triton.selective_scan_triton(*six, ends, z=z)
+    gate_only = triton.selective_scan_triton(ScanInputs(*six, ends, z=z))
     torch.testing.assert_close(softplus_only * F.silu(z), both, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gate_only, both, rtol=1e-5, atol=1e-5)
 
@@ -108,7 +109,7 @@ def test_softplus_is_precise_relative_to_its_value(of):
     raw = torch.linspace(of - 1, of + 1, 40, device=DEVICE)[None]
     one = torch.ones(1, 1, device=DEVICE)
     six = [torch.ones_like(raw), raw, -torch.ones(40, 1, device=DEVICE), one, one, 0 * raw[0]]
-    y = triton.selective_scan_triton(*six, ends_of([1]), dt_bias=0 * raw[0])
+    y = triton.selective_scan_triton(ScanInputs(*six, ends_of([1]), dt_bias=0 * raw[0]))
     expected = F.softplus(raw.double(), threshold=1000)
     torch.testing.assert_close(y.double(), expected, rtol=8e-6, atol=1e-37)
 
@@ -207,25 +208,29 @@ def test_groups_hold_every_sequence_once(monkeypatch):
 def test_steps_on_kept_states_continue_a_scan():
     (*six, bias, z), ends = inputs([4, 4, 4], last_only=False)
     x, dt, A, B, C, D = six
-    expected, last_state = triton.selective_scan_states_triton(*six, ends, False, bias, z)
+    expected, last_state = triton.selective_scan_states_triton(
+        ScanInputs(*six, ends, False, bias, z)
+    )
     torch.testing.assert_close(expected, loop([*six, bias, z], ends), rtol=1e-5, atol=1e-5)
     state = torch.zeros_like(last_state)
     for t in range(4):
         at = torch.tensor([t, 4 + t, 8 + t], device=DEVICE)
-        y = triton.selective_step_triton(state, x[at], dt[at], A, B[at], C[at], D, bias, z[at])
+        y = triton.selective_step_triton(
+            state, ScanInputs(x[at], dt[at], A, B[at], C[at], D, dt_bias=bias, z=z[at])
+        )
         torch.testing.assert_close(y, expected[at], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
 
 
 def test_a_scan_continues_from_an_initial_state():
     (x, dt, A, B, C, D), ends = inputs([10])
-    whole, last_state = triton.selective_scan_states_triton(x, dt, A, B, C, D, ends)
+    whole, last_state = triton.selective_scan_states_triton(ScanInputs(x, dt, A, B, C, D, ends))
     head, tail = slice(0, 6), slice(6, 10)
     _, state = triton.selective_scan_states_triton(
-        *(x[head], dt[head], A, B[head], C[head], D, ends_of([6])), last_only=True
+        ScanInputs(x[head], dt[head], A, B[head], C[head], D, ends_of([6]), last_only=True)
     )
     y, state = triton.selective_scan_states_triton(
-        *(x[tail], dt[tail], A, B[tail], C[tail], D, ends_of([4])), initial_state=state
+        ScanInputs(x[tail], dt[tail], A, B[tail], C[tail], D, ends_of([4])), state
     )
     torch.testing.assert_close(y, whole[tail], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
@@ -266,7 +271,7 @@ def test_wrong_shapes_and_dtypes_are_refused_by_name():
     with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
         scan(tensors, ends.long())
     with pytest.raises(ValueError, match="^state: expected shape"):
-        triton.selective_step_triton(torch.zeros(5, 5, 7, device=DEVICE), *tensors)
+        triton.selective_step_triton(torch.zeros(5, 5, 7, device=DEVICE), ScanInputs(*tensors))
     with pytest.raises(ValueError, match="^x: expected a tensor on"):
         checks.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
 

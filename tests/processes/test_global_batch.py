@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.processes.worlds import losses_of, parameters_of, run_world
 from tests.trainer.killed_runs import MODELS, SHARED, write_tiny
-from tests.trainer.worlds import losses_of, parameters_of, run_world
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 

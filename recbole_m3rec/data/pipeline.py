@@ -1,0 +1,108 @@
+"""Data as one pipeline, from a configuration to RecBole's loaders.
+
+RecBole's functions stay in charge. What this package adds stands here once, in the order in which
+it happens:
+
+    create_dataset      absent data are fetched, files checked, a model's requirements chosen;
+                        features and files are identified, and a saved dataset is read if it is of
+                        today's
+    build               the three parts, in the order of exact times, held-out items apart
+    data_preparation    lists fit the catalogue; samplers and loaders are chosen; loaders know the
+                        histories of their users
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from recbole_m3rec.baselines import item_columns, item_vectors, requirements
+from recbole_m3rec.config import checks, layers
+from recbole_m3rec.config.values import check_catalogue
+from recbole_m3rec.data import sources, splits, time_order
+from recbole_m3rec.data.cache import feature_digests, looking_for
+from recbole_m3rec.data.digests import source_digests
+from recbole_m3rec.evaluator.mask_seen import give_histories
+
+
+def install() -> None:
+    """Put the steps under RecBole's functions and datasets."""
+    from recbole.data import utils
+    from recbole.data.dataset import Dataset
+
+    from recbole_m3rec.hooks import wrap, wrap_everywhere
+
+    wrap_everywhere(utils, "create_dataset")(create_dataset)
+    wrap(Dataset, "build")(build)
+    wrap_everywhere(utils, "data_preparation")(data_preparation)
+    wrap_everywhere(utils, "load_split_dataloaders")(load_split_dataloaders)
+    wrap_everywhere(utils, "create_samplers")(create_samplers)
+    wrap_everywhere(utils, "get_dataloader")(get_dataloader)
+
+
+def create_dataset(original: Callable[..., Any], config: Any) -> Any:
+    """Around RecBole's ``create_dataset``."""
+    several = dist.is_available() and dist.is_initialized()
+    if not several or dist.get_rank() == 0:
+        sources.fetch_if_absent(config)
+    if several:
+        dist.barrier()
+    checks.check_files(config)
+    requirements.choose(config)
+    layers.announce(config)
+    config["feature_digests"] = feature_digests(config)
+    config["source_digests"] = source_digests(config)
+    with looking_for(config, "dataset_save_path"):
+        dataset = original(config)
+    config["source_digests"] = source_digests(config)  # it may have been downloaded
+    # A saved dataset brings the configuration it was saved under, whose eval_args would split.
+    dataset.config = config
+    if item_columns.reads_vectors(config):
+        item_vectors.announce_fields(dataset)
+    return dataset
+
+
+def build(original: Callable[..., Any], self: Any) -> Any:
+    """Around ``Dataset.build``."""
+    return time_order.build(lambda dataset: splits.build(original, dataset), self)
+
+
+def data_preparation(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
+    """Around RecBole's ``data_preparation``."""
+    check_catalogue(config, dataset)
+    loaders = original(config, dataset)
+    give_histories(config, *loaders)
+    return loaders
+
+
+def load_split_dataloaders(original: Callable[..., Any], config: Any) -> Any:
+    """Around RecBole's ``load_split_dataloaders``."""
+    with looking_for(config, "dataloaders_save_path"):
+        return original(config)
+
+
+def create_samplers(original: Callable[..., Any], config: Any, dataset: Any, built: Any) -> Any:
+    """Around RecBole's ``create_samplers``."""
+    samplers = original(config, dataset, built)
+    splits.leave_cold_items_out(samplers, dataset)
+    return samplers
+
+
+def get_dataloader(original: Callable[..., Any], config: Any, phase: str) -> Any:
+    """Around RecBole's ``get_dataloader``: rows of windows, and a row for each target."""
+    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+    from recbole.utils import ModelType
+
+    from recbole_m3rec.data.loader import WindowTrainDataLoader
+    from recbole_m3rec.data.target_loader import TargetDataLoader
+
+    windows = getattr(config.model_class, "supports_windows", False)
+    if phase == "train" and windows and config["train_positions"] == "all":
+        return WindowTrainDataLoader
+    loader = original(config, phase)
+    is_general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+    if loader is FullSortEvalDataLoader and is_general and splits.splits_apart(config):
+        return TargetDataLoader
+    return loader

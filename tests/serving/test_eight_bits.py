@@ -1,0 +1,66 @@
+"""Scores in eight bits lead to the same items and scores as exact ones."""
+
+import pytest
+import torch
+
+from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.serving.scoring import eight_bits
+from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
+from recbole_m3rec.serving.scoring.exact import Edits, exact_top
+
+pytestmark = pytest.mark.skipif(not is_faster(), reason="no instructions for eight-bit products")
+N, WIDTH, B, K = 2000, 48, 20, 5
+
+
+def tables():
+    torch.manual_seed(0)
+    plain = torch.randn(N, WIDTH)
+    outlier = plain.clone()
+    outlier[7] *= 1000
+    scales = plain * torch.logspace(-6, 6, WIDTH)
+    return {
+        "plain": plain,
+        "ties": plain[torch.arange(N) % 100],
+        "near": plain[:1] + 1e-4 * plain,
+        "outlier": outlier,
+        "scales": scales,
+        "zeros": torch.zeros(N, WIDTH),
+    }
+
+
+def made_edits(added):
+    rows = torch.arange(B).repeat_interleave(30)
+    items = torch.randint(1, N, (30 * B,))
+    terms = ScoreTerms(rows[::3], items[1::3], 5 * torch.rand(10 * B)) if added else None
+    nothing = torch.empty(0, dtype=torch.int64)
+    return Edits((rows, items), terms, [None] * B, nothing, torch.zeros(N))
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("name", tables())
+def test_the_best_items_are_those_of_exact_scores(name, added):
+    table = tables()[name]
+    queries = torch.randn(B, WIDTH) / table.abs().amax(0).clamp(min=1)
+    edits = made_edits(added)
+    items, scores = EightBits(table).top(queries, K, edits)
+    expected, their_scores = exact_top(queries, table, K, edits)
+    assert torch.allclose(scores, their_scores, rtol=1e-5, atol=1e-5)
+    clear = (their_scores[:, 1:] < their_scores[:, :-1] - 1e-5).all(1)
+    assert torch.equal(items[clear], expected[clear])
+    assert name in ("near", "ties", "zeros") or clear.all()
+
+
+def test_queries_that_are_not_sure_are_scored_exactly_and_only_they(monkeypatch):
+    table, asked = tables()["plain"], []
+    monkeypatch.setattr(
+        eight_bits, "exact_top", lambda q, *rest: asked.append(len(q)) or exact_top(q, *rest)
+    )
+    queries = torch.randn(B, WIDTH)
+    EightBits(table).top(queries, K, made_edits(False))
+    assert not asked
+    mixed = table.clone()
+    mixed[500:, 0] = 100 + 1e-3 * mixed[500:, 1]
+    queries[:3] = torch.eye(1, WIDTH)
+    queries[3:, 0] = 0
+    EightBits(mixed).top(queries, K, made_edits(False))
+    assert asked == [3]
