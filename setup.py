@@ -49,6 +49,8 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     # Everything that the checks need: tests, lint, types.
     "test": [
+        "dask>=2024.8",
+        "distributed>=2024.8",
         "fastapi>=0.115",
         "httpx>=0.27",
         "hyperopt>=0.2.7",
@@ -77,6 +79,8 @@ EXTRAS_REQUIRE = {
         "uvicorn>=0.30",
         "uvloop>=0.19; sys_platform != 'win32'",
     ],
+    # --cluster: comparisons, encoding, preparation and downloads on a Dask cluster.
+    "cluster": ["dask>=2024.8", "distributed>=2024.8"],
     # Approximate search in catalogues of more than 200,000 items.
     "faiss": ["faiss-cpu>=1.8"],
     # Bundles for other runtimes: python -m recbole_m3rec.serving.onnx

@@ -26,7 +26,8 @@ myst_heading_anchors = 3
 os.environ["SPHINX_APIDOC_OPTIONS"] = "members"  # what has no docstring is left out
 # Every module of the rooms that a program may use; the pages are written anew at each build.
 PACKAGE = ROOT / "recbole_m3rec"
-ROOMS = {"__init__", "atomic", "compare", "datasets", "features", "network", "ops", "serving"}
+ROOMS = {"__init__", "atomic", "cluster", "compare", "datasets", "features"}
+ROOMS |= {"network", "ops", "serving"}
 OTHERS = [str(path) for path in PACKAGE.iterdir() if path.stem not in ROOMS]
 KERNELS = [str(path) for path in PACKAGE.rglob("*_kernels.py")]  # need triton
 MAINS = [str(path) for path in PACKAGE.rglob("__main__.py")]

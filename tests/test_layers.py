@@ -12,10 +12,11 @@ PACKAGE = Path(recbole_m3rec.__file__).parent
 # first kind know no RecBole; those of the second kind are the plugin, under RecBole's own names.
 FREE = {
     "support": set(),
+    "cluster": {"support"},
     "ops": {"support"},
-    "atomic": {"support"},
-    "features": {"atomic", "support"},
-    "datasets": {"features", "atomic", "support"},
+    "atomic": {"cluster", "support"},
+    "features": {"atomic", "cluster", "support"},
+    "datasets": {"features", "atomic", "cluster", "support"},
     "network": {"ops", "features", "support"},
     "serving": {"network", "ops", "features", "atomic", "support", "__version__"},
 }

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_columns, read_header
 from recbole_m3rec.atomic.exact_times import check_times
 from recbole_m3rec.atomic.k_core import k_core, n_repeated, one_per_pair
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 
 DUPLICATES = ("keep", "first", "last")
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds
@@ -75,7 +76,7 @@ class Filters:
 
 
 def filtered(
-    log: Interactions, filters: Filters, source: str
+    log: Interactions, filters: Filters, source: str, cluster: Cluster = THIS_PROCESS
 ) -> tuple[Interactions, dict[str, int]]:
     """Return the interactions to keep, in the order of time, and how many went for which reason.
 
@@ -87,6 +88,7 @@ def filtered(
         log: the interactions; of ``filters``, the days have been applied to them.
         filters: what is kept.
         source: named in the error.
+        cluster: where the k-core is found.
 
     Raises:
         NothingLeftError: the k-core is empty.
@@ -95,7 +97,7 @@ def filtered(
     if filters.duplicates != "keep":
         log = log.rows(one_per_pair(log.users, log.items, log.times, filters.duplicates))
     n_single = len(log)
-    rows = k_core(log.users, log.items, filters.k_core)
+    rows = k_core(log.users, log.items, filters.k_core, cluster)
     if not len(rows):
         most = max_core(log.users, log.items)
         raise NothingLeftError(
@@ -134,10 +136,14 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
         seconds, thousandths = np.divmod(part.times, 1000)
         arrays.append(pa.array(part.times / 1000 if thousandths.any() else seconds))
         texts = [pc.fill_null(array.cast(pa.string()), "") for array in arrays]
-        rows = pc.binary_join_element_wise(*texts, "\t").to_pylist()
-        file.write(("\n".join(rows) + "\n").encode())
-    codes, first = np.unique(log.items, return_index=True)
-    ids: list[str] = log.item_ids.take(pa.array(codes[np.argsort(first)])).to_pylist()
+        texts[-1] = pc.binary_join_element_wise(texts[-1], "", "\n")
+        rows = pc.binary_join_element_wise(*texts, "\t")
+        n_bytes = pc.sum(pc.binary_length(rows)).as_py()
+        file.write(rows.buffers()[2][:n_bytes])  # one row after the other, each with its line feed
+    first = np.full(len(log.item_ids), len(log))
+    first[log.items[::-1]] = np.arange(len(log))[::-1]  # of several, what is assigned last stays
+    codes = np.argsort(first)[: np.count_nonzero(first < len(log))]
+    ids: list[str] = log.item_ids.take(pa.array(codes)).to_pylist()
     return ids
 
 
@@ -180,7 +186,7 @@ def counts(log: Interactions) -> dict[str, Any]:
     """Return what ``.stats.json`` says of interactions in the order of time."""
     histories = np.bincount(log.users)
     histories = histories[histories > 0]
-    n_items = len(np.unique(log.items))
+    n_items = int(np.count_nonzero(np.bincount(log.items)))
     first, last = np.array([log.times[0], log.times[-1]], "datetime64[ms]")
     return {
         "users": len(histories),

@@ -2,31 +2,78 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 
-def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+
+class Part(NamedTuple):
+    """Interactions of some users, all that are left of them: row numbers and codes, ``[n]``."""
+
+    rows: np.ndarray
+    users: np.ndarray
+    items: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> Part:
+        """Return the interactions of a mask."""
+        return Part(self.rows[chosen], self.users[chosen], self.items[chosen])
+
+
+def k_core(
+    users: np.ndarray, items: np.ndarray, k: int, cluster: Cluster = THIS_PROCESS
+) -> np.ndarray:
     """Find what is left when users and items with fewer than ``k`` are dropped, repeatedly.
 
-    The fixed point is the same whatever is dropped first, hence RecBole's.
+    The fixed point is the same whatever is dropped first, hence RecBole's. Each part of the users
+    stays where it is; what travels are the counts of items.
 
     Args:
         users: codes, ``[n]``, small integers from 0 on.
         items: the same of the items.
         k: fewest interactions of a user and of an item; repeated ones count each time.
+        cluster: where users and items are counted.
 
     Returns:
         Indices of the interactions kept, ascending, int64.
     """
-    rows = np.arange(len(users))
-    while len(rows):
-        here_users, here_items = users[rows], items[rows]
-        enough = np.bincount(here_users)[here_users] >= k
-        enough &= np.bincount(here_items)[here_items] >= k
-        if enough.all():
+    n_items = int(items.max(initial=-1)) + 1
+    parts, n_parts = [], cluster.n_workers
+    for number in range(n_parts):
+        rows = np.flatnonzero(users % n_parts == number)
+        part = Part(rows, users[rows], items[rows])
+        parts.append(cluster.keep(without_rare_users, part, k))
+    while True:
+        found = cluster.map(count_items, [(part, n_items) for part in parts])
+        counts = sum(found, start=np.zeros(n_items, np.int64))
+        is_rare = counts < k
+        if not counts[is_rare].any():
             break
-        rows = rows[enough]
-    return rows
+        parts = [cluster.keep(without_items, part, is_rare, k) for part in parts]
+    kept = np.concatenate(list(cluster.map(rows_of, [(part,) for part in parts])))
+    kept.sort()
+    return kept
+
+
+def without_rare_users(part: Part, k: int) -> Part:
+    """Drop users with fewer than ``k`` interactions."""
+    return part.where(np.bincount(part.users)[part.users] >= k)
+
+
+def without_items(part: Part, is_rare: np.ndarray, k: int) -> Part:
+    """Drop items, ``[n_items]`` says which, and then users with fewer than ``k`` interactions."""
+    return without_rare_users(part.where(~is_rare[part.items]), k)
+
+
+def count_items(part: Part, n_items: int) -> np.ndarray:
+    """Count the interactions of each item, ``[n_items]`` int64."""
+    return np.bincount(part.items, minlength=n_items)
+
+
+def rows_of(part: Part) -> np.ndarray:
+    """Return the row numbers of a part."""
+    return part.rows
 
 
 def one_per_pair(users: np.ndarray, items: np.ndarray, times: np.ndarray, keep: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from recbole_m3rec.cli.arguments import Parser, UsageError
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
 from recbole_m3rec.cli.compare_command import say_what_became
+from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.runs import Run, configuration, first_seed
 from recbole_m3rec.compare.settings import divide
@@ -162,14 +163,16 @@ def ablate(arguments: Sequence[str]) -> int:
         for row in rows
         for more in range(options.seeds)
     ]
-    outcomes = compare(
-        runs,
-        options.output,
-        options.jobs,
-        reference=WHOLE,
-        title=f"M3Rec without its parts, on {options.dataset}",
-        notes=[f"{row.name}: {row.question}" for row in rows],
-    )
+    with connected(options.cluster) as cluster:
+        outcomes = compare(
+            runs,
+            options.output,
+            options.jobs,
+            cluster=cluster,
+            reference=WHOLE,
+            title=f"M3Rec without its parts, on {options.dataset}",
+            notes=[f"{row.name}: {row.question}" for row in rows],
+        )
     return say_what_became(outcomes, options.output)
 
 

@@ -75,3 +75,12 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
     return int(text)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cluster``, which ``cluster.connect.connected`` takes."""
+    parser.add_argument(
+        "--cluster",
+        metavar="PLACE",
+        help="Dask workers that share the work: local, tcp://HOST:PORT or a scheduler file",
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import parse
 from recbole_m3rec.cli.compare_command import say_what_became
+from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.write import NOT_TUNED
 from recbole_m3rec.compare.runs import Run, first_seed, locked
@@ -28,23 +29,25 @@ def run(arguments: Sequence[str]) -> int:
         for model, own in divide(settings, options.models, dataset).items()
     ]
     note, grids = NOT_TUNED, []
-    if options.tune:
-        with locked(options.output):
-            tuned = tune(first, options.output, options.tune, options.jobs)
-        first = [each.run for each in tuned]
-        note, grids = tuning_sentence(tuned, options.tune), [tuning_grid(tuned)]
-    runs = [
-        Run(each.name, each.model, each.dataset, each.seed + more, each.settings)
-        for each in first
-        for more in range(options.seeds)
-    ]
-    outcomes = compare(
-        runs,
-        options.output,
-        options.jobs,
-        reference=options.reference,
-        title=f"{', '.join(options.models)} on {', '.join(options.datasets)}",
-        tuned=note,
-        tuning=grids,
-    )
+    with connected(options.cluster) as cluster:
+        if options.tune:
+            with locked(options.output):
+                tuned = tune(first, options.output, options.tune, options.jobs, cluster=cluster)
+            first = [each.run for each in tuned]
+            note, grids = tuning_sentence(tuned, options.tune), [tuning_grid(tuned)]
+        runs = [
+            Run(each.name, each.model, each.dataset, each.seed + more, each.settings)
+            for each in first
+            for more in range(options.seeds)
+        ]
+        outcomes = compare(
+            runs,
+            options.output,
+            options.jobs,
+            cluster=cluster,
+            reference=options.reference,
+            title=f"{', '.join(options.models)} on {', '.join(options.datasets)}",
+            tuned=note,
+            tuning=grids,
+        )
     return say_what_became(outcomes, options.output)

@@ -14,7 +14,7 @@ from recbole_m3rec.cli.arguments import (
     check_settings,
     split_files,
 )
-from recbole_m3rec.cli.commands import positive
+from recbole_m3rec.cli.commands import add_cluster, positive
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.support.command_names import command
 
@@ -90,7 +90,13 @@ def add_common_options(parser: Parser, output: Path) -> None:
         help=f"folder of the results and the report ({output})",
     )
     add_no_download(parser)
-    add("--jobs", type=positive, default=1, metavar="N", help="runs at once, each a process (1)")
+    add(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="runs at once, each a process (1, or as many as the cluster has threads)",
+    )
+    add_cluster(parser)
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
+from recbole_m3rec.compare.away import run_on
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report.document import Grid
 from recbole_m3rec.compare.report.write import NOT_TUNED, write_report
@@ -23,7 +25,7 @@ from recbole_m3rec.compare.runs import (
     locked,
     prepare,
 )
-from recbole_m3rec.compare.scheduler import Job, Listed, run_all
+from recbole_m3rec.compare.scheduler import Job, Listed
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.feature_table import FeatureTable
@@ -42,8 +44,9 @@ class Planned:
 def compare(
     runs: Sequence[Run],
     output: Path,
-    jobs: int = 1,
+    jobs: int | None = None,
     *,
+    cluster: Cluster = THIS_PROCESS,
     reference: str | None = None,
     title: str = "Comparison",
     notes: Sequence[str] = (),
@@ -60,7 +63,9 @@ def compare(
     Args:
         runs: in the order of the tables; two that are the same but for their names share a result.
         output: a folder, made if need be.
-        jobs: how many processes train at once.
+        jobs: how many runs train at once, each in a process; default as many as the cluster has
+            workers, 1 without one.
+        cluster: where they train, from ``recbole_m3rec.cluster.connect.connected``.
         reference: the name that is compared with all others; default M3Rec, or the first.
         title: of the report.
         notes: paragraphs for the report, plain text, on how the runs were chosen.
@@ -88,7 +93,7 @@ def compare(
     """
     planned = plan(runs, output)
     with locked(output):
-        train_missing(planned, jobs, show_progress)
+        train_missing(planned, jobs, show_progress, cluster)
         outcomes = [outcome_of(each) for each in planned]
         write_report(
             outcomes,
@@ -140,7 +145,9 @@ def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planne
     return planned
 
 
-def train_missing(planned: Sequence[Planned], jobs: int, show_progress: bool) -> None:
+def train_missing(
+    planned: Sequence[Planned], jobs: int | None, show_progress: bool, cluster: Cluster
+) -> None:
     """Run a worker for each of the planned runs that has no result."""
     missing: dict[Path, Job] = {}
     for each in planned:
@@ -153,7 +160,7 @@ def train_missing(planned: Sequence[Planned], jobs: int, show_progress: bool) ->
         print(f"{len(missing)} runs to train, {there} of earlier are taken over.", flush=True)
     progress = Progress(len(missing), shown=show_progress)
     try:
-        run_all(Listed(missing.values()), jobs, progress)
+        run_on(cluster, Listed(missing.values()), jobs, progress)
     finally:
         progress.close()
 

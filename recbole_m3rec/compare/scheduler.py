@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.progress import Progress
@@ -66,15 +66,38 @@ class Listed:
         """Nothing depends on it."""
 
 
-def run_all(source: Source, at_once: int, progress: Progress) -> None:
-    """Run a source's jobs, so many at once; an error or interrupt here ends all workers."""
+class Worker(Protocol):
+    """A job that is being done."""
+
+    def wait(self) -> int:
+        """Return the exit code of the job's process, once its last event has arrived."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+Events: TypeAlias = "queue.Queue[tuple[Job, str | None]]"
+Start: TypeAlias = Callable[[Job, Events], Worker]
+
+
+def run_all(source: Source, at_once: int, progress: Progress, begin: Start | None = None) -> None:
+    """Run a source's jobs, so many at once; an error or interrupt here ends all workers.
+
+    Args:
+        source: of the jobs.
+        at_once: how many run at once.
+        progress: shows them.
+        begin: starts a job, whose lines and None at their end arrive as events; None starts a
+            process of this machine.
+    """
     environment = environment_for(at_once)
-    events: queue.Queue[tuple[Job, str | None]] = queue.Queue()
-    running: dict[Job, subprocess.Popen[str]] = {}
+    events: Events = queue.Queue()
+    running: dict[Job, Worker] = {}
+    begin = begin or (lambda job, events: start(job, environment, events))
     try:
         while True:
             while len(running) < at_once and (job := source.next_job()) is not None:
-                running[job] = start(job, environment, events)
+                running[job] = begin(job, events)
                 progress.started(job)
             if not running:
                 return
@@ -102,9 +125,9 @@ def run_all(source: Source, at_once: int, progress: Progress) -> None:
 
 
 def start(
-    job: Job, environment: Mapping[str, str], events: queue.Queue[tuple[Job, str | None]]
+    job: Job, environment: Mapping[str, str], events: Events, cwd: str | None = None
 ) -> subprocess.Popen[str]:
-    """Start a worker; its lines, and None at their end, arrive as events."""
+    """Start a worker, in this process's folder or another; its lines, then None, are events."""
     with open(job.folder / LOG, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "recbole_m3rec.compare.worker", str(job.folder.resolve())],
@@ -112,6 +135,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=log,
             env=dict(environment),
+            cwd=cwd,
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for this process, which ends its workers

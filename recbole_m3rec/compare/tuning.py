@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
+from recbole_m3rec.compare.away import run_on
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report.document import Entry, Grid
 from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
-from recbole_m3rec.compare.scheduler import Job, run_all
+from recbole_m3rec.compare.scheduler import Job
 from recbole_m3rec.compare.search_space import Range, space_of, without
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
@@ -46,7 +48,13 @@ class Tuned:
 
 
 def tune(
-    runs: Sequence[Run], output: Path, trials: int, jobs: int, *, show_progress: bool = True
+    runs: Sequence[Run],
+    output: Path,
+    trials: int,
+    jobs: int | None = None,
+    *,
+    cluster: Cluster = THIS_PROCESS,
+    show_progress: bool = True,
 ) -> list[Tuned]:
     """Search each run's settings by Optuna's TPE, trials stopped early by its median rule.
 
@@ -58,7 +66,8 @@ def tune(
         runs: one for each model and dataset; their settings stay as they are.
         output: the comparison's folder.
         trials: for each run, those counted that were stopped or failed.
-        jobs: how many train at once.
+        jobs: how many train at once, as in ``compare``.
+        cluster: where they train.
         show_progress: whether to show it on stderr.
 
     Raises:
@@ -72,7 +81,7 @@ def tune(
     missing = sum(study.left() for study in studies)
     progress = Progress(missing, "trials", show_progress)
     try:
-        run_all(_Trials(studies), jobs, progress)
+        run_on(cluster, _Trials(studies), jobs, progress)
     finally:
         progress.close()
     return [study.outcome() for study in studies]

@@ -111,6 +111,13 @@ def refuse_what_changed(spec: Mapping[str, Any]) -> None:
     settings = spec["settings"]
     run = Run(spec["model"], spec["model"], spec["dataset"], settings["seed"], settings)
     found = identify(configuration(run))
+    gone = [name for name in spec["data"] if name not in found.data]
+    if gone:
+        raise ConfigurationError(
+            f"{gone[0]} is not in {settings.get('data_path', 'the data folder')} on"
+            f" {platform.node()}, in {Path.cwd()}. Workers of a cluster need the same files under"
+            " the same paths."
+        )
     changed = [key for key in found.config if found.config[key] != spec["config"].get(key)]
     changed += [name for name in found.data if found.data[name] != spec["data"].get(name)]
     if found.hash != spec["hash"]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
+from recbole_m3rec.features.encoders.away import encode_on
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
 from recbole_m3rec.features.encoders.image_files import ImageFileError, read_image
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
@@ -34,6 +37,7 @@ def make_image_features(
     batch_size: int = 32,
     show_progress: bool = True,
     work: Path | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Decode and encode the images of items.
 
@@ -47,6 +51,7 @@ def make_image_features(
         batch_size: images at once.
         show_progress: whether a progress bar is shown.
         work: a folder for finished batches, from which a killed run goes on.
+        cluster: where images are decoded and encoded.
 
     Returns:
         The features, rows in the order of the ids; and by item id why an item has no usable image.
@@ -61,12 +66,11 @@ def make_image_features(
     width = _width(encoder)
 
     def encode(left: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+        if cluster.is_remote:
+            yield from _encoded_on(cluster, encoder, images, left)
+            return
         for inputs in _prepared(encoder, images, left):
-            usable = [place for place, image in enumerate(inputs) if image is not None]
-            rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
-            if usable:
-                rows[usable] = _rows(encoder, [inputs[place] for place in usable])
-            yield rows
+            yield _rows_of_usable(encoder, inputs, width)
 
     key = {**encoder.key, "files": _digest(images, dated=True), "batch_size": batch_size}
     with tqdm(total=len(ids), desc=modality, unit="image", disable=not show_progress) as bar:
@@ -105,21 +109,67 @@ def _prepared(
     waiting: deque[list[Future[Any]]] = deque()
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def prepare(path: Path) -> Any:
-        try:
-            return encoder.prepare(read_image(path))
-        except (ImageFileError, OSError, ValueError):
-            return None  # _reason finds out why
-
     try:
         for batch in left:
-            waiting.append([pool.submit(prepare, images[item]) for item in batch])
+            waiting.append([pool.submit(_input, encoder, images[item]) for item in batch])
             if len(waiting) > _BATCHES_AHEAD:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
             yield [future.result() for future in waiting.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _input(encoder: ImageEncoder, path: Path) -> Any:
+    try:
+        return encoder.prepare(read_image(path))
+    except (ImageFileError, OSError, ValueError):
+        return None  # _reason finds out why
+
+
+def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.ndarray:
+    """Encode a batch, NaN where an image is unusable."""
+    usable = [place for place, image in enumerate(inputs) if image is not None]
+    rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
+    if usable:
+        rows[usable] = _rows(encoder, [inputs[place] for place in usable])
+    return rows
+
+
+class _FileEncoder(NamedTuple):
+    """An encoder of files on a worker of a cluster: see ``encoders.away.Encoder``."""
+
+    key: Mapping[str, Any]
+    encode: Callable[[Sequence[Path | None]], np.ndarray]
+
+
+def _load(name: str, load: partial[ImageEncoder]) -> _FileEncoder:
+    encoder = load()
+    width = _width(encoder)
+
+    def encode(files: Sequence[Path | None]) -> np.ndarray:
+        for path in filter(None, files):
+            path.stat()  # an error, where this machine does not have what the other has
+        inputs = [path and _input(encoder, path) for path in files]
+        return _rows_of_usable(encoder, inputs, width)
+
+    return _FileEncoder(encoder.key, encode)
+
+
+def _encoded_on(
+    cluster: Cluster,
+    encoder: ImageEncoder,
+    images: Mapping[str, Path],
+    left: Iterable[Sequence[str]],
+) -> Iterator[np.ndarray]:
+    if encoder.load is None:
+        raise EncoderError("an encoder of this process alone cannot run on a cluster; give a name")
+    files = (
+        [path.resolve() if path.is_file() else None for path in map(images.__getitem__, batch)]
+        for batch in left
+    )
+    load = partial(_load, encoder.load.args[0], encoder.load)
+    return encode_on(cluster, load, encoder.key, files)
 
 
 def _rows(encoder: ImageEncoder, inputs: list[Any]) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.features.encoders import encode_texts
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_table import FeatureTable
@@ -27,6 +28,7 @@ def make_text_features(
     work: Path | None = None,
     device: str = "auto",
     key: str | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> tuple[FeatureTable, int]:
     """Encode the items of an ``.item`` file by a recipe.
 
@@ -40,6 +42,7 @@ def make_text_features(
         show_progress: whether a progress bar is shown.
         work: a folder for finished batches, from which a killed run goes on.
         device: ``auto`` or a device's name.
+        cluster: where a pretrained model encodes.
         key: what errors of the encoder begin with; None is the recipe's key in the configuration.
 
     Returns:
@@ -77,6 +80,7 @@ def make_text_features(
                 work=work,
                 device=device,
                 progress=bar.update,
+                cluster=cluster,
             )
     except ValueError as error:
         raise RecipeError(f"{key or f'features.{modality}'}: {error}") from error

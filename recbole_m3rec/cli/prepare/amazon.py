@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
-from recbole_m3rec.cli.commands import dataset_name, documented_parser, positive, run_script
+from recbole_m3rec.cli.commands import (
+    add_cluster,
+    dataset_name,
+    documented_parser,
+    positive,
+    run_script,
+)
+from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.amazon.item_fields import ITEM_COLUMNS
 from recbole_m3rec.datasets.amazon.prepare import prepare
 from recbole_m3rec.datasets.amazon.raw_files import (
@@ -61,7 +68,9 @@ def amazon(arguments: Sequence[str]) -> None:
     if not options.download:
         require(files)
     if not options.dry_run:
-        show(prepare(as_source(release, category, files), folder, name, filters, columns))
+        source = as_source(release, category, files)
+        with connected(options.cluster) as cluster:
+            show(prepare(source, folder, name, filters, columns, cluster=cluster))
         print(f"{folder / name}.inter and beside it what belongs to it")
 
 
@@ -102,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     add("--base-url", help="another address than the publisher's, with the same folders below it")
     add("--allow-private", action="store_true", help="fetch from this machine or network, too")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    add_cluster(result)
     return result
 
 

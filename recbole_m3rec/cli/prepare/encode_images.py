@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.item_file import read_item_fields
-from recbole_m3rec.cli.commands import documented_parser, positive, run_script
+from recbole_m3rec.cli.commands import add_cluster, documented_parser, positive, run_script
+from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
@@ -72,21 +73,23 @@ def download(options: argparse.Namespace) -> None:
         print(f"{options.item_file}: {len(urls):,} items, {n_urls:,} different addresses")
         print(f"{options.images}: {n_there:,} images are there")
         return
-    entries = fetch_images(
-        urls,
-        options.images,
-        limits=replace(
-            IMAGE_LIMITS,
-            max_bytes=round(options.max_mb * 1e6),
-            stall=options.timeout,
-            try_time=10 * options.timeout,
-            tries=options.tries,
-        ),
-        politeness=Politeness(options.at_once, options.per_host),
-        placeholder_from=options.placeholder_from,
-        retry_refused=options.retry_refused,
-        allow_private=options.allow_private,
-    )
+    with connected(options.cluster) as cluster:
+        entries = fetch_images(
+            urls,
+            options.images,
+            limits=replace(
+                IMAGE_LIMITS,
+                max_bytes=round(options.max_mb * 1e6),
+                stall=options.timeout,
+                try_time=10 * options.timeout,
+                tries=options.tries,
+            ),
+            politeness=Politeness(options.at_once, options.per_host),
+            placeholder_from=options.placeholder_from,
+            retry_refused=options.retry_refused,
+            allow_private=options.allow_private,
+            cluster=cluster,
+        )
     n_stored = sum(entry.status == STORED for entry in entries)
     print(f"{options.images}: {n_stored:,} of {len(entries):,} items have an image")
     for reason, count in count_reasons(entries).items():
@@ -138,15 +141,17 @@ def encode(options: argparse.Namespace) -> None:
     sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
     encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
     work = work_folder(output)
-    table, reasons = make_image_features(
-        options.modality,
-        encoder,
-        images,
-        items=items,
-        missing=options.missing,
-        batch_size=options.batch_size,
-        work=work,
-    )
+    with connected(options.cluster) as cluster:
+        table, reasons = make_image_features(
+            options.modality,
+            encoder,
+            images,
+            items=items,
+            missing=options.missing,
+            batch_size=options.batch_size,
+            work=work,
+            cluster=cluster,
+        )
     report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
     write_report(report, reasons, {item: str(path) for item, path in images.items()})
     write_features(output, FeatureTable(table.item_ids, table.values, metadata))
@@ -179,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
     add("--images", type=Path, help="folder of the images (default <data path>/<dataset>/images)")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    add_cluster(both)
 
     def step(words: str, verb: str) -> dict[str, Any]:
         return {"prog": command(words), "parents": [both], "help": f"{verb} the images"}

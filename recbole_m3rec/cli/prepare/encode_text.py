@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from recbole_m3rec.atomic.item_file import field_names, read_item_fields
-from recbole_m3rec.cli.commands import documented_parser, run_script
+from recbole_m3rec.cli.commands import add_cluster, documented_parser, run_script
+from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.features.encoders import ENCODER_NAMES
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_file import read_metadata, write_features
@@ -51,16 +52,18 @@ def encode_text(arguments: Sequence[str]) -> None:
             " --output"
         )
     work = work_folder(output)
-    table, n_items = make_text_features(
-        options.modality,
-        recipe,
-        item_file,
-        item_id_field=options.item_id_field,
-        field_separator=options.field_separator,
-        work=work,
-        device=options.device,
-        key="--encoder",
-    )
+    with connected(options.cluster) as cluster:
+        table, n_items = make_text_features(
+            options.modality,
+            recipe,
+            item_file,
+            item_id_field=options.item_id_field,
+            field_separator=options.field_separator,
+            work=work,
+            device=options.device,
+            cluster=cluster,
+            key="--encoder",
+        )
     write_features(output, table)
     shutil.rmtree(work, ignore_errors=True)
     n_made, dim = table.values.shape
@@ -100,6 +103,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--field-separator", default="\t", help="of the .item file (default tab)")
     add("--overwrite", action="store_true", help="replace a file that was made otherwise")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    add_cluster(parser)
     return parser.parse_args(arguments)
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from recbole_m3rec.atomic.item_file import write_row
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.amazon.item_fields import (
     ITEM_COLUMNS,
     LONGEST_TEXT,
@@ -17,8 +18,8 @@ from recbole_m3rec.datasets.amazon.item_fields import (
     parse_json,
     parse_python,
 )
-from recbole_m3rec.datasets.io.problems import Problems
-from recbole_m3rec.datasets.io.raw_lines import read_blocks
+from recbole_m3rec.datasets.io.problems import Noted, Problems
+from recbole_m3rec.datasets.io.raw_lines import Block, Range, line_pieces
 
 PROBLEMS = {
     "items_unparseable": "this line cannot be parsed, it is left out",
@@ -57,6 +58,8 @@ def write_items(
     file: IO[bytes],
     problems: Problems,
     progress: Callable[[int], object] = lambda n_bytes: None,
+    cluster: Cluster = THIS_PROCESS,
+    folder: Path = Path(),
 ) -> ItemCounts:
     """Write an ``.item`` file of the wanted items that the metadata describes, in its order.
 
@@ -71,77 +74,116 @@ def write_items(
         file: new and empty, open for writing and reading.
         problems: of kinds ``PROBLEMS``, counted here.
         progress: as in ``read_blocks``.
+        cluster: where its lines are parsed.
+        folder: as in ``line_pieces``.
 
     Raises:
         RawFileError: the file is no such file, damaged or cut off.
     """
-    parse = parse_python if form.python else parse_json
-    quote = "'" if form.python else '"'
-    # Most lines are of items nobody wants; their ids are read without parsing the line.
-    quick = re.compile(rf"{quote}{form.item_key}{quote}: ?{quote}([^{quote}\\]*){quote}".encode())
-    places: dict[str, int | None] = dict.fromkeys(wanted)  # then the hash of the title
-    names = [name.encode() for name in wanted]
-    unwanted = set(names).isdisjoint
+    titles: dict[str, int | None] = dict.fromkeys(wanted)  # then the hash of the title
     n_lines = n_written = n_other = 0
     filled = dict.fromkeys(columns, 0)
     write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
-    for block in read_blocks(path, progress):
-        for number, raw in enumerate(block.data.split(b"\n")[:-1], start=block.first_line):
-            if not raw.strip():
-                continue
-            n_lines += 1
-            ids = quick.findall(raw)
-            if ids and unwanted(ids):
-                n_other += 1
-                continue
-            record = _parsed(raw, parse, path, number, problems)
-            if record is None:
-                continue
-            item = record.get(form.item_key)
-            if not isinstance(item, str) or not item:
-                problems.add("items_without_id", path, [number])
-                continue
-            if item not in places:
-                n_other += 1
-                continue
-            fields = item_fields(record)
-            title, seen = hash(fields["title"]), places[item]
-            if seen is not None:
-                same = title == seen
-                kind = "items_repeated" if same else "items_with_two_titles"
-                problems.add(kind, path, [number])
-                continue
-            places[item] = title
-            n_written += 1
-            if record.get("price") and not fields["price"]:
-                problems.add("prices_not_understood", path, [number])
-            for name in columns:
-                filled[name] += bool(fields[name])
-                if len(fields[name]) > LONGEST_TEXT:
-                    problems.add("texts_shortened", path, [number])
-                    fields[name] = clean(fields[name][:LONGEST_TEXT])
-            write_row(file, [item, *(fields[name] for name in columns)])
+    names = cluster.keep(Wanted.of, tuple(wanted))
+    with line_pieces(path, cluster, folder, progress) as pieces:
+        calls = ((piece, form, names, tuple(columns)) for piece in pieces)
+        for part in cluster.map(parse_items, calls):
+            problems.add_all(part.noted, path, n_lines)
+            n_other += part.n_other_items
+            for number, item, title, price_is_lost, fields in part.items:
+                place = [n_lines + number]
+                title_hash, seen = hash(title), titles[item]
+                if seen is not None:
+                    same = title_hash == seen
+                    kind = "items_repeated" if same else "items_with_two_titles"
+                    problems.add(kind, path, place)
+                    continue
+                titles[item] = title_hash
+                n_written += 1
+                if price_is_lost:
+                    problems.add("prices_not_understood", path, place)
+                for name in columns:
+                    filled[name] += bool(fields[name])
+                    if len(fields[name]) > LONGEST_TEXT:
+                        problems.add("texts_shortened", path, place)
+                        fields[name] = clean(fields[name][:LONGEST_TEXT])
+                write_row(file, [item, *(fields[name] for name in columns)])
+            n_lines += part.n_lines
     if not all(filled.values()):
         _drop_columns(file, [name for name in columns if not filled[name]])
     return ItemCounts(n_lines, n_written, n_other, filled)
 
 
-def _parsed(
-    raw: bytes,
-    parse: Callable[[str], dict[str, Any]],
-    path: Path,
-    number: int,
-    problems: Problems,
-) -> dict[str, Any] | None:
+class Wanted(NamedTuple):
+    """Ids of items, and the same as bytes."""
+
+    ids: frozenset[str]
+    raw: frozenset[bytes]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> Wanted:
+        """Return the ids ready for looking up."""
+        return cls(frozenset(ids), frozenset(name.encode() for name in ids))
+
+
+class ParsedItems(NamedTuple):
+    """What a piece of a metadata file says of wanted items.
+
+    ``items`` are number of the line, id, title, whether a price was not understood, and fields.
+    """
+
+    n_lines: int
+    n_other_items: int
+    items: list[tuple[int, str, str, bool, dict[str, str]]]
+    noted: Noted
+
+
+def parse_items(
+    piece: Block | Range, form: MetadataFormat, wanted: Wanted, columns: Sequence[str]
+) -> ParsedItems:
+    """Parse the lines of wanted items of a piece of a metadata file; see ``write_items``."""
+    data = piece.data if isinstance(piece, Block) else piece.read().data
+    quote = "'" if form.python else '"'
+    # Most lines are of items nobody wants; their ids are read without parsing the line.
+    quick = re.compile(rf"{quote}{form.item_key}{quote}: ?{quote}([^{quote}\\]*){quote}".encode())
+    n_lines = n_other = 0
+    items = []
+    noted = Noted()
+    for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+        if not raw.strip():
+            continue
+        n_lines += 1
+        ids = quick.findall(raw)
+        if ids and wanted.raw.isdisjoint(ids):
+            n_other += 1
+            continue
+        record = _parsed(raw, form, number, noted)
+        if record is None:
+            continue
+        item = record.get(form.item_key)
+        if not isinstance(item, str) or not item:
+            noted.add("items_without_id", [number])
+            continue
+        if item not in wanted.ids:
+            n_other += 1
+            continue
+        fields = item_fields(record)
+        price_is_lost = bool(record.get("price")) and not fields["price"]
+        chosen = {name: fields[name] for name in columns}
+        items.append((number, item, fields["title"], price_is_lost, chosen))
+    return ParsedItems(n_lines, n_other, items, noted)
+
+
+def _parsed(raw: bytes, form: MetadataFormat, number: int, noted: Noted) -> dict[str, Any] | None:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "replace")
-        problems.add("items_not_utf8", path, [number])
+        noted.add("items_not_utf8", [number])
     try:
-        return parse(text)
+        return parse_python(text) if form.python else parse_json(text)
     except ValueError:
-        problems.add("items_unparseable", path, [number])
+        noted.add("items_unparseable", [number])
         return None
 
 

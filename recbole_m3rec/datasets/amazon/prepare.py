@@ -14,6 +14,7 @@ from recbole_m3rec.atomic.inter_file import (
     filtered,
     write_interactions,
 )
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.amazon import (
     metadata as item_metadata,
 )
@@ -64,6 +65,7 @@ def prepare(
     filters: Filters,
     columns: tuple[str, ...],
     show_progress: bool | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> dict[str, Any]:
     """Write the three files of a dataset, all or none, and return what ``.stats.json`` says.
 
@@ -77,6 +79,7 @@ def prepare(
         columns: besides ids and time, ``rating`` and ``ITEM_COLUMNS``; those that the raw files do
             not fill are left out.
         show_progress: None shows progress bars on terminals alone.
+        cluster: where lines are parsed and the k-core is found.
 
     Raises:
         RawFileError: a raw file is damaged, cut off, empty or something else.
@@ -95,6 +98,8 @@ def prepare(
                 problems,
                 between=(filters.since, filters.until),
                 progress=progress,
+                cluster=cluster,
+                folder=folder,
             )
         n_read = len(reviews)
         if not n_read:
@@ -104,7 +109,7 @@ def prepare(
                 + (", of the days asked for" if limited else "")
                 + f". Found were: {problems.found() or 'no problems'}"
             )
-        reviews, dropped = filtered(reviews, filters, str(source.reviews))
+        reviews, dropped = filtered(reviews, filters, str(source.reviews), cluster)
         if "rating" not in columns:
             reviews = replace(reviews, ratings=None)
         with files[0].writing():
@@ -133,6 +138,8 @@ def prepare(
                     files[1].file,
                     problems,
                     progress,
+                    cluster,
+                    folder,
                 )
             result |= _item_counts(items, len(wanted))
         result["problems"] = problems.found()

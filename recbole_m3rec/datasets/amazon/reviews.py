@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,10 @@ import pyarrow.csv
 import pyarrow.json
 
 from recbole_m3rec.atomic.inter_file import EARLIEST, LATEST, READ_AS_MISSING, Interactions
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.io.id_codes import IdCodes
-from recbole_m3rec.datasets.io.problems import Problems
-from recbole_m3rec.datasets.io.raw_lines import Block, read_blocks
+from recbole_m3rec.datasets.io.problems import Noted, Problems
+from recbole_m3rec.datasets.io.raw_lines import Block, Range, line_pieces
 
 COLUMNS = ("user", "item", "rating", "time")
 
@@ -62,6 +63,8 @@ def read_reviews(
     *,
     between: tuple[int | None, int | None] = (None, None),
     progress: Callable[[int], object] = lambda n_bytes: None,
+    cluster: Cluster = THIS_PROCESS,
+    folder: Path = Path(),
 ) -> tuple[Interactions, int]:
     """Read a review file; only what is kept of it stays in memory.
 
@@ -71,6 +74,8 @@ def read_reviews(
         problems: of kinds ``PROBLEMS``, counted here.
         between: earliest and latest time to keep, in milliseconds, both included.
         progress: as in ``read_blocks``.
+        cluster: where its lines are parsed.
+        folder: as in ``line_pieces``.
 
     Returns:
         The reviews, and how many lines the file has.
@@ -82,17 +87,15 @@ def read_reviews(
     ratings: list[np.ndarray] = []
     times: list[np.ndarray] = []
     n_lines = 0
-    first, last = between
-    for block in read_blocks(path, progress):
-        n_lines += block.n_lines
-        for table, lines in _parsed(block, form, path, problems):
-            columns, kept = _usable(table, lines, form, path, problems)
-            kept &= columns["time"] >= (EARLIEST * 1000 if first is None else first)
-            kept &= columns["time"] <= (LATEST * 1000 if last is None else last)
-            for codes, name in ((users, "user"), (items, "item")):
-                codes.add(_rows_of(columns[name], kept))
-            ratings.append(columns["rating"][kept].astype(np.float32))
-            times.append(columns["time"][kept])
+    with line_pieces(path, cluster, folder, progress) as pieces:
+        for part in cluster.map(parse_reviews, ((piece, form, between) for piece in pieces)):
+            problems.add_all(part.noted, path, n_lines)
+            n_lines += part.n_lines
+            for columns in part.columns:
+                users.add(columns["user"])
+                items.add(columns["item"])
+                ratings.append(columns["rating"])
+                times.append(columns["time"])
     user_codes, user_ids = users.finish()
     item_codes, item_ids = items.finish()
     rated = any(not np.isnan(part).all() for part in ratings)
@@ -107,9 +110,34 @@ def read_reviews(
     return reviews, n_lines
 
 
-def _parsed(
-    block: Block, form: ReviewFormat, path: Path, problems: Problems
-) -> list[tuple[pa.Table, np.ndarray]]:
+class ParsedReviews(NamedTuple):
+    """What a piece of a review file holds: columns in parts, by name as in ``COLUMNS``."""
+
+    n_lines: int
+    columns: list[dict[str, Any]]
+    noted: Noted
+
+
+def parse_reviews(
+    piece: Block | Range, form: ReviewFormat, between: tuple[int | None, int | None]
+) -> ParsedReviews:
+    """Parse a piece of a review file; see ``read_reviews``."""
+    block = Block(1, piece.data) if isinstance(piece, Block) else piece.read()
+    first, last = between
+    noted = Noted()
+    parts = []
+    for table, lines in _parsed(block, form, noted):
+        columns, kept = _usable(table, lines, form, noted)
+        kept &= columns["time"] >= (EARLIEST * 1000 if first is None else first)
+        kept &= columns["time"] <= (LATEST * 1000 if last is None else last)
+        part = {name: _rows_of(columns[name], kept) for name in ("user", "item")}
+        part["rating"] = columns["rating"][kept].astype(np.float32)
+        part["time"] = columns["time"][kept]
+        parts.append(part)
+    return ParsedReviews(block.n_lines, parts, noted)
+
+
+def _parsed(block: Block, form: ReviewFormat, noted: Noted) -> list[tuple[pa.Table, np.ndarray]]:
     """Return tables of ``_SCHEMA`` and, for each, the line numbers of its rows, int64."""
     n_lines = block.n_lines
     try:
@@ -120,13 +148,13 @@ def _parsed(
         pass
     # Something is unusual: halve the block until only the few lines around it are left.
     if n_lines <= _FEW_LINES:
-        return [_parse_lines(block, form, path, problems)]
+        return [_parse_lines(block, form, noted)]
     middle = block.data.find(b"\n", len(block.data) // 2) + 1
     if middle == len(block.data):  # the last line is longer than all others
         middle = block.data.rfind(b"\n", 0, middle - 1) + 1
     halves = Block(block.first_line, block.data[:middle]), block.data[middle:]
     second = Block(block.first_line + halves[0].n_lines, halves[1])
-    return [part for half in (halves[0], second) for part in _parsed(half, form, path, problems)]
+    return [part for half in (halves[0], second) for part in _parsed(half, form, noted)]
 
 
 def _parse_json(data: bytes, form: ReviewFormat) -> pa.Table:
@@ -156,9 +184,7 @@ def _parse_csv(data: bytes, form: ReviewFormat) -> pa.Table:
     return table.select(_SCHEMA.names)
 
 
-def _parse_lines(
-    block: Block, form: ReviewFormat, path: Path, problems: Problems
-) -> tuple[pa.Table, np.ndarray]:
+def _parse_lines(block: Block, form: ReviewFormat, noted: Noted) -> tuple[pa.Table, np.ndarray]:
     """Parse line by line, leaving out and counting those that cannot be parsed."""
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     lines = []
@@ -179,11 +205,11 @@ def _parse_lines(
                     raise ValueError("no object")
                 record = dict(zip(COLUMNS, map(found.get, form.names), strict=True))
         except (ValueError, csv.Error, RecursionError):
-            problems.add("reviews_unparseable", path, [number])
+            noted.add("reviews_unparseable", [number])
             continue
         user, item = _id(record["user"]), _id(record["item"])
         if "\ufffd" in (user or "") + (item or ""):
-            problems.add("reviews_not_utf8", path, [number])
+            noted.add("reviews_not_utf8", [number])
             continue
         rating, time = _number(record["rating"]), _number(record["time"])
         columns["user"].append(user)
@@ -211,7 +237,7 @@ def _number(value: Any) -> float | None:
 
 
 def _usable(
-    table: pa.Table, lines: np.ndarray, form: ReviewFormat, path: Path, problems: Problems
+    table: pa.Table, lines: np.ndarray, form: ReviewFormat, noted: Noted
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Return the columns, times in milliseconds, and which rows have user, item and time."""
     columns: dict[str, Any] = {
@@ -228,17 +254,11 @@ def _usable(
         ("reviews_without_item", _unusable(columns["item"])),
         ("reviews_without_time", ~(short | long)),
     ):
-        _count(kind, kept & bad, lines, path, problems)
+        noted.add(kind, lines[kept & bad].tolist())
         kept &= ~bad
     kind = "times_in_seconds" if form.milliseconds else "times_in_milliseconds"
-    _count(kind, kept & (short if form.milliseconds else long), lines, path, problems)
+    noted.add(kind, lines[kept & (short if form.milliseconds else long)].tolist())
     return columns, kept
-
-
-def _count(kind: str, rows: np.ndarray, lines: np.ndarray, path: Path, problems: Problems) -> None:
-    if rows.any():
-        where = lines[rows]
-        problems.add(kind, path, where[:10].tolist(), n=len(where))
 
 
 def _unusable(ids: pa.DictionaryArray) -> np.ndarray:

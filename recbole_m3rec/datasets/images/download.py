@@ -8,13 +8,16 @@ import queue
 import shutil
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.images.report import (
     FAILED,
     REFUSED,
@@ -55,6 +58,7 @@ def fetch_images(
     retry_refused: bool = False,
     allow_private: bool = False,
     show_progress: bool = True,
+    cluster: Cluster = THIS_PROCESS,
 ) -> list[Entry]:
     """Fetch the images that are not there yet to ``<folder>/<item id, percent-encoded>.<suffix>``.
 
@@ -71,6 +75,7 @@ def fetch_images(
         retry_refused: try again also what was refused by an earlier run.
         allow_private: also ask this machine and private networks.
         show_progress: whether a progress bar is shown.
+        cluster: where the images are fetched and looked at.
 
     Returns:
         The report, sorted by item.
@@ -99,7 +104,9 @@ def fetch_images(
         tqdm(total=n_left, desc="images", unit="image", disable=not show_progress) as bar,
         GrowingReport(folder / REPORT_NAME) as report,
     ):
-        results = _results(left, folder, limits, politeness, allow_private)
+        fetch = partial(_fetch_on, cluster) if cluster.is_remote else _fetch
+        fetch = partial(fetch, folder=folder, limits=limits, allow_private=allow_private)
+        results = _results(left, politeness, fetch)
         for made in results:
             report.add(made)
             for entry in made:
@@ -172,10 +179,8 @@ class _Hosts:
 
 def _results(
     left: Mapping[str, Sequence[str]],
-    folder: Path,
-    limits: Limits,
     politeness: Politeness,
-    allow_private: bool,
+    fetch: Callable[[str, Sequence[str]], list[Entry]],
 ) -> Iterable[list[Entry]]:
     """Yield what became of each address, as it comes: an entry for each of its items."""
     hosts = _Hosts(left, politeness.per_host)
@@ -184,7 +189,7 @@ def _results(
     def work() -> None:
         while (url := hosts.take()) is not None:
             try:
-                finished.put(_fetch(url, left[url], folder, limits, allow_private))
+                finished.put(fetch(url, left[url]))
             except BaseException as error:
                 finished.put(error)
             finally:
@@ -218,7 +223,7 @@ def _fetch(
         suffix = _SUFFIXES.get(image_format, f".{image_format.lower()}")
         return None
 
-    incoming = folder / ".incoming" / hashlib.sha256(url.encode()).hexdigest()[:32]
+    incoming = _incoming(folder, url)
     try:
         download(url, incoming, limits=limits, allow_private=allow_private, check=check)
     except FileInUseError:
@@ -237,6 +242,46 @@ def _fetch(
         entries.append(Entry(item, STORED, "", url, name, size, digest))
     incoming.unlink()
     return entries
+
+
+def _fetch_on(
+    cluster: Cluster,
+    url: str,
+    items: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    allow_private: bool,
+) -> list[Entry]:
+    """Have an address fetched by a worker of a cluster, and place what it gave."""
+    [(made, content)] = cluster.map(fetch_away, [(url, items, limits, allow_private)])
+    if content:
+        incoming = _incoming(folder, url)
+        try:
+            incoming.parent.mkdir(exist_ok=True)
+            incoming.write_bytes(content)
+        except OSError as error:
+            raise CannotWriteError(f"cannot write {incoming}: {error.strerror}") from error
+        for entry in made:
+            _place(incoming, folder / entry.file)
+        incoming.unlink()
+    return made
+
+
+def fetch_away(
+    url: str, items: Sequence[str], limits: Limits, allow_private: bool
+) -> tuple[list[Entry], bytes]:
+    """Fetch an address on a worker: an entry for each item, and the image, empty if there is none.
+
+    Nothing stays there; of an image that arrived in part, nothing at all.
+    """
+    with TemporaryDirectory(prefix="recbole_m3rec-") as folder:
+        made = _fetch(url, items, Path(folder), limits, allow_private)
+        file = made[0].file
+        return made, (Path(folder) / file).read_bytes() if file else b""
+
+
+def _incoming(folder: Path, url: str) -> Path:
+    return folder / ".incoming" / hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def _place(incoming: Path, path: Path) -> None:

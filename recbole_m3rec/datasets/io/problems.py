@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
+
+
+class Noted:
+    """The cases of a piece of a file, lines counted from its first; its file is told later."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, tuple[list[int], int]] = {}
+
+    def add(self, kind: str, lines: Sequence[int]) -> None:
+        """Count a case for each of these lines, of which the first few are kept."""
+        first, n = self.cases.get(kind, ([], 0))
+        self.cases[kind] = ([*first, *lines[: 10 - len(first)]], n + len(lines))
 
 
 class Problems:
@@ -42,6 +54,11 @@ class Problems:
             last = self._logged[kind] == self._shown
             more = "; further ones are only counted" if last else ""
             _logger.warning("%s:%d: %s%s", path, line, self.kinds[kind], more)
+
+    def add_all(self, noted: Noted, path: Path, lines_before: int) -> None:
+        """Count the cases of a piece of a file, which so many lines come before."""
+        for kind, (lines, n) in noted.cases.items():
+            self.add(kind, path, [lines_before + line for line in lines], n)
 
     def found(self) -> dict[str, int]:
         """Return the counts that are not 0."""

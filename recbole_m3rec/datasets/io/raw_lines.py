@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from recbole_m3rec.cluster.pieces import Cluster
+
 BLOCK_SIZE = 16 << 20
 LONGEST_LINE = 64 << 20
 _READ_SIZE = 1 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 T = TypeVar("T")
 
@@ -31,9 +37,77 @@ class Block:
     first_line: int
     data: bytes
 
-    @property
+    @cached_property
     def n_lines(self) -> int:
         return self.data.count(b"\n")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Whole lines of a plain file, from one byte to before another, for another process to read."""
+
+    path: Path
+    start: int
+    stop: int
+
+    def read(self) -> Block:
+        """Read the lines, counted from 1 as if they were all."""
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            data = file.read(self.stop - self.start)
+        return Block(1, data if data.endswith(b"\n") else data + b"\n")
+
+
+@contextmanager
+def line_pieces(
+    path: Path,
+    cluster: Cluster,
+    folder: Path,
+    progress: Callable[[int], object] = lambda n_bytes: None,
+) -> Iterator[Iterator[Block | Range]]:
+    """Give a file's lines in pieces: what was read for this process, where to read for others.
+
+    Args:
+        path: as in ``read_blocks``.
+        cluster: where the pieces go.
+        folder: seen by the cluster, too; a gzipped file is unpacked there as its pieces are taken.
+        progress: as in ``read_blocks``.
+
+    Raises:
+        FileNotFoundError, RawFileError: as in ``read_blocks``.
+    """
+    if not cluster.is_remote:
+        yield read_blocks(path, progress)
+    elif not _is_gzip(path):
+        yield _ranges(path, progress)
+    else:
+        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
+            yield _unpacked(path, unpacked, progress)
+
+
+def _ranges(path: Path, progress: Callable[[int], object]) -> Iterator[Range]:
+    with open(path, "rb") as file:
+        start = 3 if file.read(3) == _BYTE_ORDER_MARK else 0
+        end = file.seek(0, os.SEEK_END)
+        if start == end:
+            raise _nothing_in(path)
+        while start < end:
+            file.seek(start + BLOCK_SIZE)
+            if len(file.readline(LONGEST_LINE)) == LONGEST_LINE:
+                raise _too_long(path, f"at byte {start + BLOCK_SIZE:,}")
+            stop = min(file.tell(), end)
+            progress(stop - start)
+            yield Range(path.resolve(), start, stop)
+            start = stop
+
+
+def _unpacked(path: Path, file: Any, progress: Callable[[int], object]) -> Iterator[Range]:
+    for block in read_blocks(path, progress):
+        start = file.tell()
+        file.write(block.data)
+        file.flush()
+        os.fsync(file.fileno())  # another machine may read it at once
+        yield Range(Path(file.name).resolve(), start, file.tell())
 
 
 def read_blocks(
@@ -92,10 +166,7 @@ def _blocks(path: Path, progress: Callable[[int], object]) -> Iterator[Block]:
         end = piece.rfind(b"\n") + 1
         if not end:
             if held > max(LONGEST_LINE, BLOCK_SIZE):
-                raise RawFileError(
-                    f"{path}, line {line}: longer than {LONGEST_LINE >> 20} MB. The file is not one"
-                    " of Amazon's releases: expected one record a line"
-                )
+                raise _too_long(path, f"line {line}")
             continue
         parts[-1] = piece[:end]
         block = Block(line, b"".join(parts))
@@ -106,21 +177,41 @@ def _blocks(path: Path, progress: Callable[[int], object]) -> Iterator[Block]:
     if rest:
         yield Block(line, rest if rest.endswith(b"\n") else rest + b"\n")
     elif line == 1:
-        raise RawFileError(f"{path} holds nothing. Get it again")
+        raise _nothing_in(path)
+
+
+def _nothing_in(path: Path) -> RawFileError:
+    return RawFileError(f"{path} holds nothing. Get it again")
+
+
+def _too_long(path: Path, place: str) -> RawFileError:
+    return RawFileError(
+        f"{path}, {place}: a line is longer than {LONGEST_LINE >> 20} MB. The file is not one of"
+        " Amazon's releases: expected one record a line"
+    )
+
+
+def _is_gzip(path: Path) -> bool:
+    """Whether a file is packed, as its first bytes say.
+
+    Raises:
+        RawFileError: its name says so, and its first bytes do not.
+    """
+    with open(path, "rb") as file:
+        head = file.read(40)
+    packed = head[:2] == b"\x1f\x8b"
+    if head and not packed and path.suffix == ".gz":
+        raise RawFileError(f"{path} is not a gzip file, it begins with {head!r}. Get it again")
+    return packed
 
 
 def _pieces(path: Path, progress: Callable[[int], object]) -> Iterator[bytes]:
     """Yield the unpacked content of a file in pieces of at most ``BLOCK_SIZE``."""
+    is_plain = not _is_gzip(path)
     with open(path, "rb") as file:
-        start = file.read(3)
-        file.seek(0)
-        if start[:2] != b"\x1f\x8b":
-            if path.suffix == ".gz" and start:
-                raise RawFileError(
-                    f"{path} is not a gzip file, it begins with {file.read(40)!r}. Get it again"
-                )
-            if start == b"\xef\xbb\xbf":  # a byte order mark
-                file.seek(3)
+        if is_plain:
+            if file.read(3) != _BYTE_ORDER_MARK:
+                file.seek(0)
             while piece := file.read(_READ_SIZE):
                 progress(len(piece))
                 yield piece

@@ -4,9 +4,9 @@ A text encoder is called as ``encode(texts, *, progress=None, **options)``. It g
 item, fields apart by line breaks, and returns ``[len(texts), d]`` float32, with a row of zeros
 where it can say nothing about an item. ``progress`` is called with the number of texts done since
 the last call. One that takes long also has ``work``, a folder from which a killed run goes on, and
-``device``. The other keyword arguments are the options that a recipe may set. One that is named
-``family:model`` gets the model's name first. To add an encoder, write such a function and name it
-here; import what is heavy or optional inside the function.
+``device`` and ``cluster``. The other keyword arguments are the options that a recipe may set. One
+that is named ``family:model`` gets the model's name first. To add an encoder, write such a function
+and name it here; import what is heavy or optional inside the function.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.random_codes import random_codes
 from recbole_m3rec.features.encoders.text_models import (
@@ -56,7 +57,7 @@ ENCODER_NAMES = (
 )
 
 # What says how a run goes and nothing about the vectors it makes.
-_OF_THE_RUN = ("device", "progress", "work")
+_OF_THE_RUN = ("cluster", "device", "progress", "work")
 
 
 def text_encoder(name: Any) -> TextEncoder | None:
@@ -87,6 +88,7 @@ def encode_texts(
     work: Path | None = None,
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
     """Encode texts by the encoder of a name, ``[len(texts), d]`` float32.
 
@@ -97,6 +99,7 @@ def encode_texts(
         work: a folder for finished batches; not every encoder uses it.
         device: ``auto`` or a device's name; not every encoder uses it.
         progress: called with the number of texts done since the last call.
+        cluster: where batches are encoded; not every encoder uses it.
 
     Raises:
         ValueError: no such encoder, or an option or a model that it cannot use.
@@ -105,7 +108,7 @@ def encode_texts(
     function = text_encoder(name)
     if function is None:
         raise EncoderError(f"there is no text encoder {name!r}")
-    of_the_run = {"device": device, "progress": progress, "work": work}
+    of_the_run = {"device": device, "progress": progress, "work": work, "cluster": cluster}
     known = inspect.signature(function).parameters
     taken = {option: value for option, value in of_the_run.items() if option in known}
     return function(texts, **options, **taken)

@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,14 @@ class ImageEncoder:
 
     ``prepare`` turns one RGB image into the model's input and may run in several threads;
     ``encode`` turns a list of inputs into ``[n, d]`` float numbers; ``key`` is what tells it from
-    any other, as JSON can hold it.
+    any other, as JSON can hold it; ``load`` gets the same one in another process, None where none
+    can.
     """
 
     prepare: Callable[[Image], Any]
     encode: Callable[[list[Any]], np.ndarray]
     key: Mapping[str, Any]
+    load: partial[ImageEncoder] | None = None
 
 
 def image_encoder(name: str, *, device: str = "auto", precision: str = "auto") -> ImageEncoder:
@@ -71,10 +74,12 @@ def image_encoder(name: str, *, device: str = "auto", precision: str = "auto") -
         raise EncoderError(
             f"there is no image encoder {name!r}, there are {', '.join(IMAGE_ENCODER_NAMES)}"
         )
-    if family not in _FAMILIES:
-        return _callable(name, family, model)
-    place = chosen_device(device)
-    return _FAMILIES[family](model, place, chosen_dtype(precision, place))
+    if family in _FAMILIES:
+        place = chosen_device(device)
+        found = _FAMILIES[family](model, place, chosen_dtype(precision, place))
+    else:
+        found = _callable(name, family, model)
+    return replace(found, load=partial(image_encoder, name, device=device, precision=precision))
 
 
 def is_pretrained(name: str) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
+from recbole_m3rec.features.encoders.away import encode_on
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
 from recbole_m3rec.features.encoders.pretrained import (
     chosen_device,
@@ -39,6 +42,7 @@ def encode_transformers(
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
     work: Path | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
     """Encode texts by the last hidden states of a language model.
 
@@ -53,6 +57,7 @@ def encode_transformers(
         device: ``auto`` or a device's name.
         progress: called with the number of texts done since the last call.
         work: a folder for finished batches, from which a killed run goes on.
+        cluster: where the batches are encoded.
 
     Returns:
         ``[len(texts), d]`` float32; zeros for a text without any letter.
@@ -65,6 +70,29 @@ def encode_transformers(
     if pooling not in POOLINGS:
         raise EncoderError(f"{encoder}: pooling must be {' or '.join(POOLINGS)}, found {pooling!r}")
     _check_counts(encoder, max_tokens=max_tokens, batch_size=batch_size)
+    load = partial(
+        _transformers, model, pooling, max_tokens, unit_rows, batch_size, precision, device
+    )
+    return _encode_sorted(encoder, texts, load, batch_size, work, progress, cluster)
+
+
+class _TextModel(NamedTuple):
+    """A model that is loaded: see ``encoders.away.Encoder``."""
+
+    key: Mapping[str, Any]
+    encode: Callable[[Sequence[str]], np.ndarray]
+
+
+def _transformers(
+    model: str,
+    pooling: str,
+    max_tokens: int,
+    unit_rows: bool,
+    batch_size: int,
+    precision: str,
+    device: str,
+) -> _TextModel:
+    encoder = f"transformers:{model}"
     transformers = library("transformers", encoder)
     place, dtype = _place(encoder, device, precision)
     with loading(encoder), torch.inference_mode():
@@ -106,7 +134,7 @@ def encode_transformers(
         "batch_size": batch_size,
         "computed": f"{place.type} {dtype}",
     }
-    return _encode_sorted(encoder, texts, encode, batch_size, key, work, progress)
+    return _TextModel(key, encode)
 
 
 def encode_sentence_transformers(
@@ -120,6 +148,7 @@ def encode_sentence_transformers(
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
     work: Path | None = None,
+    cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
     """Encode texts by a model of sentence-transformers, pooled and scaled as the model says.
 
@@ -133,6 +162,7 @@ def encode_sentence_transformers(
         device: ``auto`` or a device's name.
         progress: called with the number of texts done since the last call.
         work: a folder for finished batches, from which a killed run goes on.
+        cluster: where the batches are encoded.
 
     Returns:
         ``[len(texts), d]`` float32; zeros for a text without any letter.
@@ -145,6 +175,21 @@ def encode_sentence_transformers(
     _check_counts(encoder, batch_size=batch_size)
     if max_tokens is not None:
         _check_counts(encoder, max_tokens=max_tokens)
+    load = partial(
+        _sentence_transformers, model, max_tokens, unit_rows, batch_size, precision, device
+    )
+    return _encode_sorted(encoder, texts, load, batch_size, work, progress, cluster)
+
+
+def _sentence_transformers(
+    model: str,
+    max_tokens: int | None,
+    unit_rows: bool,
+    batch_size: int,
+    precision: str,
+    device: str,
+) -> _TextModel:
+    encoder = f"sentence-transformers:{model}"
     sentence_transformers = library("sentence_transformers", encoder)
     place, dtype = _place(encoder, device, precision)
     with loading(encoder):
@@ -174,29 +219,32 @@ def encode_sentence_transformers(
         "batch_size": batch_size,
         "computed": f"{place.type} {dtype}",
     }
-    return _encode_sorted(encoder, texts, encode, batch_size, key, work, progress)
+    return _TextModel(key, encode)
 
 
 def _encode_sorted(
     encoder: str,
     texts: Sequence[str],
-    encode: Callable[[Sequence[str]], np.ndarray],
+    load: partial[_TextModel],
     batch_size: int,
-    key: Mapping[str, Any],
     work: Path | None,
     progress: Callable[[int], object] | None,
+    cluster: Cluster,
 ) -> np.ndarray:
     """Encode each distinct text once, longest first, and lay the rows out in the texts' order.
 
     Texts of like length share a batch, so that little of it is padding; the longest come first, so
     that too little memory shows at once.
     """
+    model = load()
     items_of = Counter(text for text in texts if text.strip())
     ordered = sorted(items_of, key=lambda text: (-len(text), text))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
 
     def each(left: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
-        return map(encode, left)
+        if cluster.is_remote:
+            return encode_on(cluster, load, model.key, left)
+        return map(model.encode, left)
 
     done = 0
 
@@ -207,7 +255,8 @@ def _encode_sorted(
         done += n_texts
 
     digest = hashlib.sha256("\0".join(ordered).encode(errors="surrogatepass")).hexdigest()
-    rows = encode_batches(batches, each, key={**key, "texts": digest}, work=work, progress=report)
+    key = {**model.key, "texts": digest}
+    rows = encode_batches(batches, each, key=key, work=work, progress=report)
     if not np.isfinite(rows).all():
         bad = ordered[int(np.argmin(np.isfinite(rows).all(axis=1)))]
         raise EncoderError(

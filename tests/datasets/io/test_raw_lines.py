@@ -73,5 +73,5 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(raw_lines, "LONGEST_LINE", 5000)
     path = tmp_path / "x.gz"
     path.write_bytes(gzip.compress(b"short\n" + b"x" * 100_000))
-    with pytest.raises(RawFileError, match="line 2: longer than"):
+    with pytest.raises(RawFileError, match="line 2: a line is longer than"):
         content(path)

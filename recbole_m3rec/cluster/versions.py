@@ -1,0 +1,54 @@
+"""The versions that decide whether two processes compute the same."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+LIBRARIES = (
+    *("recbole", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow"),
+    *("transformers", "sentence-transformers", "dask", "distributed"),
+)
+
+
+class OtherVersionError(ValueError):
+    """A worker runs other code than the process that hands out the work."""
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Return the versions in this process: Python, libraries, and this package's sources."""
+    package = Path(__file__).parents[1]
+    sources = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sources.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    found = {"recbole_m3rec": f"of sources {sources.hexdigest()[:12]}"}
+    found["Python"] = ".".join(platform.python_version_tuple()[:2])
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def check_versions(here: Mapping[str, str], there: Mapping[str, str], worker: str) -> None:
+    """Compare the versions of a worker with those of the process that hands out the work.
+
+    Raises:
+        OtherVersionError: some differ; names them.
+    """
+    other = [
+        f"{name} {there.get(name, 'unknown')} in place of {version}"
+        for name, version in here.items()
+        if there.get(name) != version
+    ]
+    if other:
+        raise OtherVersionError(
+            f"the worker {worker} has {', '.join(other)}. Results would not be the same: install"
+            " the same versions in its environment and start it again"
+        )
