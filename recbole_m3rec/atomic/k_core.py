@@ -10,7 +10,7 @@ from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 
 
 class Part(NamedTuple):
-    """What is left of the interactions of some users: their places in the part, and codes, ``[n]``."""
+    """What is left of the interactions of some users: places in the part, and codes, ``[n]``."""
 
     places: np.ndarray
     users: np.ndarray
