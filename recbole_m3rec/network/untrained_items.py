@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROWS_AT_ONCE, TRAINED_AT_ONCE = 4096, 65_536
+PER_UNIT = 1024
 
 
 class UntrainedItems(nn.Module):
@@ -113,7 +114,8 @@ def nearest(own: Tensor, vectors: Callable[[Tensor], Tensor], candidates: Tensor
     Args:
         own: ``[n, D]``.
         vectors: returns vectors of items ``[m]``, ``[m, D]``.
-        candidates: ascending item ids, ``[m]`` int64; of equally near ones the lowest is taken.
+        candidates: ascending item ids, ``[m]`` int64; of those that are equally near, to a
+            thousandth of a unit, the lowest is taken.
 
     Returns:
         ``[n]`` int64.
@@ -121,7 +123,8 @@ def nearest(own: Tensor, vectors: Callable[[Tensor], Tensor], candidates: Tensor
     found = torch.zeros(len(own), dtype=torch.int64, device=own.device)
     highest = torch.zeros(len(own), device=own.device)
     for some in candidates.split(TRAINED_AT_ONCE):
-        alike = (own @ vectors(some).T).max(1)
+        # Rounded, so that the rounding of float32 does not choose among items of one content.
+        alike = (own @ vectors(some).T).mul_(PER_UNIT).round_().max(1)
         better = alike.values > highest
         highest = torch.where(better, alike.values, highest)
         found = torch.where(better, some[alike.indices], found)

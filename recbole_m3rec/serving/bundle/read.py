@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.support.hashing import sha256_of
 
@@ -104,7 +105,8 @@ def read_bundle(folder: str | Path) -> Bundle:
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
         _check_columns(histories, folder / HISTORIES, columns)
-    return Bundle(about, network, vectors, items, histories, *more.values(), digest)
+    tensors = (more[INDEX], more[ENCODERS], more[FEATURES])
+    return Bundle(about, network, vectors, items, histories, *tensors, digest)
 
 
 AGAIN = "Export the bundle again, or copy it again from where it is whole"
@@ -233,8 +235,8 @@ def _read_vectors(path: Path, network: M3RecNetwork, n_items: int) -> ItemVector
 def _check_features(
     path: Path, features: Mapping[str, Tensor], network: M3RecNetwork, n_items: int
 ) -> None:
-    widths = {name: network.content[name].features.shape[1] for name in network.content}
-    shapes = {name: [n_items, width] for name, width in widths.items()}
+    content = cast("dict[str, ContentModality]", dict(network.content.items()))
+    shapes = {name: [n_items, of.features.shape[1]] for name, of in content.items()}
     found = {name: list(tensor.shape) for name, tensor in features.items()}
     if features and (found != shapes or any(t.dtype != torch.float16 for t in features.values())):
         raise BundleError(f"{path}: holds {found}, expected {shapes} in float16. {AGAIN}")

@@ -47,9 +47,9 @@ def score(
     table: Tensor,
     items: Tensor,
     rows: Tensor,
-    allowed: Sequence[Tensor | None] | None,
-    removed: Pairs | None,
     added: Pairs | None,
+    removed: Pairs | None = None,
+    allowed: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """Score ascending items ``[B, n]`` of some rows; -inf for what is not to be recommended."""
     vectors = table[items.clamp(min=0)].float()
@@ -60,7 +60,7 @@ def score(
     if removed is not None:
         unwanted |= removed.look_up(rows, items)[0]
     unwanted[:, 1:] |= items[:, 1:] == items[:, :-1]
-    for place, row in enumerate(rows.tolist() if allowed is not None else ()):
+    for place, row in enumerate(rows.tolist() if allowed else ()):
         if (only := allowed[row]) is not None:
             unwanted[place] |= ~torch.isin(items[place], only)
     return scores.masked_fill_(unwanted, -torch.inf)

@@ -79,7 +79,7 @@ class EightBits:
         if added is not None:
             found = torch.cat([found, added.of_rows(rows)], 1)
         found = found.sort(dim=1).values  # so that of equal scores the lower item is first
-        own = score(queries, self.table, found, rows, None, None, added)
+        own = score(queries, self.table, found, rows, added)
         own, order = own.sort(dim=1, descending=True, stable=True)
         left_out = torch.from_numpy(highest[:, n].numpy() * step[:, 0] + SLACK * bound)
         return found.gather(1, order)[:, :k], own[:, :k], own[:, k - 1] > left_out

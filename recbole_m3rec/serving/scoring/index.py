@@ -120,7 +120,7 @@ class Index:
                 if added is not None:  # what the query alone does not find
                     found = torch.cat([found, added.of_rows(some)], 1)
                 found = found.sort(dim=1).values  # so that of equal scores the lower item is first
-                own = score(queries[some], table, found, some, edits.allowed, removed, added)
+                own = score(queries[some], table, found, some, added, removed, edits.allowed)
                 own, order = own.sort(dim=1, descending=True, stable=True)
                 whole = (own > -torch.inf).sum(1) >= k
                 items[some[whole]] = found.gather(1, order)[whole, :k]

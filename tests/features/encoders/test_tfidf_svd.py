@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd
+from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd, fit_tfidf_svd
 
 
 def some_texts(n):
@@ -119,3 +119,10 @@ def test_any_texts_give_finite_rows_of_length_one_or_zero(texts):
     assert rows.shape[0] == len(texts)
     assert rows.dtype == np.float32
     assert np.all((lengths == 0) | (np.abs(lengths - 1) < 1e-5))
+
+
+def test_what_was_learned_encodes_the_corpus_as_it_was_encoded():
+    texts = some_texts(400)
+    fitted, rows = fit_tfidf_svd(texts, dim=100, min_df=1)
+    assert np.abs(fitted.encode(texts) - rows).max() < 1e-4
+    assert np.array_equal(rows, encode_tfidf_svd(texts, dim=100, min_df=1))
