@@ -35,18 +35,21 @@ def arguments(description: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def take_turns(
-    competitors: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu"
+    competitors: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Run every competitor once a round, after a round that is not counted; seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
     for turn in range(rounds + 1):
         for name, run in competitors.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if device != "cpu":
                 torch.cuda.synchronize()
             if turn > 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

@@ -10,15 +10,15 @@ from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 
 
 class Part(NamedTuple):
-    """Interactions of some users, all that are left of them: row numbers and codes, ``[n]``."""
+    """What is left of the interactions of some users: places in the part, and codes, ``[n]``."""
 
-    rows: np.ndarray
+    places: np.ndarray
     users: np.ndarray
     items: np.ndarray
 
     def where(self, chosen: np.ndarray) -> Part:
         """Return the interactions of a mask."""
-        return Part(self.rows[chosen], self.users[chosen], self.items[chosen])
+        return Part(self.places[chosen], self.users[chosen], self.items[chosen])
 
 
 def k_core(
@@ -39,11 +39,9 @@ def k_core(
         Indices of the interactions kept, ascending, int64.
     """
     n_items = int(items.max(initial=-1)) + 1
-    parts, n_parts = [], cluster.n_workers
-    for number in range(n_parts):
-        rows = np.flatnonzero(users % n_parts == number)
-        part = Part(rows, users[rows], items[rows])
-        parts.append(cluster.keep(without_rare_users, part, k))
+    n_parts = cluster.n_workers
+    rows = [np.flatnonzero(users % n_parts == number) for number in range(n_parts)]
+    parts = [cluster.keep(frequent_users, users[part], items[part], k) for part in rows]
     while True:
         found = cluster.map(count_items, [(part, n_items) for part in parts])
         counts = sum(found, start=np.zeros(n_items, np.int64))
@@ -51,19 +49,24 @@ def k_core(
         if not counts[is_rare].any():
             break
         parts = [cluster.keep(without_items, part, is_rare, k) for part in parts]
-    kept = np.concatenate(list(cluster.map(rows_of, [(part,) for part in parts])))
-    kept.sort()
-    return kept
+    places = cluster.map(places_of, [(part,) for part in parts])
+    left = np.concatenate([of[some] for of, some in zip(rows, places, strict=True)])
+    left.sort()
+    return left
 
 
-def without_rare_users(part: Part, k: int) -> Part:
-    """Drop users with fewer than ``k`` interactions."""
+def frequent_users(users: np.ndarray, items: np.ndarray, k: int) -> Part:
+    """Return the interactions of users with at least ``k`` of them."""
+    return _without_rare_users(Part(np.arange(len(users)), users, items), k)
+
+
+def _without_rare_users(part: Part, k: int) -> Part:
     return part.where(np.bincount(part.users)[part.users] >= k)
 
 
 def without_items(part: Part, is_rare: np.ndarray, k: int) -> Part:
     """Drop items, ``[n_items]`` says which, and then users with fewer than ``k`` interactions."""
-    return without_rare_users(part.where(~is_rare[part.items]), k)
+    return _without_rare_users(part.where(~is_rare[part.items]), k)
 
 
 def count_items(part: Part, n_items: int) -> np.ndarray:
@@ -71,9 +74,9 @@ def count_items(part: Part, n_items: int) -> np.ndarray:
     return np.bincount(part.items, minlength=n_items)
 
 
-def rows_of(part: Part) -> np.ndarray:
-    """Return the row numbers of a part."""
-    return part.rows
+def places_of(part: Part) -> np.ndarray:
+    """Return where in the part, as it was at first, the interactions left stood."""
+    return part.places
 
 
 def one_per_pair(users: np.ndarray, items: np.ndarray, times: np.ndarray, keep: str) -> np.ndarray:
