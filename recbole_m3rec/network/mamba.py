@@ -58,7 +58,7 @@ class MambaBlock(nn.Module):
             d_conv: width of the causal convolution, in tokens.
             expand: inner width in multiples of ``hidden_size``.
             init: ``mamba`` (Mamba's own) or ``normal`` (projections from N(0, 0.02), zero biases).
-            scan_backend: one of :data:`recbole_m3rec.ops.BACKENDS`.
+            scan_backend: one of :data:`recbole_m3rec.ops.selective_scan.BACKENDS`.
         """
         super().__init__()
         d_inner, dt_rank = expand * hidden_size, math.ceil(hidden_size / 16)

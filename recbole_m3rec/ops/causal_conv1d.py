@@ -24,8 +24,8 @@ def causal_conv1d_silu(
         weight: ``[d_inner, d_conv]``, the last column weighs the current token.
         bias: ``[d_inner]``.
         cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32.
-        backend: one of :data:`recbole_m3rec.ops.BACKENDS`; mamba_ssm means causal-conv1d, or
-            plain PyTorch where that is missing or ``d_conv`` is none of 2, 3, 4.
+        backend: one of :data:`recbole_m3rec.ops.selective_scan.BACKENDS`; mamba_ssm means
+            causal-conv1d, or plain PyTorch where that is missing or ``d_conv`` is none of 2, 3, 4.
 
     Returns:
         ``[n_tokens, d_inner]`` in the dtype of ``x``.
