@@ -67,7 +67,7 @@ def register() -> None:
         patch()
 
     from recbole_m3rec.baselines import requirements
-    from recbole_m3rec.config import checks, layers, literals, values
+    from recbole_m3rec.config import data_checks, layers, literals, values
     from recbole_m3rec.data import cache, shared_batches, time_order
     from recbole_m3rec.data import pipeline as data
     from recbole_m3rec.evaluator import all_processes, mask_seen
@@ -78,7 +78,7 @@ def register() -> None:
 
     register_models()
     register_dataset_and_trainer()
-    for module in (literals, layers, values, checks):
+    for module in (literals, layers, values, data_checks):
         module.install()
     for module in (distributed, global_batch):
         module.install()

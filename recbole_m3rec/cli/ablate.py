@@ -15,7 +15,7 @@ from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.runs import Run, configuration, first_seed
 from recbole_m3rec.compare.settings import divide
-from recbole_m3rec.config.checks import has_data
+from recbole_m3rec.config.data_checks import has_data
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources

@@ -18,8 +18,8 @@ from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
+from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 from recbole_m3rec.trainer.progress import best_checkpoint
-from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

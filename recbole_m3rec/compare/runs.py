@@ -21,7 +21,7 @@ from recbole_m3rec.baselines.item_columns import (
 )
 from recbole_m3rec.baselines.requirements import GRAPH_FILES
 from recbole_m3rec.cli.exit_codes import one_line, users_error
-from recbole_m3rec.config.checks import (
+from recbole_m3rec.config.data_checks import (
     UnknownNameError,
     has_data,
     refuse_unknown_model,

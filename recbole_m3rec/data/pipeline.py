@@ -19,7 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from recbole_m3rec.baselines import item_columns, item_vectors, requirements
-from recbole_m3rec.config import checks, layers
+from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.data import cache, sources, splits, time_order
 from recbole_m3rec.data.digests import source_digests
@@ -48,7 +48,7 @@ def create_dataset(original: Callable[..., Any], config: Any) -> Any:
         sources.fetch_if_absent(config)
     if several:
         dist.barrier()
-    checks.check_files(config)
+    data_checks.check_files(config)
     requirements.choose(config)
     layers.announce(config)
     config["feature_digests"] = cache.feature_digests(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.inter_file import Filters
-from recbole_m3rec.config.checks import UnknownNameError, is_absent
+from recbole_m3rec.config.data_checks import UnknownNameError, is_absent
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.datasets.amazon.item_fields import ITEM_COLUMNS
 from recbole_m3rec.datasets.amazon.prepare import prepare

@@ -20,8 +20,8 @@ from recbole_m3rec.hooks import wrap
 from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
+from recbole_m3rec.trainer.interruption import SIGNALS
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
-from recbole_m3rec.trainer.stopping import SIGNALS
 
 # Configuration key, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"

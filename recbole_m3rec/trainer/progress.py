@@ -16,7 +16,7 @@ from recbole_m3rec.processes.global_batch import mean_over_processes
 from recbole_m3rec.processes.launch import own_launch
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 from recbole_m3rec.trainer import checkpoint_file, random_states
-from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
+from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 from recbole_m3rec.trainer.trainer_state import (
     changes,
     environment,

@@ -15,13 +15,13 @@ from typing import Any
 
 from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 from recbole_m3rec.trainer.progress import (
     KEY,
     Progress,
     best_checkpoint,
     last_checkpoint,
 )
-from recbole_m3rec.trainer.stopping import SIGNALS, Stopped
 from recbole_m3rec.trainer.trainer_state import take_up
 
 

@@ -137,7 +137,7 @@ def test_a_users_error_in_a_worker_is_one_line_too():
         "\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n"
         '  File "x.py", line 1, in <module>\n'
     )
-    ours = "recbole_m3rec.config.checks.UnknownNameError: There is no dataset `x`.\n"
+    ours = "recbole_m3rec.config.data_checks.UnknownNameError: There is no dataset `x`.\n"
     assert exit_codes.users_error(ProcessRaisedException(worker + ours)) == (
         "There is no dataset `x`."
     )

@@ -11,7 +11,7 @@ import pytest
 from recbole_m3rec.compare.comparison import plan
 from recbole_m3rec.compare.runs import Run, configuration, identify, prepare
 from recbole_m3rec.compare.settings import divide
-from recbole_m3rec.config.checks import UnknownNameError
+from recbole_m3rec.config.data_checks import UnknownNameError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.features.feature_file import FeatureTable, write_features
 

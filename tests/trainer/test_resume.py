@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.trainer.interruption import Signals, Stopped
 from recbole_m3rec.trainer.progress import Progress
-from recbole_m3rec.trainer.stopping import Signals, Stopped
 from recbole_m3rec.trainer.trainer_state import carry
 from tests.trainer.killed_runs import MODELS, Trial, arguments, outcome, start, wait
 

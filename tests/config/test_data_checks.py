@@ -6,7 +6,7 @@ from recbole.data import create_dataset
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.exact_times import TimesError
-from recbole_m3rec.config.checks import InteractionFileError, UnknownNameError
+from recbole_m3rec.config.data_checks import InteractionFileError, UnknownNameError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
