@@ -261,3 +261,24 @@ def check_interaction_file(path: Path, config: Any) -> None:
         )
     if not has_rows:
         raise InteractionFileError(f"{path} holds a header and no interaction.")
+    check_column_names(path, list(present), config)
+
+
+def check_column_names(path: Path, present: Sequence[str], config: Any) -> None:
+    """Raise for settings that name columns of interactions that are not there.
+
+    RecBole leaves out a column of ``load_col`` that no file has, and says nothing.
+    """
+    named = (config["load_col"] or {}).get("inter") or ()
+    columns = [name for name in named if name != "*"] if isinstance(named, (list, tuple)) else []
+    # A missing time column has a message of its own, and other files may hold an alias.
+    wrong = {"load_col": [n for n in columns if n not in (*present, config["TIME_FIELD"])]}
+    elsewhere = {name for names in (config["load_col"] or {}).values() for name in names or ()}
+    for key in ("alias_of_user_id", "alias_of_item_id"):
+        wrong[key] = [n for n in config[key] or () if n not in (*present, *elsewhere)]
+    for key, names in wrong.items():
+        if names:
+            raise InteractionFileError(
+                f"{key}: {path} has no column {' and no column '.join(names)}; it has "
+                f"{', '.join(present)}.{did_you_mean(names[0], present)}"
+            )

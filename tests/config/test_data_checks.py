@@ -167,3 +167,16 @@ def test_nearest_names(name, known, expected):
 def test_a_suggestion_is_a_sentence_or_nothing():
     assert did_you_mean("tinyy", ["tiny", "tine"]) == " Did you mean tiny or tine?"
     assert did_you_mean("xyzzy", ["tiny"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("load_col", {"inter": ["user_id", "item_id", "timestamp", "ratin"]}),
+        ("alias_of_item_id", ["ratin"]),
+        ("alias_of_user_id", ["ratin"]),
+    ],
+)
+def test_a_column_that_is_named_and_not_there_is_an_error(key, value, make_config):
+    with pytest.raises(InteractionFileError, match=f"^{key}: .*no column ratin.*mean rating"):
+        create_dataset(make_config("BPR", "ml-100k", **{key: value}))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_m3rec.support import safe_write
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, new_files
 
 
@@ -178,3 +179,18 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path):
     )
     assert "the file that was there is unchanged. Make room" in result.stdout
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_file_renamed_before_it_is_locked_is_not_the_one_that_is_opened(tmp_path, monkeypatch):
+    path, lock, calls = tmp_path / "file.tmp", safe_write.fcntl.flock, []
+
+    def rename_and_lock(*arguments):
+        if not calls:
+            path.rename(tmp_path / "another run's")
+        calls.append(arguments)
+        lock(*arguments)
+
+    monkeypatch.setattr(safe_write.fcntl, "flock", rename_and_lock)
+    with safe_write.open_alone(path) as file:
+        file.write(b"ours")
+    assert (path.read_bytes(), (tmp_path / "another run's").read_bytes()) == (b"ours", b"")
