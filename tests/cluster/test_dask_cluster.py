@@ -86,8 +86,10 @@ def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late
     two, tmp_path, monkeypatch
 ):
     other = tmp_path / "recbole_m3rec"
-    other.mkdir()
-    (other / "__init__.py").write_text("__version__ = '0'\n", encoding="utf-8")
+    (other / "cluster").mkdir(parents=True)
+    (other / "__init__.py").touch()
+    without = "raise ImportError('a version without this room')"  # else the installed one is found
+    (other / "cluster" / "__init__.py").write_text(without, encoding="utf-8")
     with workers(tmp_path / "cluster", n=0) as running:
         running.add(PYTHONPATH=str(tmp_path))
         said = r"worker tcp://.* another version"
