@@ -271,8 +271,10 @@ def check_column_names(path: Path, present: Sequence[str], config: Any) -> None:
     """
     named = (config["load_col"] or {}).get("inter") or ()
     columns = [name for name in named if name != "*"] if isinstance(named, (list, tuple)) else []
-    # A missing time column has a message of its own, and other files may hold an alias.
-    wrong = {"load_col": [n for n in columns if n not in (*present, config["TIME_FIELD"])]}
+    # RecBole's own settings name these, whether or not a file has them; a missing time column has a
+    # message of its own, and other files may hold an alias.
+    optional = [config[key] for key in ("TIME_FIELD", "RATING_FIELD", "LABEL_FIELD")]
+    wrong = {"load_col": [n for n in columns if n not in (*present, *optional)]}
     elsewhere = {name for names in (config["load_col"] or {}).values() for name in names or ()}
     for key in ("alias_of_user_id", "alias_of_item_id"):
         wrong[key] = [n for n in config[key] or () if n not in (*present, *elsewhere)]
