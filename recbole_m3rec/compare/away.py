@@ -17,13 +17,13 @@ from recbole_m3rec.compare import results
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.scheduler import (
     LOG,
-    THREADS,
     Events,
     Job,
     Source,
     environment_for,
     run_all,
     start,
+    threads_of_a_worker,
 )
 
 # In this order, so that what was written last says that all is there.
@@ -47,7 +47,7 @@ class _Away:
         self.cluster, self.job, self.killed = cluster, job, False
         self.topic = f"recbole_m3rec-{uuid.uuid4().hex}"
         cluster.client.subscribe_topic(self.topic, lambda event: events.put((job, event[1])))
-        threads = {name: os.environ.get(name, "1") for name in THREADS}
+        threads = threads_of_a_worker(1)
         spec = (job.folder / results.SPEC).read_text(encoding="utf-8")
         self.future = cluster.submit(train, spec, os.getcwd(), threads, self.topic)
         self.future.add_done_callback(lambda future: events.put((job, None)))

@@ -151,19 +151,25 @@ def start(
     return process
 
 
-def environment_for(at_once: int) -> dict[str, str]:
-    """Return this process's environment with its processors divided among the workers.
+def threads_of_a_worker(default: int) -> dict[str, str]:
+    """Return the variables that say how many threads a worker has.
 
-    Numbers of threads that a person has set stay as they are.
+    A number that a person has set stays, and that of OMP_NUM_THREADS holds for all.
     """
+    common = os.environ.get("OMP_NUM_THREADS", str(default))
+    return {name: os.environ.get(name, common) for name in THREADS}
+
+
+def environment_for(at_once: int) -> dict[str, str]:
+    """Return this process's environment with its processors divided among the workers."""
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         processors = os.cpu_count() or 1
-    threads = str(max(1, processors // at_once))
+    threads = threads_of_a_worker(max(1, processors // at_once))
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {**dict.fromkeys(THREADS, threads), **os.environ, "PYTHONPATH": path}
+    return {**os.environ, **threads, "PYTHONPATH": path}
 
 
 def remove_checkpoints(job: Job) -> None:

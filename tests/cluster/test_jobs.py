@@ -24,7 +24,7 @@ from recbole_m3rec.compare.comparison import compare, job_of, plan
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.results import read_spec, write_spec
 from recbole_m3rec.compare.runs import Run
-from recbole_m3rec.compare.scheduler import Listed
+from recbole_m3rec.compare.scheduler import THREADS, Listed
 from recbole_m3rec.compare.tuning import tune
 from recbole_m3rec.compare.worker import refuse_what_changed
 from recbole_m3rec.config.yaml_files import ConfigurationError
@@ -35,6 +35,12 @@ from recbole_m3rec.datasets.io import raw_lines
 from recbole_m3rec.features.encoders import encode_texts
 from recbole_m3rec.features.from_images import make_image_features
 from tests.features.encoders.test_text_models import TEXTS, bert  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_here_as_there(monkeypatch):
+    for name in THREADS:
+        monkeypatch.setenv(name, "1")
 
 
 def kill_when(condition, process):

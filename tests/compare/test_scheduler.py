@@ -103,4 +103,6 @@ def test_threads_are_divided_among_the_workers(monkeypatch):
     assert scheduler.environment_for(3)["OMP_NUM_THREADS"] == "2"
     assert scheduler.environment_for(99)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert scheduler.environment_for(3)["OMP_NUM_THREADS"] == "5"
+    assert {scheduler.environment_for(3)[name] for name in scheduler.THREADS} == {"5"}
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
+    assert scheduler.environment_for(3)["MKL_NUM_THREADS"] == "4"
