@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.away import run_on
+from recbole_m3rec.compare.on_cluster import run_on
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report.document import Grid
 from recbole_m3rec.compare.report.write import NOT_TUNED, write_report

@@ -15,10 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.features.encoders.away import encode_on
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
 from recbole_m3rec.features.encoders.image_files import ImageFileError, read_image
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
+from recbole_m3rec.features.encoders.on_cluster import encode_on
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.image_sources import ImageSourceError
 
@@ -137,7 +137,7 @@ def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.
 
 
 class _FileEncoder(NamedTuple):
-    """An encoder of files on a worker of a cluster: see ``encoders.away.Encoder``."""
+    """An encoder of files on a worker of a cluster: see ``encoders.on_cluster.Encoder``."""
 
     key: Mapping[str, Any]
     encode: Callable[[Sequence[Path | None]], np.ndarray]

@@ -19,8 +19,8 @@ from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_images
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
-from recbole_m3rec.compare.away import run_on
 from recbole_m3rec.compare.comparison import compare, job_of, plan
+from recbole_m3rec.compare.on_cluster import run_on
 from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.results import read_spec, write_spec
 from recbole_m3rec.compare.runs import Run

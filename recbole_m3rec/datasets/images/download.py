@@ -253,7 +253,7 @@ def _fetch_on(
     allow_private: bool,
 ) -> list[Entry]:
     """Have an address fetched by a worker of a cluster, and place what it gave."""
-    [(made, content)] = cluster.map(fetch_away, [(url, items, limits, allow_private)])
+    [(made, content)] = cluster.map(fetch_on_worker, [(url, items, limits, allow_private)])
     if content:
         incoming = _incoming(folder, url)
         try:
@@ -267,7 +267,7 @@ def _fetch_on(
     return made
 
 
-def fetch_away(
+def fetch_on_worker(
     url: str, items: Sequence[str], limits: Limits, allow_private: bool
 ) -> tuple[list[Entry], bytes]:
     """Fetch an address on a worker: an entry for each item, and the image, empty if there is none.

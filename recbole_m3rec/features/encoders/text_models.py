@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.features.encoders.away import encode_on
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
+from recbole_m3rec.features.encoders.on_cluster import encode_on
 from recbole_m3rec.features.encoders.pretrained import (
     chosen_device,
     chosen_dtype,
@@ -77,7 +77,7 @@ def encode_transformers(
 
 
 class _TextModel(NamedTuple):
-    """A model that is loaded: see ``encoders.away.Encoder``."""
+    """A model that is loaded: see ``encoders.on_cluster.Encoder``."""
 
     key: Mapping[str, Any]
     encode: Callable[[Sequence[str]], np.ndarray]

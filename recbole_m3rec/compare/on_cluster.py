@@ -36,11 +36,11 @@ class NotWantedError(Exception):
 
 def run_on(cluster: Cluster, source: Source, at_once: int | None, progress: Progress) -> None:
     """Run a source's jobs on a cluster; by default as many at once as it has workers."""
-    begin = partial(_Away, cluster) if isinstance(cluster, DaskCluster) else None
+    begin = partial(_RemoteWorker, cluster) if isinstance(cluster, DaskCluster) else None
     run_all(source, at_once or cluster.n_workers, progress, begin)
 
 
-class _Away:
+class _RemoteWorker:
     """A job whose process runs on a worker of a cluster."""
 
     def __init__(self, cluster: DaskCluster, job: Job, events: Events) -> None:
