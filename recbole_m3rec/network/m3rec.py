@@ -442,7 +442,7 @@ class M3RecNetwork(SampledSoftmax):
         packed = pack(item_seq, item_seq_len)
         (values, candidates), vectors = self._vectors_of(packed.values, items)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors)
-        scores = (query * vectors.table[candidates]).sum(1)
+        scores = (query * F.embedding(candidates, vectors.table)).sum(1)
         terms = self.repetition(packed)
         return scores if terms is None else scores + terms.of(items)
 
@@ -462,7 +462,8 @@ class M3RecNetwork(SampledSoftmax):
             (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
             query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
             terms = self.repetition(packed, scored)
-            return sampled_cross_entropy(query, vectors.table[rows], candidates, targets, terms)
+            table = F.embedding(rows, vectors.table)
+            return sampled_cross_entropy(query, table, candidates, targets, terms)
         vectors = self.item_vectors()
         query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
         table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
@@ -485,7 +486,8 @@ class M3RecNetwork(SampledSoftmax):
         """
         (values, positive, negative), vectors = self._vectors_of(packed.values, targets, negatives)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
-        difference = (query * (vectors.table[positive] - vectors.table[negative])).sum(1)
+        own, other = (F.embedding(rows, vectors.table) for rows in (positive, negative))
+        difference = (query * (own - other)).sum(1)
         terms = self.repetition(packed, scored)
         if terms is not None:
             difference = difference + terms.of(targets) - terms.of(negatives)

@@ -13,6 +13,7 @@ come back it rises, more for what was used lately or often.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_m3rec.network.packed import PackedSequences
@@ -52,5 +53,6 @@ class Repetition(nn.Module):
         place = torch.arange(len(rows), device=scored.device) - (lengths.cumsum(0) - lengths)[rows]
         lag = lengths[rows] - place  # 1 for the latest
         lag_class = torch.log2(lag.double()).long().clamp(max=N_LAGS - 1)
-        values = (SCALE * self.by_lag)[lag_class]
+        # Plain indexing would add up its gradient in the order in which threads come.
+        values = F.embedding(lag_class, SCALE * self.by_lag[:, None]).squeeze(1)
         return ScoreTerms(rows, histories.values[first[rows] + place], values)

@@ -30,6 +30,9 @@ class ScoreTerms(NamedTuple):
     def add_to_(self, scores: Tensor) -> Tensor:
         """Add the terms to a whole matrix ``[n_queries, n_items]`` in place, and return it."""
         values = self.values.to(scores.dtype)
+        if scores.is_cpu and scores.is_contiguous():  # index_put_ adds as its threads come
+            scores.view(-1).index_add_(0, self.rows * scores.shape[1] + self.items, values)
+            return scores
         return scores.index_put_((self.rows, self.items), values, accumulate=True)
 
     def add_to_block_(self, scores: Tensor, first_row: int, first_item: int) -> ScoreTermBlock:

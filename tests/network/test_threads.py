@@ -47,3 +47,34 @@ def test_the_same_threads_give_the_same_bits_and_others_the_same_losses(rule):
     assert losses(2, rule) == two
     assert len(set(one)) == STEPS
     assert two == pytest.approx(one, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled", "bpr"])
+def test_gradients_that_many_tokens_add_to_are_the_same_again(loss):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(3)
+        drawn = 20 if loss == "sampled" else "all"
+        network = M3RecNetwork(
+            50, hidden_size=16, repetition=True, dropout_prob=0.0, softmax_items=drawn
+        )
+        torch.nn.init.normal_(network.repeats.by_lag)
+        histories = pack(torch.randint(1, 50, (40, 60)), torch.full((40,), 60))  # 73,200 terms
+        scored = torch.arange(40 * 60)
+        targets, negatives = torch.randint(1, 50, (2, 40 * 60))
+        network.count_targets(targets)
+        found = set()
+        for _ in range(8):
+            torch.manual_seed(4)
+            network.zero_grad()
+            if loss == "bpr":
+                value = network.bpr(histories, targets, negatives, scored)
+            else:
+                value = network.cross_entropy(histories, targets, scored)
+            value.backward()
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            found.add(b"".join(each.numpy().tobytes() for each in (value.detach(), *gradients)))
+        assert len(found) == 1
+    finally:
+        torch.set_num_threads(before)
