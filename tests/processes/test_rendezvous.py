@@ -68,9 +68,9 @@ def test_a_taken_port_is_told() -> None:
 def test_absent_peers_are_waited_for_aloud_and_given_up(
     rank: int, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rendezvous, "PATIENCE", 2.0)
+    monkeypatch.setattr(rendezvous, "PATIENCE", 8.0)
     monkeypatch.setattr(rendezvous, "EVERY", 0.5)
-    with pytest.raises(ProcessesError, match=f"Process {rank} gave up after 2 s of waiting for"):
+    with pytest.raises(ProcessesError, match=f"Process {rank} gave up after 8 s of waiting for"):
         join("gloo", rank, 3, "localhost", port)
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("process ")]
     assert said
