@@ -54,14 +54,18 @@ def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., 
 def wrap_everywhere(
     owner: ModuleType, name: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Like ``wrap``, and also in every loaded RecBole module that imported the function by name."""
+    """Like ``wrap``, and also in every loaded module that imported the function.
+
+    RecBole's own modules do, and a program that imports from RecBole before this package.
+    """
 
     def decorate(around: Callable[..., Any]) -> Callable[..., Any]:
         original = getattr(owner, name)
         wrapped = wrap(owner, name)(around)
-        for module_name, module in list(sys.modules.items()):
-            if module_name.startswith("recbole.") and vars(module).get(name) is original:
-                setattr(module, name, wrapped)
+        for module in list(sys.modules.values()):
+            names = getattr(module, "__dict__", {})
+            for alias in [key for key, value in list(names.items()) if value is original]:
+                names[alias] = wrapped
         return wrapped
 
     return decorate

@@ -120,6 +120,16 @@ def test_importing_the_package_is_enough():
     assert done.stdout.split() == ["True", "False", "128"]
 
 
+def test_names_that_a_program_imported_before_are_wrapped_too():
+    done = fresh_python(
+        "from recbole.data import create_dataset as make, data_preparation\n"
+        "import recbole_m3rec, recbole.data.utils as utils\n"
+        "print(make is utils.create_dataset, data_preparation is utils.data_preparation)\n"
+        "print(make.__wrapped__ is not make)"
+    )
+    assert done.stdout.split() == ["True"] * 3
+
+
 def test_hyper_tuning_takes_the_model(make_config):
     pytest.importorskip("hyperopt")
     from recbole.trainer import HyperTuning

@@ -178,9 +178,9 @@ def pickle_named_by(config: Any, key: str) -> Iterator[None]:
 
 def may_be_unpickled(path: str) -> bool:
     """Tell whether a pickle is there and the user names it."""
-    config, key = _looking[-1]
-    if not os.path.isfile(path) or zipfile.is_zipfile(path):
+    if not _looking or not os.path.isfile(path) or zipfile.is_zipfile(path):
         return False
+    config, key = _looking[-1]
     if config[key]:
         getLogger().warning(
             f"{key}: {path} is a pickle, and reading it can run code of whoever made it: go on only"
