@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.interaction import Interaction
@@ -23,17 +25,31 @@ CODES = {
     "image": {"encoder": "random-codes", "dim": 512, "std": 0.02},
     "text": {"encoder": "random-codes", "dim": 768, "std": 0.02},
 }
-M3REC = {"modalities": ["image", "text"], "features": CODES, "train_positions": "last"}
+PRESET = Path(__file__).parents[1] / "properties" / "presets" / "m3rec-published.yaml"
+# M3Rec and Mamba4Rec as RecBole's models are: their published width, length and batch.
+PUBLISHED = {
+    **yaml.safe_load(PRESET.read_text(encoding="utf-8")),
+    **{"modality_gradient": "frozen", "time_order": "exact", "features": CODES},
+}
+OF_CONTENT = ("modalities", "features", "feature_norm", "modality_gradient", "id_init")
 PUBLISHED_WIDTH = {"GRU4Rec": {"hidden_size": 64}}  # the others are 64 wide already
 
 
-def configure(model: str, dataset: str, **settings: Any) -> Config:
-    """A configuration as a run makes it, without a command line."""
+def configure(model: str, dataset: str, shipped: bool = False, **settings: Any) -> Config:
+    """A configuration as a run makes it, without a command line.
+
+    Args:
+        model: M3Rec, Mamba4Rec or a model of RecBole.
+        dataset: its name.
+        shipped: take M3Rec and Mamba4Rec as they are shipped, and not as published.
+        settings: configuration keys.
+    """
     given, sys.argv = sys.argv, sys.argv[:1]
     try:
-        own = {**M3REC, **settings} if model in ("M3Rec", "Mamba4Rec") else settings
+        is_ours = model in ("M3Rec", "Mamba4Rec") and not shipped
+        own = {**PUBLISHED, **settings} if is_ours else settings
         if model == "Mamba4Rec":
-            own = {k: v for k, v in own.items() if k not in ("modalities", "features")}
+            own = {key: value for key, value in own.items() if key not in OF_CONTENT}
         quiet = {"show_progress": False, "state": "ERROR", **PUBLISHED_WIDTH.get(model, {})}
         config = Config(model=model, dataset=dataset, config_dict={**quiet, **own})
     finally:

@@ -5,6 +5,8 @@ python benchmarks/profile_step.py --dataset ml-100k --train_positions all
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from competitors import endless, prepare, training_step
 from measure import arguments, report
@@ -15,11 +17,14 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-100k", help="any prepared dataset")
     parser.add_argument("--model", default="M3Rec")
     parser.add_argument("--train_positions", default="last", choices=["last", "all"])
+    parser.add_argument("--shipped", action="store_true", help="ours by the shipped recipe")
     parser.add_argument("--rows", type=int, default=15, help="operations shown")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = {"gpu_id": ""} if args.device == "cpu" else {}
-    if args.model in ("M3Rec", "Mamba4Rec"):
+    settings: dict[str, Any] = {"gpu_id": ""} if args.device == "cpu" else {}
+    if args.shipped:
+        settings["shipped"] = True
+    elif args.model in ("M3Rec", "Mamba4Rec"):
         settings["train_positions"] = args.train_positions
     _, model, train, _ = prepare(args.model, args.dataset, **settings)
     step = training_step(model, endless(train))
@@ -43,7 +48,8 @@ def main() -> None:
         }
         for key, time, count in sorted(events, key=lambda event: -event[1])[: args.rows]
     ]
-    title = f"{args.model} on {args.dataset}, {args.train_positions}, {args.threads} threads"
+    how = "shipped" if args.shipped else args.train_positions
+    title = f"{args.model} on {args.dataset}, {how}, {args.threads} threads"
     report(f"{title}: {total / args.rounds / 1e3:.1f} ms a step", rows, args)
 
 
