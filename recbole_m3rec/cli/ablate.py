@@ -90,7 +90,9 @@ def variants(config: Any) -> list[Variant]:
         *_others(config, "repetition", (True, False), "What does learned repetition add?"),
         *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
         *_others(config, "id_init", ID_INITS, "Should IDs start from content?"),
-        *_others(config, "feature_norm", ("none", "standardize"), "Should features be scaled?"),
+        *_others(
+            config, "feature_norm", ("none", "standardize", "whiten"), "Should features be scaled?"
+        ),
         *_others(config, "hidden_size", (64, 128), "How wide should an item vector be?"),
         *_others(config, "train_batch_size", (512, 2048), "How many targets a step?"),
         Variant(

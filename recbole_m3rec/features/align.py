@@ -17,9 +17,10 @@ from torch import Tensor
 
 from recbole_m3rec.features.encoders.random_codes import random_codes, seeded
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
+from recbole_m3rec.features.whitening import half_whitening
 from recbole_m3rec.support.suggestions import expected_one_of
 
-FEATURE_NORMS = ("none", "l2", "standardize")
+FEATURE_NORMS = ("none", "l2", "standardize", "whiten")
 FEATURE_ROWS = ("own", "shuffled", "random")
 
 _ROWS_AT_ONCE = 65_536
@@ -91,7 +92,8 @@ def align(
         modality: the name of the modality.
         id2token: the dataset's item tokens by internal id; the first is padding, ``"[PAD]"``.
         feature_norm: ``none``, ``l2`` (rows of length 1) or ``standardize`` (columns of mean 0 and
-            deviation 1 over the items present; constant columns become 0). Zero rows stay zero.
+            deviation 1 over the items present; constant columns become 0) or ``whiten``
+            (standardized, then :func:`.half_whitening`). Zero rows stay zero.
         source: where the table comes from, for the log and errors.
         feature_rows: ``own``; or, to see whether content matters, ``shuffled`` (rows dealt anew
             to the items that have one) or ``random`` (numbers of the table's mean and deviation).
@@ -220,7 +222,7 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
             wide = values[block].astype(np.float64)
             lengths = np.linalg.norm(wide, axis=1, keepdims=True)
             values[block] = wide / np.where(lengths > 0, lengths, 1)
-    elif feature_norm == "standardize":
+    elif feature_norm in ("standardize", "whiten"):
         items = np.flatnonzero(in_table[1:]) + 1  # padding is no item and moves no mean
         mean = sum(values[block].sum(axis=0, dtype=np.float64) for block in _blocks(items))
         mean = mean / max(len(items), 1)
@@ -233,6 +235,10 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
         np.divide(1, np.sqrt(variance), out=scale, where=variance > 0)
         for block in _blocks(np.flatnonzero(in_table)):
             values[block] = (values[block].astype(np.float64) - mean) * scale
+        if feature_norm == "whiten":
+            whitening = half_whitening(values[block] for block in _blocks(items))
+            for block in _blocks(np.flatnonzero(in_table)):
+                values[block] = values[block].astype(np.float64) @ whitening
 
 
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
 from recbole_m3rec.features.recipes import ModalitySource
+from recbole_m3rec.features.whitening import half_whitening
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run
 from recbole_m3rec.quick_start.recommend import Histories
@@ -186,8 +187,12 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         recipe = metadata.get("recipe")
         if source.recipe is not None:
             recipe = source.recipe.as_metadata()
-        if norm == "standardize":
-            about[name] |= _standard(dataset, source)
+        if norm in ("standardize", "whiten"):
+            about[name] |= (scaling := _standard(dataset, source))
+        if norm == "whiten":
+            rows = _rows_of_dataset(dataset, source)
+            standard = ((rows - scaling["mean"]) * scaling["scale"]).astype(np.float32)
+            encoders[f"{name}.whitening"] = torch.from_numpy(half_whitening([standard]))
         if recipe and recipe["encoder"] == TFIDF:
             encoders |= _fitted(config, dataset, source)
         if recipe:
@@ -195,10 +200,15 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
     return about, encoders
 
 
-def _standard(dataset: Any, source: ModalitySource) -> dict[str, list[float]]:
+def _rows_of_dataset(dataset: Any, source: ModalitySource) -> np.ndarray:
     table = read_features(Path(str(source.path)))
     tokens = set(dataset.field2id_token[dataset.iid_field][1:])
-    rows = table.values[[item in tokens for item in table.item_ids]].astype(np.float64)
+    rows: np.ndarray = table.values[[item in tokens for item in table.item_ids]].astype(np.float64)
+    return rows
+
+
+def _standard(dataset: Any, source: ModalitySource) -> dict[str, list[float]]:
+    rows = _rows_of_dataset(dataset, source)
     deviation = rows.std(axis=0)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     return {"mean": rows.mean(axis=0).tolist(), "scale": scale.tolist()}

@@ -98,10 +98,13 @@ def _checked(
     norm = known.get("norm", "none")
     if norm == "l2":
         values = F.normalize(values, dim=1)
-    elif norm == "standardize":
-        if "mean" not in known:
+    elif norm in ("standardize", "whiten"):
+        whitening = recommender.bundle.encoders.get(f"{name}.whitening")
+        if "mean" not in known or (norm == "whiten" and whitening is None):
             raise NewItemError(f"the bundle does not say how features of {name} were standardized")
         values = (values - torch.tensor(known["mean"])) * torch.tensor(known["scale"])
+        if whitening is not None:
+            values = (values.double() @ whitening).float()
         values[~present] = 0
     return values, present
 

@@ -55,7 +55,7 @@ def test_alignment_equals_a_dictionary(file_ids, items, n):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_the_type_of_the_numbers_is_kept_under_every_norm(dtype):
-    for norm in ("none", "l2", "standardize"):
+    for norm in ("none", "l2", "standardize", "whiten"):
         features = aligned({"x": [1, 2], "y": [3, 5]}, norm, dtype)
         assert features.values.numpy().dtype == dtype
 
@@ -106,7 +106,7 @@ def test_a_long_constant_column_becomes_zero_whatever_the_rounding():
 def test_huge_and_tiny_numbers_stay_finite():
     for number in (3e38, 1e-38):
         rows = {"x": [number, -number], "y": [-number, number]}
-        for norm in ("l2", "standardize"):
+        for norm in ("l2", "standardize", "whiten"):
             values = aligned(rows, norm).values
             assert values.isfinite().all()
             assert values.abs().max() > 0.5

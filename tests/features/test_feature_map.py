@@ -46,7 +46,7 @@ def mapped(path: Path, norm: str = "none", rows: str = "own") -> ItemFeatures:
 
 
 @pytest.mark.parametrize("rows", ["own", "shuffled"])
-@pytest.mark.parametrize("norm", ["none", "l2", "standardize"])
+@pytest.mark.parametrize("norm", ["none", "l2", "standardize", "whiten"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("name", ["shop.image.parquet", "shop.image.npy"])
 def test_mapped_features_are_those_in_memory_to_the_bit(

@@ -60,9 +60,10 @@ def test_the_bundle_recommends_what_topk_writes(call, train, options):
     same_as_topk(call, train("Mamba4Rec"), *options)
 
 
-def test_with_content_and_without_the_data(call, train):
+@pytest.mark.parametrize("norm", ["none", "l2", "standardize", "whiten"])
+def test_with_content_and_without_the_data(call, train, norm):
     recipe = "{'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
-    same_as_topk(call, train("M3Rec", f"--features={recipe}"))
+    same_as_topk(call, train("M3Rec", f"--features={recipe}", f"--feature_norm={norm}"))
     shutil.rmtree("dataset")
     shop = Recommender.load("shop")
     assert shop.modalities == ("text", "id")
@@ -70,8 +71,9 @@ def test_with_content_and_without_the_data(call, train):
     assert shop.items.show(1)["title"].split()[0] in ("red", "green", "blue")
     new = pd.DataFrame({"item_id": ["new"], "title": ["blue hat"]})
     assert shop.add_items(new) == ["text"]
-    same = shop.similar("new", "text", 1)["item"][0]
-    assert shop.items.show(shop.items.number(same))["title"] == "blue hat"
+    same = shop.similar("new", "text", 1)
+    assert shop.items.show(shop.items.number(same["item"][0]))["title"] == "blue hat"
+    assert same["score"][0] == pytest.approx(1, abs=1e-4)
 
 
 def test_no_histories_go_along_unless_asked(call, train):
