@@ -1,7 +1,7 @@
 """Half-whitening of features: directions in which items differ much no longer drown the others.
 
-Vectors of language and image models differ mostly in a few directions. Whitening gives all directions
-the same deviation, noise included; half of it gives each the square root of its own.
+Vectors of language and image models differ mostly in a few directions. Whitening gives all
+directions the same deviation, noise included; half of it gives each the square root of its own.
 """
 
 from __future__ import annotations

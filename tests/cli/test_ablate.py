@@ -25,7 +25,13 @@ def test_every_part_of_the_model_has_its_row(make_config):
         *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
         *("modality_gradient: frozen", "modality_gradient: detached", "train_positions: last"),
         *("score: dot", "repetition: False", "lr_scheduler: none", "id_init: normal"),
-        *("feature_norm: none", "hidden_size: 64", "hidden_size: 128", "train_batch_size: 512"),
+        *(
+            "feature_norm: none",
+            "feature_norm: standardize",
+            "hidden_size: 64",
+            "hidden_size: 128",
+            "train_batch_size: 512",
+        ),
         *("train_batch_size: 2048", "published preset"),
     ]
     assert found["without image"].settings == {"modalities": ["text"]}
