@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from recbole_m3rec.atomic.item_file import write_row
+from recbole_m3rec.cluster.kept_pieces import KeptPieces, identity
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.amazon.item_fields import (
     ITEM_COLUMNS,
@@ -59,7 +62,7 @@ def write_items(
     problems: Problems,
     progress: Callable[[int], object] = lambda n_bytes: None,
     cluster: Cluster = THIS_PROCESS,
-    folder: Path = Path(),
+    work: Path = Path(),
 ) -> ItemCounts:
     """Write an ``.item`` file of the wanted items that the metadata describes, in its order.
 
@@ -75,7 +78,7 @@ def write_items(
         problems: of kinds ``PROBLEMS``, counted here.
         progress: as in ``read_blocks``.
         cluster: where its lines are parsed.
-        folder: as in ``line_pieces``.
+        work: as in ``read_reviews``.
 
     Raises:
         RawFileError: the file is no such file, damaged or cut off.
@@ -84,10 +87,8 @@ def write_items(
     n_lines = n_written = n_other = 0
     filled = dict.fromkeys(columns, 0)
     write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
-    names = cluster.keep(Wanted.of, tuple(wanted))
-    with line_pieces(path, cluster, folder, progress) as pieces:
-        calls = ((piece, form, names, tuple(columns)) for piece in pieces)
-        for part in cluster.map(parse_items, calls):
+    with line_pieces(path, cluster, work, progress) as pieces:
+        for part in _all_parsed(path, form, wanted, columns, cluster, work, pieces):
             problems.add_all(part.noted, path, n_lines)
             n_other += part.n_other_items
             for number, item, title, price_is_lost, fields in part.items:
@@ -136,6 +137,43 @@ class ParsedItems(NamedTuple):
     n_other_items: int
     items: list[tuple[int, str, str, bool, dict[str, str]]]
     noted: Noted
+
+    def to_bytes(self) -> bytes:
+        """Return JSON."""
+        return json.dumps([*self[:3], self.noted.cases]).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ParsedItems:
+        """Read what :meth:`to_bytes` made."""
+        *rest, cases = json.loads(content)
+        noted = Noted()
+        noted.cases = cases
+        return cls(*rest, noted)
+
+
+def _all_parsed(
+    path: Path,
+    form: MetadataFormat,
+    wanted: Sequence[str],
+    columns: Sequence[str],
+    cluster: Cluster,
+    work: Path,
+    pieces: Iterator[Any],
+) -> Iterator[ParsedItems]:
+    names = cluster.keep(Wanted.of, tuple(wanted))
+    if not cluster.is_remote:
+        return cluster.map(parse_items, ((piece, form, names, tuple(columns)) for piece in pieces))
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    kept = KeptPieces(
+        work, items=identity(path), form=asdict(form), wanted=digest, columns=[*columns]
+    )
+    calls = ((piece.name, (piece, form, names, tuple(columns))) for piece in pieces)
+    return map(ParsedItems.from_bytes, kept.map(cluster, parse_to_bytes, calls))
+
+
+def parse_to_bytes(*piece: Any) -> bytes:
+    """Parse a piece on a worker."""
+    return parse_items(*piece).to_bytes()
 
 
 def parse_items(

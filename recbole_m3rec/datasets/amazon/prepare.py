@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def prepare(
     """Write the three files of a dataset, all or none, and return what ``.stats.json`` says.
 
     Rows of the ``.inter`` file stand in the order of time, equal times in that of the raw file.
+    What a cluster has parsed is kept in ``.<name>.work`` until all is done: the same call resumes.
 
     Args:
         source: the raw files.
@@ -89,6 +91,7 @@ def prepare(
     """
     problems = Problems(review_files.PROBLEMS | item_metadata.PROBLEMS)
     inter, item, stats = (folder / f"{name}.{kind}" for kind in ("inter", "item", "stats.json"))
+    work = folder / f".{name}.work"
     # The statistics come last: where they are, all is.
     with new_files(inter, *([item] if source.metadata else []), stats) as files:
         with reading(source.reviews, "reviews", show_progress) as progress:
@@ -99,7 +102,7 @@ def prepare(
                 between=(filters.since, filters.until),
                 progress=progress,
                 cluster=cluster,
-                folder=folder,
+                work=work,
             )
         n_read = len(reviews)
         if not n_read:
@@ -139,12 +142,13 @@ def prepare(
                     problems,
                     progress,
                     cluster,
-                    folder,
+                    work,
                 )
             result |= _item_counts(items, len(wanted))
         result["problems"] = problems.found()
         with files[-1].writing():
             files[-1].file.write((json.dumps(result, indent=2) + "\n").encode())
+        shutil.rmtree(work, ignore_errors=True)
     return result
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ import pyarrow.csv
 import pyarrow.json
 
 from recbole_m3rec.atomic.inter_file import EARLIEST, LATEST, READ_AS_MISSING, Interactions
+from recbole_m3rec.cluster.kept_pieces import KeptPieces, identity
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
+from recbole_m3rec.datasets.amazon.parsed_reviews import ParsedReviews
 from recbole_m3rec.datasets.io.id_codes import IdCodes
 from recbole_m3rec.datasets.io.problems import Noted, Problems
 from recbole_m3rec.datasets.io.raw_lines import Block, Range, line_pieces
@@ -64,7 +66,7 @@ def read_reviews(
     between: tuple[int | None, int | None] = (None, None),
     progress: Callable[[int], object] = lambda n_bytes: None,
     cluster: Cluster = THIS_PROCESS,
-    folder: Path = Path(),
+    work: Path = Path(),
 ) -> tuple[Interactions, int]:
     """Read a review file; only what is kept of it stays in memory.
 
@@ -75,7 +77,7 @@ def read_reviews(
         between: earliest and latest time to keep, in milliseconds, both included.
         progress: as in ``read_blocks``.
         cluster: where its lines are parsed.
-        folder: as in ``line_pieces``.
+        work: where other processes find the lines, and what is finished is kept for a next run.
 
     Returns:
         The reviews, and how many lines the file has.
@@ -87,8 +89,8 @@ def read_reviews(
     ratings: list[np.ndarray] = []
     times: list[np.ndarray] = []
     n_lines = 0
-    with line_pieces(path, cluster, folder, progress) as pieces:
-        for part in cluster.map(parse_reviews, ((piece, form, between) for piece in pieces)):
+    with line_pieces(path, cluster, work, progress) as pieces:
+        for part in _all_parsed(path, form, between, cluster, work, pieces):
             problems.add_all(part.noted, path, n_lines)
             n_lines += part.n_lines
             for columns in part.columns:
@@ -110,12 +112,24 @@ def read_reviews(
     return reviews, n_lines
 
 
-class ParsedReviews(NamedTuple):
-    """What a piece of a review file holds: columns in parts, by name as in ``COLUMNS``."""
+def _all_parsed(
+    path: Path,
+    form: ReviewFormat,
+    between: tuple[int | None, int | None],
+    cluster: Cluster,
+    work: Path,
+    pieces: Iterator[Any],
+) -> Iterator[ParsedReviews]:
+    if not cluster.is_remote:
+        return cluster.map(parse_reviews, ((piece, form, between) for piece in pieces))
+    kept = KeptPieces(work, reviews=identity(path), form=asdict(form), between=between)
+    calls = ((piece.name, (piece, form, between)) for piece in pieces)
+    return map(ParsedReviews.from_bytes, kept.map(cluster, parse_to_bytes, calls))
 
-    n_lines: int
-    columns: list[dict[str, Any]]
-    noted: Noted
+
+def parse_to_bytes(*piece: Any) -> bytes:
+    """Parse a piece on a worker."""
+    return parse_reviews(*piece).to_bytes()
 
 
 def parse_reviews(

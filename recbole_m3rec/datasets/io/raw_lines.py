@@ -50,6 +50,11 @@ class Range:
     start: int
     stop: int
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other pieces of its file."""
+        return f"{self.start}-{self.stop}"
+
     def read(self) -> Block:
         """Read the lines, counted from 1 as if they were all."""
         with open(self.path, "rb") as file:
@@ -62,15 +67,15 @@ class Range:
 def line_pieces(
     path: Path,
     cluster: Cluster,
-    folder: Path,
+    work: Path,
     progress: Callable[[int], object] = lambda n_bytes: None,
-) -> Iterator[Iterator[Block | Range]]:
+) -> Iterator[Iterator[Any]]:
     """Give a file's lines in pieces: what was read for this process, where to read for others.
 
     Args:
         path: as in ``read_blocks``.
         cluster: where the pieces go.
-        folder: seen by the cluster, too; a gzipped file is unpacked there as its pieces are taken.
+        work: seen by the cluster, too; a gzipped file is unpacked there as its pieces are taken.
         progress: as in ``read_blocks``.
 
     Raises:
@@ -81,7 +86,8 @@ def line_pieces(
     elif not _is_gzip(path):
         yield _ranges(path, progress)
     else:
-        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
+        work.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=work, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
             yield _unpacked(path, unpacked, progress)
 
 
