@@ -143,6 +143,7 @@ def test_the_preset_is_what_the_released_program_does():
         "repetition": False,
         "id_init": "normal",
         "softmax_items": "all",
+        "shard_softmax": False,
         "id_updates": "dense",
         "modalities": ["image", "text"],
         "features": {

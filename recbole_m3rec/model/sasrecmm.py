@@ -29,7 +29,7 @@ from recbole_m3rec.ops.matmul import Linear
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
     *("hidden_size", "projector", "projector_experts", "score", "temperature", "repetition"),
-    *("softmax_items", "id_updates"),
+    *("softmax_items", "shard_softmax", "id_updates"),
 )
 
 

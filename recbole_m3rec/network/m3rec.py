@@ -54,6 +54,7 @@ from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.matmul import Linear
 from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.selective_scan import check_backend
+from recbole_m3rec.ops.sharded_cross_entropy import is_shared, sharded_cross_entropy
 
 ID = "id"
 NORM_EPS = 1e-12
@@ -90,8 +91,8 @@ class M3RecConfig:
         repetition: whether items of the user's own history get a learned term.
         softmax_items: ``all``, or how many items a step's softmax draws at random beside the
             batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
-        id_updates: ``dense``, or ``sparse``: the gradient by the ID vectors holds a step's items
-            alone, which takes a loss that looks at few.
+        shard_softmax: whether several processes share the items of an exact softmax.
+        id_updates: ``dense``, or ``sparse``: gradients by a step's own ID vectors alone.
         share_mamba: False gives each content modality Mamba blocks of its own, which learn from it
             whatever ``modality_gradient`` says (for ablations).
         share_experts: one expert a layer for all modalities (for ablations).
@@ -119,6 +120,7 @@ class M3RecConfig:
     temperature: float = 0.2
     repetition: bool = False
     softmax_items: int | str = "all"
+    shard_softmax: bool = False
     id_updates: str = "dense"
     share_mamba: bool = True
     share_experts: bool = False
@@ -138,7 +140,7 @@ class M3RecConfig:
         check_choice("id_updates", self.id_updates, ID_UPDATES)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
-        for name in ("repetition", "share_mamba", "share_experts"):
+        for name in ("repetition", "shard_softmax", "share_mamba", "share_experts"):
             check_choice(name, getattr(self, name), (True, False))
         check_backend(self.scan_backend)
 
@@ -427,10 +429,9 @@ class M3RecNetwork(SampledSoftmax):
 
     def _vectors_of(self, *items: Tensor) -> tuple[list[Tensor], ItemVectors]:
         """Project a batch's items, or all where that is hardly more; say which row is whose."""
-        all_items = torch.cat([i.flatten() for i in items])
-        unique, rows = torch.unique(all_items, return_inverse=True)
+        unique, rows = torch.unique(torch.cat([i.flatten() for i in items]), return_inverse=True)
         are_many = unique.numel() > FEW_ITEMS * self.n_items
-        if are_many and self.config.id_updates == "dense":
+        if are_many and self.config.id_updates == "dense" and not self.config.shard_softmax:
             return list(items), self.item_vectors()
         parts = rows.split([i.numel() for i in items])
         return [part.view(i.shape) for part, i in zip(parts, items, strict=True)], (
@@ -456,19 +457,24 @@ class M3RecNetwork(SampledSoftmax):
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
-        n_drawn = self.config.softmax_items
+        n_drawn, terms = self.config.softmax_items, self.repetition(packed, scored)
         if isinstance(n_drawn, int) and n_drawn < self.n_items:
             candidates = self.draw_candidates(targets, n_drawn)
             (values, rows), vectors = self._vectors_of(packed.values, candidates.items)
             query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
-            terms = self.repetition(packed, scored)
             table = F.embedding(rows, vectors.table)
             return sampled_cross_entropy(query, table, candidates, targets, terms)
-        vectors = self.item_vectors()
-        query, terms = self.encode(packed, vectors, scored), self.repetition(packed, scored)
-        table, targets = self.trained_rows(vectors.table), self.rows_among_trained(targets)
+        targets = self.rows_among_trained(targets)
         if terms is not None:
             terms = terms._replace(items=self.rows_among_trained(terms.items))
+        if self.config.shard_softmax and is_shared():
+            first, items = self.own_items(targets.device)
+            (values, rows), vectors = self._vectors_of(packed.values, items)
+            query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
+            table = F.embedding(rows, vectors.table)
+            return sharded_cross_entropy(query, table, first, targets, terms)
+        vectors = self.item_vectors()
+        query, table = self.encode(packed, vectors, scored), self.trained_rows(vectors.table)
         return linear_cross_entropy(query, table, targets, terms)
 
     def bpr(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_m3rec.ops.sharded_cross_entropy import own_rows
+
 ROWS_AT_ONCE, TRAINED_AT_ONCE = 4096, 65_536
 PER_UNIT = 1024
 
@@ -67,6 +69,13 @@ class UntrainedItems(nn.Module):
         if getattr(self, "untrained_items", None) is None:
             return table
         return table.index_select(0, self.trained_ids)
+
+    def own_items(self, device: torch.device) -> tuple[int, Tensor]:
+        """Return which trained items, ``[n]`` int64, are this process's, and how many are before."""
+        rows = own_rows(self.n_trained())
+        if getattr(self, "untrained_items", None) is None:
+            return rows.start, torch.arange(rows.start, rows.stop, device=device)
+        return rows.start, self.trained_ids[rows]
 
     def rows_among_trained(self, items: Tensor) -> Tensor:
         """Return where items, none of which is held out, stand in :meth:`trained_rows`."""

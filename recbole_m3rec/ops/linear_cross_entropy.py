@@ -107,17 +107,20 @@ def _pass(
 
     The gradients lack the mean's ``1 / n_queries``, which float16 could not hold with them.
     """
-    held = BYTES_AT_A_TIME.get(query.device.type, BYTES_AT_A_TIME["cuda"])
-    whole_rows = held // query.element_size() // len(table)
+    whole_rows = _held(query) // query.element_size() // len(table)
     if whole_rows >= FEWEST_ROWS:
         pieces = _pieces(len(query), whole_rows)
         result = _by_rows(query, table, targets, terms, log_weights, wanted, pieces)
     else:
-        pieces = _pieces(len(query), ROWS_OF_A_TILE)
-        items = max(1, held // dtype.itemsize // pieces[0].stop)
-        result = _by_tiles(query, table, targets, terms, log_weights, wanted, pieces, items)
+        tiles = tiles_of(query, table)
+        result = _by_tiles(query, table, targets, terms, log_weights, wanted, tiles)
     losses, grad_query, grad_table, grad_terms = result
     return losses.mean(dtype=dtype), grad_query, grad_table, grad_terms
+
+
+def _held(like: Tensor) -> int:
+    """Return how many bytes of logits are held at a time on a device."""
+    return BYTES_AT_A_TIME.get(like.device.type, BYTES_AT_A_TIME["cuda"])
 
 
 def _pieces(n_rows: int, most: int) -> list[slice]:
@@ -175,16 +178,38 @@ def _by_tiles(
     terms: ScoreTerms | None,
     log_weights: Tensor | None,
     wanted: tuple[bool, bool],
-    pieces: list[slice],
-    items: int,
+    tiles: list[tuple[slice, slice]],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """As :func:`_by_rows`; the logits of some rows and items are held."""
+    log_sum, target_logits = sums_of_tiles(query, table, targets, terms, log_weights, tiles)
+    gradients = slopes_of_tiles(
+        *(query, table, targets, terms, log_weights, log_sum, wanted),
+        tiles if any(wanted) else [],
+    )
+    return log_sum - target_logits, *gradients
+
+
+def tiles_of(query: Tensor, table: Tensor) -> list[tuple[slice, slice]]:
+    """Cut the matrix of logits into tiles of rows and items that may be held at a time."""
+    pieces = _pieces(len(query), ROWS_OF_A_TILE)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    items = max(1, _held(query) // dtype.itemsize // pieces[0].stop)
+    starts = range(0, len(table), items)
+    return [(row, slice(item, item + items)) for item in starts for row in pieces]
+
+
+def sums_of_tiles(
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    terms: ScoreTerms | None,
+    log_weights: Tensor | None,
+    tiles: list[tuple[slice, slice]],
+) -> tuple[Tensor, Tensor]:
+    """Return the log of each row's sum of exponentials, and its target's logit, NaN if not here."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
-    target_logits = torch.full_like(log_sum, torch.nan)  # which a target stays that is no item
-    tiles = [
-        (row, slice(item, item + items)) for item in range(0, len(table), items) for row in pieces
-    ]
+    target_logits = torch.full_like(log_sum, torch.nan)
     for row, item in tiles:
         logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         if log_weights is not None:
@@ -194,10 +219,25 @@ def _by_tiles(
         is_here, place = _within(targets[row], item.start, logits.shape[1])
         target_logits[row] = torch.where(is_here, logits.gather(1, place)[:, 0], target_logits[row])
         log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
+    return log_sum, target_logits
+
+
+def slopes_of_tiles(
+    query: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    terms: ScoreTerms | None,
+    log_weights: Tensor | None,
+    log_sum: Tensor,
+    wanted: tuple[bool, bool],
+    tiles: list[tuple[slice, slice]],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of the rows' losses by query, table and terms, given ``log_sum``."""
+    dtype = log_sum.dtype
     grad_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
     grad_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
-    grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
-    for row, item in tiles if any(wanted) else []:
+    grad_terms = None if terms is None else torch.zeros_like(terms.values, dtype=dtype)
+    for row, item in tiles:
         logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
         if log_weights is not None:
             logits += log_weights[item]
@@ -212,7 +252,7 @@ def _by_tiles(
             grad_query[row] += matmul(slope, table[item].T, rows_at_a_time=len(slope))
         if grad_table is not None:
             grad_table[item] += _transposed_matmul(query[row], slope).T
-    return log_sum - target_logits, grad_query, grad_table, grad_terms
+    return grad_query, grad_table, grad_terms
 
 
 def _within(targets: Tensor, first: int, items: int) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,11 @@ class M3RecTrainer(Trainer):  # type: ignore[misc]
     def _build_optimizer(self, **kwargs: Any) -> Any:
         return sparse_updates.build_optimizer(partial(super()._build_optimizer, **kwargs), self)
 
+    def sync_grad_loss(self) -> Any:
+        """Give every parameter a gradient, as RecBole does, but leave sparse ones sparse."""
+        sparse = {id(table) for table in sparse_updates.sparse_parameters(self.model)}
+        return sum(p.sum() * 0 for p in self.model.parameters() if id(p) not in sparse)
+
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Train as RecBole does; the log says where random masks are drawn."""
         getLogger().info(f"Random masks of dropout: {where_masks_are_drawn(self.device)}")

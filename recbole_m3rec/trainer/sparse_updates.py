@@ -4,6 +4,9 @@ Adam moves every row of a table in every step: one that has no gradient goes on 
 moments, which decay. :class:`torch.optim.SparseAdam` is *lazy*: rows without a gradient, and their
 moments, stay as they are. So a rare item keeps its moments until it is seen again, while the bias
 correction counts all steps. A step then reads and writes the rows of its own items alone.
+
+Several processes send each other the rows that they have gradients for (gloo), and make the same
+step.
 """
 
 from __future__ import annotations
@@ -86,8 +89,8 @@ def check(config: Any) -> None:
         wrong = f"weight_decay: {config['weight_decay']}, which would move every item: set it to 0"
     elif config["clip_grad_norm"]:
         wrong = "clip_grad_norm, which knows dense gradients alone: leave it out"
-    elif not config["single_spec"]:
-        wrong = "several processes, whose gradients are added up whole: train in one"
+    elif not config["single_spec"] and config["device"].type == "cuda":
+        wrong = "several GPUs, as NCCL adds up no sparse gradients: train on one, or on CPUs"
     if wrong:
         raise ConfigurationError(f"id_updates: sparse does not go with {wrong}.")
 

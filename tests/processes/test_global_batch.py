@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ SMALL = ["--hidden_size=8", "--epochs=1"]
 M3REC = ["--model=M3Rec", "--d_state=4", "--modalities=[]", *SMALL]
 SASREC = ["--model=SASRec", "--inner_size=8", "--n_heads=2", "--attn_dropout_prob=0.0", *SMALL]
 
+SHARDED = ["--shard_softmax=True", "--train_positions=last", "--repetition=True"]
 
-def world(folder: Path, given: list[str], size: int, **options: int) -> Path:
+
+def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
     """Run a world in a new folder with the data set and return its latest state."""
     folder.mkdir()
     write_tiny(folder)
@@ -35,8 +38,9 @@ def world(folder: Path, given: list[str], size: int, **options: int) -> Path:
         [*M3REC, "--dropout_prob=0.0", "--train_positions=all", "--train_batch_size=999"],
         [*M3REC, "--dropout_prob=0.0", "--train_positions=last", "--train_batch_size=37"],
         [*SASREC, "--hidden_dropout_prob=0.0", "--train_batch_size=999"],
+        [*M3REC, "--dropout_prob=0.0", "--train_batch_size=37", *SHARDED],
     ],
-    ids=["M3Rec-all", "M3Rec-last", "SASRec"],
+    ids=["M3Rec-all", "M3Rec-last", "SASRec", "M3Rec-sharded"],
 )
 def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: list[str]) -> None:
     alone = parameters_of(world(tmp_path / "1", given, 1))
@@ -67,3 +71,41 @@ def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path: Path) -> N
     a, b = ([*(place / "saved").glob("*-last.ckpt")] for place in places)
     assert [path.name for path in a] == [path.name for path in b]
     assert torch.equal(*(parameters_of(p[0])["user_embedding.weight"] for p in (a, b)))
+
+
+SPARSE = ["--id_updates=sparse", "--dropout_prob=0.0", "--learner=adam", "--weight_decay=0"]
+
+
+def same_negatives(rank: int) -> None:
+    """Let every target have the same negative in all worlds."""
+    from recbole_m3rec.network.m3rec import M3RecNetwork
+
+    bpr = M3RecNetwork.bpr
+
+    def fixed(self: Any, packed: Any, targets: Any, negatives: Any, scored: Any = None) -> Any:
+        return bpr(self, packed, targets, targets % (self.n_items - 1) + 1, scored)
+
+    M3RecNetwork.bpr = fixed  # type: ignore[method-assign]
+
+
+def test_sparse_steps_of_2_and_4_processes_are_those_of_one(tmp_path: Path) -> None:
+    given = [*M3REC, *SPARSE, "--loss_type=BPR", "--train_batch_size=30"]
+    one, two, four = (
+        parameters_of(world(tmp_path / str(size), given, size, prepare=same_negatives))
+        for size in (1, 2, 4)
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(four[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_processes_that_draw_other_items_make_the_same_sparse_step(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place in places:
+        place.mkdir()
+        write_tiny(place)
+    given = [*ONE_EPOCH, *M3REC, *SPARSE, "--softmax_items=2", "--train_batch_size=8"]
+    assert run_world(places, given, 2, local_world_size=1) == [0, 0]
+    a, b = (parameters_of(*(place / "saved").glob("*-last.ckpt")) for place in places)
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name

@@ -145,10 +145,10 @@ class ParsedItems(NamedTuple):
     @classmethod
     def from_bytes(cls, content: bytes) -> ParsedItems:
         """Read what :meth:`to_bytes` made."""
-        *rest, cases = json.loads(content)
+        n_lines, n_other, items, cases = json.loads(content)
         noted = Noted()
         noted.cases = cases
-        return cls(*rest, noted)
+        return cls(n_lines, n_other, items, noted)
 
 
 def _all_parsed(

@@ -19,6 +19,8 @@ from tqdm import tqdm
 from recbole_m3rec.cluster.pieces import Cluster
 
 BLOCK_SIZE = 16 << 20
+# Larger pieces name an id less often, so that less is left to merge; each should be one of many.
+LARGEST_RANGE, PIECES_OF_A_FILE = 64 << 20, 128
 LONGEST_LINE = 64 << 20
 _READ_SIZE = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -97,10 +99,11 @@ def _ranges(path: Path, progress: Callable[[int], object]) -> Iterator[Range]:
         end = file.seek(0, os.SEEK_END)
         if start == end:
             raise _nothing_in(path)
+        size = min(max(BLOCK_SIZE, end // PIECES_OF_A_FILE), LARGEST_RANGE)
         while start < end:
-            file.seek(start + BLOCK_SIZE)
+            file.seek(start + size)
             if len(file.readline(LONGEST_LINE)) == LONGEST_LINE:
-                raise _too_long(path, f"at byte {start + BLOCK_SIZE:,}")
+                raise _too_long(path, f"at byte {start + size:,}")
             stop = min(file.tell(), end)
             progress(stop - start)
             yield Range(path.resolve(), start, stop)
