@@ -118,7 +118,7 @@ class MambaBlock(nn.Module):
         out: Tensor = self.out_proj(y)
         return out
 
-    def _weights(self) -> tuple[Tensor, ...]:
+    def weights(self) -> tuple[Tensor, ...]:
         """All weights, in the order of :func:`block_step_cpu`."""
         # Looked up past nn.Module's attributes, which take twice as long as the kernel.
         own = self._parameters
@@ -198,7 +198,7 @@ class MambaBlock(nn.Module):
             pass, and the new state.
         """
         if self.scan_backend in ("auto", "cpu"):
-            weights = self._weights()
+            weights = self.weights()
             if supports_step(h, weights):
                 out, *new_state = block_step_cpu(h, *state, weights)
                 return out, MambaState(*new_state)

@@ -213,7 +213,7 @@ def step_inputs(block, n):
 
 
 def step(h, window, ssm, block):
-    assert supports_step(h, block._weights())
+    assert supports_step(h, block.weights())
     out, after = block.step(h, MambaState(window, ssm))
     return [out, *after]
 

@@ -21,10 +21,10 @@ M3REC_EXPORT int m3rec_block_step(const BlockStepArguments *arguments, float *ne
     if (kernels == nullptr) return kNoSuchKernels;
     const Index decays = round_to_line(arguments->channels * arguments->states);
     BlockStep call{};
-    call.h = arguments->h, call.in_proj = arguments->in_proj, call.tap = arguments->tap,
-    call.tap_bias = arguments->tap_bias, call.x_proj = arguments->x_proj,
-    call.dt_proj = arguments->dt_proj, call.dt_bias = arguments->dt_bias, call.D = arguments->D,
-    call.out_proj = arguments->out_proj, call.window = arguments->window;
+    call.weights = {arguments->in_proj, arguments->tap,     arguments->tap_bias,
+                    arguments->x_proj,  arguments->dt_proj, arguments->dt_bias,
+                    nullptr,            arguments->D,       arguments->out_proj};
+    call.h = arguments->h, call.window = arguments->window;
     call.width = arguments->width, call.channels = arguments->channels,
     call.states = arguments->states, call.rank = arguments->rank, call.taps = arguments->taps;
     call.new_window = new_window, call.state = state, call.y = y;
@@ -33,7 +33,7 @@ M3REC_EXPORT int m3rec_block_step(const BlockStepArguments *arguments, float *ne
     const Index scratch = round_to_line(kernels->block_step_scratch(call));
     const Memory memory(decays + threads * scratch);
     kernels->decay_rates(arguments->A_log, arguments->channels * arguments->states, memory.get());
-    call.A = memory.get();
+    call.weights.A = memory.get();
     parallel_for(arguments->rows, threads, [&](Index row, Index slot) {
         kernels->block_step(call, row, memory.get() + decays + slot * scratch);
     });

@@ -32,8 +32,8 @@ static inline void step_convolution(const BlockStep &call, Index row, const floa
     const float *old = call.window + row * call.channels * kept;
     float *window = call.new_window + row * call.channels * kept;
     for (Index channel = 0; channel < call.channels; ++channel, old += kept, window += kept) {
-        const float *tap = call.tap + channel * call.taps;
-        float sum = call.tap_bias[channel] + tap[kept] * x[channel];
+        const float *tap = call.weights.tap + channel * call.taps;
+        float sum = call.weights.tap_bias[channel] + tap[kept] * x[channel];
         for (Index i = 0; i < kept; ++i) {
             sum += tap[i] * old[i];
             window[i] = i + 1 < kept ? old[i + 1] : x[channel];
@@ -52,20 +52,22 @@ static Index block_step_scratch(const BlockStep &call) {
 }
 
 static void block_step(const BlockStep &call, Index row, float *memory) {
+    const BlockWeights &weights = call.weights;
     const Index channels = call.channels, states = call.states;
     float *const xz = memory, *const u = xz + 2 * channels, *const dt = u + channels,
                  *const y = dt + channels, *const projected = y + channels;
-    matrix_times_vector(call.in_proj, call.h + row * call.width, 2 * channels, call.width, xz);
+    matrix_times_vector(weights.in_proj, call.h + row * call.width, 2 * channels, call.width, xz);
     step_convolution(call, row, xz, u);
-    matrix_times_vector(call.x_proj, u, call.rank + 2 * states, channels, projected);
-    matrix_times_vector(call.dt_proj, projected, channels, call.rank, dt);
+    matrix_times_vector(weights.x_proj, u, call.rank + 2 * states, channels, projected);
+    matrix_times_vector(weights.dt_proj, projected, channels, call.rank, dt);
     Step scan{};
-    scan.x = u, scan.dt = dt, scan.A = call.A, scan.D = call.D, scan.dt_bias = call.dt_bias;
+    scan.x = u, scan.dt = dt, scan.A = weights.A, scan.D = weights.D;
+    scan.dt_bias = weights.dt_bias;
     scan.B = projected + call.rank, scan.C = scan.B + states, scan.z = xz + channels;
     scan.state = call.state + row * channels * states, scan.y = y;
     scan.channels = channels, scan.states = states;
     step(scan, 0, 1);
-    matrix_times_vector(call.out_proj, y, call.width, channels, call.y + row * call.width);
+    matrix_times_vector(weights.out_proj, y, call.width, channels, call.y + row * call.width);
 }
 
 // A = -exp(A_log).

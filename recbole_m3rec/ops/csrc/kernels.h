@@ -68,16 +68,50 @@ struct Step {
     Index channels, states;
 };
 
-// A Mamba block on one token per row. Weights as PyTorch keeps them, [out, in]; A [channels,
-// states]; in_proj's first half makes what is scanned, its second the gate.
-struct BlockStep {
-    const float *h;  // [rows, width]
+// A Mamba block's weights as PyTorch keeps them, [out, in]; A [channels, states]; in_proj's first
+// half makes what is scanned, its second the gate.
+struct BlockWeights {
     const float *in_proj, *tap, *tap_bias, *x_proj, *dt_proj, *dt_bias, *A, *D, *out_proj;
-    const float *window;       // [rows, channels, taps - 1], oldest input first
+};
+
+// A Mamba block on one token per row.
+struct BlockStep {
+    BlockWeights weights;
+    const float *h;       // [rows, width]
+    const float *window;  // [rows, channels, taps - 1], oldest input first
     Index width, channels, states, rank, taps;
     float *new_window;  // like window
     float *state;       // [rows, channels, states], replaced
     float *y;           // [rows, width]
+};
+
+struct NormWeights {
+    const float *weight, *bias;
+};
+
+// What a modality goes through in a layer: a block, its norm, an expert, its norm.
+struct LayerWeights {
+    BlockWeights block;
+    NormWeights norm;
+    const float *inner, *inner_bias, *outer, *outer_bias;  // [inner, width], [width, inner]
+    NormWeights expert_norm;
+};
+
+// A network for one token; the library is given it as it is here.
+struct Network {
+    const NormWeights *input_norms;  // [modalities]
+    const LayerWeights *layers;      // [layers, modalities]
+    Index layer_count, modalities, width, inner, channels, states, rank, taps;
+    int has_residual;
+    float eps;
+};
+
+struct NetworkStep {
+    const float *x;       // [modalities, width]
+    const float *window;  // [layers, modalities, channels, taps - 1]
+    float *new_window;    // like window
+    float *state;         // [layers, modalities, channels, states], replaced
+    float *y;             // [modalities, width]
 };
 
 // The causal convolution of width `taps` in front of the scan, with SiLU behind it.
@@ -152,6 +186,8 @@ struct Kernels {
     void (*step)(const Step &, Index first_row, Index last_row);
     Index (*block_step_scratch)(const BlockStep &);  // floats
     void (*block_step)(const BlockStep &, Index row, float *scratch);
+    Index (*network_step_scratch)(const Network &);  // floats
+    void (*network_step)(const Network &, const NetworkStep &, Index modality, float *scratch);
     void (*decay_rates)(const float *A_log, Index count, float *A);
     void (*convolve)(const Convolution &, Index first_token, Index last_token);
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,

@@ -1,0 +1,89 @@
+"""One step of a whole network, for one new token of each modality, in one kernel call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from recbole_m3rec.ops.cpu import library
+
+
+class NetworkStep:
+    """A network's weights as the library takes them, and its step on kept states.
+
+    Args:
+        input_norms: of each modality weight and bias, ``[H]``.
+        layers: of each layer, of each modality: a Mamba block's weights in the order of
+            :func:`.block_step.block_step_cpu`, but ``A`` in place of ``A_log``; its norm's two; the
+            expert's ``w_1 [inner, H]`` and bias, ``w_2 [H, inner]`` and bias; its norm's two.
+        has_residual: whether a block's input is added to its output.
+        eps: of all norms.
+    """
+
+    def __init__(
+        self,
+        input_norms: Sequence[Sequence[Tensor]],
+        layers: Sequence[Sequence[Sequence[Tensor]]],
+        has_residual: bool,
+        eps: float,
+    ) -> None:
+        of_layers = [tensor.detach() for tensor in chain(*chain(*layers))]
+        of_norms = [tensor.detach() for tensor in chain(*input_norms)]
+        _, taps, _, _, dt_proj, _, A, *_ = layers[0][0]
+        inner, width = layers[0][0][11].shape
+        self.has_kernel = library.available()[0] and all(
+            tensor.dtype == torch.float32 and tensor.is_contiguous() and tensor.is_cpu
+            for tensor in of_layers + of_norms
+        )
+        self._rows = len(layers), len(input_norms)
+        self._shapes = (
+            (len(input_norms), width),
+            (*self._rows, len(A), taps.shape[2] - 1),
+            (*self._rows, *A.shape),
+        )
+        self._kept = of_layers, of_norms, _addresses(of_norms), _addresses(of_layers)
+        self._network = library.Network(
+            *(ctypes.addressof(addresses) for addresses in self._kept[2:]),
+            *(*self._rows, width, inner, *A.shape, dt_proj.shape[1], taps.shape[2]),
+            *(has_residual, eps),
+        )
+
+    def __call__(self, x: Tensor, window: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one token of each modality, without gradients.
+
+        Args:
+            x: ``[M + 1, H]`` float32, before the input norms.
+            window: ``[layers, M + 1, d_inner, d_conv - 1]`` float32, the newest inputs of the
+                convolutions.
+            ssm: ``[layers, M + 1, d_inner, d_state]`` float32, the states of the scans.
+
+        Returns:
+            What the last layer makes of the tokens, ``[M + 1, H]``, the new windows and states.
+
+        Raises:
+            ValueError: a shape or dtype does not fit.
+        """
+        named = zip(("x", "window", "ssm"), (x, window, ssm), self._shapes, strict=True)
+        for name, tensor, shape in named:
+            if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_cpu:
+                raise ValueError(
+                    f"{name}: expected {list(shape)} float32 on the CPU, "
+                    f"found {list(tensor.shape)} {tensor.dtype} on {tensor.device}"
+                )
+        x, window = x.contiguous(), window.contiguous()
+        y, new_window = torch.empty_like(x), torch.empty_like(window)
+        new_ssm = ssm.clone(memory_format=torch.contiguous_format)
+        library.call_on_threads(
+            "m3rec_network_step",
+            ctypes.addressof(self._network),
+            *(tensor.data_ptr() for tensor in (x, window, new_window, new_ssm, y)),
+        )
+        return y, new_window, new_ssm
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
