@@ -21,20 +21,22 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recbole_m3rec.network.m3rec import M3RecLayer
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.library import without_kernels
 from recbole_m3rec.ops.cpu.linear import FEWEST_ROWS
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.session import Stepper, side_by_side
+from recbole_m3rec.serving.stepper import step_by_modules
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -59,34 +61,25 @@ class Step(nn.Module):
         for module in self.network.modules():
             if isinstance(module, MambaBlock):
                 module.scan_backend = "reference"
-        self.stepper = Stepper(self.network)
         self.names = self.network.modalities
-        self.n_layers = len(self.stepper.layers)
-        self.n_blocks = self.n_layers * len(self.names)  # a state each, of a modality in a layer
+        n_layers = len(self.network.layers)
+        self.n_blocks = n_layers * len(self.names)  # a state each, of a modality in a layer
 
     def initial(self, n: int) -> list[Tensor]:
         """Return query and states of ``n`` histories without an item yet."""
         width = self.network.item_embedding.embedding_dim
         zeros = [torch.zeros(n, len(self.names) * width)]
         for _ in self.names:
-            for layer in self.stepper.layers:
-                zeros += layer.blocks[0].mamba.initial_state(n)
+            for layer in self.network.layers:
+                zeros += cast(M3RecLayer, layer).shared.mamba.initial_state(n)
         return zeros
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         old, mask = given[: 1 + 2 * self.n_blocks], given[-1]
         vectors = dict(zip(self.names, given[len(old) : -1], strict=True))
         states = [MambaState(*old[i : i + 2]) for i in range(1, len(old), 2)]
-        by_layer = [side_by_side(states[layer :: self.n_layers]) for layer in range(self.n_layers)]
-        query, after = self.stepper.step(vectors, by_layer)
-        chunks = [
-            [part.reshape(len(self.names), -1, *part.shape[1:]) for part in state]
-            for state in after
-        ]
-        new = [query]
-        for modality in range(len(self.names)):
-            for window, ssm in chunks:
-                new += [window[modality], ssm[modality]]
+        query, after = step_by_modules(self.network, vectors, states)
+        new = [query, *chain(*after)]
         is_new = mask > 0
         return tuple(
             torch.where(is_new.view(-1, *[1] * (then.dim() - 1)), now, then)
@@ -146,7 +139,7 @@ def _trace(step: Step) -> Any:
     items = [torch.randn(2, width) for _ in step.names]
     given = (*step.initial(2), *items, torch.ones(2))
     # For more rows, other products would be traced.
-    batch = torch.export.Dim("batch", max=(FEWEST_ROWS - 1) // len(step.names))
+    batch = torch.export.Dim("batch", max=FEWEST_ROWS - 1)
     with without_kernels(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from recbole_m3rec.network.m3rec import NORM_EPS, ItemVectors, M3RecNetwork, SharedBlock
+from recbole_m3rec.network.m3rec import NORM_EPS, ItemVectors, M3RecLayer, M3RecNetwork, SharedBlock
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.network_step import NetworkStep
@@ -60,11 +61,7 @@ class Stepper:
         rows = PackedSequences(torch.arange(length), torch.tensor([0, length], dtype=torch.int32))
         self._states.clear()
         query = self._reading.encode(rows, ItemVectors(sequence, torch.empty(0)))
-        n_layers = len(self.network.layers)
-        by_modality = [torch.cat(parts) for parts in zip(*self._states, strict=True)]
-        # A modality goes through all layers before the next one.
-        window, ssm = (t.unflatten(0, (-1, n_layers)).transpose(0, 1) for t in by_modality)
-        return query, MambaState(window.contiguous(), ssm.contiguous())
+        return query, self._side_by_side(self._states)
 
     @torch.inference_mode()
     def step(self, sequence: dict[str, Tensor], state: MambaState) -> tuple[Tensor, MambaState]:
@@ -77,28 +74,50 @@ class Stepper:
             x = torch.cat([sequence[name] for name in self.network.modalities])
             y, *after = self._compiled(x, *state)
             return self.network.fuse(y.split(1)), MambaState(*after)
-        return self._step_in_parts(sequence, state)
+        n_layers, n_modalities = state.ssm.shape[:2]
+        before = [
+            MambaState(*(kept[layer, modality][None] for kept in state))
+            for modality in range(n_modalities)
+            for layer in range(n_layers)
+        ]
+        query, parts = step_by_modules(self.network, sequence, before)
+        return query, self._side_by_side(parts)
 
-    def _step_in_parts(
-        self, sequence: dict[str, Tensor], state: MambaState
-    ) -> tuple[Tensor, MambaState]:
-        outputs, after = [], MambaState(*map(torch.empty_like, state))
-        for place, name in enumerate(self.network.modalities):
-            x = self.network.input_norms[name](sequence[name])
-            for depth, layer in enumerate(self.network.layers):
-                block = _block(layer, name)
-                before = MambaState(*(kept[depth, place][None] for kept in state))
-                h, new = block.mamba.step(x, before)
-                for kept, part in zip(after, new, strict=True):
-                    kept[depth, place] = part[0]
-                x = layer.experts[name](block.norm(h + x if block.residual else h))
-            outputs.append(x)
-        return self.network.fuse(outputs), after
+    def _side_by_side(self, parts: Sequence[MambaState]) -> MambaState:
+        """Make one state of those of one history, of each modality in each layer."""
+        stacked = (torch.cat(kept) for kept in zip(*parts, strict=True))
+        sizes = -1, len(self.network.layers)
+        return MambaState(*(t.unflatten(0, sizes).transpose(0, 1).contiguous() for t in stacked))
+
+
+def step_by_modules(
+    network: M3RecNetwork, sequence: dict[str, Tensor], states: Sequence[MambaState]
+) -> tuple[Tensor, list[MambaState]]:
+    """Read one more item of each history by the network's own modules.
+
+    Args:
+        network: in evaluation mode.
+        sequence: the items' vectors by modality, ``[B, H]``.
+        states: of the first modality in each layer, then of the next one.
+
+    Returns:
+        Queries ``[B, (M + 1) · H]``, and the states after the items.
+    """
+    outputs, after, before = [], [], iter(states)
+    for name in network.modalities:
+        x = cast(nn.LayerNorm, network.input_norms[name])(sequence[name])
+        for layer in network.layers:
+            block = _block(layer, name)
+            h, state = block.mamba.step(x, next(before))
+            after.append(state)
+            x = cast(M3RecLayer, layer).experts[name](block.norm(h + x if block.residual else h))
+        outputs.append(x)
+    return network.fuse(outputs), after
 
 
 def _block(layer: Any, modality: str) -> SharedBlock:
-    block: SharedBlock = layer.own[modality] if modality in layer.own else layer.shared
-    return block
+    own: dict[str, SharedBlock] = dict(layer.own.items())
+    return own.get(modality, layer.shared)
 
 
 def _weights(layer: Any, modality: str) -> tuple[Tensor, ...]:
