@@ -34,6 +34,7 @@ PATCHES = (
     runs.download_without_process_group,
     runs.collect_plain_values,
     runs.report_plain_numbers,
+    runs.ask_for_deterministic_algorithms,
     runs.look_up_items_once,
     runs.tolerate_uncountable_flops,
     runs.name_checkpoints_uniquely,

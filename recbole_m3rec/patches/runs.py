@@ -139,6 +139,26 @@ def silence_known_warnings() -> None:
     )
 
 
+def ask_for_deterministic_algorithms() -> None:
+    """Fix utils/utils.py:188, whose ``reproducibility`` reaches cuDNN alone.
+
+    With several threads on a CPU, gradients of rows that a model indexes are added up in the order
+    in which threads come. torch has one order where it is asked; where an operation has none, as on
+    CUDA, it warns and goes on.
+    """
+    from recbole import utils
+
+    from recbole_m3rec.hooks import wrap_everywhere
+
+    @wrap_everywhere(utils, "init_seed")
+    def seed(original: Callable[..., None], seed: int, reproducibility: bool) -> None:
+        original(seed, reproducibility)
+        torch.use_deterministic_algorithms(reproducibility, warn_only=True)
+        if reproducibility:
+            # That torch also fills new memory finds faults and costs time.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def train_without_tracing() -> None:
     """Fix model/sequential_recommender/sine.py:25, which turns on torch's anomaly detection.
 

@@ -44,6 +44,20 @@ def test_several_processes_wait_for_the_download_and_nobody_else_sees_that_barri
     assert waited == [True]
 
 
+def test_reproducibility_asks_torch_for_one_order_and_its_absence_does_not():
+    import recbole.quick_start.quick_start as quick_start
+
+    try:
+        quick_start.init_seed(1, True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        quick_start.init_seed(1, False)
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_metrics_over_counts_are_computed_and_print_as_numbers(make_config):
     metrics = ["ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"]
     keys = make_config("Pop").variable_config_dict
