@@ -72,6 +72,8 @@ _PUBLIC = {
 def __getattr__(name: str) -> Any:
     if name == "compare":  # a package, which holds the function of the same name
         return importlib.import_module(f"{__name__}.compare")
+    if name == "register":
+        importlib.import_module("recbole")  # which registers; the other way round is a circle
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -120,6 +120,14 @@ def test_importing_the_package_is_enough():
     assert done.stdout.split() == ["True", "False", "128"]
 
 
+def test_registering_comes_first_where_a_program_wants_it_to():
+    done = fresh_python(
+        "import recbole_m3rec\nrecbole_m3rec.register()\n"
+        "from recbole.utils import get_model\nprint(get_model('M3Rec').__name__)"
+    )
+    assert done.stdout.split() == ["M3Rec"]
+
+
 def test_names_that_a_program_imported_before_are_wrapped_too():
     done = fresh_python(
         "from recbole.data import create_dataset as make, data_preparation\n"
