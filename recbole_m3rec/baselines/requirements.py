@@ -8,6 +8,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.atomic.atomic_file import read_header
 from recbole_m3rec.baselines import item_columns, item_vectors
 from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.yaml_files import ConfigurationError
@@ -96,6 +97,13 @@ def check_model(config: Any) -> None:
                 f"{', '.join('.' + suffix for suffix in GRAPH_FILES)} files, as RecBole's "
                 "documentation describes them."
             )
+    if needs_labels(config):
+        file, label = item_columns.atomic_file(config, "inter"), config["LABEL_FIELD"]
+        if file.is_file() and label not in read_header(file, config["field_separator"]):
+            raise ConfigurationError(
+                f"{model} learns from labels, but {file} has no column {label}:float. Add it, or "
+                "make labels of ratings, such as --threshold={'rating':4}."
+            )
     library = LIBRARIES.get(model)
     if library and importlib.util.find_spec(library) is None:
         raise ConfigurationError(f"{model} needs the library {library}, which is not installed.")
@@ -104,6 +112,15 @@ def check_model(config: Any) -> None:
             f"n_layers: {config['n_layers']}, but FEARec gives every layer frequencies of its own "
             f"and needs at least {FEAREC_LAYERS}."
         )
+
+
+def needs_labels(config: Any) -> bool:
+    """Tell whether a model reads labels that neither a threshold nor negatives make."""
+    from recbole.utils import ModelType
+
+    kinds = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+    negatives = (config["train_neg_sample_args"] or {}).get("distribution", "none")
+    return config["MODEL_TYPE"] in kinds and not config["threshold"] and negatives == "none"
 
 
 def warn_of_modalities(config: Any) -> None:

@@ -34,7 +34,8 @@ def install() -> None:
         for key in ("topk", "metrics", "gpu_id"):
             if isinstance(values.get(key), (list, tuple)):
                 values[key] = (tuple if key == "gpu_id" else list)(values[key])  # as RecBole asks
-        check_values(values, self.internal_config_dict, lambda key: where_is(self, key))
+        named = {**values, "model": self.model}
+        check_values(named, self.internal_config_dict, lambda key: where_is(self, key))
         return values
 
 
@@ -63,7 +64,7 @@ def check_values(
     for key, value in values.items():
         complaint = (
             KEYS[key].complaint(key, value)
-            if key in KEYS
+            if key in KEYS and key != "loss_type"  # which depends on the model
             else unlike_default(key, value, defaults.get(key))
         )
         if complaint is None and key in CHECKS:
@@ -98,6 +99,13 @@ def watched_metric(values: Mapping[str, Any]) -> str | None:
         f"valid_metric: {watched!r} is none of what is computed, metrics {', '.join(names)} at "
         f"topk {', '.join(map(str, ks))}.{did_you_mean(watched, computed)}"
     )
+
+
+def known_loss(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with ``loss_type``; autoencoders of whole histories have others."""
+    losses = ("BCE", "MSE") if values["model"] == "CDAE" else ("CE", "BPR")
+    found = values["loss_type"]
+    return None if found in losses else expected_one_of("loss_type", found, losses)
 
 
 def known_metrics(values: Mapping[str, Any]) -> str | None:
@@ -201,6 +209,7 @@ def kept_values(values: Mapping[str, Any]) -> str | None:
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "loss_type": known_loss,
     "metrics": known_metrics,
     "topk": some_length,
     "valid_metric": watched_metric,

@@ -23,6 +23,20 @@ def test_a_model_that_cannot_run_says_why_in_one_sentence(write_dataset, capsys,
     assert re.search(reason, line)
 
 
+def test_a_model_of_labels_is_told_before_training_that_there_are_none(write_dataset, call):
+    folder = write_dataset()
+    run = ["--model=FM", "--dataset=tiny", "--data_path=dataset", "--epochs=1", "--gpu_id="]
+    code, _, error = call(*run)
+    assert code == 2
+    assert re.search(r"FM learns from labels, but .*tiny\.inter has no column label:float", error)
+    header, *rows = (folder / "tiny.inter").read_text().splitlines()
+    rows = [f"{row}\t{place % 2}" for place, row in enumerate(rows)]
+    (folder / "tiny.inter").write_text("\n".join([f"{header}\tlabel:float", *rows]) + "\n")
+    ranks = ["--metrics=AUC", "--valid_metric=AUC", "--eval_args={mode: labeled}"]
+    code, _, error = call(*run, *ranks, "--load_col={inter: [user_id, item_id, label, timestamp]}")
+    assert code == 0, error
+
+
 def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -1,5 +1,7 @@
 """Values without a meaning are one line each, before any data are read."""
 
+from pathlib import Path
+
 import pytest
 from recbole.config import Config
 
@@ -71,6 +73,26 @@ def test_a_value_without_meaning_is_told_before_data_are_read(argument, says, mo
 def test_every_models_values_are_checked(model):
     with pytest.raises(ConfigurationError, match="learning_rate must be"):
         Config(model, "ml-100k", config_dict={"learning_rate": "fast"})
+
+
+@pytest.mark.parametrize("family", ["general", "sequential", "context_aware", "knowledge_aware"])
+def test_every_models_own_settings_are_in_range(family):
+    import recbole
+
+    properties = Path(recbole.__file__).parent / "properties/model"
+    folder = properties.parents[1] / f"model/{family}_recommender"
+    modules = {file.stem for file in folder.glob("*.py")}
+    models = [file.stem for file in properties.glob("*.yaml") if file.stem.lower() in modules]
+    assert len(models) > 5
+    for model in models:
+        Config(model, "ml-100k")
+
+
+@pytest.mark.parametrize(("model", "loss"), [("SASRec", "BCE"), ("CDAE", "CE")])
+def test_a_loss_of_other_models_is_told(model, loss, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", f"--loss_type={loss}"])
+    with pytest.raises(ConfigurationError, match="loss_type must be one of"):
+        Config(model, "no-such-data")
 
 
 def test_a_number_of_a_single_model_must_be_one():
