@@ -6,6 +6,8 @@ import random
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -91,6 +93,51 @@ def test_another_format_number_is_named(write_made):
     change_about(folder, format_number=2)
     with pytest.raises(BundleError, match="format 2, this version of recbole_m3rec reads 1"):
         read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"files": None}, "files is None, expected dict"),
+        ({"files": {"model.safetensors": 3}}, "model.safetensors has no bytes and sha256"),
+        ({"network": [1]}, "network is .1., expected dict"),
+        ({"max_history": "all"}, "max_history is all, expected int"),
+        ({"max_history": 0}, "max_history is 0, expected 1 or more"),
+    ],
+)
+def test_a_description_of_other_kinds_is_named(write_made, changes, says):
+    folder = write_made()
+    change_about(folder, **changes)
+    with pytest.raises(BundleError, match=says):
+        read_bundle(folder)
+
+
+def test_no_memory_is_taken_for_a_network_that_is_larger_than_its_weights(write_made, monkeypatch):
+    folder = write_made()
+    content = json.loads((folder / "model.json").read_text())
+    monkeypatch.setattr("recbole_m3rec.serving.bundle.read.build_network", None)
+    for large in ({"hidden_size": 50_000}, {"num_layers": 10**9}):
+        settings = {**content["network"]["settings"], **large}
+        change_about(folder, network={**content["network"], "settings": settings})
+        with pytest.raises(BundleError, match="numbers, its settings need at least"):
+            read_bundle(folder)
+
+
+def test_a_table_with_two_columns_of_a_name_or_empty_cells_is_refused(write_made):
+    folder = write_made()
+    whole = pq.read_table(folder / "items.parquet")
+    content = json.loads((folder / "model.json").read_text())
+    ids = pa.array([None, *whole["item_id"].to_pylist()[1:]], pa.string())
+    for table, says in (
+        (whole.append_column("title", whole["title"]), "two columns of one name"),
+        (whole.set_column(0, "item_id", ids), "column item_id has empty cells"),
+        (whole.set_column(4, "has_text", whole["count"]), "has_text is int64, expected bool"),
+    ):
+        pq.write_table(table, folder / "items.parquet")
+        files = content["files"] | {"items.parquet": writing_digest(folder / "items.parquet")}
+        change_about(folder, files=files)
+        with pytest.raises(BundleError, match=says):
+            read_bundle(folder)
 
 
 class Bomb:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.item_encoder import ContentModality
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
+from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.support.hashing import sha256_of
 
 FORMAT_NUMBER = 1
@@ -90,7 +91,9 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     about, digest = _read_about(folder)
+    _check_about(folder / ABOUT, about)
     _check_files(folder, about["files"])
+    _check_size(folder / WEIGHTS, about["network"])
     network = build_network(about["network"])
     _load_weights(folder / WEIGHTS, network)
     items = _read_table(folder / ITEMS)
@@ -101,7 +104,9 @@ def read_bundle(folder: str | Path) -> Bundle:
         for name in (INDEX, ENCODERS, FEATURES)
     }
     _check_features(folder / FEATURES, more[FEATURES], network, items.num_rows + 1)
-    _check_columns(items, folder / ITEMS, {"item_id": pa.string(), "count": pa.int64()})
+    flags = {name: pa.bool_() for name in items.column_names if name.startswith("has_")}
+    columns = {"item_id": pa.string(), "count": pa.int64(), **flags}
+    _check_columns(items, folder / ITEMS, columns)
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
         _check_columns(histories, folder / HISTORIES, columns)
@@ -151,6 +156,21 @@ def _read_about(folder: Path) -> tuple[dict[str, Any], str]:
     return about, str(about["digest"])
 
 
+def _check_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Check the kinds of what this package reads; its own digest says nothing of a stranger."""
+    kinds = {"files": dict, "network": dict, "features": dict, "max_history": int}
+    for key, kind in kinds.items():
+        if not isinstance(about.get(key), kind):
+            raise BundleError(
+                f"{path}: {key} is {str(about.get(key))[:40]}, expected {kind.__name__}. {AGAIN}"
+            )
+    if about["max_history"] < 1:
+        raise BundleError(f"{path}: max_history is {about['max_history']}, expected 1 or more")
+    for name, known in about["files"].items():
+        if not isinstance(known, dict) or not {"bytes", "sha256"} <= known.keys():
+            raise BundleError(f"{path}: {name} has no bytes and sha256. {AGAIN}")
+
+
 def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
     """Compare the folder with the list of files, byte by byte."""
     for name in (*NEEDED, *files):
@@ -170,6 +190,33 @@ def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
             raise BundleError(f"{path}: {size:,} bytes, expected {known['bytes']:,}. {AGAIN}")
         if sha256_of(path) != known["sha256"]:
             raise BundleError(f"{path}: its bytes do not fit their digest. {AGAIN}")
+
+
+def _check_size(path: Path, known: Mapping[str, Any]) -> None:
+    """Refuse settings of a network far larger than its weights, before memory is taken for it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = file.keys()
+            present = sum(math.prod(file.get_slice(key).get_shape()) for key in keys)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path}: not safetensors ({error}). {AGAIN}") from error
+    try:
+        of = M3RecConfig(**known["settings"])
+        widths = sum(int(modality["width"]) for modality in known["modalities"])
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise BundleError(_NOT_BUILT.format(error)) from error
+    block = of.expand * (of.hidden_size + of.d_state + of.d_conv)
+    needed = of.hidden_size * (of.num_layers * block + of.projector_experts * widths)
+    if needed > present:
+        raise BundleError(
+            f"{path}: {present:,} numbers, its settings need at least {needed:,}. {AGAIN}"
+        )
+
+
+_NOT_BUILT = (
+    f"{ABOUT}: no network can be built of its settings ({{}}). Use the version of recbole_m3rec "
+    "that wrote the bundle"
+)
 
 
 def build_network(known: Mapping[str, Any]) -> M3RecNetwork:
@@ -194,10 +241,7 @@ def build_network(known: Mapping[str, Any]) -> M3RecNetwork:
         }
         network = M3RecNetwork(1, features, **known["settings"])
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise BundleError(
-            f"{ABOUT}: no network can be built of its settings ({error}). Use the version of "
-            "recbole_m3rec that wrote the bundle"
-        ) from error
+        raise BundleError(_NOT_BUILT.format(error)) from error
     network.modality_gradient = "shared"  # nothing learns here, so no weight need be detached
     return network.eval().requires_grad_(False)
 
@@ -253,9 +297,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _read_table(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path, memory_map=True) as file:  # read_table would import pandas
+            if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+                raise ValueError("two columns of one name")
             return file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BundleError(f"{path}: not Parquet ({error}). {AGAIN}") from error
+        raise BundleError(f"{path}: no Parquet table ({error}). {AGAIN}") from error
 
 
 def _check_columns(table: pa.Table, path: Path, columns: Mapping[str, pa.DataType]) -> None:
@@ -263,3 +309,5 @@ def _check_columns(table: pa.Table, path: Path, columns: Mapping[str, pa.DataTyp
         found = table.schema.field(column).type if column in table.column_names else None
         if found != kind:
             raise BundleError(f"{path}: column {column} is {found}, expected {kind}. {AGAIN}")
+        if table[column].null_count:
+            raise BundleError(f"{path}: column {column} has empty cells. {AGAIN}")
