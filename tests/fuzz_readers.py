@@ -1,14 +1,20 @@
 """Every reader of files under random bytes: a right result or its documented error, nothing else.
 
 ``python -m tests.fuzz_readers NAME --minutes 10`` searches by coverage, for which atheris must be
-installed (``pip install atheris``); inputs that fail are kept in the working directory.
+installed (``pip install atheris``); inputs that fail are kept in the working directory. Half of the
+inputs are damaged behind their outer form (fuzz_mutations.py), with ``--flat`` none.
 """
 
 import argparse
 import gzip
+import hashlib
+import io
+import json
 import pickle
+import shutil
 import sys
 import tempfile
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isclass, isfunction
@@ -34,7 +40,11 @@ from recbole_m3rec.datasets.tables.read_table import as_strings, open_table
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.vector_files import read_vectors
+from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
+from recbole_m3rec.serving.bundle.write import write_bundle
+from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.trainer import safe_format
+from tests.fuzz_mutations import mutate
 
 
 class Executed(BaseException):
@@ -92,6 +102,8 @@ def item(path):
 
 def features(path):
     """Read features: finite numbers, one id a row and none twice."""
+    if path.suffix == ".npy":
+        path.with_suffix(".ids.txt").write_text("a\nb\nc\n")
     table = read_features(path)
     assert np.isfinite(table.values).all()
     assert len(set(table.item_ids.tolist())) == len(table.values) > 0
@@ -156,6 +168,52 @@ def saved_dataset(path):
     assert isinstance(stored.read(path), dict)
 
 
+def bundle(path):
+    """Read the files of an archive as a bundle whose digests a stranger has made right."""
+    folder = path.parent / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {Path(name).name: archive.read(name) for name in archive.namelist()}
+        about = dict(json.loads(members.pop("model.json", b"{}")))
+    except Exception:  # no archive: not what is tried here
+        return
+    about.pop("digest", None)
+    if isinstance(about.get("files"), dict):
+        about["files"] |= {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in members.items()
+        }
+    with suppress(ValueError):  # NaN, which is no JSON
+        members["model.json"] = seal(about)[0]
+    for name, data in members.items():
+        (folder / (name or "nameless")).write_bytes(data)
+    shop = Recommender(read_bundle(folder), index=False)
+    assert len(shop.items) + 1 == len(shop.bundle.vectors.table)
+
+
+def written_bundle():
+    """Return the files of a small bundle as an archive."""
+    from tests.serving.conftest import SETTINGS, made_histories, made_items, made_network
+
+    new = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(new, "w") as archive:
+        path = Path(folder) / "bundle"
+        about = {"max_history": 20, "metrics": {}, "features": {}}
+        more = {"about": about, "histories": made_histories()}
+        write_bundle(
+            path,
+            made_network(4, num_layers=1),
+            {**SETTINGS, "num_layers": 1},
+            made_items(4),
+            **more,
+        )
+        for file in sorted(path.iterdir()):
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+    return new.getvalue()
+
+
 def written(write, suffix):
     """Return what a function writes into a file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -212,6 +270,12 @@ READERS = {
         )
         for suffix in (".npy", ".npz", ".pt", ".parquet")
     },
+    **{
+        f"vectors{suffix}": Reader(
+            suffix, vectors, (FeatureFileError,), lambda suffix=suffix: arrays_of(suffix)
+        )
+        for suffix in (".npz", ".pt", ".parquet")
+    },
     "vectors.csv": Reader(".csv", vectors, (FeatureFileError,), lambda: [b"id,a,b\nx,1,2\n"]),
     "raw_lines": Reader("", raw_lines, (RawFileError,), lambda: [*LINES, gzip.compress(LINES[0])]),
     "metadata": Reader("", metadata, (ValueError,), lambda: LINES),
@@ -223,6 +287,12 @@ READERS = {
         checkpoint,
         (ValueError,),
         lambda: [written(lambda p: safe_format.write(CONTENT, p), ".safetensors")],
+    ),
+    "bundle": Reader(
+        ".zip",
+        bundle,
+        (BundleError,),
+        lambda: [written_bundle()],
     ),
     "saved_dataset": Reader(
         ".npz",
@@ -255,6 +325,8 @@ def main():
     parser.add_argument("reader", choices=READERS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--corpus", type=Path, help="folder of inputs, kept; default: an empty one")
+    parser.add_argument("--flat", action="store_true", help="random bytes alone")
     given = parser.parse_args()
     for module in list(sys.modules):
         if module.startswith(("recbole_m3rec", "yaml.", "zipfile", "numpy.lib._format")):
@@ -263,15 +335,20 @@ def main():
                     with suppress(Exception):  # some bytecode cannot be instrumented
                         atheris.instrument_func(each)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
+        corpus = given.corpus or Path(folder) / "corpus"
+        corpus.mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(READERS[given.reader].seeds()):
-            (corpus / str(number)).write_bytes(data)
-        limits = ["-timeout=120", "-rss_limit_mb=4000", "-max_len=4096", "-print_final_stats=1"]
+            (corpus / f"seed-{number}").write_bytes(data)
+        limits = ["-timeout=120", "-rss_limit_mb=4000", "-max_len=65536", "-print_final_stats=1"]
         options = [f"-max_total_time={round(60 * given.minutes)}", f"-seed={given.seed}", *limits]
+
+        def by_form(data, max_size, seed):
+            return mutate(data, max_size, seed, atheris.Mutate)
+
         atheris.Setup(
             [sys.argv[0], *options, str(corpus)],
             lambda data: try_bytes(given.reader, data, folder),
+            **({} if given.flat else {"custom_mutator": by_form}),
         )
         atheris.Fuzz()
 

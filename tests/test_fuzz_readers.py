@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.fuzz_mutations import mutate
 from tests.fuzz_readers import READERS, try_bytes
 
 
@@ -26,4 +27,8 @@ def test_a_damaged_file_is_read_rightly_or_is_a_documented_error(name, tmp_path)
     chance = random.Random(1)
     seeds = READERS[name].seeds()
     for data in (*seeds, *(damaged(chance.choice(seeds), chance) for _ in range(300))):
+        try_bytes(name, data, tmp_path)
+    for seed in range(300):  # half of them damaged behind checksums and lengths
+        whole = chance.choice(seeds)
+        data = mutate(whole, 2**16, seed, lambda part, most: damaged(part, chance)[:most])
         try_bytes(name, data, tmp_path)

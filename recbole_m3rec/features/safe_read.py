@@ -86,8 +86,12 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             if entry.filename.endswith(".npy"):
                 with archive.open(entry) as file:
                     _check_claim(path, file, entry.file_size, f" {entry.filename[:-4]!r}")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # bytes of something else
+            raise FeatureFileError(f"{path}: entry {name!r} is no array. Make the file again")
+    return arrays
 
 
 def _check_claim(path: Path, file: IO[bytes], n_bytes: int, name: str = "") -> None:

@@ -10,6 +10,7 @@ import torch
 
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.features.safe_read import load_npz
 from recbole_m3rec.features.vector_files import read_vectors
 
 READERS = [read_features, read_vectors]
@@ -59,3 +60,10 @@ def test_numpy_ids_in_a_pt_file_are_told_how_to_be_saved(tmp_path, read):
         read(tmp_path / "x.pt")
     assert "\x1b" not in str(e.value)
     assert "\n" not in str(e.value)
+
+
+def test_an_entry_that_is_no_array_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("item_id.npy", b"abc")
+    with pytest.raises(FeatureFileError, match="entry 'item_id' is no array"):
+        load_npz(tmp_path / "x.npz")

@@ -108,7 +108,8 @@ def _image_url(record: Mapping[str, Any]) -> str:
             dict(zip(images, sizes, strict=False))
             for sizes in zip(*(v for v in images.values() if isinstance(v, list)), strict=False)
         ]
-    found = [image for image in images or [] if isinstance(image, dict)]
+    images = images if isinstance(images, list | tuple) else []
+    found = [image for image in images if isinstance(image, dict)]
     found.sort(key=lambda image: image.get("variant") != "MAIN")
     candidates = [image.get(size) for image in found for size in ("large", "hi_res", "thumb")]
     for name in ("imageURLHighRes", "imageURL", "imUrl"):

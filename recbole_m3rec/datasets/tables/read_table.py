@@ -118,6 +118,9 @@ class ParquetTable:
             row = 1
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
                 arrays = {name: batch.column(name) for name in columns}
+                for array in arrays.values():
+                    if pa.types.is_timestamp(array.type):
+                        pc.cast(array[:1], pa.string())  # an error here where its zone is unknown
                 yield arrays, np.arange(row, row + len(batch))
                 progress(size * len(batch) // n_rows)
                 row += len(batch)
@@ -183,7 +186,7 @@ def as_strings(array: Any) -> pa.StringArray:
     kind = array.type
     if pa.types.is_dictionary(kind):
         return as_strings(array.dictionary_decode())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         joined = ["|".join(map(str, filter(None, row or ()))) for row in array.to_pylist()]
         return as_strings(pa.array(joined, pa.string()))
     if pa.types.is_floating(kind):
@@ -198,9 +201,12 @@ def as_strings(array: Any) -> pa.StringArray:
             for value in array.to_pylist()
         ]
         array = pa.array(values, pa.string())
-    elif pa.types.is_struct(kind) or pa.types.is_map(kind):
-        array = pa.array([None if value is None else str(value) for value in array.to_pylist()])
-    return pc.utf8_trim_whitespace(pc.fill_null(pc.cast(array, pa.string()), ""))
+    try:
+        array = pc.cast(array, pa.string())
+    except pa.ArrowNotImplementedError:  # structs, maps and the like
+        values = [None if value is None else str(value) for value in array.to_pylist()]
+        array = pa.array(values, pa.string())
+    return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
 
 
 def _unpacked(raw: Any) -> Any:

@@ -171,3 +171,8 @@ def test_an_empty_category_is_nothing(value):
 def test_python_literals_of_other_kinds_are_refused():
     with pytest.raises(ValueError, match="no object"):
         parse_python("['asin']")
+
+
+@pytest.mark.parametrize("images", [5, True, "x", {"large": 3}, [None], {"large": ["a", 2]}])
+def test_pictures_of_another_kind_are_no_picture(images):
+    assert item_fields({"images": images})["image_url"] == ""

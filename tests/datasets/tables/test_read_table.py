@@ -10,7 +10,7 @@ import pytest
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
-from recbole_m3rec.datasets.tables.read_table import open_table, sample
+from recbole_m3rec.datasets.tables.read_table import as_strings, open_table, sample
 
 
 def rows(text, n_columns, **options):
@@ -116,3 +116,17 @@ def test_what_is_no_table_is_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(RawFileError, match=message):
         list(open_table(path).chunks([], Problems(PROBLEMS)))
+
+
+def test_parquet_columns_of_any_kind_are_text(tmp_path):
+    vectors = pa.array([[1.0, 2.0]], pa.list_(pa.float16(), 2))
+    pq.write_table(pa.table({"v": vectors, "s": [{"a": 1}]}), tmp_path / "x.parquet")
+    [(arrays, _)] = open_table(tmp_path / "x.parquet").chunks(["v", "s"], Problems(PROBLEMS))
+    assert [as_strings(array)[0].as_py() for array in arrays.values()] == ["1.0|2.0", "{'a': 1}"]
+
+
+def test_a_time_zone_that_nobody_knows_is_an_error(tmp_path):
+    times = pa.array([1], pa.timestamp("s", "Middle/Earth"))
+    pq.write_table(pa.table({"t": times}), tmp_path / "x.parquet")
+    with pytest.raises(RawFileError, match=r"x\.parquet.*Middle/Earth"):
+        list(open_table(tmp_path / "x.parquet").chunks(["t"], Problems(PROBLEMS)))
