@@ -67,7 +67,7 @@ class Session:
             self._query, self._state = step.read(vectors)
         else:
             self._query, self._state = step.step(vectors, self._state)
-        self._history = np.append(self._history, number)
+        self._history = np.concatenate([self._history, [number]])
 
     def recommend(self, k: int = 10, **options: Any) -> pd.DataFrame:
         """Recommend as :meth:`Recommender.recommend` does, with its options."""

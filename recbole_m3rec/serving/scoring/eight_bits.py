@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_m3rec.serving.scoring.candidates import Pairs, score
+from recbole_m3rec.serving.scoring.candidates import Pairs
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 LARGEST = 127
@@ -63,8 +63,9 @@ class EightBits:
         self, queries: Tensor, k: int, n: int, edits: Edits
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return items ``[B, k]`` and scores, and which rows of them are sure to be the best."""
-        # By numpy, for which a few numbers are less trouble than for torch.
-        scaled = queries.numpy() * self.unit
+        # By numpy where it can be: a few numbers are less trouble for it than for torch.
+        exact = queries.numpy()
+        scaled = exact * self.unit
         step = np.abs(scaled).max(1, keepdims=True) / LARGEST
         rounded = np.rint(scaled / np.maximum(step, TINY))
         bound = self.error * np.linalg.norm(scaled, axis=1)
@@ -72,14 +73,21 @@ class EightBits:
         rough = torch._int_mm(torch.from_numpy(rounded.astype(np.int8)), self.turned)
         rough[edits.removed] = REMOVED
         rough[:, 0] = REMOVED
-        highest, found = rough.topk(n + 1)
-        found = found.masked_fill_(highest == REMOVED, 0)[:, :n]
+        highest, places = (found.numpy() for found in rough.topk(n + 1))
+        found = np.where(highest == REMOVED, 0, places)[:, :n]
         rows = torch.arange(len(queries))
         added = edits.added and Pairs.of(*edits.added).without(*edits.removed)
         if added is not None:
-            found = torch.cat([found, added.of_rows(rows)], 1)
-        found = found.sort(dim=1).values  # so that of equal scores the lower item is first
-        own = score(queries, self.table, found, rows, added)
-        own, order = own.sort(dim=1, descending=True, stable=True)
-        left_out = torch.from_numpy(highest[:, n].numpy() * step[:, 0] + SLACK * bound)
-        return found.gather(1, order)[:, :k], own[:, :k], own[:, k - 1] > left_out
+            found = np.concatenate([found, added.of_rows(rows).numpy()], 1)
+        found.sort(axis=1)  # so that of equal scores the lower item is first
+        vectors = self.table.numpy()[found].astype(np.float32, copy=False)
+        own = np.matmul(vectors, exact[:, :, None])[:, :, 0]
+        if added is not None:
+            own += added.look_up(rows, torch.from_numpy(found))[1].numpy()
+        own[found <= 0] = -np.inf
+        own[:, 1:][found[:, 1:] == found[:, :-1]] = -np.inf
+        order = np.argsort(-own, axis=1, kind="stable")[:, :k]
+        found, own = (np.take_along_axis(each, order, 1) for each in (found, own))
+        left_out = highest[:, n] * step[:, 0] + SLACK * bound
+        best = torch.from_numpy(found), torch.from_numpy(own)
+        return *best, torch.from_numpy(own[:, k - 1] > left_out)
