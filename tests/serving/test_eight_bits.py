@@ -64,3 +64,24 @@ def test_queries_that_are_not_sure_are_scored_exactly_and_only_they(monkeypatch)
     queries[3:, 0] = 0
     EightBits(mixed).top(queries, K, made_edits(False))
     assert asked == [3]
+
+
+def test_terms_of_the_best_items_count_once(monkeypatch):
+    table, queries, edits = tables()["plain"], torch.randn(B, WIDTH), made_edits(False)
+    best, _ = exact_top(queries, table, 3, edits)
+    terms = ScoreTerms(torch.arange(B).repeat_interleave(3), best.flatten(), torch.ones(3 * B))
+    edits = edits._replace(added=terms)
+    expected, their_scores = exact_top(queries, table, K, edits)
+    monkeypatch.setattr(eight_bits, "exact_top", None)  # not called: all rows are sure
+    items, scores = EightBits(table).top(queries, K, edits)
+    assert torch.equal(items, expected)
+    assert torch.allclose(scores, their_scores, rtol=1e-5, atol=1e-5)
+
+
+def test_where_few_items_are_left_removed_ones_stay_out():
+    table, queries, left = tables()["plain"], torch.randn(B, WIDTH), K + 3
+    rows = torch.arange(B).repeat_interleave(N - left)
+    items = torch.arange(left, N).repeat(B)
+    edits = made_edits(False)._replace(removed=(rows, items))
+    found, _ = EightBits(table).top(queries, K, edits)
+    assert torch.equal(found, exact_top(queries, table, K, edits)[0])
