@@ -71,7 +71,7 @@ class UntrainedItems(nn.Module):
         return table.index_select(0, self.trained_ids)
 
     def own_items(self, device: torch.device) -> tuple[int, Tensor]:
-        """Return which trained items, ``[n]`` int64, are this process's, and how many are before."""
+        """Return how many trained items are before this process's, and these, ``[n]`` int64."""
         rows = own_rows(self.n_trained())
         if getattr(self, "untrained_items", None) is None:
             return rows.start, torch.arange(rows.start, rows.stop, device=device)
