@@ -36,6 +36,7 @@ from recbole_m3rec.features.feature_map import FeatureMap
 GIGABYTE = 1e9
 COLUMNS = sum(code["dim"] for code in CODES.values())
 N_TOP = 20
+CACHED_ITEMS = 2**14
 
 
 class Case(NamedTuple):
@@ -189,8 +190,9 @@ def parts_of_step(c: dict[str, float]) -> dict[str, float]:
         "token x width^2": c["targets"] * c["width"] ** 2,
         "projected item x width x column": c["rows"] * c["width"] * COLUMNS,
         "target x candidate x width": c["targets"] * c["candidates"] * 3 * c["width"],
+        "target x candidate": c["targets"] * c["candidates"],
         # A larger table is less often in a processor's caches.
-        "row x log2(items)": c["rows"] * math.log2(c["items"]),
+        "row x log2(items in no cache)": c["rows"] * math.log2(c["items"] / CACHED_ITEMS),
     }
 
 
