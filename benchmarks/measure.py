@@ -104,7 +104,7 @@ def processor() -> str:
 def show(value: Any) -> str:
     """A cell of the table."""
     if isinstance(value, dict):
-        return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+        return f"{value['median']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 

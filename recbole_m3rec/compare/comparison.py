@@ -10,7 +10,6 @@ from typing import Any
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.on_cluster import run_on
-from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report.document import Grid
 from recbole_m3rec.compare.report.write import NOT_TUNED, write_report
 from recbole_m3rec.compare.results import Outcome
@@ -25,7 +24,7 @@ from recbole_m3rec.compare.runs import (
     locked,
     prepare,
 )
-from recbole_m3rec.compare.scheduler import Job, Listed
+from recbole_m3rec.compare.scheduler import Job, Listed, Progress
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.feature_table import FeatureTable

@@ -14,11 +14,11 @@ from typing import Any
 from recbole_m3rec.cluster.dask_cluster import DaskCluster
 from recbole_m3rec.cluster.pieces import Cluster
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.scheduler import (
     LOG,
     Events,
     Job,
+    Progress,
     Source,
     environment_for,
     run_all,

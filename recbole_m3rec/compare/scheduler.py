@@ -1,4 +1,4 @@
-"""Starts workers side by side, listens to them and stops them."""
+"""Starts workers side by side, listens to them, shows how far they are and stops them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from tqdm import tqdm
+
 from recbole_m3rec.compare import results
-from recbole_m3rec.compare.progress import Progress
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOG = "log.txt"
@@ -199,3 +200,66 @@ def note_death(job: Job, code: int) -> None:
     else:
         message = f"ended with exit code {code}; {job.folder / LOG} says more"
     results.write_failure(job.folder, message)
+
+
+class Progress:
+    """Shows jobs as they start, get on and end.
+
+    Args:
+        total: how many jobs there will be.
+        what: what they are, for the bar of all.
+        shown: False shows nothing.
+    """
+
+    def __init__(self, total: int, what: str = "runs", shown: bool = True) -> None:
+        self.shown = shown
+        self.bars: dict[Any, tqdm[Any]] = {}
+        self.scores: dict[Any, str] = {}
+        self.done = 0
+        self.total = total
+        self.terminal = shown and sys.stderr.isatty()
+        self.all = tqdm(total=total, desc=what, unit="run") if self.terminal else None
+
+    def started(self, job: Any) -> None:
+        """Show a job that starts."""
+        if not self.terminal:
+            self.say(f"{job.label}: started")
+            return
+        taken = {bar.pos for bar in self.bars.values()}
+        place = next(p for p in range(1, len(taken) + 2) if -p not in taken and p not in taken)
+        self.bars[job] = tqdm(
+            total=job.epochs, desc=job.label, unit="epoch", position=place, leave=False
+        )
+
+    def epoch(self, job: Any, epoch: Mapping[str, Any]) -> None:
+        """Show how far a job is."""
+        score = f"valid {job.metric} {epoch['score']:.4f}" if "score" in epoch else ""
+        self.scores[job] = f"epoch {epoch['epoch'] + 1}, {score}"
+        bar = self.bars.get(job)
+        if bar is not None:
+            bar.set_postfix_str(score, refresh=False)
+            bar.update(epoch["epoch"] + 1 - bar.n)
+
+    def ended(self, job: Any, failed: bool = False) -> None:
+        """Show that a job ended."""
+        self.done += 1
+        bar = self.bars.pop(job, None)
+        if bar is not None:
+            bar.close()
+        if self.all is not None:
+            self.all.update()
+        end = "failed" if failed else "stopped early" if job.stopped else "done"
+        last = f", last {self.scores.pop(job)}" if job in self.scores else ""
+        self.say(f"{job.label}: {end}{last} ({self.done} of {self.total})")
+
+    def say(self, text: str) -> None:
+        """Write a line above the bars."""
+        if self.terminal:
+            tqdm.write(text, file=sys.stderr)
+        elif self.shown:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        for bar in [*self.bars.values(), *filter(None, [self.all])]:
+            bar.close()

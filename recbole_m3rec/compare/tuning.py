@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.on_cluster import run_on
-from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.report.document import Entry, Grid
 from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
-from recbole_m3rec.compare.scheduler import Job
+from recbole_m3rec.compare.scheduler import Job, Progress
 from recbole_m3rec.compare.search_space import Range, space_of, without
 from recbole_m3rec.config.yaml_files import ConfigurationError
 

@@ -19,7 +19,7 @@ from typing import Any
 from recbole_m3rec.baselines.item_columns import reads_vectors
 from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS
 from recbole_m3rec.data import stored
-from recbole_m3rec.data.digests import DIGEST_KEYS, changed
+from recbole_m3rec.data.sources import DIGEST_KEYS, changed
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 

@@ -22,7 +22,7 @@ from recbole_m3rec.baselines import item_columns, item_vectors, requirements
 from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.data import cache, sources, splits, time_order
-from recbole_m3rec.data.digests import source_digests
+from recbole_m3rec.data.sources import source_digests
 from recbole_m3rec.evaluator.mask_seen import give_histories
 
 
@@ -98,7 +98,7 @@ def get_dataloader(original: Callable[..., Any], config: Any, phase: str) -> Any
     from recbole.utils import ModelType
 
     from recbole_m3rec.data.loader import WindowTrainDataLoader
-    from recbole_m3rec.data.target_loader import TargetDataLoader
+    from recbole_m3rec.evaluator.target_loader import TargetDataLoader
 
     windows = getattr(config.model_class, "supports_windows", False)
     if phase == "train" and windows and config["train_positions"] == "all":

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTerms
-from recbole_m3rec.ops.top_items import best
+from recbole_m3rec.ops.score_terms import ScoreTerms, best
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
 # catalogue is large: with fewer users to a block, reading the item table would take the time.

@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
-from recbole_m3rec.network.item_table_file import feature_maps, item_table_in_file
+from recbole_m3rec.network.item_encoder import feature_maps, item_table_in_file
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError, check_choice

@@ -1,15 +1,20 @@
-"""Checkpoints on disk: written whole or not at all, in RecBole's format or in the safe one."""
+"""Checkpoints on disk: written whole or not at all, once for all processes, in either format.
+
+RecBole's trainer/trainer.py:133 and 308 name a checkpoint by the time at which each process got
+there; here rank 0 chooses the name and writes, and the others wait until the file is whole.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.hashing import sha256_of
@@ -127,3 +132,38 @@ def warn_if_foreign(path: Path) -> None:
             f"{path} was not written by you on this machine, and reading it can run code of whoever"
             " made it: go on only if you trust its source."
         )
+
+
+def share_name(trainer: Any) -> None:
+    """Give the checkpoint of every process the name that rank 0 chose."""
+    if not trainer.config["single_spec"]:
+        names = [trainer.saved_model_file]
+        dist.broadcast_object_list(names, src=0)
+        trainer.saved_model_file = names[0]
+
+
+def save_once(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+    """Save as RecBole does; every process returns when the file is whole."""
+    if self.config["single_spec"]:
+        return original(self, *args, **kwargs)
+    path = Path(kwargs.get("saved_model_file", self.saved_model_file))
+    try:
+        if dist.get_rank() == 0:
+            original(self, *args, **kwargs)
+    finally:  # a process that cannot save must not keep the others waiting
+        written = [stamp(path)]
+        dist.broadcast_object_list(written, src=0)
+    try:  # other machines, unless they share the first one's disk
+        if dist.get_rank() != 0 and stamp(path) != written[0]:
+            original(self, *args, **kwargs)
+    finally:
+        dist.barrier()
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return what tells one content of a file from another, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

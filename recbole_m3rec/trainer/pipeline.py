@@ -29,8 +29,8 @@ from recbole_m3rec.ops.dropout import where_masks_are_drawn
 from recbole_m3rec.processes import global_batch, watch
 from recbole_m3rec.support.safe_write import clear_leftovers
 from recbole_m3rec.trainer import checkpoint_file, resume, sparse_updates
+from recbole_m3rec.trainer.checkpoint_file import save_once, share_name
 from recbole_m3rec.trainer.learning_rate import scheduled
-from recbole_m3rec.trainer.shared_checkpoint import save_once, share_name
 from recbole_m3rec.trainer.trainer_state import plain_attributes
 
 

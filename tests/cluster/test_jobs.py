@@ -21,10 +21,9 @@ from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.compare.comparison import compare, job_of, plan
 from recbole_m3rec.compare.on_cluster import run_on
-from recbole_m3rec.compare.progress import Progress
 from recbole_m3rec.compare.results import read_spec, write_spec
 from recbole_m3rec.compare.runs import Run
-from recbole_m3rec.compare.scheduler import THREADS, Listed
+from recbole_m3rec.compare.scheduler import THREADS, Listed, Progress
 from recbole_m3rec.compare.tuning import tune
 from recbole_m3rec.compare.worker import refuse_what_changed
 from recbole_m3rec.config.yaml_files import ConfigurationError

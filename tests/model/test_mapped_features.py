@@ -13,7 +13,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec import FeatureTable, write_features
 from recbole_m3rec.features import feature_map
-from recbole_m3rec.network import item_table_file
+from recbole_m3rec.network import item_encoder
 from recbole_m3rec.network.item_encoder import ContentModality
 
 Trained = tuple[Any, dict[str, float], Any]
@@ -50,9 +50,9 @@ def test_training_and_evaluation_are_those_with_features_in_memory(
     train: Callable[..., Trained], name: str, score: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, metrics, batch = train(name, score=score)
-    assert not item_table_file.feature_maps(expected.network)
+    assert not item_encoder.feature_maps(expected.network)
     monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
-    monkeypatch.setattr(item_table_file, "PROJECTED_AT_A_TIME", 18)  # three items
+    monkeypatch.setattr(item_encoder, "PROJECTED_AT_A_TIME", 18)  # three items
     mapped, mapped_metrics, _ = train(name, score=score)
     assert Path("dataset/tiny/tiny.image.parquet.map").is_file()
     for (key, found), value in zip(
@@ -70,7 +70,7 @@ def test_neither_a_step_nor_an_evaluation_projects_all_items_at_once(
     train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
-    monkeypatch.setattr(item_table_file, "PROJECTED_AT_A_TIME", 18)
+    monkeypatch.setattr(item_encoder, "PROJECTED_AT_A_TIME", 18)
     monkeypatch.setattr("recbole_m3rec.network.m3rec.FEW_ITEMS", 1.0)
     original, wholes = ContentModality.forward, []
 

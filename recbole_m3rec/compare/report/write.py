@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from recbole_m3rec.compare.report import html, latex, markdown, results_csv
+from recbole_m3rec.compare.report import html, latex, markdown
 from recbole_m3rec.compare.report.aggregate import Table, tables
 from recbole_m3rec.compare.report.document import Block, Grid, Heading, Paragraph
 from recbole_m3rec.compare.report.figures import draw, missing_library
@@ -21,6 +24,8 @@ from recbole_m3rec.compare.results import Outcome, write_text
 from recbole_m3rec.compare.runs import smaller_is_better
 from recbole_m3rec.features.feature_table import FeatureTable
 
+COSTS = ("seconds_per_epoch", "training_seconds", "seconds", "best_epoch", "parameters")
+MEMORY = ("peak_memory_mib", "peak_gpu_memory_mib")
 NOT_TUNED = "Nothing was tuned: every model has its configured settings."
 KEYED = (
     "A result belongs to a configuration and to the contents of the data files, whose hash is in "
@@ -68,7 +73,7 @@ def write_report(
         blocks += [Heading("Failures"), failed]
     blocks += [Heading("How to read this"), *(Paragraph(t) for t in filter(None, [KEYED, why]))]
     files = {
-        "results.csv": results_csv.render(outcomes),
+        "results.csv": results_csv(outcomes),
         "report.md": markdown.render(blocks),
         "report.tex": latex.render(blocks),
         "report.html": html.render(blocks, output),
@@ -85,3 +90,56 @@ def heading(table: Table, compared: Sequence[Table]) -> str:
         return table.dataset
     said = f"{table.dataset}, mask_seen: {table.mask_seen}"
     return said if len({each.mask_seen for each in alike}) > 1 else f"{said} (other protocol)"
+
+
+def results_csv(outcomes: Sequence[Outcome]) -> str:
+    """Return a line for each run, metrics unrounded, empty where something is unknown.
+
+    ``epochs`` counts the epochs trained; ``best_epoch`` is a number from 1 on.
+    """
+    metrics = _names(outcomes, "test")
+    valid = _names(outcomes, "valid")
+    versions = _names(outcomes, "versions")
+    head = ["name", "model", "dataset", "seed", "mask_seen", "status", *metrics]
+    head += [f"valid_{name}" for name in valid]
+    head += [
+        *COSTS,
+        "epochs",
+        *MEMORY,
+        *(f"version_{name}" for name in versions),
+        "hash",
+        "message",
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, head, lineterminator="\n", restval="")
+    writer.writeheader()
+    for outcome in outcomes:
+        writer.writerow(_row(outcome))
+    return file.getvalue()
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    run, result = outcome.run, outcome.result
+    row: dict[str, Any] = {
+        "name": run.name,
+        "model": run.model,
+        "dataset": run.dataset,
+        "seed": run.seed,
+        "mask_seen": bool(outcome.identity.config.get("mask_seen")),
+        "status": "failed" if result is None else "done",
+        "hash": outcome.identity.hash,
+        "message": outcome.failure,
+    }
+    if result is not None:
+        row.update(result["test"])
+        row.update({f"valid_{name}": value for name, value in result["valid"].items()})
+        row.update({f"version_{name}": value for name, value in result["versions"].items()})
+        row.update({key: result[key] for key in (*COSTS, *MEMORY)})
+        row["epochs"] = len(result["epochs"])
+        row["best_epoch"] = None if result["best_epoch"] is None else result["best_epoch"] + 1
+    return row
+
+
+def _names(outcomes: Sequence[Outcome], part: str) -> list[str]:
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    return list(dict.fromkeys(name for result in results for name in result[part]))

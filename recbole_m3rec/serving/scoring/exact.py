@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTerms
-from recbole_m3rec.ops.top_items import best
+from recbole_m3rec.ops.score_terms import ScoreTerms, best
 
 # A block holds at most so many scores, and of a large catalogue so many items.
 BLOCK, ITEMS_AT_ONCE = 2**22, 2**18
@@ -129,7 +128,7 @@ def _products(queries: Tensor, table: Tensor, height: int) -> Tensor:
 
 
 def best_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return what :func:`recbole_m3rec.ops.top_items.best` does, faster over many columns.
+    """Return what :func:`recbole_m3rec.ops.score_terms.best` does, faster over many columns.
 
     The ``k`` best scores lie in the ``k`` groups of columns whose highest scores are best, so that
     only those are sorted. Rows where a tie leaves open which groups these are, are sorted whole.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_m3rec.compare.report import figures, latex, markdown, results_csv, write
+from recbole_m3rec.compare.report import figures, latex, markdown, write
 from recbole_m3rec.compare.report import html as web
 from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
 from recbole_m3rec.compare.results import Outcome
@@ -164,7 +164,7 @@ def test_groups_are_about_as_large_and_none_is_empty():
 
 
 def test_csv_counts_epochs_from_one(outcome):
-    text = results_csv.render([outcome("A", {"hit@5": [1.0]})])
+    text = write.results_csv([outcome("A", {"hit@5": [1.0]})])
     (row,) = csv.DictReader(text.splitlines())
     assert (row["epochs"], row["best_epoch"]) == ("3", "3")
     assert len(row["hash"]) == 64

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from recbole_m3rec.compare.report.aggregate import tables
-from recbole_m3rec.compare.report.captions import split
 from recbole_m3rec.compare.report.figures import group_names
 from recbole_m3rec.compare.report.slices import cold_grid, edges_apart_from_zero, slice_grids
-from recbole_m3rec.compare.report.tables import result_grid
+from recbole_m3rec.compare.report.tables import result_grid, split
 from recbole_m3rec.compare.results import Outcome
 
 Make = Callable[..., Outcome]
