@@ -48,8 +48,6 @@ from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.ops.dropout import Dropout
-from recbole_m3rec.ops.dropout_layer_norm import dropout_norm
-from recbole_m3rec.ops.gelu_dropout import gelu_dropout
 from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.matmul import Linear
 from recbole_m3rec.ops.score_terms import ScoreTerms
@@ -151,13 +149,6 @@ def _check_number(name: str, value: Any, is_valid: Callable[[float], bool], vali
         raise ModelConfigError(f"{name} must be {valid}, found {value!r}")
 
 
-def drop_and_norm(
-    x: Tensor, residual: Tensor | None, dropout: Dropout, norm: nn.LayerNorm
-) -> Tensor:
-    """``norm(dropout(x) + residual)`` in as few passes as there are kernels for."""
-    return dropout_norm(x, residual, dropout.rate, norm.weight, norm.bias, norm.eps)
-
-
 class SharedBlock(nn.Module):
     """The Mamba block and norm that all modalities share: ``LayerNorm(Dropout(Mamba(x)) + x)``."""
 
@@ -169,9 +160,11 @@ class SharedBlock(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
-        residual = (x[cu_seqlens[1:].long() - 1] if last_only else x) if self.residual else None
-        h: Tensor = self.mamba(x, cu_seqlens, last_only)  # [T, H], or [B, H] with last_only
-        return drop_and_norm(h, residual, self.dropout, self.norm)
+        h: Tensor = self.dropout(self.mamba(x, cu_seqlens, last_only))  # [T, H] or [B, H]
+        if self.residual:
+            h = h + (x[cu_seqlens[1:].long() - 1] if last_only else x)
+        h = self.norm(h)
+        return h
 
 
 class Expert(nn.Module):
@@ -185,8 +178,9 @@ class Expert(nn.Module):
         self.dropout = Dropout(dropout_prob)
 
     def forward(self, h: Tensor) -> Tensor:
-        inner = gelu_dropout(self.w_1(h), self.dropout.rate)  # [T, 4 H]
-        return drop_and_norm(self.w_2(inner), h, self.dropout, self.norm)
+        inner = self.dropout(F.gelu(self.w_1(h)))  # [T, 4 H]
+        out: Tensor = self.norm(self.dropout(self.w_2(inner)) + h)
+        return out
 
 
 class M3RecLayer(nn.Module):
@@ -386,7 +380,7 @@ class M3RecNetwork(SampledSoftmax):
             rule = "shared" if name == ID else self.modality_gradient
             table = vectors.sequence[name]
             x = F.embedding(rows.values, table.detach() if rule == "detached" else table)  # [T, H]
-            x = drop_and_norm(x, None, self.dropout, cast(nn.LayerNorm, self.input_norms[name]))
+            x = self.input_norms[name](self.dropout(x))
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.config.num_layers - 1
                 x = layer(x, rows.cu_seqlens, name, rule, last_only=is_last and scored is None)

@@ -95,10 +95,5 @@ def dropout(x: Tensor, p: float) -> Tensor:
 class Dropout(nn.Dropout):
     """``nn.Dropout`` by :func:`dropout`; the identity in evaluation."""
 
-    @property
-    def rate(self) -> float:
-        """What is dropped now: ``p`` in training, else 0."""
-        return self.p if self.training else 0.0
-
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.rate)
+        return dropout(x, self.p if self.training else 0.0)

@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from recbole_m3rec.ops.matmul import matmul
 from recbole_m3rec.ops.score_terms import ScoreTerms
-from recbole_m3rec.ops.softmax_loss import softmax_loss_
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
 BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
@@ -161,7 +160,7 @@ def _by_rows(
         if log_weights is not None:
             logits += log_weights
         block = None if terms is None else terms.add_to_block_(logits, row.start, 0)
-        losses[row] = softmax_loss_(logits, targets[row], any(wanted))
+        losses[row] = _softmax_loss_(logits, targets[row], any(wanted))
         if block is not None and grad_terms is not None:
             grad_terms[block.places] = logits[block.rows, block.items].to(dtype)
         if grad_query is not None:
@@ -169,6 +168,21 @@ def _by_rows(
         if grad_table is not None:
             grad_table += _transposed_matmul(query[row], logits)
     return losses, grad_query, None if grad_table is None else grad_table.T.contiguous(), grad_terms
+
+
+def _softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tensor:
+    """Return each row's cross-entropy; its gradient takes the place of the logits if wanted."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    highest = wide.amax(dim=1, keepdim=True)
+    target_logits = wide.gather(1, targets[:, None]) - highest
+    exponentials = wide.sub_(highest).exp_()
+    total = exponentials.sum(dim=1, keepdim=True)
+    if wants_gradient:
+        exponentials.div_(total)
+        exponentials.scatter_add_(1, targets[:, None], torch.full_like(total, -1.0))
+        if exponentials is not logits:
+            logits.copy_(exponentials)
+    return (total.log() - target_logits)[:, 0]
 
 
 def _by_tiles(

@@ -19,11 +19,9 @@ from torch import Tensor
 
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.ops import dropout as dropout_ops
-from recbole_m3rec.ops import dropout_layer_norm, gelu_dropout
 from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
 from recbole_m3rec.ops.scan_inputs import ScanInputs
-from recbole_m3rec.ops.softmax_loss import softmax_loss_
 
 built, why = library.available()
 needs_kernels = pytest.mark.skipif(not built, reason=why)
@@ -33,7 +31,6 @@ both_backends = pytest.mark.parametrize(
 
 RAGGED = [3, 1, 47, 5, 28, 29, 57, 48, 49, 2, 90]
 NAMES = ("x", "dt", "A", "B", "C", "D")
-EPS = 1e-12
 
 Tensors = list[Tensor | None]
 
@@ -107,17 +104,6 @@ def one_by_one(x, weight, bias, ends):
     return F.silu(torch.cat(results))
 
 
-def mask(like, p):
-    """What dropout multiplies by, after the same seed."""
-    torch.manual_seed(7)
-    return dropout_ops.dropout(torch.ones(like.shape), p).to(like.dtype)
-
-
-def seeded(function, *arguments):
-    torch.manual_seed(7)
-    return function(*arguments)
-
-
 @dataclass(frozen=True)
 class Kernel:
     """A compiled kernel.
@@ -166,34 +152,17 @@ def _linear(n, n_in, n_out, bias):
     return [x, weight, b if bias else None], ()
 
 
-def _gelu(shape, p):
+def _dropout(shape, p):
     return [3 * randn(shape)[0]], (p,)
 
 
-def _norm(n, width, residual, p):
-    x, other, weight, bias = randn((n, width), (n, width), (width,), (width,))
-    return [x, other if residual else None, weight + 1, bias], (p,)
+def _seeded(x, p):
+    torch.manual_seed(7)
+    return dropout_ops.dropout(x, p)
 
 
-def _dropped_norm(x, other, w, b, p):
-    h = x * mask(x, p) if other is None else x * mask(x, p) + other
-    return F.layer_norm(h, (x.shape[-1],), w, b, EPS)
-
-
-def _softmax(rows, columns, scale):
-    targets = torch.randint(columns, (rows,), generator=torch.Generator().manual_seed(rows))
-    return [scale * randn((rows, columns))[0]], (targets,)
-
-
-def _softmax_exact(logits, targets):
-    leaf = logits.detach().requires_grad_()
-    losses = F.cross_entropy(leaf, targets, reduction="none")
-    return [losses.detach(), *torch.autograd.grad(losses.sum(), leaf)]
-
-
-def _softmax_run(logits, targets):
-    slope = logits.clone()
-    return [softmax_loss_(slope, targets, wants_gradient=True), slope]
+def _masked(x, p):
+    return x * _seeded(torch.ones(x.shape), p)
 
 
 def block_of(hidden_size=64, d_state=32, d_conv=4, expand=2):
@@ -284,40 +253,13 @@ KERNELS = {
         3e-6,
         operator=lambda *tensors: (linear._linear, tensors),
     ),
-    "gelu_dropout": Kernel(
-        _gelu,
-        lambda x, p: seeded(gelu_dropout.gelu_dropout, x, p),
-        lambda x, p: F.gelu(x) * mask(x, p),
+    "dropout": Kernel(
+        _dropout,
+        _seeded,
+        _masked,
         (((0, 3), 0.5), ((1, 1), 0.1), ((3, 7), 0.5), ((17, 256), 0.1), ((301, 257), 0.3)),
         1e-6,
-        operator=lambda x, p: (gelu_dropout._gelu_dropout, (x, dropout_ops.new_seed(), 30000)),
-    ),
-    "dropout_layer_norm": Kernel(
-        _norm,
-        lambda x, other, w, b, p: seeded(dropout_layer_norm.dropout_norm, x, other, p, w, b, EPS),
-        _dropped_norm,
-        (
-            *((1, 64, True, 0.0), (300, 64, False, 0.4), (33, 37, True, 0.4), (5, 2, False, 0.0)),
-            *((7, 200, True, 0.4), (50, 16, False, 0.4), (2, 1000, True, 0.0), (0, 8, True, 0.4)),
-            *((5000, 37, True, 0.3), (5000, 64, False, 0.0)),
-        ),
-        2e-6,
-        operator=lambda *t: (
-            dropout_layer_norm._dropout_norm,
-            (*t[:4], dropout_ops.new_seed(), 30000 if t[4] else 65536, EPS),
-        ),
-    ),
-    "softmax_loss": Kernel(
-        _softmax,
-        _softmax_run,
-        _softmax_exact,
-        (
-            *((5, 1, 3.0), (5, 3, 1e-6), (5, 16, 100.0), (5, 17, 1e30), (5, 2047, 3.0)),
-            *((5, 2049, 1e-6), (5, 12_101, 100.0), (5, 12_101, 1e30), (0, 4, 1.0), (13, 5003, 3.0)),
-        ),
-        1e-6,
-        floor=1e-30,
-        results=_called,
+        operator=lambda x, p: (dropout_ops._dropout, (x, dropout_ops.new_seed(), 30000)),
     ),
     "block_step": Kernel(
         _step,

@@ -23,7 +23,7 @@ from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 9  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 10  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -78,20 +78,7 @@ _FUNCTIONS = {
     "m3rec_matmul_pays": [_INT],
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
-    "m3rec_softmax_loss": [_POINTER, _INT, _POINTER, _SIZE, _SIZE, _INT, *_LAST],
     "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
-    "m3rec_gelu_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
-    "m3rec_gelu_dropout_backward": [_POINTER, _POINTER, *_MASK, _POINTER, _INT, _INT],
-    "m3rec_norm": [*[_POINTER] * 4, _SIZE, *_MASK, ctypes.c_float, _POINTER, _INT, _INT],
-    "m3rec_norm_backward": [
-        *[_POINTER] * 4,
-        _SIZE,
-        *_MASK,
-        ctypes.c_float,
-        *[_POINTER] * 4,
-        _INT,
-        _INT,
-    ],
 }
 
 
@@ -211,7 +198,6 @@ def call(function: str, *arguments: Any) -> None:
     Raises:
         RuntimeError: the library was not built; the message says why.
         ValueError: ``cu_seqlens`` does not describe the tokens.
-        IndexError: a target is no column.
     """
     library, reason = load()
     if library is None:
@@ -223,8 +209,6 @@ def call(function: str, *arguments: Any) -> None:
         )
     if status == 2:
         raise MemoryError(f"{function} found no memory for its work space")
-    if status == 4:
-        raise IndexError("a target is out of range: expected 0 to the number of columns - 1")
     if status != 0:
         raise RuntimeError("this processor does not have what RECBOLE_M3REC_VECTORS asks for")
 

@@ -137,23 +137,8 @@ struct Mask {
 
 struct Dropout {
     Mask mask;
-    const float *x, *grad_y;  // grad_y: backward of gelu only, where y is the gradient of x
+    const float *x;
     float *y;
-};
-
-// Layer norm over the rows of dropout(x) + residual.
-struct Norm {
-    Mask mask;
-    bool drop;
-    const float *x, *residual;   // [rows, columns]; residual may be null
-    const float *weight, *bias;  // [padded columns]
-    Index columns, blocks;
-    float eps;
-    float *y;  // [rows, columns]
-
-    const float *grad_y;
-    float *grad_x, *grad_residual;  // [rows, columns]; the latter may be null
-    float *grad_weight;             // [units][weight, then bias][padded columns]
 };
 
 // y = x right + bias, and the sums over rows that its backward pass needs.
@@ -164,15 +149,6 @@ struct Matmul {
     const float *bias;   // [padded columns] or null
     Index depth, columns;
     float *y;  // [rows, columns]; read in the backward pass
-};
-
-// Cross-entropy of rows of logits.
-struct Softmax {
-    void *logits;  // [rows, columns] float32 or bfloat16; replaced if wants_gradient
-    bool half, wants_gradient;
-    const std::int64_t *targets;  // [rows]
-    Index columns;
-    float *losses;  // [rows]
 };
 
 // The kernels of one instruction set.
@@ -193,15 +169,9 @@ struct Kernels {
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
                           float *scratch);
     void (*drop)(const Dropout &, Index first_element, Index last_element);
-    void (*gelu_drop)(const Dropout &, Index first_element, Index last_element);
-    void (*gelu_drop_back)(const Dropout &, Index first_element, Index last_element);
-    Index (*norm_scratch)(const Norm &);  // floats
-    void (*norm)(const Norm &, Index first_row, Index last_row, float *scratch);
-    void (*norm_back)(const Norm &, Index unit, Index first_row, Index last_row, float *scratch);
     Index panel;  // columns of a panel of Matmul
     void (*matmul)(const Matmul &, Index first_row, Index last_row, float *);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
-    void (*softmax)(const Softmax &, Index first_row, Index last_row);
 };
 
 extern const Kernels kGenericKernels;

@@ -49,9 +49,6 @@ static inline std::uint32_t less(Words low, Words high, std::uint32_t threshold)
 
 static inline Keep lanes_of(std::uint32_t bits) { return static_cast<Keep>(bits); }
 static inline Vec select(Keep keep, Vec v) { return _mm512_maskz_mov_ps(keep, v); }
-static inline Vec where_positive(Vec v, Vec then, Vec otherwise) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, zero(), _CMP_GT_OQ), otherwise, then);
-}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
@@ -86,9 +83,6 @@ static inline Keep lanes_of(std::uint32_t bits) {
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, lane), lane));
 }
 static inline Vec select(Keep keep, Vec v) { return _mm256_and_ps(keep, v); }
-static inline Vec where_positive(Vec v, Vec then, Vec otherwise) {
-    return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(v, zero(), _CMP_GT_OQ));
-}
 
 #else
 
@@ -123,10 +117,6 @@ static inline Keep lanes_of(std::uint32_t bits) {
     return (IntVec{all, all, all, all} & lane) == lane;
 }
 static inline Vec select(Keep keep, Vec v) { return (Vec)((IntVec)v & keep); }
-static inline Vec where_positive(Vec v, Vec then, Vec otherwise) {
-    const IntVec positive = v > zero();
-    return (Vec)(((IntVec)then & positive) | ((IntVec)otherwise & ~positive));
-}
 
 #endif
 
@@ -159,11 +149,6 @@ static inline Keep kept(const std::uint64_t *masks, Index element) {
     std::uint32_t bits;
     __builtin_memcpy(&bits, reinterpret_cast<const char *>(masks) + element / 8, sizeof bits);
     return lanes_of(bits >> element % 8);
-}
-
-// The first lanes of a vector.
-static inline Keep lanes_within(Index lanes) {
-    return lanes_of(lanes >= kWidth ? (1u << kWidth) - 1 : (1u << lanes) - 1);
 }
 
 }  // namespace

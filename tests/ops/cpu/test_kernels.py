@@ -72,8 +72,7 @@ def test_the_operator_obeys_the_rules_of_torch_library(name):
         "causal_conv1d": [([5, 2, 9], 4, 3)],
         "selective_scan": [([5, 2, 9], 4, 3, False), ([5, 2], 4, 0, True)],
         "linear": [(20, 16, 7, True)],
-        "gelu_dropout": [((20, 7), 0.5)],
-        "dropout_layer_norm": [(20, 7, True, 0.5), (20, 7, False, 0.0)],
+        "dropout": [((20, 7), 0.5)],
     }
     for shape in small[name]:
         tensors, rest = KERNELS[name].inputs(*shape)
