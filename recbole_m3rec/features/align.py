@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from recbole_m3rec.features.encoders.random_codes import random_codes, seeded
 from recbole_m3rec.features.feature_table import FeatureFileError, FeatureTable, NewValues
-from recbole_m3rec.features.whitening import half_whitening
 from recbole_m3rec.support.suggestions import expected_one_of
 
 FEATURE_NORMS = ("none", "l2", "standardize", "whiten")
@@ -33,6 +32,9 @@ _SPELLINGS: dict[str, Callable[[pa.Array], pa.Array]] = {
     "without zeros in front": lambda ids: pc.replace_substring_regex(ids, r"^0+(\d)", r"\1"),
     "in lower case": pc.utf8_lower,
 }
+
+
+SMALLEST_VARIANCE = 1e-6  # of a direction, as a share of the widest one's; below it there is noise
 
 
 @dataclass(frozen=True)
@@ -244,3 +246,31 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield rows[start : start + _ROWS_AT_ONCE]
+
+
+def half_whitening(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the map that takes the square root of the deviation in each principal direction.
+
+    Vectors of language and image models differ mostly in a few directions. Whitening gives all the
+    same deviation, noise included; half of it gives each the square root of its own.
+
+    Args:
+        blocks: the rows ``[n, d]``, some at a time; columns have mean 0 and deviation 1, or are 0.
+
+    Returns:
+        ``[d, d]`` float64, symmetric. The mapped columns have a mean deviation of 1; directions
+        without variance become 0.
+    """
+    covariance: np.ndarray | float = 0.0
+    n = 0
+    for block in blocks:
+        rows = block.astype(np.float64)
+        covariance, n = covariance + rows.T @ rows, n + len(rows)
+    variances, directions = np.linalg.eigh(np.asarray(covariance) / n)
+    wide = (variances > SMALLEST_VARIANCE * variances[-1]) & (variances > 0)
+    variances, directions = variances[wide], directions[:, wide]
+    deviations = np.sqrt((directions**2 * np.sqrt(variances)).sum(axis=1))
+    is_column = deviations > 0
+    scale = deviations[is_column].mean() if is_column.any() else 1.0
+    mapped: np.ndarray = (directions * variances**-0.25 / scale) @ directions.T
+    return mapped

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from recbole_m3rec.atomic.item_file import field_names, read_item_fields
 from recbole_m3rec.data.dataset import modality_sources
+from recbole_m3rec.features.align import half_whitening
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
 from recbole_m3rec.features.recipes import ModalitySource
-from recbole_m3rec.features.whitening import half_whitening
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run
 from recbole_m3rec.quick_start.recommend import Histories

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbole_m3rec.features.whitening import half_whitening
+from recbole_m3rec.features.align import half_whitening
 
 
 def standardized(n, width, seed=0):
