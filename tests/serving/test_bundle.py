@@ -1,5 +1,6 @@
 """A bundle is written whole or not at all, and read safely or not at all."""
 
+import dataclasses
 import json
 import pickle
 import random
@@ -11,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.serving.bundle import write as writing
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
 from recbole_m3rec.support.safe_write import CannotWriteError
-from tests.serving.conftest import SETTINGS, made_items, made_network
+from tests.serving.conftest import N_ITEMS, SETTINGS, made_features, made_items, made_network
 
 
 def test_what_is_read_is_what_was_written(write_made):
@@ -31,6 +33,14 @@ def test_what_is_read_is_what_was_written(write_made):
     assert bundle.items.equals(made_items())
     assert not bundle.network.training
     assert bundle.about["metrics"] == {"test": {"hit@10": 0.5}}
+
+
+def test_features_wider_than_all_else_are_read(write_made):
+    features = made_features(N_ITEMS)
+    values = torch.randn(N_ITEMS + 1, 700)
+    features["text"] = dataclasses.replace(features["text"], values=values)
+    network = M3RecNetwork(N_ITEMS + 1, features, **SETTINGS).eval()
+    assert read_bundle(write_made(network=network)).network.content["text"].projector
 
 
 def test_half_precision_halves_the_vectors(write_made):
