@@ -15,8 +15,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked
 GIVEN = [
     *("--dataset=made", "--data_path=dataset", "--epochs=2", "--show_progress=False", "--gpu_id="),
     *(
-        "--train_batch_size=600",
-        "--embedding_size=256",
+        "--train_batch_size=2048",
         "--metric_decimal_place=12",
         "--checkpoint_minutes=0.00001",
     ),
@@ -24,11 +23,11 @@ GIVEN = [
 
 
 def place(folder, name):
-    """Return a new folder with 60 users, whose gradients are long enough for two threads."""
+    """Return a new folder with 150 users, whose gradients are long enough for two threads."""
     chance = random.Random(1)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user in range(60):
-        items = chance.sample(range(80), 22)
+    for user in range(150):
+        items = chance.sample(range(400), 30)
         lines += [f"u{user}\ti{item}\t{step}" for step, item in enumerate(items)]
     data = folder / name / "dataset" / "made"
     data.mkdir(parents=True)
