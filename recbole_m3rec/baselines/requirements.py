@@ -104,6 +104,12 @@ def check_model(config: Any) -> None:
                 f"{model} learns from labels, but {file} has no column {label}:float. Add it, or "
                 "make labels of ratings, such as --threshold={'rating':4}."
             )
+    if needs_negatives(config):
+        raise ConfigurationError(
+            f"{model} learns from negatives, but train_neg_sample_args is "
+            f"{config['train_neg_sample_args']}: leave it out, or set "
+            "--train_neg_sample_args={'distribution':'uniform','sample_num':1}."
+        )
     library = LIBRARIES.get(model)
     if library and importlib.util.find_spec(library) is None:
         raise ConfigurationError(f"{model} needs the library {library}, which is not installed.")
@@ -121,6 +127,20 @@ def needs_labels(config: Any) -> bool:
     kinds = (ModelType.CONTEXT, ModelType.DECISIONTREE)
     negatives = (config["train_neg_sample_args"] or {}).get("distribution", "none")
     return config["MODEL_TYPE"] in kinds and not config["threshold"] and negatives == "none"
+
+
+def needs_negatives(config: Any) -> bool:
+    """Tell whether a general model compares pairs of items and is given one of each alone."""
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import InputType, ModelType
+
+    pairs = (ModelType.GENERAL, InputType.PAIRWISE)
+    negatives = (config["train_neg_sample_args"] or {}).get("distribution", "none")
+    return (
+        (config["MODEL_TYPE"], config["MODEL_INPUT_TYPE"]) == pairs
+        and negatives == "none"
+        and get_dataloader(config, "train").__name__ == "TrainDataLoader"
+    )
 
 
 def warn_of_modalities(config: Any) -> None:

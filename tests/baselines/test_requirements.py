@@ -37,6 +37,16 @@ def test_a_model_of_labels_is_told_before_training_that_there_are_none(write_dat
     assert code == 0, error
 
 
+def test_a_model_of_negatives_is_told_before_training_that_there_are_none(write_dataset, call):
+    write_dataset()
+    run = ["--dataset=tiny", "--data_path=dataset", "--epochs=1", "--gpu_id=", "--topk=[5]"]
+    run += ["--valid_metric=Hit@5", "--train_neg_sample_args=None"]
+    code, _, error = call("--model=BPR", *run)
+    assert code == 2
+    assert "BPR learns from negatives, but train_neg_sample_args is" in error
+    assert call("--model=MultiVAE", *run)[0] == 0
+
+
 def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
