@@ -206,7 +206,8 @@ def _check_size(path: Path, known: Mapping[str, Any]) -> None:
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise BundleError(_NOT_BUILT.format(error)) from error
     block = of.expand * (of.hidden_size + of.d_state + of.d_conv)
-    needed = of.hidden_size * (of.num_layers * block + of.projector_experts * widths)
+    experts = of.projector_experts if of.projector == "moe_whitening" else 1
+    needed = of.hidden_size * (of.num_layers * block + experts * widths)
     if needed > present:
         raise BundleError(
             f"{path}: {present:,} numbers, its settings need at least {needed:,}. {AGAIN}"
