@@ -2,11 +2,13 @@
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from recbole_m3rec.trainer.progress import Progress
+from tests.fresh_python import fresh_python
 from tests.trainer.killed_runs import outcome, start, wait
 from tests.trainer.test_resume import at_call, output
 
@@ -37,11 +39,20 @@ def place(folder, name):
 
 @pytest.mark.parametrize("model", ["LightGCN", "BPR"])
 def test_two_threads_give_the_same_bits_again_and_after_a_kill(model, tmp_path):
+    """In a process that has had no threads yet: what is forked from one that has would hang."""
+    fresh_python(
+        f"from tests.trainer.test_threads import compare; compare({model!r}, {str(tmp_path)!r})"
+    )
+
+
+def compare(model, folder):
+    """Fork two runs with two threads and one that is killed and resumed; all must end alike."""
+
     def two_threads(then=lambda: None):
         return lambda: (torch.set_num_threads(2), then())
 
     given = [f"--model={model}", *GIVEN]
-    whole, again, broken = (place(tmp_path, name) for name in ("whole", "again", "broken"))
+    whole, again, broken = (place(Path(folder), name) for name in ("whole", "again", "broken"))
     for folder in (whole, again):
         assert wait(start(folder, given, two_threads())) == 0, output(folder)
     kill = at_call(Progress, "_add_loss", 3, lambda: os.kill(os.getpid(), 9))
