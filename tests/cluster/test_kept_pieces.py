@@ -76,6 +76,7 @@ def test_a_file_that_is_written_anew_is_another(tmp_path):
 
 CANCELLED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
 from recbole_m3rec.cli.main import main
 from recbole_m3rec.cluster import kept_pieces
 from recbole_m3rec.datasets.io import raw_lines
