@@ -49,9 +49,6 @@ class Variant(NamedTuple):
     model: str = "M3Rec"
 
 
-SCALED = ("none", "standardize", "whiten")
-
-
 def variants(config: Any) -> list[Variant]:
     """Return the rows for a configuration of M3Rec, the whole model first.
 

@@ -93,7 +93,7 @@ def align(
         table: rows keyed by token; those of items outside the dataset are left out.
         modality: the name of the modality.
         id2token: the dataset's item tokens by internal id; the first is padding, ``"[PAD]"``.
-        feature_norm: ``none``, ``l2`` (rows of length 1) or ``standardize`` (columns of mean 0 and
+        feature_norm: ``none``, ``l2`` (rows of length 1), ``standardize`` (columns of mean 0 and
             deviation 1 over the items present; constant columns become 0) or ``whiten``
             (standardized, then :func:`.half_whitening`). Zero rows stay zero.
         source: where the table comes from, for the log and errors.
@@ -237,7 +237,7 @@ def _normalise(values: np.ndarray, in_table: np.ndarray, feature_norm: str) -> N
         np.divide(1, np.sqrt(variance), out=scale, where=variance > 0)
         for block in _blocks(np.flatnonzero(in_table)):
             values[block] = (values[block].astype(np.float64) - mean) * scale
-        if feature_norm == "whiten":
+        if feature_norm == "whiten" and len(items):
             whitening = half_whitening(values[block] for block in _blocks(items))
             for block in _blocks(np.flatnonzero(in_table)):
                 values[block] = values[block].astype(np.float64) @ whitening

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from recbole_m3rec.features.align import ItemFeatures
+from recbole_m3rec.features.align import SMALLEST_VARIANCE, ItemFeatures
 
 ROWS_AT_ONCE = 65_536
 FITTED_ON = 2**18  # items, evenly spread, that components are found from where there are more
-SMALLEST_VARIANCE = 1e-6  # of a component, as a share of the widest one's
 
 
 @torch.no_grad()

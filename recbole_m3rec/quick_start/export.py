@@ -188,10 +188,11 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         if source.recipe is not None:
             recipe = source.recipe.as_metadata()
         if norm in ("standardize", "whiten"):
-            about[name] |= (scaling := _standard(dataset, source))
-        if norm == "whiten":
             rows = _rows_of_dataset(dataset, source)
-            standard = ((rows - scaling["mean"]) * scaling["scale"]).astype(np.float32)
+            mean, scale = _standard(rows)
+            about[name] |= {"mean": mean.tolist(), "scale": scale.tolist()}
+        if norm == "whiten":
+            standard = ((rows - mean) * scale).astype(np.float32)
             encoders[f"{name}.whitening"] = torch.from_numpy(half_whitening([standard]))
         if recipe and recipe["encoder"] == TFIDF:
             encoders |= _fitted(config, dataset, source)
@@ -207,11 +208,11 @@ def _rows_of_dataset(dataset: Any, source: ModalitySource) -> np.ndarray:
     return rows
 
 
-def _standard(dataset: Any, source: ModalitySource) -> dict[str, list[float]]:
-    rows = _rows_of_dataset(dataset, source)
+def _standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each column and what its distance from it is multiplied by."""
     deviation = rows.std(axis=0)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    return {"mean": rows.mean(axis=0).tolist(), "scale": scale.tolist()}
+    return rows.mean(axis=0), scale
 
 
 def _fitted(config: Any, dataset: Any, source: ModalitySource) -> dict[str, Tensor]:
