@@ -31,6 +31,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, ScoreTerms]:
 
 def result_of(rank: int, sizes: list[int], folder: Path, idle: int | None) -> None:
     """Compute the part of one process, and write what it gives."""
+    torch.set_num_threads(1)  # a fork of a process that has had threads would wait for them
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(sizes)
     )
