@@ -19,7 +19,9 @@ SMALL = ["--hidden_size=8", "--epochs=1"]
 M3REC = ["--model=M3Rec", "--d_state=4", "--modalities=[]", *SMALL]
 SASREC = ["--model=SASRec", "--inner_size=8", "--n_heads=2", "--attn_dropout_prob=0.0", *SMALL]
 
-SHARDED = ["--shard_softmax=True", "--train_positions=last", "--repetition=True"]
+SASRECMM = ["--model=SASRecMM", *SASREC[1:], "--hidden_dropout_prob=0.0", "--modalities=[]"]
+
+SHARDED = ["--shard_softmax=True", "--train_positions=last", "--cold_items=0.2"]
 
 
 def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
@@ -38,9 +40,10 @@ def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
         [*M3REC, "--dropout_prob=0.0", "--train_positions=all", "--train_batch_size=999"],
         [*M3REC, "--dropout_prob=0.0", "--train_positions=last", "--train_batch_size=37"],
         [*SASREC, "--hidden_dropout_prob=0.0", "--train_batch_size=999"],
-        [*M3REC, "--dropout_prob=0.0", "--train_batch_size=37", *SHARDED],
+        [*M3REC, "--dropout_prob=0.0", "--train_batch_size=37", "--repetition=True", *SHARDED],
+        [*SASRECMM, "--train_batch_size=37", *SHARDED],
     ],
-    ids=["M3Rec-all", "M3Rec-last", "SASRec", "M3Rec-sharded"],
+    ids=["M3Rec-all", "M3Rec-last", "SASRec", "M3Rec-sharded-cold", "SASRecMM-sharded-cold"],
 )
 def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: list[str]) -> None:
     alone = parameters_of(world(tmp_path / "1", given, 1))
