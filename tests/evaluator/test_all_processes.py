@@ -1,13 +1,18 @@
 """Metrics of several processes are those of one."""
 
-import sys
+import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from recbole.quick_start import run
 
 from recbole_m3rec.evaluator.all_processes import EveryNth, interleave
+from tests.processes.worlds import run_world
+from tests.trainer.killed_runs import arguments
+
+METRICS = ["Hit", "NDCG", "MRR", "GAUC"]
+REPLACED = ("--dataset", "--epochs", "--metric_decimal_place")
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])
@@ -23,18 +28,16 @@ def test_rows_of_sampled_candidates_follow_each_other():
     assert interleave([torch.tensor([1]), torch.tensor([2, 3])]).tolist() == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 def test_two_processes_and_an_odd_number_of_users_give_the_metrics_of_one(
-    make_config, write_dataset, tiny_interactions, monkeypatch, port
+    write_dataset, tiny_interactions, tmp_path
 ):
-    model = "BPR"
-    root = str(Path(__file__).resolve().parents[2])
-    monkeypatch.setenv("PYTHONPATH", ":".join([root, *filter(None, sys.path)]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_dataset("odd", [row for row in tiny_interactions if row[0] != "u11"])  # 11 users
-    keys = make_config(model, "odd").variable_config_dict
-    keys |= {"epochs": 0, "eval_batch_size": 3, "metric_decimal_place": 16}
-    keys |= {"metrics": ["Hit", "NDCG", "MRR", "GAUC"]}
-    alone = run(model, "odd", config_dict=dict(keys))["test_result"]
-    together = run(model, "odd", config_dict=dict(keys), nproc=2, port=str(port))["test_result"]
-    assert dict(together) == dict(alone)
+    given = [each for each in arguments("BPR") if not each.startswith(REPLACED)]
+    given += ["--dataset=odd", "--epochs=0", "--eval_batch_size=3", "--metric_decimal_place=16"]
+    found = []
+    for size in (1, 2):
+        assert run_world(tmp_path, [*given, f"--metrics={METRICS}"], size) == [0] * size
+        found.append(json.loads(Path("metrics.json").read_text(encoding="utf-8")))
+    assert found[1] == found[0]
+    assert len(found[0]["test"]) == 7  # GAUC has no lengths, the others two

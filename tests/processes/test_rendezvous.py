@@ -11,15 +11,9 @@ import torch.distributed as dist
 
 from recbole_m3rec.processes import rendezvous
 from recbole_m3rec.processes.rendezvous import Options, ProcessesError, check, join
+from tests.processes.worlds import free_port
 
 ALONE = Options(nproc=1, world_size=-1, ip="localhost", port="5678", group_offset=0)
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -64,35 +58,42 @@ def test_a_taken_port_is_told() -> None:
             check(ALONE._replace(nproc=2, port=str(taken)))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+def told(*given: tuple[int, int]) -> list[str]:
+    """Join at once as each of (rank, port), in worlds of three; return the errors of all."""
+    errors: list[str] = []
+
+    def enter(rank: int, port: int) -> None:
+        try:
+            join("gloo", rank, 3, "localhost", port)
+        except ProcessesError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=enter, args=one) for one in given]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return errors
+
+
 def test_absent_peers_are_waited_for_aloud_and_given_up(
-    rank: int, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rendezvous, "PATIENCE", 8.0)
     monkeypatch.setattr(rendezvous, "EVERY", 0.5)
-    with pytest.raises(ProcessesError, match=f"Process {rank} gave up after 8 s of waiting for"):
-        join("gloo", rank, 3, "localhost", port)
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("process ")]
-    assert said
-    whom = "2 of 3 processes, the first of them 1" if rank == 0 else "the first process"
-    assert said[0].startswith(f"process {rank} waits at localhost:{port} for {whom}: ")
+    ports = [free_port(), free_port()]
+    errors = sorted(told(*enumerate(ports)))
+    said = capfd.readouterr().err.splitlines()
+    whom = ["2 of 3 processes, the first of them 1", "the first process"]
+    for rank in (0, 1):
+        begin = f"process {rank} waits at localhost:{ports[rank]} for {whom[rank]}: "
+        assert any(line.startswith(begin) for line in said), said
+        assert errors[rank].startswith(f"Process {rank} gave up after 8 s of waiting for")
     assert not dist.is_initialized()
 
 
 def test_a_number_given_twice_is_told(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "PATIENCE", 3.0)
-    told: list[str] = []
-
-    def enter(rank: int) -> None:
-        try:
-            join("gloo", rank, 3, "localhost", port)
-        except ProcessesError as error:
-            told.append(str(error))
-
-    threads = [threading.Thread(target=enter, args=(rank,)) for rank in (0, 1, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert any("Process 1 is there already" in text for text in told)
-    assert len(told) == 3
+    errors = told((0, port), (1, port), (1, port))
+    assert any("Process 1 is there already" in text for text in errors)
+    assert len(errors) == 3
