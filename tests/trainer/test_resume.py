@@ -1,6 +1,7 @@
 """A run that is stopped at any moment and resumed ends as the unbroken one, to the last bit."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.interruption import Signals, Stopped
 from recbole_m3rec.trainer.progress import Progress
 from recbole_m3rec.trainer.trainer_state import carry
+from tests.processes.worlds import free_port, run_world
 from tests.trainer.killed_runs import MODELS, Trial, arguments, outcome, start, wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
@@ -208,22 +210,16 @@ def test_a_second_signal_does_not_wait():
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(trial):
-    import socket
-
-    def port():
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            return f"--port={free.getsockname()[1]}"
-
+    """Those that the command starts itself go on with what torchrun's saved."""
     unbroken, broken = trial.place("two"), trial.place("two-resumed")
-    environment = lambda: os.environ.update(OMP_NUM_THREADS="1")  # noqa: E731
-    given = [*arguments("SASRec"), "--nproc=2"]  # without a schedule over all of its epochs
-    assert wait(start(unbroken, [*given, port()], environment)) == 0, output(unbroken)
+    given = arguments("SASRec")  # without a schedule over all of its epochs
+    assert run_world(unbroken, given, 2) == [0, 0], output(unbroken)
     short = [argument for argument in given if not argument.startswith("--epochs")]
-    assert wait(start(broken, [*short, "--epochs=2", port()], environment)) == 0, output(broken)
+    assert run_world(broken, [*short, "--epochs=2"], 2) == [0, 0], output(broken)
     [last] = (broken / "saved").glob("*-last.ckpt")
-    again = ["--resume", f"saved/{last.name}", "--epochs=7", "--nproc=2", port()]
-    assert wait(start(broken, again, environment)) == 0, output(broken)
-    assert "checkpoint: saved/SASRec-" in output(broken)
-    assert "\nlog: " in output(broken)
+    again = ["--resume", f"saved/{last.name}", "--epochs=7", "--nproc=2", f"--port={free_port()}"]
+    (broken / "output.txt").unlink()
+    alone = lambda: os.environ.update(OMP_NUM_THREADS="1")  # noqa: E731
+    assert wait(start(broken, again, alone)) == 0, output(broken)
+    assert re.search(r"\ncheckpoint: \S*saved/SASRec-.*\nlog: ", output(broken))
     assert outcome(broken) == outcome(unbroken)
