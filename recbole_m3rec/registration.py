@@ -37,6 +37,7 @@ PATCHES = (
     runs.ask_for_deterministic_algorithms,
     runs.look_up_items_once,
     runs.tolerate_uncountable_flops,
+    runs.measure_without_waiting,
     runs.name_checkpoints_uniquely,
     runs.train_in_bfloat16,
     runs.silence_known_warnings,

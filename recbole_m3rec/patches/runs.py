@@ -125,6 +125,27 @@ def tolerate_uncountable_flops() -> None:
             return "unknown"
 
 
+def measure_without_waiting() -> None:
+    """Fix utils/utils.py:430, which sleeps for a second of each run to see how busy the CPU is.
+
+    What is logged is how busy it was since psutil was imported or last asked.
+    """
+    from recbole.quick_start import quick_start
+
+    from recbole_m3rec.hooks import wrap
+
+    psutil = importlib.import_module("psutil")
+
+    @wrap(quick_start, "get_environment")
+    def environment(original: Callable[..., Any], config: Any) -> Any:
+        measure = psutil.cpu_percent
+        psutil.cpu_percent = lambda interval: measure()  # type: ignore[attr-defined]
+        try:
+            return original(config)
+        finally:
+            psutil.cpu_percent = measure  # type: ignore[attr-defined]
+
+
 def silence_known_warnings() -> None:
     """Fix trainer/trainer.py:235 and data/dataset/dataset.py:2202, which warn in every run.
 

@@ -1,6 +1,8 @@
 """Runs that end in an error with RecBole alone, whatever the libraries."""
 
 import logging
+import re
+import time
 import warnings
 from importlib.util import find_spec
 
@@ -124,6 +126,15 @@ def test_flops_that_can_be_counted_are_counted():
         type = ModelType.DECISIONTREE
 
     assert quick_start.get_flops(Tree(), None, "cpu", None, None) == 1
+
+
+def test_the_use_of_the_cpu_is_logged_without_waiting(make_config, monkeypatch):
+    from recbole.quick_start import quick_start
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"slept {seconds} s"))
+    assert re.search(
+        r"CPU +\| +\d+\.\d\d %", quick_start.get_environment(make_config("BPR")).draw()
+    )
 
 
 def test_a_run_says_nothing_that_nobody_can_change(make_config):
