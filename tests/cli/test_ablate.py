@@ -8,6 +8,7 @@ import pytest
 from recbole_m3rec.cli import ablate
 from recbole_m3rec.cli.arguments import UsageError
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from tests.compare.conftest import forked_workers, tiny_of_fourteen  # noqa: F401  (fixtures)
 
 CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TITLES = "features: {text: {encoder: tfidf-svd, fields: [title], dim: 4}}"
@@ -75,8 +76,11 @@ def test_an_unknown_dataset_is_said_to_be_one(write_dataset, capsys):
 
 
 @pytest.mark.slow
-def test_rows_are_trained_as_they_are_named(write_dataset, capsys):
-    write_dataset("tiny")
+def test_rows_are_trained_as_they_are_named(
+    tiny_of_fourteen,  # noqa: F811
+    capsys,
+    forked_workers,  # noqa: F811
+):
     small = ["--hidden_size=8", "--d_state=4", "--epochs=1", "--topk=[3,5]", "--data_path=dataset"]
     small += ["--valid_metric=NDCG@5", "--modalities=[text]", "--config_files", "titles.yaml"]
     Path("titles.yaml").write_text(TITLES, encoding="utf-8")

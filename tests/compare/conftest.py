@@ -7,6 +7,7 @@ from recbole_m3rec.compare import results
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Identity, Run
 from recbole_m3rec.compare.user_values import UserValues
+from tests.compare.forked_workers import forked_workers  # noqa: F401  (a fixture)
 
 PROTOCOL = {
     "mask_seen": False,
@@ -35,6 +36,13 @@ def small_settings():
         "data_path": "dataset",
         "gpu_id": "",
     }
+
+
+@pytest.fixture
+def tiny_of_fourteen(write_dataset, tiny_interactions):
+    """The tiny dataset with two more users: for fewer, scipy's Wilcoxon test tries all signs."""
+    more = [(f"v{user}", *rest) for user, *rest in tiny_interactions if user < "u02"]
+    return write_dataset("tiny", [*tiny_interactions, *more])
 
 
 @pytest.fixture

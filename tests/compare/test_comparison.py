@@ -23,9 +23,10 @@ PACKAGE = Path(comparison.__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_comparison_from_start_to_end(write_dataset, tmp_path, small_settings, refuse_workers):
+def test_a_comparison_from_start_to_end(
+    tiny_of_fourteen, tmp_path, small_settings, forked_workers, refuse_workers
+):
     """One model under two names, one that fails, and the same command again."""
-    write_dataset("tiny")
     good = [
         Run("one", "Mamba4Rec", "tiny", 1, {**small_settings, "d_state": 4}),
         Run("other", "Mamba4Rec", "tiny", 1, {**small_settings, "d_state": 4}),
@@ -72,8 +73,7 @@ def wait_for(found, process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
-def test_a_killed_comparison_goes_on_where_it_was(write_dataset, tmp_path, small_settings):
-    write_dataset("tiny")
+def test_a_killed_comparison_goes_on_where_it_was(tiny_of_fourteen, tmp_path, small_settings):
     settings = {**small_settings, "embedding_size": 8, "epochs": 60, "stopping_step": 60}
     del settings["hidden_size"]  # neither model knows it
     (tmp_path / "small.yaml").write_text(json.dumps(settings), encoding="utf-8")
