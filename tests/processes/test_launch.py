@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from recbole_m3rec.processes import launch, watch
@@ -163,11 +165,12 @@ def hang_or_die(rank: int, folder: str, *_: Any) -> None:
     time.sleep(600)
 
 
-@pytest.mark.slow
 def test_a_process_that_ignores_it_is_ended_when_another_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "GRACE", 0.5)
+    forks = functools.partial(mp.start_processes, start_method="fork")  # no second import
+    monkeypatch.setattr(launch.mp, "spawn", forks)
     names = ("model", "dataset", "config_file_list", "config_dict")
     given = dict.fromkeys(names) | {"model": str(tmp_path)}
     begun = time.monotonic()

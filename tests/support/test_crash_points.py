@@ -7,6 +7,7 @@ import pytest
 
 from recbole_m3rec.support import safe_write
 from recbole_m3rec.support.safe_write import clear_leftovers, new_files
+from tests.fresh_python import fresh_python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")
 
@@ -46,10 +47,18 @@ def killed_at(point, a, b):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("there_before", [True, False])
 def test_at_every_crash_point_files_are_old_or_new(tmp_path, there_before):
-    a, b = tmp_path / "a", tmp_path / "b"
+    """In a process that is small, and forks in no time."""
+    fresh_python(
+        "from pathlib import Path; from tests.support.test_crash_points import crash; "
+        f"crash(Path({str(tmp_path)!r}), {there_before})"
+    )
+
+
+def crash(folder, there_before):
+    """Kill writers at one point after the other until one comes to its end."""
+    a, b = folder / "a", folder / "b"
     old = OLD if there_before else None
     seen = set()
     point = 0
@@ -68,7 +77,7 @@ def test_at_every_crash_point_files_are_old_or_new(tmp_path, there_before):
     assert point > 100
     assert seen == {(old, old), (NEW, old), (NEW, NEW)}
     write(a, b)  # what the dead ones left disturbs nobody
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
 
 
 def test_content_is_on_the_disk_before_a_file_takes_its_place(tmp_path, monkeypatch):
