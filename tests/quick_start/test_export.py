@@ -136,7 +136,7 @@ def test_show_serves_the_page_of_a_checkpoint(train):
 
 @pytest.mark.slow
 def test_every_user_of_ml_100k_gets_what_topk_writes(call):
-    arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_positions=all", "--epochs=1")
+    arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_batch_size=8192", "--epochs=1")
     code, _, error = call(*arguments, "--hidden_size=16", "--show_progress=False")
     assert code == 0, error
     frame = same_as_topk(call, next(Path("saved").glob("M3Rec-*.pth")))
