@@ -121,11 +121,14 @@ def test_importing_the_package_is_enough():
 
 
 def test_registering_comes_first_where_a_program_wants_it_to():
+    """And leaves on what that program turned on before, torch's anomaly detection."""
     done = fresh_python(
+        "import torch; torch.autograd.set_detect_anomaly(True)\n"
         "import recbole_m3rec\nrecbole_m3rec.register()\n"
-        "from recbole.utils import get_model\nprint(get_model('M3Rec').__name__)"
+        "from recbole.utils import get_model\n"
+        "print(get_model('M3Rec').__name__, torch.is_anomaly_enabled())"
     )
-    assert done.stdout.split() == ["M3Rec"]
+    assert done.stdout.split() == ["M3Rec", "True"]
 
 
 def test_names_that_a_program_imported_before_are_wrapped_too():

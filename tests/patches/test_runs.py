@@ -150,14 +150,6 @@ def test_a_run_says_nothing_that_nobody_can_change(make_config):
     assert "Warning" not in done.stderr
 
 
-def test_anomaly_detection_turned_on_before_stays_on():
-    code = (
-        "import torch; torch.autograd.set_detect_anomaly(True); import recbole_m3rec;"
-        "print(torch.is_anomaly_enabled())"
-    )
-    assert fresh_python(code).stdout.split() == ["True"]
-
-
 def test_runs_begun_in_the_same_second_have_checkpoints_of_their_own(make_config):
     from recbole.trainer import Trainer
 
