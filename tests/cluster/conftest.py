@@ -1,4 +1,4 @@
-"""Clusters of two workers: one for all tests that kill none, and one for each that does."""
+"""Clusters of two workers: one for all tests that kill none, and one for those that do."""
 
 import pytest
 
@@ -24,10 +24,17 @@ def cluster(two):
         yield connection
 
 
-@pytest.fixture
-def running(tmp_path):
-    """Two workers to kill, in network namespaces of their own where the system allows it."""
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory):
+    """Two workers, in network namespaces of their own where the system allows it."""
     pytest.importorskip("distributed")
-    with workers(tmp_path / "cluster", apart=True) as started:
-        wait_for_workers(started)
-        yield started
+    with workers(tmp_path_factory.mktemp("mortal"), apart=True) as running:
+        yield running
+
+
+@pytest.fixture
+def running(mortal):
+    """Two workers to kill; who was killed before has a successor."""
+    mortal.replace_lost()
+    wait_for_workers(mortal)
+    return mortal

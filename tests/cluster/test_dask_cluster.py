@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.cluster import made_pieces
-from tests.cluster.workers import kill, wait_for_workers, wait_until, workers
+from tests.cluster.workers import kill, wait_until, workers
 from tests.fresh_python import fresh_python
 
 pytest.importorskip("distributed")
@@ -66,20 +66,18 @@ def test_an_error_of_a_piece_is_the_jobs_and_a_file_that_is_not_there_names_the_
             list(cluster.map(made_pieces.read, [("/no/file",)]))
 
 
-def test_pieces_of_a_worker_that_is_killed_run_again(tmp_path):
+def test_pieces_of_a_worker_that_is_killed_run_again(running, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
-    with workers(tmp_path / "cluster") as running:
-        wait_for_workers(running)
-        with connected(str(running.file)) as cluster:
-            kept = cluster.keep(list, range(5))
-            pieces = [(number, str(begun)) for number in range(8)]
-            results = cluster.map(made_pieces.slow_square, pieces)
-            assert next(results) == 0
-            wait_until(lambda: len(list(begun.iterdir())) == 2)
-            kill(running.processes[0])
-            assert list(results) == [number**2 for number in range(1, 8)]
-            assert list(cluster.map(made_pieces.total, [(kept,)])) == [10]
+    with connected(str(running.file)) as cluster:
+        kept = cluster.keep(list, range(5))
+        pieces = [(number, str(begun)) for number in range(8)]
+        results = cluster.map(made_pieces.slow_square, pieces)
+        assert next(results) == 0
+        wait_until(lambda: len(list(begun.iterdir())) == 2)
+        kill(running.processes[0])
+        assert list(results) == [number**2 for number in range(1, 8)]
+        assert list(cluster.map(made_pieces.total, [(kept,)])) == [10]
 
 
 def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late(

@@ -1,7 +1,6 @@
 """A Dask cluster of processes that a test may kill."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ class Workers:
         self.processes = []
 
     def _start(self, name, command, **environment):
-        log = open(self.folder / f"{name}.log", "w")  # noqa: SIM115
+        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
         return subprocess.Popen(
             [*command, "--no-dashboard", f"--scheduler-file={self.file}"],
             env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment},
@@ -42,14 +41,20 @@ class Workers:
         )
 
     def add(self, **environment):
-        """Start a worker that is always there; return its process."""
-        number = len(self.processes)
+        """Start one more worker."""
+        self.processes.append(self._worker(len(self.processes), **environment))
+
+    def replace_lost(self):
+        """Start a worker in place of each that has ended."""
+        for number, process in enumerate(self.processes):
+            if process.poll() is not None:
+                self.processes[number] = self._worker(number)
+
+    def _worker(self, number, **environment):
         inside = ["ip", "netns", "exec", self.net.spaces[number]] if self.net else []
         host = self.net.address(number) if self.net else "127.0.0.1"
         options = ["--nthreads=1", "--no-nanny", f"--host={host}"]
-        worker = self._start(f"worker{number}", [*inside, *WORKER, *options], **environment)
-        self.processes.append(worker)
-        return worker
+        return self._start(f"worker{number}", [*inside, *WORKER, *options], **environment)
 
     def close(self):
         for process in [*self.processes, self.scheduler]:
@@ -122,7 +127,8 @@ def workers(folder, n=2, apart=False):
 
 def kill(process):
     """End a process as a machine that fails does."""
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def wait_until(condition, seconds=60):
