@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cluster.workers import wait_for_workers, workers
-from tests.compare.conftest import small_settings  # noqa: F401
+from tests.compare.conftest import forked_workers, small_settings  # noqa: F401
 
 
 @pytest.fixture(scope="session")

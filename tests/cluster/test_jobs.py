@@ -230,10 +230,9 @@ def essence(folder):
 
 
 @pytest.mark.slow
-def test_a_comparison_outlives_a_worker(running, write_dataset, small_settings):
+def test_a_comparison_outlives_a_worker(running, write_dataset, small_settings, forked_workers):
     write_dataset()
-    settings = {**small_settings, "epochs": 60}
-    runs = [Run("SASRec", "SASRec", "tiny", seed, settings) for seed in (1, 2)]
+    runs = [Run("SASRec", "SASRec", "tiny", seed, small_settings) for seed in (1, 2)]
     here = compare(runs, Path("here"), show_progress=False)
     victim = running.processes[0]
     killed = kill_when(lambda: trainings(victim), victim)
@@ -282,7 +281,7 @@ def test_a_training_on_a_worker_is_heard_and_stopped(two, cluster, write_dataset
 
 
 @pytest.mark.slow
-def test_trials_are_those_of_one_process(cluster, write_dataset, small_settings):
+def test_trials_are_those_of_one_process(cluster, write_dataset, small_settings, forked_workers):
     pytest.importorskip("optuna")
     write_dataset()
     run = Run("SASRec", "SASRec", "tiny", 1, small_settings)

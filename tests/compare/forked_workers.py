@@ -1,7 +1,7 @@
 """Workers of comparisons that are forked from the test's process, which has imported everything.
 
-A worker of its own imports RecBole first, which takes seconds. test_a_killed_comparison_goes_on and
-the example of ``compare`` start such ones.
+A worker of its own imports RecBole first, which takes seconds. Such ones start in a comparison
+that is killed, in the example of ``compare`` and on Dask's workers.
 """
 
 import logging

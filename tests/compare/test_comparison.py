@@ -73,7 +73,9 @@ def wait_for(found, process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
-def test_a_killed_comparison_goes_on_where_it_was(tiny_of_fourteen, tmp_path, small_settings):
+def test_a_killed_comparison_goes_on_where_it_was(
+    tiny_of_fourteen, tmp_path, small_settings, forked_workers
+):
     settings = {**small_settings, "embedding_size": 8, "epochs": 60, "stopping_step": 60}
     del settings["hidden_size"]  # neither model knows it
     (tmp_path / "small.yaml").write_text(json.dumps(settings), encoding="utf-8")
