@@ -75,7 +75,6 @@ def test_an_unknown_dataset_is_said_to_be_one(write_dataset, capsys):
     assert "Did you mean tiny" in error
 
 
-@pytest.mark.slow
 def test_rows_are_trained_as_they_are_named(
     tiny_of_fourteen,  # noqa: F811
     capsys,

@@ -10,7 +10,6 @@ from recbole_m3rec.compare import results, tuning
 from recbole_m3rec.compare.runs import Run
 
 
-@pytest.mark.slow
 def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
     write_dataset, tmp_path, small_settings, forked_workers, refuse_workers
 ):
