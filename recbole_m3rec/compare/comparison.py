@@ -123,7 +123,7 @@ def features_of(planned: Sequence[Planned]) -> dict[str, dict[str, FeatureTable]
     return found
 
 
-def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planned]:
+def plan(runs: Sequence[Run], output: Path) -> list[Planned]:
     """Check all runs, see to their data, and find the folders of their results.
 
     Raises:
@@ -140,7 +140,7 @@ def plan(runs: Sequence[Run], output: Path, folder: str = "runs") -> list[Planne
     planned = []
     for run, config in zip(runs, configs, strict=True):
         identity = identify(config)
-        planned.append(Planned(run, config, identity, output / folder / identity.hash[:20]))
+        planned.append(Planned(run, config, identity, output / "runs" / identity.hash[:20]))
     return planned
 
 
@@ -158,10 +158,7 @@ def train_missing(
         there = len({each.folder for each in planned}) - len(missing)
         print(f"{len(missing)} runs to train, {there} of earlier are taken over.", flush=True)
     progress = Progress(len(missing), shown=show_progress)
-    try:
-        run_on(cluster, Listed(missing.values()), jobs, progress)
-    finally:
-        progress.close()
+    run_on(cluster, Listed(missing.values()), jobs, progress)
 
 
 def job_of(planned: Planned) -> Job:

@@ -19,8 +19,6 @@ from recbole_m3rec.support.safe_write import new_files
 SPEC, RESULT, FAILURE = "spec.json", "result.json", "failure.json"
 USERS, LISTS = "users.npz", "lists.npz"
 CHECKPOINTS = "checkpoint"  # folder of a run at work, gone when it ends
-PLACES = ("users", "targets", "history", "popularity", "cold", "rank", "values")
-RECOMMENDED = ("top", "items", "popularity")
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,20 @@ class Outcome:
     @cached_property
     def users(self) -> UserValues | None:
         """The test by users, read from disk when first asked for; None where there is none."""
-        return read_users(self.folder)
+        found = self._arrays(USERS)
+        return found and UserValues(**{**found, "metrics": tuple(found["metrics"].tolist())})
 
     @cached_property
     def lists(self) -> Lists | None:
         """What was recommended, read likewise; None where not all items were ranked."""
-        if self.result is None or not (self.folder / LISTS).is_file():
+        found = self._arrays(LISTS)
+        return found and Lists(**found)
+
+    def _arrays(self, name: str) -> Any:
+        if self.result is None or not (self.folder / name).is_file():
             return None
-        with np.load(self.folder / LISTS, allow_pickle=False) as file:
-            return Lists(**{name: file[name] for name in RECOMMENDED})
+        with np.load(self.folder / name, allow_pickle=False) as file:
+            return dict(file)
 
 
 def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
@@ -104,12 +107,7 @@ def write_result(
     folder: Path, result: Mapping[str, Any], users: UserValues | None, lists: Lists | None = None
 ) -> None:
     """Write a result, the values of users and their lists, where there are any, all or nothing."""
-    arrays: dict[str, dict[str, Any]] = {}
-    if users is not None:
-        arrays[USERS] = {name: getattr(users, name) for name in PLACES}
-        arrays[USERS]["metrics"] = np.array(users.metrics)
-    if lists is not None:
-        arrays[LISTS] = {name: getattr(lists, name) for name in RECOMMENDED}
+    arrays = {name: vars(each) for name, each in ((USERS, users), (LISTS, lists)) if each}
     with new_files(*(folder / name for name in (*arrays, RESULT))) as files:
         for file, of_file in zip(files, arrays.values(), strict=False):
             np.savez_compressed(file.file, **of_file)
@@ -135,15 +133,6 @@ def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
     return Outcome(run, identity, folder, None, failure)
-
-
-def read_users(folder: Path) -> UserValues | None:
-    """Return the test by users, None where the metrics have no such values."""
-    if not (folder / USERS).is_file():
-        return None
-    with np.load(folder / USERS, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in PLACES}
-        return UserValues(metrics=tuple(file["metrics"].tolist()), **arrays)
 
 
 def write_text(path: Path, text: str) -> None:

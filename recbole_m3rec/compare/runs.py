@@ -247,10 +247,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(str(each) for each in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def smaller_is_better() -> set[str]:
-    """Return the names of RecBole's metrics of which the smaller is the better."""
-    from recbole.evaluator import smaller_metrics
-
-    return set(smaller_metrics)

@@ -87,7 +87,7 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
     Args:
         source: of the jobs.
         at_once: how many run at once.
-        progress: shows them.
+        progress: shows them, and is closed at the end.
         begin: starts a job, whose lines and None at their end arrive as events; None starts a
             process of this machine.
     """
@@ -123,6 +123,7 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
         for job, process in running.items():
             process.wait()
             remove_checkpoints(job)
+        progress.close()
 
 
 def start(
@@ -235,17 +236,15 @@ class Progress:
         """Show how far a job is."""
         score = f"valid {job.metric} {epoch['score']:.4f}" if "score" in epoch else ""
         self.scores[job] = f"epoch {epoch['epoch'] + 1}, {score}"
-        bar = self.bars.get(job)
-        if bar is not None:
+        if (bar := self.bars.get(job)) is not None:
             bar.set_postfix_str(score, refresh=False)
             bar.update(epoch["epoch"] + 1 - bar.n)
 
     def ended(self, job: Any, failed: bool = False) -> None:
         """Show that a job ended."""
         self.done += 1
-        bar = self.bars.pop(job, None)
-        if bar is not None:
-            bar.close()
+        if job in self.bars:
+            self.bars.pop(job).close()
         if self.all is not None:
             self.all.update()
         end = "failed" if failed else "stopped early" if job.stopped else "done"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +95,3 @@ def _values(where: str, kind: str, text: str) -> tuple[Any, ...]:
             f"bound first, found {text!r}."
         )
     return values
-
-
-def without(space: Mapping[str, Range], fixed: Mapping[str, Any]) -> dict[str, Range]:
-    """Return a space without the settings that a person has fixed."""
-    return {name: values for name, values in space.items() if name not in fixed}

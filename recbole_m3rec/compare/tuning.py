@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from recbole_m3rec.compare.on_cluster import run_on
 from recbole_m3rec.compare.report.document import Entry, Grid
 from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
 from recbole_m3rec.compare.scheduler import Job, Progress
-from recbole_m3rec.compare.search_space import Range, space_of, without
+from recbole_m3rec.compare.search_space import Range, space_of
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
 FAILED = "failure"  # attribute of a trial whose training failed, with the reason
@@ -78,11 +78,7 @@ def tune(
         has_data(configuration(run))  # all names, before the first study is opened
     studies = [_Study(run, output, trials) for run in runs]
     missing = sum(study.left() for study in studies)
-    progress = Progress(missing, "trials", show_progress)
-    try:
-        run_on(cluster, _Trials(studies), jobs, progress)
-    finally:
-        progress.close()
+    run_on(cluster, _Trials(studies), jobs, Progress(missing, "trials", show_progress))
     return [study.outcome() for study in studies]
 
 
@@ -104,7 +100,8 @@ class _Study:
         self.metric, self.bigger = config["valid_metric"], config["valid_metric_bigger"]
         self.epochs = config["epochs"]
         space = space_of(run.model)
-        self.space = None if space is None else without(space, run.settings)
+        # without what a person has fixed
+        self.space = space and {name: space[name] for name in space if name not in run.settings}
         self.running: dict[Path, _Tried] = {}
         if self.space:
             self.study = self._open(identify(config))
@@ -138,13 +135,11 @@ class _Study:
         """Return how many trials ended how; those that a kill cut off do not count."""
         if not self.space:
             return dict.fromkeys(PARTS, 0)
-        states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
-        failed = [t for t in self.study.get_trials(deepcopy=False) if FAILED in t.user_attrs]
-        return {
-            "completed": states.count("COMPLETE"),
-            "pruned": states.count("PRUNED"),
-            "failed": len(failed),
-        }
+        trials = self.study.get_trials(deepcopy=False)
+        states = [trial.state.name for trial in trials]
+        n_failed = sum(FAILED in trial.user_attrs for trial in trials)
+        ended = (states.count("COMPLETE"), states.count("PRUNED"), n_failed)
+        return dict(zip(PARTS, ended, strict=True))
 
     def left(self) -> int:
         """Return how many trials are still to be started."""
@@ -164,8 +159,7 @@ class _Study:
                 name: each.suggested(trial, name) for name, each in (self.space or {}).items()
             }
             label = f"{self.run.name} on {self.run.dataset}, trial {trial.number + 1}"
-            settings = {**self.run.settings, **chosen}
-            run = Run(label, self.run.model, self.run.dataset, self.run.seed, settings)
+            run = replace(self.run, name=label, settings={**self.run.settings, **chosen})
             trial.set_user_attr("chosen", chosen)
             try:
                 identity = identify(configuration(run))
@@ -229,8 +223,7 @@ class _Study:
             return Tuned(self.run, self.space, counted, {}, None, self.metric, failure)
         best = self.study.best_trial
         chosen = best.user_attrs["chosen"]
-        settings = {**self.run.settings, **chosen}
-        run = Run(self.run.name, self.run.model, self.run.dataset, self.run.seed, settings)
+        run = replace(self.run, settings={**self.run.settings, **chosen})
         return Tuned(run, self.space, counted, chosen, best.value, self.metric)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recbole_m3rec.compare.search_space import Range, read_space, space_of, without
+from recbole_m3rec.compare.search_space import Range, read_space, space_of
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
@@ -54,11 +54,6 @@ def test_a_trial_gets_values_of_the_range():
     trial = optuna.trial.FixedTrial({"a": "[2, 3]", "b": 0.01})
     assert Range("choice", (1, [2, 3])).suggested(trial, "a") == [2, 3]
     assert Range("loguniform", (math.log(1e-3), math.log(1))).suggested(trial, "b") == 0.01
-
-
-def test_what_a_person_has_set_is_not_searched():
-    whole = {"a": Range("choice", (1, 2)), "b": Range("uniform", (0, 1))}
-    assert list(without(whole, {"a": 1, "c": 2})) == ["b"]
 
 
 def test_a_model_without_a_file_has_no_space():

@@ -73,6 +73,17 @@ def test_trials_that_draw_the_same_settings_at_once_share_one_result(
     assert study.counted() == {"completed": 2, "pruned": 0, "failed": 0}
 
 
+def test_what_a_person_has_set_is_not_searched(write_dataset, tmp_path, small_settings):
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    spaces = tmp_path / "properties" / "tuning"
+    spaces.mkdir(parents=True)
+    lines = "learning_rate choice [0.05]\nembedding_size choice [8,16]\n"
+    (spaces / "BPR.hyper").write_text(lines, encoding="utf-8")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8})
+    assert list(tuning._Study(run, tmp_path / "out", 1).space) == ["learning_rate"]
+
+
 def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_why(
     write_dataset, tmp_path, small_settings
 ):

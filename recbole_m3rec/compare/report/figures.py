@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ GROUPS = 5
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"]
 MARKERS = "osD^vPX*<>"
 LINES = ["-", "--", ":", "-."]
+
+# Columns of ``UserValues`` that tests are grouped by, and what each is.
+GROUPED = {
+    "history": "interactions of the user before the test",
+    "popularity": "interactions of the tested item in the training data",
+}
 
 
 def missing_library() -> str | None:
@@ -45,8 +52,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
     for kind, drawing in (
         ("time", draw_time),
         ("learning", draw_learning),
-        ("history", draw_history),
-        ("popularity", draw_popularity),
+        *((column, partial(draw_groups, column)) for column in GROUPED),
         ("recall", draw_recall),
     ):
         with figure() as (canvas, axes):
@@ -150,42 +156,24 @@ def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) ->
     return f"valid {watched} after each epoch, a line for each seed."
 
 
-def draw_history(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw a metric over groups of users with histories of like length."""
-    axes.set_xlabel("interactions of the user before the test")
-    if not draw_groups(axes, table, names, metric, lambda users: users.history):
-        return None
-    return (
-        f"test {metric_title(metric)} by the length of the user's history, in groups of about as "
-        "many users; bars are 95 % intervals of the mean over users."
-    )
-
-
-def draw_popularity(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw a metric over groups of tests whose targets are of like popularity."""
-    axes.set_xlabel("interactions of the tested item in the training data")
-    if not draw_groups(axes, table, names, metric, lambda users: users.popularity):
-        return None
-    return (
-        f"test {metric_title(metric)} by the popularity of the tested item, in groups of about as "
-        "many tests; bars are 95 % intervals of the mean over tests."
-    )
-
-
 def draw_groups(
-    axes: Any, table: Table, names: Sequence[str], metric: str, key: Callable[[Any], np.ndarray]
-) -> bool:
-    """Draw a metric's means over groups of tests; False where there is nothing to draw."""
+    column: str, axes: Any, table: Table, names: Sequence[str], metric: str
+) -> str | None:
+    """Draw a metric's means over groups of tests that are alike in one of ``GROUPED``."""
+    of_users = column == "history"
+    alike = "length of the user's history" if of_users else "popularity of the tested item"
+    what = "users" if of_users else "tests"
     edges: np.ndarray | None = None
-    drawn = 0
     for place, name in enumerate(names):
-        rows = rows_of(table.done(name), metric, key)
+        rows = rows_of(table.done(name), metric, column)
         if rows is None:
             continue
         by, values, seeds = rows
         if edges is None:
             edges = group_edges(by)
-            label_groups(axes, by, edges, seeds)
+            labels = group_names(by, edges, seeds)
+            axes.set_xticks(range(len(labels)))
+            axes.set_xticklabels(label.replace(" (n", "\nn").rstrip(")") for label in labels)
         group = np.searchsorted(edges, by, side="right")
         n = np.maximum(np.bincount(group, minlength=len(edges) + 1), 1)
         mean = np.bincount(group, weights=values, minlength=len(edges) + 1) / n
@@ -197,21 +185,26 @@ def draw_groups(
             x, mean, yerr=error, label=name, marker=marker(place), capsize=2, linewidth=1.4,
             elinewidth=0.8, **style(place),
         )  # fmt: skip
-        drawn += 1
+    if edges is None:
+        return None
+    axes.set_xlabel(GROUPED[column])
     axes.set_ylabel(f"test {metric_title(metric)}")
     axes.set_ylim(bottom=0)
-    return drawn > 0
+    return (
+        f"test {metric_title(metric)} by the {alike}, in groups of about as many {what}; bars are "
+        f"95 % intervals of the mean over {what}."
+    )
 
 
 def rows_of(
-    outcomes: Sequence[Outcome], metric: str, key: Callable[[Any], np.ndarray]
+    outcomes: Sequence[Outcome], metric: str, column: str
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Return what to group by and a metric's value for each test of each run, and the runs."""
     users = [outcome.users for outcome in outcomes]
     known = [u for u in users if u is not None and metric in u.metrics]
     if not known:
         return None
-    by = np.concatenate([key(u) for u in known])
+    by = np.concatenate([getattr(u, column) for u in known])
     values = np.concatenate([u.values[:, u.metrics.index(metric)] for u in known])
     return by, values, len(known)
 
@@ -221,13 +214,6 @@ def group_edges(values: np.ndarray) -> np.ndarray:
     quantiles = np.quantile(values, np.arange(1, GROUPS) / GROUPS, method="lower")
     edges = np.unique(quantiles)
     return edges[edges > values.min()]
-
-
-def label_groups(axes: Any, by: np.ndarray, edges: np.ndarray, seeds: int) -> None:
-    """Write the range of each group and how many tests it has."""
-    names = group_names(by, edges, seeds)
-    axes.set_xticks(range(len(names)))
-    axes.set_xticklabels(name.replace(" (n", "\nn").rstrip(")") for name in names)
 
 
 def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
@@ -244,7 +230,6 @@ def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
 def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
     """Draw the share of tests whose target is among the first K, for K up to 100."""
     lengths = np.arange(1, LONGEST_LIST + 1)
-    drawn = False
     for place, name in enumerate(names):
         users = [outcome.users for outcome in table.done(name)]
         ranks = [u.rank for u in users if u is not None]
@@ -253,8 +238,7 @@ def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> s
         ordered = np.sort(np.concatenate(ranks))
         share = np.searchsorted(ordered, lengths, side="right") / len(ordered)
         axes.plot(lengths, share, label=name, linewidth=1.8, **style(place))
-        drawn = True
-    if not drawn:
+    if not axes.lines:
         return None
     axes.set_xlabel("K, length of the list")
     axes.set_ylabel("Recall@K")

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from recbole_m3rec.compare.report.aggregate import DIGITS, Table
 from recbole_m3rec.compare.report.document import Entry, Grid
-from recbole_m3rec.compare.report.figures import group_edges, group_names, rows_of
+from recbole_m3rec.compare.report.figures import GROUPED, group_edges, group_names, rows_of
 from recbole_m3rec.compare.report.tables import NONE, metric_title, result_entry
-from recbole_m3rec.compare.user_values import UserValues
 from recbole_m3rec.evaluator.cold_items import COLD, WARM
 
 SHOWN = ("hit", "ndcg")
-GROUPED: dict[str, tuple[str, Callable[[UserValues], np.ndarray]]] = {
-    "interactions of the user before the test": ("history", lambda users: users.history),
-    "interactions of the tested item in the training data": (
-        "popularity",
-        lambda users: users.popularity,
-    ),
-}
 
 
 def shown_metrics(table: Table) -> list[str]:
@@ -59,28 +49,22 @@ def cold_grid(table: Table) -> Grid | None:
 
 def slice_grids(table: Table) -> list[Grid]:
     """Return a grid for each way to group tests, a row for each name and metric."""
-    grids = []
-    for meaning, (title, key) in GROUPED.items():
-        grid = _slices(table, meaning, title, key)
-        grids += [grid] if grid else []
-    return grids
+    return list(filter(None, (_slices(table, column) for column in GROUPED)))
 
 
-def _slices(
-    table: Table, meaning: str, title: str, key: Callable[[UserValues], np.ndarray]
-) -> Grid | None:
+def _slices(table: Table, column: str) -> Grid | None:
     edges: np.ndarray | None = None
     head: list[str] = []
     rows = []
     for name in table.cells:
         for metric in shown_metrics(table):
-            found = rows_of(table.done(name), metric, key)
+            found = rows_of(table.done(name), metric, column)
             if found is None:
                 continue
             by, values, seeds = found
             if edges is None:
                 edges = edges_apart_from_zero(by)
-                head = [f"{title} {label}" for label in group_names(by, edges, seeds)]
+                head = [f"{column} {label}" for label in group_names(by, edges, seeds)]
             group = np.searchsorted(edges, by, side="right")
             n = np.bincount(group, minlength=len(edges) + 1)
             mean = np.bincount(group, weights=values, minlength=len(n)) / np.maximum(n, 1)
@@ -92,8 +76,8 @@ def _slices(
     if not rows:
         return None
     said = (
-        f"{table.dataset}: tests in groups of about equal size by the {meaning}; means over tests "
-        "and seeds."
+        f"{table.dataset}: tests in groups of about equal size by the {GROUPED[column]}; means "
+        "over tests and seeds."
     )
     head = ["model", "metric", *head]
     return Grid(said, head, rows, folded=len(rows) > 12, texts=frozenset([1]))

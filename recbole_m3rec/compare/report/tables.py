@@ -63,14 +63,12 @@ def result_entry(cell: Cell | None) -> Entry:
 
 
 def _gains(table: Table) -> list[Entry]:
-    entries = []
-    for metric in table.metrics:
-        gain = table.gains.get(metric)
-        if gain is None or gain.percent is None:
-            entries.append(Entry(NONE))
-        else:
-            entries.append(Entry(f"{gain.percent:+.1f} %{'*' if gain.significant else ''}"))
-    return entries
+    return [
+        Entry(NONE)
+        if (gain := table.gains.get(metric)) is None or gain.percent is None
+        else Entry(f"{gain.percent:+.1f} %{'*' if gain.significant else ''}")
+        for metric in table.metrics
+    ]
 
 
 def test_grid(table: Table) -> Grid | None:
@@ -91,35 +89,28 @@ def test_grid(table: Table) -> Grid | None:
 
 
 def _test(test: Test, over_seeds: bool) -> list[Entry]:
-    t_test, wilcoxon = test.users_corrected
     row = [
         Entry(metric_title(test.metric)),
         Entry(test.other),
         Entry(f"{test.seeds.difference:+.{DIGITS}f}"),
         Entry(f"{test.users.n:,}" if test.users.n else NONE),
-        Entry(p_value(t_test), bold=t_test is not None and t_test < 0.05),
-        Entry(p_value(wilcoxon), bold=wilcoxon is not None and wilcoxon < 0.05),
+        *map(p_value, test.users_corrected),
     ]
     if over_seeds:
-        p = test.seeds_corrected
-        row += [Entry(str(test.seeds.n)), Entry(p_value(p), bold=p is not None and p < 0.05)]
+        row += [Entry(str(test.seeds.n)), p_value(test.seeds_corrected)]
     return row
 
 
-def p_value(p: float | None) -> str:
-    """Return a p value with three digits after the point."""
+def p_value(p: float | None) -> Entry:
+    """Return a p value with three digits after the point, bold where it is significant at 5 %."""
     if p is None or np.isnan(p):
-        return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+        return Entry(NONE)
+    return Entry("< 0.001" if p < 0.001 else f"{p:.3f}", bold=p < 0.05)
 
 
 def cost_grid(table: Table) -> Grid | None:
     """Return what training took, a row for each name that has results."""
-    rows = []
-    for name in table.outcomes:
-        done = table.done(name)
-        if done:
-            rows.append([Entry(name), *_costs(done)])
+    rows = [[Entry(name), *_costs(table.done(name))] for name in table.cells]
     if not rows:
         return None
     head = ["model", "parameters", "s per epoch", "epochs", "best epoch", "training, s"]
@@ -157,12 +148,8 @@ def number(value: float | None, digits: int = 0) -> str:
 
 def failure_grid(tables: Sequence[Table]) -> Grid | None:
     """Return the runs that failed and why; None where none did."""
-    rows: list[list[Any]] = []
-    for table in tables:
-        for outcome in table.failed:
-            run = outcome.run
-            rows.append([Entry(t) for t in (run.name, run.dataset, str(run.seed))])
-            rows[-1].append(Entry(outcome.failure or "no result"))
+    failed = [(each.run, each.failure or "no result") for table in tables for each in table.failed]
+    rows = [[*map(Entry, (run.name, run.dataset, str(run.seed), why))] for run, why in failed]
     if not rows:
         return None
     said = "Runs that failed. The same command tries them again; their folders hold a log each."
@@ -179,15 +166,10 @@ def caption(table: Table) -> str:
         if len(seeds) > 1
         else f"One seed ({named}), hence no deviation."
     )
-    return " ".join(
-        [
-            f"{table.dataset}, tested by {tested(table)}.",
-            f"Split: {split(config)}.",
-            f"Candidates: {candidates(config)}.",
-            f"Kept: {kept(config)}.",
-            over,
-            "The best of a column is bold, the second underlined.",
-        ]
+    return (
+        f"{table.dataset}, tested by {tested(table)}. Split: {split(config)}. Candidates: "
+        f"{candidates(config)}. Kept: {kept(config)}. {over} The best of a column is bold, the "
+        "second underlined."
     )
 
 
@@ -243,11 +225,8 @@ def candidates(config: Mapping[str, Any]) -> str:
 def kept(config: Mapping[str, Any]) -> str:
     """Return which users and items are kept, by their interactions."""
     parts = [
-        f"{what} with {interval} interactions"
-        for what, interval in (
-            ("users", config.get("user_inter_num_interval")),
-            ("items", config.get("item_inter_num_interval")),
-        )
-        if interval and interval != "[0,inf)"
+        f"{what}s with {interval} interactions"
+        for what in ("user", "item")
+        if (interval := config.get(f"{what}_inter_num_interval")) not in (None, "", "[0,inf)")
     ]
     return " and ".join(parts) or "everything"

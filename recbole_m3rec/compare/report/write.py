@@ -21,7 +21,6 @@ from recbole_m3rec.compare.report.tables import (
     test_grid,
 )
 from recbole_m3rec.compare.results import Outcome, write_text
-from recbole_m3rec.compare.runs import smaller_is_better
 from recbole_m3rec.features.feature_table import FeatureTable
 
 COSTS = ("seconds_per_epoch", "training_seconds", "seconds", "best_epoch", "parameters")
@@ -55,17 +54,18 @@ def write_report(
         tuning: grids that say what it came to.
         features: of items, by dataset and modality, for the distances in lists.
     """
-    compared = tables(outcomes, reference, smaller_is_better())
+    from recbole.evaluator import smaller_metrics
+
+    compared = tables(outcomes, reference, smaller_metrics)
     blocks: list[Block] = [Heading(title, level=1), *(Paragraph(note) for note in notes)]
     why = missing_library()
     for place, table in enumerate(compared):
         blocks.append(Heading(heading(table, compared)))
         grids = [result_grid(table, tuned), cold_grid(table), test_grid(table)]
         grids += [list_grid(table, (features or {}).get(table.dataset, {})), *slice_grids(table)]
-        blocks += [grid for grid in grids if grid]
+        blocks += filter(None, grids)
         blocks += [] if why else draw(table, output, f"{table.dataset}-{place + 1}")
-        cost = cost_grid(table)
-        blocks += [cost] if cost else []
+        blocks += filter(None, [cost_grid(table)])
     if tuning:
         blocks += [Heading("Tuning"), *tuning]
     failed = failure_grid(compared)
@@ -97,19 +97,11 @@ def results_csv(outcomes: Sequence[Outcome]) -> str:
 
     ``epochs`` counts the epochs trained; ``best_epoch`` is a number from 1 on.
     """
-    metrics = _names(outcomes, "test")
-    valid = _names(outcomes, "valid")
-    versions = _names(outcomes, "versions")
-    head = ["name", "model", "dataset", "seed", "mask_seen", "status", *metrics]
-    head += [f"valid_{name}" for name in valid]
-    head += [
-        *COSTS,
-        "epochs",
-        *MEMORY,
-        *(f"version_{name}" for name in versions),
-        "hash",
-        "message",
-    ]
+    head = ["name", "model", "dataset", "seed", "mask_seen", "status", *_names(outcomes, "test")]
+    head += [f"valid_{name}" for name in _names(outcomes, "valid")]
+    head += [*COSTS, "epochs", *MEMORY]
+    head += [f"version_{name}" for name in _names(outcomes, "versions")]
+    head += ["hash", "message"]
     file = io.StringIO()
     writer = csv.DictWriter(file, head, lineterminator="\n", restval="")
     writer.writeheader()
@@ -141,5 +133,4 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _names(outcomes: Sequence[Outcome], part: str) -> list[str]:
-    results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    return list(dict.fromkeys(name for result in results for name in result[part]))
+    return list(dict.fromkeys(name for each in outcomes for name in each.measured.get(part, ())))
