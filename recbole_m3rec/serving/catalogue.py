@@ -32,7 +32,6 @@ class Catalogue:
         ids = table["item_id"].to_pylist()
         self.ids = np.array([PADDING, *ids], dtype=object)
         self._numbers = {item: number for number, item in enumerate(ids, start=1)}
-        self._numbers_of_cold: set[int] = set()
         self._shown = {
             name: [None, *table[name].to_pylist()] for name in SHOWN if name in table.column_names
         }
@@ -79,21 +78,13 @@ class Catalogue:
         parts = [known[first:last] for first, last in zip([0, *ends], ends, strict=False)]
         return parts, len(numbers) - len(known)
 
-    def ids_of(self, numbers: np.ndarray) -> np.ndarray:
-        """Return ids of numbers, as objects."""
-        return self.ids[numbers]
-
-    def is_cold(self, number: int) -> bool:
-        """Whether nobody had used the item when the bundle was written."""
-        return bool(self.counts[number] == 0)
-
     def show(self, number: int) -> dict[str, Any]:
         """Return an item as people see it: its id, what there is of :data:`SHOWN`, ``cold``."""
         shown = {name: column[number] for name, column in self._shown.items()}
         return {
             "item": self.ids[number],
             **{name: value for name, value in shown.items() if value not in (None, "")},
-            "cold": self.is_cold(number),
+            "cold": bool(self.counts[number] == 0),  # nobody used it before the bundle was written
         }
 
     def search(self, words: str, limit: int) -> list[int]:
@@ -103,17 +94,13 @@ class Catalogue:
         """
         if self._search_text is None:
             self._search_text = [""] + [self._text(n) for n in range(1, len(self.ids))]
-        wanted = _plain(words).split()
-        found = [
-            number
-            for number, text in enumerate(self._search_text)
-            if number and all(word in text for word in wanted)
-        ]
+        texts, wanted = self._search_text, _plain(words).split()
+        found = [n for n in range(1, len(texts)) if all(word in texts[n] for word in wanted)]
         first = wanted[0] if wanted else ""
         exact = self._numbers.get(words.strip(), 0)
 
         def order(number: int) -> tuple[bool, bool, int, int]:
-            starts = self._search_text is not None and self._search_text[number].startswith(first)
+            starts = texts[number].startswith(first)
             return number != exact, not starts, -int(self.counts[number]), number
 
         return sorted(found, key=order)[:limit]

@@ -68,7 +68,7 @@ def explain(recommender: Recommender, history: np.ndarray, item: int) -> Explana
     effects = terms[0] - terms[1:]
     names = [name for name in ranker.names if name != REPETITION or recommender.has_repetition]
     by_name = {name: ranker.names.index(name) for name in names}
-    ids = recommender.items.ids_of(left_out)
+    ids = recommender.items.ids[left_out]
     because = {}
     for name, column in by_name.items():
         order = np.argsort(-effects[:, column], kind="stable")

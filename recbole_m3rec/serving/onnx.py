@@ -224,10 +224,8 @@ def compare(
 
 def _write_items(shop: Recommender, output: Path) -> None:
     vectors = shop.ranker.vectors
-    for name, table in (
-        *((f"sequence.{n}", t) for n, t in vectors.sequence.items()),
-        ("table", vectors.table),
-    ):
+    named = {f"sequence.{name}": table for name, table in vectors.sequence.items()}
+    for name, table in {**named, "table": vectors.table}.items():
         table.float().numpy().astype("<f4").tofile(output / f"{name}.f32")
     ago = PackedSequences(
         torch.arange(1, shop.max_history + 1), torch.tensor([0, shop.max_history]).int()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from recbole_m3rec.serving.new_items import add_items
 from recbole_m3rec.serving.scoring.index import Index
 from recbole_m3rec.serving.scoring.ranker import REPETITION, Answers, Question, Ranker
 from recbole_m3rec.serving.session import Session
+from recbole_m3rec.serving.stepper import Stepper
 from recbole_m3rec.support.suggestions import expected_one_of
 
 if TYPE_CHECKING:
@@ -57,12 +59,11 @@ class Recommender:
         self.about, self.digest = bundle.about, bundle.digest
         self.bundle = bundle
         self.items = Catalogue(bundle.items)
-        counts = torch.from_numpy(np.concatenate([[0], bundle.items["count"].to_numpy()]))
+        counts = torch.from_numpy(self.items.counts)
         found = Index(bundle.index, bundle.vectors.table) if bundle.index and index else None
         self.ranker = Ranker(
             bundle.network, bundle.vectors, counts.float(), int(self.about["max_history"]), found
         )
-        self._users: dict[str, int] | None = None
 
     @classmethod
     def load(cls, folder: str | Path, *, index: bool = True) -> Recommender:
@@ -105,26 +106,25 @@ class Recommender:
     @property
     def users(self) -> list[str]:
         """Users whose histories the bundle has, in alphabetical order; may be none."""
-        return sorted(self._user_rows())
+        return sorted(self._user_rows)
 
     def history(self, user: str) -> list[str]:
         """Return the items of a user of the bundle, oldest first; [] for one it does not know."""
-        row = self._user_rows().get(user)
+        row = self._user_rows.get(user)
         if row is None or self.bundle.histories is None:
             return []
         items: list[str] = self.bundle.histories["item_ids"][row].as_py()
         return items
 
+    @cached_property
     def _user_rows(self) -> dict[str, int]:
-        if self._users is None:
-            histories = self.bundle.histories
-            ids = [] if histories is None else histories["user_id"].to_pylist()
-            self._users = {user: row for row, user in enumerate(ids)}
-        return self._users
+        histories = self.bundle.histories
+        ids = [] if histories is None else histories["user_id"].to_pylist()
+        return {user: row for row, user in enumerate(ids)}
 
     def histories_of(self, given: Histories) -> dict[Any, Sequence[str]]:
         """Read histories as people have them; see :func:`.histories.read_histories`."""
-        return read_histories(given, self._user_rows(), self.history)
+        return read_histories(given, self._user_rows, self.history)
 
     # Recommendations
 
@@ -225,7 +225,7 @@ class Recommender:
         columns: dict[str, Any] = {
             "user": users[row],
             "rank": place + 1,
-            "item": self.items.ids_of(answers.items[there]),
+            "item": self.items.ids[answers.items[there]],
             "score": answers.scores[there],
         }
         if with_terms and answers.terms is not None:
@@ -233,6 +233,10 @@ class Recommender:
                 if name != REPETITION or self.has_repetition:
                     columns[name] = answers.terms[row, place, number]
         return pd.DataFrame(columns, copy=False)
+
+    @cached_property
+    def _stepper(self) -> Stepper:
+        return Stepper(self.ranker.network)
 
     def session(self, history: Iterable[str] = ()) -> Session:
         """Start a session: a kept state, to which one more item costs the same, however many."""
@@ -292,7 +296,7 @@ class Recommender:
         return pd.DataFrame(
             {
                 "rank": np.arange(1, len(found) + 1),
-                "item": self.items.ids_of(found.numpy()),
+                "item": self.items.ids[found.numpy()],
                 "score": values.numpy(),
             }
         )

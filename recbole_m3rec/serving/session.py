@@ -14,7 +14,6 @@ from torch import Tensor
 
 from recbole_m3rec.network.mamba import MambaState
 from recbole_m3rec.serving.scoring.ranker import packed
-from recbole_m3rec.serving.stepper import Stepper
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,11 +39,10 @@ class Session:
         self._history = np.empty(0, np.int64)
         self._state: MambaState | None = None
         self._query: Tensor | None = None
-        self.unknown_items = 0
         numbers, self.unknown_items = recommender.items.numbers(history)
         if len(numbers):
             self._history = numbers
-            self._query, self._state = stepper(recommender).read(self._vectors(numbers))
+            self._query, self._state = recommender._stepper.read(self._vectors(numbers))
 
     def __len__(self) -> int:
         return len(self._history)
@@ -52,7 +50,7 @@ class Session:
     @property
     def history(self) -> list[str]:
         """The items read so far, oldest first."""
-        return [str(item) for item in self._shop.items.ids_of(self._history)]
+        return [str(item) for item in self._shop.items.ids[self._history]]
 
     def add(self, item: str) -> None:
         """Read one more item.
@@ -62,18 +60,19 @@ class Session:
         """
         number = self._shop.items.number(item)
         vectors = self._vectors(np.array([number]))
-        step = stepper(self._shop)
+        stepper = self._shop._stepper
         if self._state is None:
-            self._query, self._state = step.read(vectors)
+            self._query, self._state = stepper.read(vectors)
         else:
-            self._query, self._state = step.step(vectors, self._state)
+            self._query, self._state = stepper.step(vectors, self._state)
         self._history = np.concatenate([self._history, [number]])
 
     def recommend(self, k: int = 10, **options: Any) -> pd.DataFrame:
         """Recommend as :meth:`Recommender.recommend` does, with its options."""
         explain = options.pop("explain", False)
         shop, history = self._shop, self._history
-        (question,), _ = shop.questions([()], k, False, *_filters(options))
+        filters = (options.pop(name, None) for name in ("allowed", "blocked", "weights"))
+        (question,), _ = shop.questions([()], k, False, *filters)
         if options.pop("exclude_seen", True):
             question.exclude = np.concatenate([question.exclude, history])
         if options:
@@ -129,7 +128,7 @@ class Session:
         session._history = history.numpy()
         session.unknown_items = int(about["unknown_items"])
         if len(session):
-            _, like = stepper(recommender).read(session._vectors(session._history[-1:]))
+            _, like = recommender._stepper.read(session._vectors(session._history[-1:]))
             state = MambaState(*(tensors.get(name, torch.empty(0)) for name in MambaState._fields))
             if any(found.shape != other.shape for found, other in zip(state, like, strict=True)):
                 raise SessionError("not a saved session: its states have other shapes")
@@ -140,16 +139,3 @@ class Session:
         rows = torch.from_numpy(numbers)
         sequence = self._shop.ranker.vectors.sequence
         return {name: table[rows].float() for name, table in sequence.items()}
-
-
-def stepper(recommender: Recommender) -> Stepper:
-    """Return the recommender's one stepper, made when it is first needed."""
-    found: Stepper | None = recommender.__dict__.get("_stepper")
-    if found is None:
-        found = Stepper(recommender.ranker.network)
-        recommender.__dict__["_stepper"] = found
-    return found
-
-
-def _filters(options: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return options.pop("allowed", None), options.pop("blocked", None), options.pop("weights", None)

@@ -51,6 +51,8 @@ def encode_images(
             + (f"found {own}. Name that one" if own else "which is code that the bundle only names")
             + f". If you trust it, give encoders={{{modality!r}: {name!r}}}"
         )
+    import pandas as pd
+
     files = zip(items["item_id"].astype(str), items[COLUMN].fillna("").astype(str), strict=True)
     images = {item: Path(file) for item, file in files if file}
     if not images:
@@ -62,9 +64,5 @@ def encode_images(
     )
     for item, reason in reasons.items():
         raise EncoderError(f"item {item!r}: {images[item]}: {reason}")
-    row_of = {item: row for row, item in enumerate(table.item_ids)}
-    values = np.full((len(items), table.values.shape[1]), np.nan, dtype=np.float32)
-    for row, item in enumerate(items["item_id"].astype(str)):
-        if item in row_of:
-            values[row] = table.values[row_of[item]]
-    return values
+    made = pd.DataFrame(table.values, index=table.item_ids)
+    return made.reindex(items["item_id"].astype(str)).to_numpy()

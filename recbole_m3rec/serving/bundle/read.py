@@ -34,12 +34,9 @@ from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.support.hashing import sha256_of
 
 FORMAT_NUMBER = 1
-ABOUT, WEIGHTS, VECTORS, ITEMS = (
-    *("model.json", "model.safetensors"),
-    *("vectors.safetensors", "items.parquet"),
-)
+ABOUT, ITEMS, WEIGHTS = "model.json", "items.parquet", "model.safetensors"
 HISTORIES, INDEX, ENCODERS = "histories.parquet", "index.safetensors", "encoders.safetensors"
-FEATURES = "features.safetensors"
+VECTORS, FEATURES = "vectors.safetensors", "features.safetensors"
 NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS, FEATURES)
 
 # Weights that hold a row per item, or no tensor; vectors.safetensors stands for them.
@@ -110,8 +107,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
         _check_columns(histories, folder / HISTORIES, columns)
-    tensors = (more[INDEX], more[ENCODERS], more[FEATURES])
-    return Bundle(about, network, vectors, items, histories, *tensors, digest)
+    return Bundle(about, network, vectors, items, histories, *more.values(), digest)
 
 
 AGAIN = "Export the bundle again, or copy it again from where it is whole"

@@ -100,7 +100,11 @@ def write_bundle(
             "format": "recbole_m3rec bundle",
             "format_number": FORMAT_NUMBER,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": {
+                "python": platform.python_version(),
+                "recbole_m3rec": __version__,
+                **{name: version(name) for name in LIBRARIES},
+            },
             "precision": precision,
             "network": describe_network(network, settings),
             "files": {
@@ -190,10 +194,6 @@ def _vectors(
     return {
         name: tensor.detach().cpu().to(dtype).contiguous().clone() for name, tensor in named.items()
     }
-
-
-def _versions() -> dict[str, str]:
-    return {"recbole_m3rec": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 # Items from which --export builds an index.
 LARGE = 200_000
-TARGET_RECALL = 0.98
+TARGET_RECALL = 0.98  # of the 10 best
 TRAINED_ON = 64  # items per cell that centroids are learned from
 SAMPLE = 256  # queries that recall is measured with
 SCORED_AT_ONCE = 2**14  # candidates whose vectors are gathered
@@ -85,7 +85,6 @@ class Index:
             )
         self.faiss.nprobe = int(tensors["probes"][0])
         self._search = faiss.SearchParametersIVF
-        self._selector = faiss.IDSelectorBatch
 
     def add(self, first: int, rows: Tensor) -> None:
         """Add items, numbered from ``first`` on."""
@@ -133,15 +132,12 @@ class Index:
         return items, scores
 
 
-def build_index(
-    table: Tensor, queries: Tensor, target: float = TARGET_RECALL
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def build_index(table: Tensor, queries: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Divide items among cells, and choose how many cells a query looks into.
 
     Args:
         table: ``[n_items, D]``.
         queries: real queries to measure recall with, ``[n, D]`` float32.
-        target: recall@10 to reach.
 
     Returns:
         The tensors of :class:`Index`; and what was measured: ``recall@10``, ``cells``, ``probes``,
@@ -176,7 +172,7 @@ def build_index(
         found = index.candidates(queries, 20, probes)
         pairs = zip(exact, found, strict=True)
         recall = float(np.mean([np.isin(best, got).mean() for best, got in pairs]))
-        if recall >= target or probes >= n_cells:
+        if recall >= TARGET_RECALL or probes >= n_cells:
             break
         probes = min(n_cells, max(probes + 1, int(probes * 1.1)))
     tensors["probes"] = torch.tensor([probes])

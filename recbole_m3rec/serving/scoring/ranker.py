@@ -136,7 +136,7 @@ class Ranker:
         edits = Edits(
             removed=_pairs([question.exclude for question in questions]),
             added=added,
-            allowed=_tensors(question.allowed for question in questions),
+            allowed=_tensors([question.allowed for question in questions]),
             replaced=torch.from_numpy(np.flatnonzero(popular)),
             replacement=self.counts,
         )
@@ -218,14 +218,5 @@ def _pairs(lists: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(items)
 
 
-def _tensors(lists: object) -> list[Tensor | None]:
-    made: dict[int, Tensor] = {}  # the same list for many questions is converted once
-    found: list[Tensor | None] = []
-    for items in lists:  # type: ignore[attr-defined]
-        if items is None:
-            found.append(None)
-        else:
-            if id(items) not in made:
-                made[id(items)] = torch.from_numpy(items)
-            found.append(made[id(items)])
-    return found
+def _tensors(lists: Sequence[np.ndarray | None]) -> list[Tensor | None]:
+    return [None if items is None else torch.from_numpy(items) for items in lists]

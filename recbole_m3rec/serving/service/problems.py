@@ -18,6 +18,7 @@ from recbole_m3rec.serving.service.schemas import Problem
 from recbole_m3rec.serving.service.store import StoreUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
+STATUSES = {UnknownItemError: 404, RequestError: 422, StoreUnavailableError: 503}
 _logger = logging.getLogger(__name__)
 
 
@@ -55,17 +56,11 @@ def install(app: FastAPI) -> None:
             parts.append(f"{place}: {found['msg']}")
         return problem(422, "; ".join(parts)[:2000])
 
-    @app.exception_handler(UnknownItemError)
-    async def unknown_item(request: Request, error: UnknownItemError) -> Response:
-        return problem(404, str(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        return problem(STATUSES[type(error)], str(error))
 
-    @app.exception_handler(RequestError)
-    async def refused(request: Request, error: RequestError) -> Response:
-        return problem(422, str(error))
-
-    @app.exception_handler(StoreUnavailableError)
-    async def unavailable(request: Request, error: StoreUnavailableError) -> Response:
-        return problem(503, str(error))
+    for kind in STATUSES:
+        app.add_exception_handler(kind, refused)
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:

@@ -39,7 +39,6 @@ class RecommendRequest(ForHistory):
     """Ask for the best items."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"history": ["50", "181"], "k": 5},
@@ -61,7 +60,7 @@ class ExplainRequest(ForHistory):
     """Ask why an item has its score."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"history": ["50", "181"], "item": "172"}]}
+        json_schema_extra={"examples": [{"history": ["50", "181"], "item": "172"}]}
     )
     item: Id
 
@@ -70,7 +69,7 @@ class SimilarRequest(Request):
     """Ask for an item's neighbours."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"item": "50", "modality": "text", "k": 5}]}
+        json_schema_extra={"examples": [{"item": "50", "modality": "text", "k": 5}]}
     )
     item: Id
     modality: Annotated[str, Field(max_length=64)] | None = None
@@ -80,9 +79,7 @@ class SimilarRequest(Request):
 class EventsRequest(Request):
     """Append to a user's history."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"user": "ann", "items": ["50"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "ann", "items": ["50"]}]})
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)]
 

@@ -80,12 +80,8 @@ class Service:
     async def reload(self) -> None:
         """Read the bundle's folder again; requests go on with the old one until it is there."""
         async with self._loading:
-            loop = asyncio.get_running_loop()
-            load = Recommender.load
-            new = await loop.run_in_executor(
-                None, lambda: load(self.settings.bundle, index=self.settings.index)
-            )
-            self.shop = new
+            bundle, index = self.settings.bundle, self.settings.index
+            self.shop = new = await asyncio.to_thread(Recommender.load, bundle, index=index)
             self.items.set(len(new.items))
             _set_aside()
             _logger.info("bundle %s is in use", new.digest[:12])
