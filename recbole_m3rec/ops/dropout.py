@@ -39,10 +39,7 @@ def where_masks_are_drawn(device: torch.device | str) -> str:
     return "compiled kernels" if compiled else "torch's dropout"
 
 
-@operator(
-    "recbole_m3rec::dropout",
-    "(Tensor x, Tensor seed, int keep) -> Tensor",
-)
+@operator("recbole_m3rec::dropout", "(Tensor x, Tensor seed, int keep) -> Tensor")
 def _dropout(x: Tensor, seed: Tensor, keep: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)

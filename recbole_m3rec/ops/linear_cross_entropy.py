@@ -8,14 +8,14 @@ the sum over all items, once for the gradients.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.score_terms import ScoreTermBlock, ScoreTerms
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
 BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
@@ -53,6 +53,33 @@ def linear_cross_entropy(
     return loss
 
 
+class Logits(NamedTuple):
+    """What a matrix of logits is made of; see :func:`linear_cross_entropy`."""
+
+    query: Tensor
+    table: Tensor
+    targets: Tensor
+    terms: ScoreTerms | None
+    log_weights: Tensor | None
+
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """What sums and gradients are made in."""
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    def block(
+        self, row: slice, item: slice, dtype: torch.dtype
+    ) -> tuple[Tensor, ScoreTermBlock | None]:
+        """Return the logits of some rows and items, and where terms were added to them."""
+        query, table = self.query[row], self.table[item]
+        logits = matmul(query, table, rows_at_a_time=len(query)).to(dtype)
+        if self.log_weights is not None:
+            logits += self.log_weights[item]
+        if self.terms is None:
+            return logits, None
+        return logits, self.terms.add_to_block_(logits, row.start, item.start)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -68,20 +95,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         product_dtype = query.dtype
         if torch.is_autocast_enabled(query.device.type):
             product_dtype = torch.get_autocast_dtype(query.device.type)
-        dtype = torch.promote_types(query.dtype, torch.float32)
         terms = None
         if rows is not None and items is not None and values is not None:
             terms = ScoreTerms(rows, items, values)
+        of = Logits(query.to(product_dtype), table.to(product_dtype), targets, terms, log_weights)
+        whole_rows = _held(of.query) // of.query.element_size() // len(table)
+        by = _by_rows if whole_rows >= FEWEST_ROWS else _by_tiles
+        pieces = _pieces(len(query), whole_rows) if by is _by_rows else tiles_of(of)
         with torch.autocast(query.device.type, enabled=False):
-            loss, *gradients = _pass(
-                *(query.to(product_dtype), table.to(product_dtype), targets, terms, log_weights),
-                dtype=dtype,
-                wanted=ctx.needs_input_grad[:2],
-            )
+            losses, *gradients = by(of, ctx.needs_input_grad[:2], pieces)
+        # Without the mean's 1 / n_queries, which float16 could not hold with them.
         ctx.save_for_backward(*gradients)
+        dtype = torch.promote_types(query.dtype, torch.float32)
         ctx.dtypes = query.dtype, table.dtype, dtype if values is None else values.dtype
         ctx.n_queries = len(query)
-        return loss
+        return losses.mean(dtype=dtype)
 
     @staticmethod
     @once_differentiable
@@ -91,30 +119,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return gradients[0], gradients[1], None, None, None, gradients[2], None
-
-
-def _pass(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    terms: ScoreTerms | None,
-    log_weights: Tensor | None,
-    dtype: torch.dtype,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Return the mean loss, and the gradients of the sum by query, table and terms, where wanted.
-
-    The gradients lack the mean's ``1 / n_queries``, which float16 could not hold with them.
-    """
-    whole_rows = _held(query) // query.element_size() // len(table)
-    if whole_rows >= FEWEST_ROWS:
-        pieces = _pieces(len(query), whole_rows)
-        result = _by_rows(query, table, targets, terms, log_weights, wanted, pieces)
-    else:
-        tiles = tiles_of(query, table)
-        result = _by_tiles(query, table, targets, terms, log_weights, wanted, tiles)
-    losses, grad_query, grad_table, grad_terms = result
-    return losses.mean(dtype=dtype), grad_query, grad_table, grad_terms
 
 
 def _held(like: Tensor) -> int:
@@ -140,26 +144,21 @@ def _pieces(n_rows: int, most: int) -> list[slice]:
 
 
 def _by_rows(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    terms: ScoreTerms | None,
-    log_weights: Tensor | None,
-    wanted: tuple[bool, bool],
-    pieces: list[slice],
+    of: Logits, wanted: tuple[bool, bool], pieces: list[slice]
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Return each row's loss and the gradients of their sum; the logits of some rows are held."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    """Return each row's loss and the gradients of their sum by query, table and terms, if wanted.
+
+    The logits of some rows are held.
+    """
+    query, table, targets, terms, _ = of
+    dtype = of.sum_dtype
     losses = query.new_empty(len(query), dtype=dtype)
     grad_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
     grad_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
     grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row in pieces:
-        logits = matmul(query[row], table, rows_at_a_time=row.stop - row.start)
-        if log_weights is not None:
-            logits += log_weights
-        block = None if terms is None else terms.add_to_block_(logits, row.start, 0)
+        logits, block = of.block(row, slice(0, len(table)), query.dtype)
         losses[row] = _softmax_loss_(logits, targets[row], any(wanted))
         if block is not None and grad_terms is not None:
             grad_terms[block.places] = logits[block.rows, block.items].to(dtype)
@@ -186,76 +185,45 @@ def _softmax_loss_(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Ten
 
 
 def _by_tiles(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    terms: ScoreTerms | None,
-    log_weights: Tensor | None,
-    wanted: tuple[bool, bool],
-    tiles: list[tuple[slice, slice]],
+    of: Logits, wanted: tuple[bool, bool], tiles: list[tuple[slice, slice]]
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """As :func:`_by_rows`; the logits of some rows and items are held."""
-    log_sum, target_logits = sums_of_tiles(query, table, targets, terms, log_weights, tiles)
-    gradients = slopes_of_tiles(
-        *(query, table, targets, terms, log_weights, log_sum, wanted),
-        tiles if any(wanted) else [],
-    )
+    log_sum, target_logits = sums_of_tiles(of, tiles)
+    gradients = slopes_of_tiles(of, log_sum, wanted, tiles if any(wanted) else [])
     return log_sum - target_logits, *gradients
 
 
-def tiles_of(query: Tensor, table: Tensor) -> list[tuple[slice, slice]]:
+def tiles_of(of: Logits) -> list[tuple[slice, slice]]:
     """Cut the matrix of logits into tiles of rows and items that may be held at a time."""
-    pieces = _pieces(len(query), ROWS_OF_A_TILE)
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    items = max(1, _held(query) // dtype.itemsize // pieces[0].stop)
-    starts = range(0, len(table), items)
+    pieces = _pieces(len(of.query), ROWS_OF_A_TILE)
+    items = max(1, _held(of.query) // of.sum_dtype.itemsize // pieces[0].stop)
+    starts = range(0, len(of.table), items)
     return [(row, slice(item, item + items)) for item in starts for row in pieces]
 
 
-def sums_of_tiles(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    terms: ScoreTerms | None,
-    log_weights: Tensor | None,
-    tiles: list[tuple[slice, slice]],
-) -> tuple[Tensor, Tensor]:
+def sums_of_tiles(of: Logits, tiles: list[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
     """Return the log of each row's sum of exponentials, and its target's logit, NaN if not here."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    log_sum = query.new_full((len(query),), -torch.inf, dtype=dtype)
+    log_sum = of.query.new_full((len(of.query),), -torch.inf, dtype=of.sum_dtype)
     target_logits = torch.full_like(log_sum, torch.nan)
     for row, item in tiles:
-        logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
-        if log_weights is not None:
-            logits += log_weights[item]
-        if terms is not None:
-            terms.add_to_block_(logits, row.start, item.start)
-        is_here, place = _within(targets[row], item.start, logits.shape[1])
+        logits, _ = of.block(row, item, of.sum_dtype)
+        is_here, place = _within(of.targets[row], item.start, logits.shape[1])
         target_logits[row] = torch.where(is_here, logits.gather(1, place)[:, 0], target_logits[row])
         log_sum[row] = torch.logaddexp(log_sum[row], logits.logsumexp(dim=1))
     return log_sum, target_logits
 
 
 def slopes_of_tiles(
-    query: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    terms: ScoreTerms | None,
-    log_weights: Tensor | None,
-    log_sum: Tensor,
-    wanted: tuple[bool, bool],
-    tiles: list[tuple[slice, slice]],
+    of: Logits, log_sum: Tensor, wanted: tuple[bool, bool], tiles: list[tuple[slice, slice]]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of the rows' losses by query, table and terms, given ``log_sum``."""
+    query, table, targets, terms, _ = of
     dtype = log_sum.dtype
     grad_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
     grad_table = torch.zeros_like(table, dtype=dtype) if wanted[1] else None
     grad_terms = None if terms is None else torch.zeros_like(terms.values, dtype=dtype)
     for row, item in tiles:
-        logits = matmul(query[row], table[item], rows_at_a_time=row.stop - row.start).to(dtype)
-        if log_weights is not None:
-            logits += log_weights[item]
-        block = None if terms is None else terms.add_to_block_(logits, row.start, item.start)
+        logits, block = of.block(row, item, dtype)
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))

@@ -23,9 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ELEMENTS = (
-    1 << 22
-)  # state values a block: 16 MiB in float32, a handful of such buffers at a time
+BLOCK_ELEMENTS = 1 << 22  # state values a block: 16 MiB in float32, of some such buffers at a time
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,8 @@ class _SelectiveScan(torch.autograd.Function):
             _, states = _states(block, x[at], dt[at], A, B[at])
             y[at] = torch.matmul(states, C[at][:, :, None]).squeeze(-1)
             is_last = torch.isin(at, cu_seqlens[1:].long() - 1)
-            finished = (
-                torch.searchsorted(cu_seqlens, at[is_last].to(cu_seqlens.dtype), right=True) - 1
-            )
-            last_state[finished] = states[is_last]
+            ends = at[is_last].to(cu_seqlens.dtype)
+            last_state[torch.searchsorted(cu_seqlens, ends, right=True) - 1] = states[is_last]
         ctx.mark_non_differentiable(last_state)
         return torch.addcmul(y, x, D), last_state
 
@@ -126,15 +122,8 @@ class _SelectiveScan(torch.autograd.Function):
             grad_x[at] = grad_input * dt_
             grad_dt[at] = grad_input * x_ + torch.einsum("nds,ds->nd", grad_exponent, A)
             grad_A += torch.einsum("nds,nd->ds", grad_exponent, dt_)
-        return (
-            torch.addcmul(grad_x, grad_y, D),
-            grad_dt,
-            grad_A,
-            grad_B,
-            grad_C,
-            (grad_y * x).sum(0),
-            None,
-        )
+        grad_x, grad_D = torch.addcmul(grad_x, grad_y, D), (grad_y * x).sum(0)
+        return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, None
 
 
 def selective_scan_reference(

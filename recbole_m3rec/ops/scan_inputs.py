@@ -101,12 +101,7 @@ def gradients_by(
         *tensors, dt_bias, z = ctx.saved_tensors
         *grad_six, grad_bias, grad_z = scan_backward(grad_y, *tensors, ctx.last_only, dt_bias, z)
         # Nothing for cu_seqlens and last_only.
-        return (
-            *grad_six,
-            None,
-            None,
-            None if dt_bias is None else grad_bias,
-            None if z is None else grad_z,
-        )
+        options = None if dt_bias is None else grad_bias, None if z is None else grad_z
+        return *grad_six, None, None, *options
 
     return gradients

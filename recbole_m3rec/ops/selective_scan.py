@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_m3rec.ops import mamba_ssm
+from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu import selective_scan as cpu
-from recbole_m3rec.ops.reference import (
-    selective_scan_reference,
-    selective_step_reference,
-)
+from recbole_m3rec.ops.reference import selective_scan_reference, selective_step_reference
 from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.triton import device as triton_device
 from recbole_m3rec.ops.triton import selective_scan as triton_scan
@@ -77,7 +75,7 @@ SCAN_BACKENDS = {
     ),
     "cpu": ScanBackend(
         device="cpu",
-        available=cpu.available,
+        available=library.available,
         scan=cpu.selective_scan_cpu,
         scan_states=cpu.selective_scan_states_cpu,
         step=cpu.selective_step_cpu,

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.ops.linear_cross_entropy import slopes_of_tiles, sums_of_tiles, tiles_of
+from recbole_m3rec.ops.linear_cross_entropy import Logits, slopes_of_tiles, sums_of_tiles, tiles_of
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 NO_ITEM = -1
@@ -81,10 +81,9 @@ class _ShardedCrossEntropy(torch.autograd.Function):
             terms = ScoreTerms(
                 _gathered(rows + ctx.own.start)[1], _gathered(items)[1] - first, values
             )
+        of = Logits(query, table, targets, terms, None)
         with torch.autocast(query.device.type, enabled=False):
-            log_sum, target_logits = sums_of_tiles(
-                *(query, table, targets, terms, None), tiles_of(query, table)
-            )
+            log_sum, target_logits = sums_of_tiles(of, tiles_of(of))
         highest = log_sum.clone()
         dist.all_reduce(highest, dist.ReduceOp.MAX)
         total = (log_sum - highest).exp_()
@@ -99,16 +98,15 @@ class _ShardedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         query, table, targets, log_sum, *given = ctx.saved_tensors
-        terms = ScoreTerms(*given) if given else None
         n_queries = ctx.own.stop - ctx.own.start
         weights = _gathered((grad_loss / n_queries).expand(n_queries))[1]
         # A row that counts for nothing has no slope.
         targets = targets.where(weights != 0, NO_ITEM)
+        of = Logits(query, table, targets, ScoreTerms(*given) if given else None, None)
         log_sum = log_sum.where(weights != 0, torch.inf)
         weight = weights.sum() / weights.count_nonzero().clamp(min=1)
         grad_query, grad_table, grad_terms = slopes_of_tiles(
-            *(query, table, targets, terms, None, log_sum),
-            *((True, True), tiles_of(query, table)),
+            of, log_sum, (True, True), tiles_of(of)
         )
         for gradient in (grad_query, grad_terms):
             if gradient is not None:

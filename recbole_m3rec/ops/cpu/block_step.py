@@ -50,16 +50,9 @@ def block_step_cpu(
     """
     in_proj, taps, _, _, dt_proj, _, A_log, _, _ = weights
     (n, width), (channels, states), d_conv = h.shape, A_log.shape, taps.shape[2]
-    for name, tensor, shape in (
-        ("h", h, (n, in_proj.shape[1])),
-        ("state.window", window, (n, channels, d_conv - 1)),
-        ("state.ssm", ssm, (n, channels, states)),
-    ):
-        if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_cpu:
-            raise ValueError(
-                f"{name}: expected {list(shape)} float32 on the CPU, "
-                f"found {list(tensor.shape)} {tensor.dtype} on {tensor.device}"
-            )
+    library.check("h", h, (n, in_proj.shape[1]))
+    library.check("state.window", window, (n, channels, d_conv - 1))
+    library.check("state.ssm", ssm, (n, channels, states))
     window = window.contiguous()
     new_window, y = torch.empty_like(window), torch.empty_like(h)
     new_ssm = ssm.clone(memory_format=torch.contiguous_format)

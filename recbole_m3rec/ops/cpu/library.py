@@ -187,6 +187,15 @@ def without_kernels() -> Iterator[None]:
         available = original
 
 
+def check(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a tensor is float32 on the CPU and has its shape."""
+    if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_cpu:
+        raise ValueError(
+            f"{name}: expected {list(shape)} float32 on the CPU, "
+            f"found {list(tensor.shape)} {tensor.dtype} on {tensor.device}"
+        )
+
+
 def call_on_threads(function: str, *arguments: Any) -> None:
     """Call a function that takes torch's number of threads and the instruction set last."""
     call(function, *arguments, torch.get_num_threads(), instruction_set())

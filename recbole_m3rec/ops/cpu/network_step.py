@@ -68,12 +68,8 @@ class NetworkStep:
             ValueError: a shape or dtype does not fit.
         """
         named = zip(("x", "window", "ssm"), (x, window, ssm), self._shapes, strict=True)
-        for name, tensor, shape in named:
-            if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_cpu:
-                raise ValueError(
-                    f"{name}: expected {list(shape)} float32 on the CPU, "
-                    f"found {list(tensor.shape)} {tensor.dtype} on {tensor.device}"
-                )
+        for each in named:
+            library.check(*each)
         x, window = x.contiguous(), window.contiguous()
         y, new_window = torch.empty_like(x), torch.empty_like(window)
         new_ssm = ssm.clone(memory_format=torch.contiguous_format)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from recbole_m3rec.ops.checks import rows
 from recbole_m3rec.ops.cpu import library
-from recbole_m3rec.ops.cpu.library import available
 from recbole_m3rec.ops.cpu.operator import operator
 from recbole_m3rec.ops.scan_inputs import (
     SCHEMA,
@@ -24,8 +23,6 @@ from recbole_m3rec.ops.scan_inputs import (
     gradients_by,
     save_inputs,
 )
-
-__all__ = ["available", "selective_scan_cpu", "selective_scan_states_cpu", "selective_step_cpu"]
 
 _CPU = torch.device("cpu")
 
@@ -58,13 +55,8 @@ class _Call:
 
 
 def _empty_gradients(inputs: ScanInputs) -> tuple[Tensor, ...]:
-    x, A, dt_bias, z = inputs.x, inputs.A, inputs.dt_bias, inputs.z
-    (n_tokens, d_inner), d_state = x.shape, A.shape[1]
-    shapes = [(n_tokens, d_inner), (n_tokens, d_inner), (d_inner, d_state)]
-    shapes += [(n_tokens, d_state), (n_tokens, d_state), (d_inner,)]  # type: ignore[list-item]
-    shapes += [(0,) if dt_bias is None else (d_inner,)]  # type: ignore[list-item]
-    shapes += [(0,) if z is None else (z.shape[0], d_inner)]  # type: ignore[list-item]
-    return tuple(x.new_empty(shape) for shape in shapes)
+    tensors = (*inputs[:6], inputs.dt_bias, inputs.z)
+    return tuple(inputs.x.new_empty((0,) if t is None else t.shape) for t in tensors)
 
 
 @operator("recbole_m3rec::selective_scan", f"({SCHEMA}) -> Tensor")
@@ -107,10 +99,11 @@ _scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
 
 
 def _in_float32(inputs: ScanInputs) -> ScanInputs:
-    x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = inputs
-    dt_bias, z = (None if option is None else option.float() for option in (dt_bias, z))
-    x, dt, A, B, C, D = (tensor.float() for tensor in (x, dt, A, B, C, D))
-    return ScanInputs(x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z)
+    floats: Any = (
+        value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in inputs
+    )
+    return ScanInputs(*floats)
 
 
 def selective_scan_cpu(inputs: ScanInputs) -> Tensor:

@@ -5,8 +5,6 @@ Sums are float32 and made in a fixed order: two runs give the same bits.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -89,15 +87,10 @@ def _(
     return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    return *_convolve_backward(grad_y, *ctx.saved_tensors), None
-
-
-_convolve.register_autograd(_gradients, setup_context=_save_inputs)
+_convolve.register_autograd(
+    lambda ctx, grad_y: (*_convolve_backward(grad_y, *ctx.saved_tensors), None),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
 
 
 def causal_conv1d_silu_triton(

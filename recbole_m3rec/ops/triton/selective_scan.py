@@ -22,14 +22,7 @@ from recbole_m3rec.ops.scan_inputs import (
     gradients_by,
     save_inputs,
 )
-from recbole_m3rec.ops.triton.device import available, groups_of, next_power_of_2, on_device
-
-__all__ = [
-    "available",
-    "selective_scan_states_triton",
-    "selective_scan_triton",
-    "selective_step_triton",
-]
+from recbole_m3rec.ops.triton.device import groups_of, next_power_of_2, on_device
 
 CHUNK = 16  # tokens between two states that the backward pass keeps
 # States of a program and its warps. More states a thread would not fit into registers; fewer
@@ -95,10 +88,8 @@ class _Call:
     def backward(self, grad_y: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, dt, A, B, C, D, dt_bias and z; an empty tensor for a missing one."""
         if self.n_sequences == 0 or self.d_inner == 0:
-            return tuple(
-                self.x.new_zeros(0) if tensor is None else torch.zeros_like(tensor)
-                for tensor in self.inputs()
-            )
+            empty = self.x.new_zeros(0)
+            return tuple(empty if t is None else torch.zeros_like(t) for t in self.inputs())
         from recbole_m3rec.ops.triton.selective_scan_kernels import backward
 
         assert self.cu_seqlens is not None  # a step has no gradient
@@ -110,13 +101,10 @@ class _Call:
         def new(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=torch.float32, device=self.x.device)
 
-        grad_x, grad_dt = (
-            torch.empty(self.x.shape, dtype=tensor.dtype, device=self.x.device)
-            for tensor in (self.x, self.dt)
+        grad_x, grad_dt, grad_z = (
+            self.x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+            for tensor in (self.x, self.dt, self.z)
         )
-        grad_z = self.x.new_empty(0)
-        if self.z is not None:
-            grad_z = torch.empty(self.z.shape, dtype=self.z.dtype, device=self.x.device)
         part_A = new(n_groups, self.d_inner, self.d_state)
         part_B, part_C = new(2, n_blocks, self.n_tokens, self.d_state)
         part_D, part_bias = new(2, n_groups, self.d_inner)

@@ -62,7 +62,7 @@ def test_an_unknown_instruction_set_is_named(monkeypatch):
     monkeypatch.setenv("RECBOLE_M3REC_VECTORS", "mmx")
     library.load.cache_clear()
     try:
-        usable, reason = selective_scan.available()
+        usable, reason = library.available()
     finally:
         library.load.cache_clear()
     assert not usable

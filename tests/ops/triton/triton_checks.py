@@ -20,7 +20,7 @@ from recbole_m3rec.ops.triton import selective_scan as triton
 from tests.ops import kernel_cases
 from tests.ops.kernel_cases import scan_loop as loop
 
-usable, why = triton.available()
+usable, why = device.available()
 pytestmark = pytest.mark.skipif(not usable, reason=why)
 
 DEVICE = "cpu" if device.interpreted() else "cuda"
