@@ -28,7 +28,7 @@ import torch
 from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_columns, read_header
 from recbole_m3rec.atomic.exact_times import check_times, exact_order
 from recbole_m3rec.atomic.inter_file import read_interactions
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.config.literals import PLAIN, read_value
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data import stored
@@ -95,7 +95,7 @@ def inter(path):
 
 def item(path):
     """Read two fields of items: no token twice, one value each."""
-    tokens, values = read_item_fields(path, ["title", "kind"])
+    tokens, values = ItemFile(path).read(["title", "kind"])
     assert len(set(tokens)) == len(tokens)
     assert all(len(column) == len(tokens) for column in values)
 

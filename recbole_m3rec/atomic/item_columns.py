@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from recbole_m3rec.atomic.atomic_file import read_header
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 
 # A column whose rows have more words than this, on average, is prose.
 WORDS_A_ROW = 16
@@ -25,38 +23,20 @@ class Column:
     longest: int
 
 
-def column_types(path: Path, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
-    """Return the type of each column by its name, from the header; {} where there is no file.
-
-    Raises:
-        AtomicFileError: line 1 is no header.
-    """
-    if not path.is_file():
-        return {}
-    return read_header(path, separator, encoding)
-
-
-def shared_columns(
-    path: Path,
-    id_field: str,
-    separator: str = "\t",
-    sequence_separator: str = " ",
-    encoding: str = "utf-8",
-) -> list[Column]:
+def shared_columns(file: ItemFile, sequence_separator: str = " ") -> list[Column]:
     """Return the columns of tokens, or short sequences of tokens, with values that rows share.
+
+    There are none where there is no file.
 
     Raises:
         AtomicFileError: the file is not in the atomic format.
     """
-    types = column_types(path, separator, encoding)
-    names = [
-        name for name, kind in types.items() if kind in ("token", "token_seq") and name != id_field
-    ]
+    types = file.types() if file.path.is_file() else {}
+    names = [name for name in types if types[name] in ("token", "token_seq")]
+    names = [name for name in names if name != file.id_field]
     if not names:
         return []
-    _, values = read_item_fields(
-        path, names, item_id_field=id_field, field_separator=separator, encoding=encoding
-    )
+    _, values = file.read(names)
     columns = []
     for name, column in zip(names, values, strict=True):
         if types[name] == "token":

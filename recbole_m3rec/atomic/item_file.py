@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -17,63 +18,62 @@ from recbole_m3rec.atomic.atomic_file import (
 _logger = logging.getLogger(__name__)
 
 
-def read_item_fields(
-    path: Path,
-    fields: Sequence[str],
-    *,
-    item_id_field: str = "item_id",
-    field_separator: str = "\t",
-    encoding: str | None = "utf-8",
-) -> tuple[list[str], list[list[str]]]:
-    """Read item tokens and some fields of all rows, as the text that stands in the file.
+@dataclass(frozen=True)
+class ItemFile:
+    """A raw ``.item`` file: a header of ``name:type`` fields, then one item a line.
 
-    A field that the file does not have counts as missing for every item, and a log line says so.
-
-    Args:
-        path: a header of ``name:type`` fields, then one item a line.
-        fields: names without type.
-        item_id_field: the field with the items' tokens.
-        field_separator: one character.
-        encoding: of the file.
-
-    Returns:
-        ``n`` tokens, and per field ``n`` values, ``""`` where missing.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        AtomicFileError: the file is not in the atomic format, all of the named fields are missing,
-            or an item has no token or two lines.
+    Attributes:
+        path: where it is, or may be.
+        id_field: the field with the items' tokens.
+        separator: between fields, one character.
+        encoding: None is UTF-8.
     """
-    there = field_names(path, field_separator, encoding)
-    absent = [field for field in fields if field not in there]
-    if absent and len(absent) < len(fields):
-        has = ", ".join(there)
-        _logger.warning("%s: no field %s, left out; the file has %s", path, ", ".join(absent), has)
-        present = [field for field in fields if field in there]
-    else:
+
+    path: Path
+    id_field: str = "item_id"
+    separator: str = "\t"
+    encoding: str | None = "utf-8"
+
+    def types(self) -> dict[str, str]:
+        """Read the type of each field by its name.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            AtomicFileError: it has no header.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"{self.path}: there is no such file to make features from. Add it, bring a "
+                "feature file, or leave the modality out of modalities:"
+            )
+        return read_header(self.path, self.separator, self.encoding)
+
+    def read(self, fields: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        """Read item tokens and some fields of all rows, as the text that stands in the file.
+
+        A field that the file does not have counts as missing for every item, and a log line says
+        so.
+
+        Returns:
+            ``n`` tokens, and per field ``n`` values, ``""`` where missing.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            AtomicFileError: the file is not in the atomic format, all of the named fields are
+                missing, or an item has no token or two lines.
+        """
+        there = self.types()
+        absent = [field for field in fields if field not in there]
         present = list(fields)
-    columns = read_columns(path, [item_id_field, *present], field_separator, encoding)
-    tokens: list[str] = columns[0].to_pylist()
-    _check_tokens(path, tokens, item_id_field, encoding)
-    values = {name: column.to_pylist() for name, column in zip(present, columns[1:], strict=True)}
-    return tokens, [values.get(field, [""] * len(tokens)) for field in fields]
-
-
-def field_names(
-    path: Path, field_separator: str = "\t", encoding: str | None = "utf-8"
-) -> list[str]:
-    """Read the names of a file's fields, without their types.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        AtomicFileError: it has no header.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: there is no such file to make features from. Add it, bring a feature file, or"
-            " leave the modality out of modalities:"
-        )
-    return list(read_header(path, field_separator, encoding))
+        if absent and len(absent) < len(fields):
+            present = [field for field in fields if field in there]
+            names = ", ".join(absent), ", ".join(there)
+            _logger.warning("%s: no field %s, left out; the file has %s", self.path, *names)
+        columns = read_columns(self.path, [self.id_field, *present], self.separator, self.encoding)
+        tokens: list[str] = columns[0].to_pylist()
+        _check_tokens(self, tokens)
+        values = dict(zip(present, (column.to_pylist() for column in columns[1:]), strict=True))
+        return tokens, [values.get(field, [""] * len(tokens)) for field in fields]
 
 
 def write_row(file: IO[bytes], values: Sequence[str]) -> None:
@@ -81,12 +81,15 @@ def write_row(file: IO[bytes], values: Sequence[str]) -> None:
     file.write("\t".join(values).encode() + b"\n")
 
 
-def _check_tokens(path: Path, tokens: list[str], field: str, encoding: str | None) -> None:
+def _check_tokens(file: ItemFile, tokens: list[str]) -> None:
+    path, encoding = file.path, file.encoding
     row_of: dict[str, int] = {}
     for row, token in enumerate(tokens):
         if not token:
             [line] = lines_of_rows(path, [row], encoding)
-            raise AtomicFileError(f"{path}, line {line}: {field} is empty. Give the item its token")
+            raise AtomicFileError(
+                f"{path}, line {line}: {file.id_field} is empty. Give the item its token"
+            )
         if token in row_of:
             first, line = lines_of_rows(path, [row_of[token], row], encoding)
             raise AtomicFileError(

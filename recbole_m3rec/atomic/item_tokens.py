@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_m3rec.atomic.atomic_file import read_columns
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 
 
 def dataset_items(
@@ -21,13 +21,7 @@ def dataset_items(
     """
     inter, item = folder / f"{name}.inter", folder / f"{name}.item"
     if inter.is_file():
-        return inter, _items_of_log(inter, item_id_field)
+        return inter, read_columns(inter, [item_id_field])[0].unique().to_pylist()
     if item.is_file():
-        return item, read_item_fields(item, [], item_id_field=item_id_field)[0]
+        return item, ItemFile(item, item_id_field).read([])[0]
     return None
-
-
-def _items_of_log(path: Path, item_id_field: str) -> list[str]:
-    [column] = read_columns(path, [item_id_field])
-    items: list[str] = column.unique().to_pylist()
-    return items

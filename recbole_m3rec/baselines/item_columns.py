@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.atomic.item_columns import column_types, shared_columns
+from recbole_m3rec.atomic.item_columns import shared_columns
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines.item_vectors import is_vector_field, vector_field
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean
@@ -108,7 +110,7 @@ def chosen_columns(config: Any, key: str, is_named: bool, has_vectors: bool) -> 
     columns = [value] if isinstance(value, str) else list(value or ())
     columns = [column for column in columns if not is_vector_field(column)]
     path = atomic_file(config, "item")
-    types = column_types(path, config["field_separator"], config["encoding"] or "utf-8")
+    types = item_file(config).types() if path.is_file() else {}
     missing = [column for column in columns if column not in types]
     if is_named and missing:
         available = [column for column in types if column != config["ITEM_ID_FIELD"]]
@@ -150,13 +152,8 @@ def columns_of(config: Any, suffix: str, id_field: str) -> Mapping[str, int]:
     Returns:
         The number of different values by column.
     """
-    columns = shared_columns(
-        atomic_file(config, suffix),
-        id_field,
-        separator=config["field_separator"],
-        sequence_separator=config["seq_separator"],
-        encoding=config["encoding"] or "utf-8",
-    )
+    file = replace(item_file(config), path=atomic_file(config, suffix), id_field=id_field)
+    columns = shared_columns(file, config["seq_separator"])
     long = {column.name: WORDS_READ for column in columns if column.longest > WORDS_READ}
     if long:
         set_value(config, "seq_len", {**long, **(config["seq_len"] or {})})
@@ -166,6 +163,12 @@ def columns_of(config: Any, suffix: str, id_field: str) -> Mapping[str, int]:
 def atomic_file(config: Any, suffix: str) -> Path:
     """Return where a file of the dataset is expected."""
     return Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
+
+
+def item_file(config: Any) -> ItemFile:
+    """Return the ``.item`` file of a dataset, which may not be there."""
+    form = (config[key] for key in ("ITEM_ID_FIELD", "field_separator", "encoding"))
+    return ItemFile(atomic_file(config, "item"), *form)
 
 
 def load_columns(config: Any, suffix: str, id_field: str, columns: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_m3rec.baselines.item_columns import (
     features_key,
+    item_file,
     reads_every_column,
     reads_vectors,
 )
@@ -178,13 +179,7 @@ def prepare(config: Any) -> None:
 
 def feature_table(config: Any, source: ModalitySource) -> FeatureTable:
     """Return the features of a modality, made first where its recipe says so."""
-    return load_or_build(
-        source,
-        Path(config["data_path"]) / f"{config['dataset']}.item",
-        item_id_field=config["ITEM_ID_FIELD"],
-        field_separator=config["field_separator"],
-        encoding=config["encoding"] or "utf-8",
-    )
+    return load_or_build(source, item_file(config))
 
 
 def identify(config: Any) -> Identity:

@@ -16,7 +16,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.baselines.item_columns import reads_vectors
+from recbole_m3rec.baselines.item_columns import atomic_file, reads_vectors
 from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS
 from recbole_m3rec.data import stored
 from recbole_m3rec.data.sources import DIGEST_KEYS, changed
@@ -223,8 +223,7 @@ def feature_digests(config: Any) -> dict[str, str] | None:
     from recbole_m3rec.data.dataset import modality_sources
     from recbole_m3rec.features.recipes import digest
 
-    item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
     return {
-        source.modality: digest(source, item_file, config["seed"])
+        source.modality: digest(source, atomic_file(config, "item"), config["seed"])
         for source in modality_sources(config)
     }

@@ -12,6 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data import augmentation
 from recbole_m3rec.features.align import ItemFeatures, align
 from recbole_m3rec.features.feature_map import is_large, map_key, mapped_features
@@ -86,25 +87,21 @@ class M3RecDataset(SequentialDataset):
 
     def _load_modality(self, source: ModalitySource) -> ItemFeatures:
         config, tokens = self.config, self.field2id_token[self.iid_field]
-        item_file = Path(self.dataset_path) / f"{self.dataset_name}.item"
+        file, show_progress = item_file(config), config["show_progress"]
         norm, rows, seed = config["feature_norm"], config["feature_rows"] or "own", config["seed"]
-        reading = {
-            "item_id_field": self.iid_field,
-            "field_separator": config["field_separator"],
-            "encoding": config["encoding"],
-            "show_progress": config["show_progress"],
-        }
 
         def aligned(table: FeatureTable, new_values: NewValues = np.zeros) -> ItemFeatures:
             identity = source.modality, tokens, norm, str(source)
             return align(table, *identity, feature_rows=rows, seed=seed, new_values=new_values)
 
         if source.path is not None and is_large(source.path):
-            make_if_out_of_date(source, item_file, **reading)
+            make_if_out_of_date(source, file, show_progress)
             settings = source.modality, norm, rows, seed if rows != "own" else None, str(source)
             key = map_key(sha256_of(source.path), tokens, *settings)
             return mapped_features(source.path, key, aligned)
-        return aligned(load_or_build(source, item_file, tokens=tokens, seed=seed, **reading))
+        return aligned(
+            load_or_build(source, file, tokens=tokens, seed=seed, show_progress=show_progress)
+        )
 
     # Augmentation and splits, as RecBole's but on whole columns
 

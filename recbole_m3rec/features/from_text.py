@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.features.encoders import encode_texts
 from recbole_m3rec.features.encoders.text_fields import join_fields
@@ -19,11 +19,8 @@ from recbole_m3rec.support.hashing import sha256_of
 def make_text_features(
     modality: str,
     recipe: Recipe,
-    item_file: Path,
+    item_file: ItemFile,
     *,
-    item_id_field: str = "item_id",
-    field_separator: str = "\t",
-    encoding: str = "utf-8",
     show_progress: bool = True,
     work: Path | None = None,
     device: str = "auto",
@@ -35,10 +32,7 @@ def make_text_features(
     Args:
         modality: named by the progress bar.
         recipe: of a text encoder.
-        item_file: in RecBole's atomic format.
-        item_id_field: the field with the items' tokens.
-        field_separator: of the ``.item`` file.
-        encoding: of the ``.item`` file.
+        item_file: what to read.
         show_progress: whether a progress bar is shown.
         work: a folder for finished batches, from which a killed run goes on.
         device: ``auto`` or a device's name.
@@ -55,14 +49,7 @@ def make_text_features(
         RecipeError: the encoder cannot follow the recipe.
         OSError: a finished batch cannot be written.
     """
-    tokens, texts = read_item_texts(
-        item_file,
-        recipe.fields,
-        item_id_field=item_id_field,
-        field_separator=field_separator,
-        encoding=encoding,
-        keep_html=recipe.keep_html,
-    )
+    tokens, texts = read_item_texts(item_file, recipe)
     has_text = np.array([bool(text) for text in texts], dtype=bool)
     written = list(filter(None, texts))
     bar = tqdm(
@@ -90,37 +77,23 @@ def make_text_features(
         "fields": list(recipe.fields),
         "keep_html": recipe.keep_html,
         "options": dict(recipe.options),
-        "item_file_sha256": sha256_of(item_file),
+        "item_file_sha256": sha256_of(item_file.path),
     }
     ids = np.array(tokens, dtype=object)[has_text][says_something]
     return FeatureTable(ids, values[says_something], metadata), len(tokens)
 
 
-def read_item_texts(
-    item_file: Path,
-    fields: tuple[str, ...],
-    *,
-    item_id_field: str = "item_id",
-    field_separator: str = "\t",
-    encoding: str = "utf-8",
-    keep_html: bool = False,
-) -> tuple[list[str], list[str]]:
-    """Read the items' tokens, sorted, and a clean text of the named fields for each.
+def read_item_texts(item_file: ItemFile, recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Read the items' tokens, sorted, and a clean text of the recipe's fields for each.
 
     Raises:
         FileNotFoundError: there is no such ``.item`` file.
         AtomicFileError: it cannot be read.
     """
-    ids, columns = read_item_fields(
-        item_file,
-        fields,
-        item_id_field=item_id_field,
-        field_separator=field_separator,
-        encoding=encoding,
-    )
+    ids, columns = item_file.read(recipe.fields)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     in_order = [[column[row] for row in order] for column in columns]
-    texts = join_fields(in_order, keep_html=keep_html)
+    texts = join_fields(in_order, keep_html=recipe.keep_html)
     return [ids[row] for row in order], texts
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.features.encoders import RANDOM_CODES, random_codes
 from recbole_m3rec.features.feature_file import (
     FORMATS,
@@ -109,13 +110,10 @@ def resolve_modalities(
 
 def load_or_build(
     source: ModalitySource,
-    item_file: Path,
+    item_file: ItemFile,
     *,
     tokens: Collection[str] = (),
     seed: int = 0,
-    item_id_field: str = "item_id",
-    field_separator: str = "\t",
-    encoding: str = "utf-8",
     show_progress: bool = True,
 ) -> FeatureTable:
     """Read the features of a source, making them first where its recipe says so.
@@ -125,12 +123,9 @@ def load_or_build(
 
     Args:
         source: from ``resolve_modalities``.
-        item_file: the raw ``.item`` file; read only if there is something to make.
+        item_file: read only if there is something to make.
         tokens: all item tokens of the dataset, ``"[PAD]"`` among them; for random codes alone.
         seed: for random codes alone.
-        item_id_field: the field of the ``.item`` file with the items' tokens.
-        field_separator: of the ``.item`` file.
-        encoding: of the ``.item`` file.
         show_progress: whether a progress bar is shown while features are made.
 
     Raises:
@@ -149,48 +144,28 @@ def load_or_build(
         return FeatureTable(np.array(ids, object), codes, {"recipe": recipe.as_metadata()})
     if path is None:
         raise ValueError(f"{source.modality}: a source needs a file or a recipe")
-    make_if_out_of_date(
-        source,
-        item_file,
-        item_id_field=item_id_field,
-        field_separator=field_separator,
-        encoding=encoding,
-        show_progress=show_progress,
-    )
+    make_if_out_of_date(source, item_file, show_progress)
     return read_features(path)
 
 
 def make_if_out_of_date(
-    source: ModalitySource,
-    item_file: Path,
-    *,
-    item_id_field: str = "item_id",
-    field_separator: str = "\t",
-    encoding: str = "utf-8",
-    show_progress: bool = True,
+    source: ModalitySource, item_file: ItemFile, show_progress: bool = True
 ) -> None:
     """Make the file of a source whose recipe says so; arguments as of :func:`load_or_build`."""
-    recipe, path = source.recipe, source.path
-    if recipe is not None and path is not None:
-        reason = _reason_to_make(path, recipe, item_file)
-        if reason:
-            _logger.info("%s: making %s by %s, %s", source.modality, path, recipe, reason)
-            work = work_folder(path)
-            table, n_items = make_text_features(
-                source.modality,
-                recipe,
-                item_file,
-                item_id_field=item_id_field,
-                field_separator=field_separator,
-                encoding=encoding,
-                show_progress=show_progress,
-                work=work,
-            )
-            table.metadata["recipe"] = recipe.as_metadata()
-            write_features(path, table)
-            shutil.rmtree(work, ignore_errors=True)
-            n_made = len(table.item_ids)
-            _logger.info(f"{source.modality}: made {path}, {n_made:,} of {n_items:,} items")
+    recipe, path, name = source.recipe, source.path, source.modality
+    if recipe is None or path is None:
+        return
+    reason = _reason_to_make(path, recipe, item_file.path)
+    if reason:
+        _logger.info("%s: making %s by %s, %s", name, path, recipe, reason)
+        work = work_folder(path)
+        table, n_items = make_text_features(
+            name, recipe, item_file, show_progress=show_progress, work=work
+        )
+        table.metadata["recipe"] = recipe.as_metadata()
+        write_features(path, table)
+        shutil.rmtree(work, ignore_errors=True)
+        _logger.info(f"{name}: made {path}, {len(table.item_ids):,} of {n_items:,} items")
 
 
 def digest(source: ModalitySource, item_file: Path | None = None, seed: int | None = None) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recbole_m3rec.atomic.item_file import field_names, read_item_fields
+from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.align import half_whitening
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
@@ -126,20 +126,19 @@ def _items(config: Any, dataset: Any, histories: Histories, network: Any) -> pa.
     columns: dict[str, Any] = {
         "item_id": pa.array(tokens, pa.string()),
         "count": counts[1:].astype(np.int64),
-        **_shown(config, dataset, tokens),
+        **_shown(config, tokens),
     }
     for name, content in network.content.items():
         columns[f"has_{name}"] = ~content.is_missing[1:].cpu().numpy()
     return pa.table(columns)
 
 
-def _shown(config: Any, dataset: Any, tokens: list[str]) -> dict[str, pa.Array]:
+def _shown(config: Any, tokens: list[str]) -> dict[str, pa.Array]:
     """Return the columns of the ``.item`` file that people are shown."""
-    path = _item_file(dataset)
-    if not path.is_file():
+    file = item_file(config)
+    if not file.path.is_file():
         return {}
-    format_ = {"field_separator": config["field_separator"], "encoding": config["encoding"]}
-    names = field_names(path, **format_)
+    names = file.types()
     chosen = {
         shown: next(name for name in candidates if name in names)
         for shown, candidates in COLUMNS.items()
@@ -147,9 +146,7 @@ def _shown(config: Any, dataset: Any, tokens: list[str]) -> dict[str, pa.Array]:
     }
     if not chosen:
         return {}
-    ids, columns = read_item_fields(
-        path, list(chosen.values()), item_id_field=dataset.iid_field, **format_
-    )
+    ids, columns = file.read(list(chosen.values()))
     row_of = {item: row for row, item in enumerate(ids)}
     rows = [row_of.get(token) for token in tokens]
     return {
@@ -195,7 +192,7 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
             standard = ((rows - mean) * scale).astype(np.float32)
             encoders[f"{name}.whitening"] = torch.from_numpy(half_whitening([standard]))
         if recipe and recipe["encoder"] == TFIDF:
-            encoders |= _fitted(config, dataset, source)
+            encoders |= _fitted(config, source)
         if recipe:
             about[name]["recipe"] = recipe
     return about, encoders
@@ -215,18 +212,11 @@ def _standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), scale
 
 
-def _fitted(config: Any, dataset: Any, source: ModalitySource) -> dict[str, Tensor]:
+def _fitted(config: Any, source: ModalitySource) -> dict[str, Tensor]:
     """Fit the text encoder again, and keep it if it makes the features that the model knows."""
-    if source.recipe is None or source.path is None or not _item_file(dataset).is_file():
+    if source.recipe is None or source.path is None or not item_file(config).path.is_file():
         return {}
-    tokens, texts = read_item_texts(
-        _item_file(dataset),
-        source.recipe.fields,
-        item_id_field=dataset.iid_field,
-        field_separator=config["field_separator"],
-        encoding=config["encoding"],
-        keep_html=source.recipe.keep_html,
-    )
+    tokens, texts = read_item_texts(item_file(config), source.recipe)
     filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
     fitted, values = fit_tfidf_svd([text for _, text in filled], **source.recipe.options)
     is_present = values.any(axis=1)
@@ -240,10 +230,6 @@ def _fitted(config: Any, dataset: Any, source: ModalitySource) -> dict[str, Tens
         )
         return {}
     return as_tensors(source.modality, fitted)
-
-
-def _item_file(dataset: Any) -> Path:
-    return Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
 
 
 @torch.no_grad()

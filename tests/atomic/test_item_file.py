@@ -3,7 +3,7 @@
 import pytest
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
-from recbole_m3rec.atomic.item_file import read_item_fields, write_row
+from recbole_m3rec.atomic.item_file import ItemFile, write_row
 
 HEADER = "item_id:token\ttitle:token_seq\tprice:float\n"
 
@@ -16,44 +16,42 @@ def written(tmp_path, content):
 
 def test_named_fields_come_in_the_order_asked_for(tmp_path):
     path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n8\t\t2\n")
-    tokens, columns = read_item_fields(path, ["price", "title"])
+    tokens, columns = ItemFile(path).read(["price", "title"])
     assert tokens == ["7", "8"]
     assert columns == [["1.5", "2"], ["Toy Story", ""]]
 
 
 @pytest.mark.parametrize("content", ["a\tb\t1", "a\tb\t1\r\n", "\na\tb\t1\n\n"])
 def test_line_ends_and_blank_lines_do_not_matter(tmp_path, content):
-    assert read_item_fields(written(tmp_path, HEADER + content), ["title"]) == (["a"], [["b"]])
+    assert ItemFile(written(tmp_path, HEADER + content)).read(["title"]) == (["a"], [["b"]])
 
 
 def test_a_field_that_is_absent_is_skipped_where_another_is_there(tmp_path, caplog):
     path = written(tmp_path, HEADER + "7\tToy Story\t1.5\n")
     with caplog.at_level("WARNING", "recbole_m3rec"):
-        assert read_item_fields(path, ["brand", "title"]) == (["7"], [[""], ["Toy Story"]])
+        assert ItemFile(path).read(["brand", "title"]) == (["7"], [[""], ["Toy Story"]])
     assert "no field brand, left out; the file has item_id, title, price" in caplog.text
 
 
 def test_fields_that_are_all_absent_are_an_error(tmp_path):
     with pytest.raises(AtomicFileError, match="no field 'titel'.*Did you mean title"):
-        read_item_fields(written(tmp_path, HEADER), ["titel", "brand"])
+        ItemFile(written(tmp_path, HEADER)).read(["titel", "brand"])
 
 
 def test_the_item_id_field_must_be_there(tmp_path):
     with pytest.raises(AtomicFileError, match="no field 'asin'"):
-        read_item_fields(written(tmp_path, HEADER), ["title"], item_id_field="asin")
+        ItemFile(written(tmp_path, HEADER), "asin").read(["title"])
 
 
 def test_separator_encoding_and_id_field_are_parameters(tmp_path):
     path = written(tmp_path, "name:token,asin:token\ncafé,B1\n".encode("latin-1"))
-    found = read_item_fields(
-        path, ["name"], item_id_field="asin", field_separator=",", encoding="latin-1"
-    )
+    found = ItemFile(path, "asin", ",", "latin-1").read(["name"])
     assert found == (["B1"], [["café"]])
 
 
 def test_a_quote_is_a_character_like_any_other(tmp_path):
     path = written(tmp_path, HEADER + '"7\t"The ""Best"" hat"\t1\n8"\t7" of "silk"\t2\n')
-    tokens, columns = read_item_fields(path, ["title"])
+    tokens, columns = ItemFile(path).read(["title"])
     assert tokens == ['"7', '8"']
     assert columns == [['"The ""Best"" hat"', '7" of "silk"']]
 
@@ -65,7 +63,7 @@ def test_what_write_row_writes_is_read_back(tmp_path):
         write_row(file, ["item_id:token", "title:token_seq"])
         for row in rows:
             write_row(file, row)
-    tokens, [titles] = read_item_fields(path, ["title"])
+    tokens, [titles] = ItemFile(path).read(["title"])
     assert [list(row) for row in zip(tokens, titles, strict=True)] == rows
 
 
@@ -89,14 +87,14 @@ def test_what_write_row_writes_is_read_back(tmp_path):
 )
 def test_what_is_wrong_is_named_by_line(tmp_path, content, expected):
     with pytest.raises(AtomicFileError, match=f"x.item, {expected}"):
-        read_item_fields(written(tmp_path, content), ["title"])
+        ItemFile(written(tmp_path, content)).read(["title"])
 
 
 def test_a_separator_of_several_characters_is_refused(tmp_path):
     with pytest.raises(AtomicFileError, match="field_separator must be one character"):
-        read_item_fields(written(tmp_path, HEADER), ["title"], field_separator="::")
+        ItemFile(written(tmp_path, HEADER), separator="::").read(["title"])
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x.item: .*bring a feature file"):
-        read_item_fields(tmp_path / "x.item", ["title"])
+        ItemFile(tmp_path / "x.item").read(["title"])

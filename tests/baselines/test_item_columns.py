@@ -8,6 +8,7 @@ import torch
 from recbole.utils import get_model, init_seed
 
 from recbole_m3rec.atomic.item_columns import Column, shared_columns
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines import item_columns
 from recbole_m3rec.baselines.item_columns import set_value
 from recbole_m3rec.baselines.item_vectors import ItemVectors
@@ -159,8 +160,8 @@ def test_prose_and_names_tell_nothing_that_items_share(tmp_path):
         tags = ("x", "x y", "")[item % 3]
         rows.append(f"{item}\tname{item}\t{'ab'[item % 2]}\t{prose}\t{tags}\t1.5")
     path.write_text("\n".join(rows) + "\n")
-    assert shared_columns(path, "item_id") == [Column("brand", 2, 1), Column("tags", 2, 2)]
-    assert shared_columns(tmp_path / "none.item", "item_id") == []
+    assert shared_columns(ItemFile(path)) == [Column("brand", 2, 1), Column("tags", 2, 2)]
+    assert shared_columns(ItemFile(tmp_path / "none.item")) == []
 
 
 def test_long_rows_of_a_chosen_column_are_read_in_part(built, write_dataset, monkeypatch):

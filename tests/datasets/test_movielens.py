@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import movielens
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
@@ -77,7 +77,7 @@ def test_every_release_gives_the_same_dataset(tmp_path, name, zipped):
         "7\t2\t3\t881250949",
         "8\t3\t1\t881250950",
     ]
-    tokens, columns = read_item_fields(tmp_path / f"out/{name}.item", FIELDS)
+    tokens, columns = ItemFile(tmp_path / f"out/{name}.item").read(FIELDS)
     assert list(zip(tokens, *columns, strict=True)) == MOVIES
     assert result["problems"] == {"lines_unparseable": 1}
     assert result["movies_never_rated"] == (name == "ml-latest-small")
@@ -92,7 +92,7 @@ def test_overviews_are_joined_by_id_and_their_titles_compared(tmp_path):
     )
     found = find_release(release(tmp_path, "ml-1m"))
     result = prepare_movielens(found, tmp_path / "out", "ml", overviews=overviews)
-    _, [texts] = read_item_fields(tmp_path / "out/ml.item", ["overview"])
+    _, [texts] = ItemFile(tmp_path / "out/ml.item").read(["overview"])
     assert texts == ["Toys.", 'A "thief". A bishop.', ""]
     assert result["items_with_overview"] == 2
     assert result["problems"] == {
@@ -143,9 +143,9 @@ def test_recboles_own_movies_are_taken_over_and_get_overviews(tmp_path, monkeypa
     assert "interactions: 100,000" in said.splitlines()
     assert "--fields movie_title release_year class overview" in said
     fields = [*FIELDS, "overview"]
-    tokens, columns = read_item_fields(Path("dataset/ml-100k/ml-100k.item"), fields)
+    tokens, columns = ItemFile(Path("dataset/ml-100k/ml-100k.item")).read(fields)
     assert (len(tokens), columns[0][0], columns[3][0]) == (1682, "Toy Story", "Toys.")
-    theirs = read_item_fields(movielens.recboles_folder() / "ml-100k.item", FIELDS)
+    theirs = ItemFile(movielens.recboles_folder() / "ml-100k.item").read(FIELDS)
     assert (tokens, columns[:3]) == theirs
     assert not Path("properties").exists()
 

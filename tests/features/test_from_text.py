@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_text
 from recbole_m3rec.features.feature_file import read_features, read_metadata
@@ -34,7 +35,7 @@ def run(*arguments):
 
 def test_a_letter_of_text_makes_a_row_and_none_makes_none(item_file):
     recipe = Recipe("tfidf-svd", ("title", "brand"), {"min_df": 1})
-    table, n_items = make_text_features("text", recipe, item_file, show_progress=False)
+    table, n_items = make_text_features("text", recipe, ItemFile(item_file), show_progress=False)
     assert table.item_ids.tolist() == ["a", "c", "d"]
     assert n_items == 4
 
@@ -51,9 +52,12 @@ def test_html_is_kept_where_the_recipe_says_so(item_file):
     given = {"encoder": "tfidf-svd", "fields": ["title"], "min_df": 1, "keep_html": True}
     recipe = parse_recipe("text", given)
     assert recipe.as_metadata() != parse_recipe("text", given | {"keep_html": False}).as_metadata()
-    kept, _ = make_text_features("text", recipe, item_file, show_progress=False)
+    kept, _ = make_text_features("text", recipe, ItemFile(item_file), show_progress=False)
     plain, _ = make_text_features(
-        "text", parse_recipe("text", given | {"keep_html": False}), item_file, show_progress=False
+        "text",
+        parse_recipe("text", given | {"keep_html": False}),
+        ItemFile(item_file),
+        show_progress=False,
     )
     assert not np.array_equal(kept.values, plain.values)
     with pytest.raises(RecipeError, match="keep_html must be true or false, found 'yes'"):
@@ -77,7 +81,7 @@ def test_the_script_makes_the_table_that_a_recipe_makes(item_file, tmp_path, cap
     made = read_features(item_file.with_name("shop.text.parquet"))
     given = {"text": {"encoder": "tfidf-svd", "fields": ["title", "brand"], "min_df": 1}}
     [source] = resolve_modalities("auto", "shop", tmp_path / "other", given)
-    table = load_or_build(source, item_file, show_progress=False)
+    table = load_or_build(source, ItemFile(item_file), show_progress=False)
     assert made.item_ids.tolist() == table.item_ids.tolist()
     np.testing.assert_array_equal(made.values, table.values)
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
@@ -55,7 +56,7 @@ def resolve(modalities, folder, **features):
 
 def built(folder, item_file, **changes):
     [source] = resolve("text", folder, text=TEXT | changes)
-    return load_or_build(source, item_file, show_progress=False)
+    return load_or_build(source, ItemFile(item_file), show_progress=False)
 
 
 # Which modalities there are
@@ -147,7 +148,7 @@ def test_a_file_of_the_user_wins_over_a_recipe_and_the_file_it_made(folder, item
         [source] = resolve("text", folder, text=TEXT)
     assert source == ModalitySource("text", path, None)
     assert f"{path} wins over the recipe tfidf-svd of title kind" in caplog.text
-    assert load_or_build(source, item_file).item_ids.tolist() == ["a", "c"]
+    assert load_or_build(source, ItemFile(item_file)).item_ids.tolist() == ["a", "c"]
 
 
 def test_random_codes_win_over_any_file(folder):
@@ -160,7 +161,7 @@ def test_a_made_file_is_used_where_its_recipe_is_gone(folder, item_file):
     table = built(folder, item_file)
     [source] = resolve("auto", folder)
     assert source.recipe is None
-    np.testing.assert_array_equal(load_or_build(source, item_file).values, table.values)
+    np.testing.assert_array_equal(load_or_build(source, ItemFile(item_file)).values, table.values)
 
 
 # Recipes
@@ -205,7 +206,7 @@ def test_an_option_out_of_range_is_named_when_followed(folder, item_file):
         built(folder, item_file, dim=-1)
     [source] = resolve("text", folder, text=CODES | {"std": -1})
     with pytest.raises(RecipeError, match="features.text: random-codes: std must be"):
-        load_or_build(source, item_file, tokens=["a"])
+        load_or_build(source, ItemFile(item_file), tokens=["a"])
     assert not list(folder.iterdir())
 
 
@@ -286,9 +287,9 @@ def test_makers_of_the_same_file_at_once_all_read_it_whole(folder, item_file):
 
 def test_the_progress_bar_reaches_the_number_of_texts(folder, item_file, capsys):
     [source] = resolve("text", folder, text=TEXT)
-    load_or_build(source, item_file)
+    load_or_build(source, ItemFile(item_file))
     assert "3/3" in capsys.readouterr().err
-    load_or_build(source, item_file)
+    load_or_build(source, ItemFile(item_file))
     assert capsys.readouterr().err == ""
 
 
@@ -298,10 +299,10 @@ def test_the_progress_bar_reaches_the_number_of_texts(folder, item_file, capsys)
 def test_random_codes_are_drawn_for_all_tokens_and_never_stored(folder, item_file):
     sources = resolve("image,text", folder, image=CODES, text=CODES)
     tokens = ["[PAD]", "c", "a"]
-    image, text = (load_or_build(s, item_file, tokens=tokens, seed=1) for s in sources)
+    image, text = (load_or_build(s, ItemFile(item_file), tokens=tokens, seed=1) for s in sources)
     as_array = np.array(tokens[::-1])  # as the dataset keeps them
-    again = load_or_build(sources[0], item_file, tokens=as_array, seed=1)
-    other = load_or_build(sources[0], item_file, tokens=tokens, seed=2)
+    again = load_or_build(sources[0], ItemFile(item_file), tokens=as_array, seed=1)
+    other = load_or_build(sources[0], ItemFile(item_file), tokens=tokens, seed=2)
     assert image.item_ids.tolist() == sorted(tokens)
     assert image.values.shape == (3, 4)
     np.testing.assert_array_equal(image.values, again.values)
@@ -313,7 +314,7 @@ def test_random_codes_are_drawn_for_all_tokens_and_never_stored(folder, item_fil
 def test_random_codes_without_tokens_are_an_error(folder, item_file):
     [source] = resolve("text", folder, text=CODES)
     with pytest.raises(ValueError, match="text: random codes need the tokens"):
-        load_or_build(source, item_file)
+        load_or_build(source, ItemFile(item_file))
 
 
 # Digests

@@ -19,7 +19,7 @@ import numpy as np
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
-from recbole_m3rec.atomic.item_file import field_names, read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import documented_parser, positive, run_script
 from recbole_m3rec.datasets.describe.features import (
     example_items,
@@ -101,11 +101,12 @@ def titles_of(options: argparse.Namespace, path: Path, item_ids: Sequence[str]) 
     """Return a title for each item, its id where there is none."""
     if not path.is_file():
         return list(item_ids)
-    fields = field_names(path)
+    file = ItemFile(path, options.item_id_field)
+    fields = file.types()
     field = options.title_field or next((each for each in TITLE_FIELDS if each in fields), None)
     if field is None:
         return list(item_ids)
-    tokens, [titles] = read_item_fields(path, [field], item_id_field=options.item_id_field)
+    tokens, [titles] = file.read([field])
     by_item = dict(zip(tokens, titles, strict=True))
     return [by_item.get(item) or item for item in item_ids]
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import add_cluster, documented_parser, positive, run_script
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
@@ -62,9 +62,8 @@ def encode_images(arguments: Sequence[str]) -> None:
 
 
 def download(options: argparse.Namespace) -> None:
-    tokens, [addresses] = read_item_fields(
-        options.item_file, [options.url_field], item_id_field=options.item_id_field
-    )
+    file = ItemFile(options.item_file, options.item_id_field)
+    tokens, [addresses] = file.read([options.url_field])
     urls = {token: address.strip() for token, address in zip(tokens, addresses, strict=True)}
     if options.dry_run:
         n_urls = len(set(filter(None, urls.values())))
@@ -108,7 +107,7 @@ def encode(options: argparse.Namespace) -> None:
     source, n_found = str(options.mapping or options.images), len(images)
     items: list[str] = []
     if options.item_file.is_file():
-        items, _ = read_item_fields(options.item_file, [], item_id_field=options.item_id_field)
+        items, _ = ItemFile(options.item_file, options.item_id_field).read([])
         images = images_of(images, items, source)
     elif options.missing == "mean":
         raise ImageSourceError(f"--missing mean needs the items, {options.item_file} is not there")

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from recbole_m3rec.atomic.item_file import field_names, read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import add_cluster, documented_parser, run_script
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.features.encoders import ENCODER_NAMES
@@ -34,14 +34,15 @@ PUBLISHED_FIELDS = ("title", "brand", "categories", "description")
 def encode_text(arguments: Sequence[str]) -> None:
     options = parsed(arguments)
     folder = options.data_path / options.dataset
-    item_file = options.item_file or folder / f"{options.dataset}.item"
+    path = options.item_file or folder / f"{options.dataset}.item"
+    item_file = ItemFile(path, options.item_id_field, options.field_separator)
     output = options.output or folder / f"{options.dataset}.{options.modality}.parquet"
     if output.suffix != ".parquet":
         raise RecipeError(f"--output {output}: a feature file is written as .parquet")
     recipe = recipe_of(options, item_file)
-    state = state_of(output, recipe, item_file)
+    state = state_of(output, recipe, path)
     if options.dry_run:
-        show_plan(options, recipe, item_file, output, state)
+        show_plan(recipe, item_file, output, state)
         return
     if state == "up to date":
         print(f"{output} is up to date: {recipe}")
@@ -57,8 +58,6 @@ def encode_text(arguments: Sequence[str]) -> None:
             options.modality,
             recipe,
             item_file,
-            item_id_field=options.item_id_field,
-            field_separator=options.field_separator,
             work=work,
             device=options.device,
             cluster=cluster,
@@ -107,7 +106,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
+def recipe_of(options: argparse.Namespace, item_file: ItemFile) -> Recipe:
     recipe: dict[str, Any] = {"encoder": options.encoder}
     for text in options.option:
         name, equals, value = text.partition("=")
@@ -119,10 +118,10 @@ def recipe_of(options: argparse.Namespace, item_file: Path) -> Recipe:
             recipe[name] = getattr(options, name)
     fields = [part for field in options.fields or () for part in field.split(",") if part]
     if not fields:
-        there = field_names(item_file, options.field_separator)
+        there = item_file.types()
         fields = [field for field in PUBLISHED_FIELDS if field in there]
         if not fields:
-            raise RecipeError(f"{item_file} has the columns {', '.join(there)}: name --fields")
+            raise RecipeError(f"{item_file.path} has the columns {', '.join(there)}: name --fields")
     if options.keep_html:
         recipe["keep_html"] = True
     return parse_recipe(options.modality, recipe | {"fields": fields}, key="--encoder")
@@ -148,17 +147,10 @@ def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
     return "up to date"
 
 
-def show_plan(
-    options: argparse.Namespace, recipe: Recipe, item_file: Path, output: Path, state: str
-) -> None:
-    tokens, columns = read_item_fields(
-        item_file,
-        recipe.fields,
-        item_id_field=options.item_id_field,
-        field_separator=options.field_separator,
-    )
+def show_plan(recipe: Recipe, item_file: ItemFile, output: Path, state: str) -> None:
+    tokens, columns = item_file.read(recipe.fields)
     texts = sorted(filter(None, join_fields(columns, keep_html=recipe.keep_html)), key=len)
-    print(f"{item_file}: {len(tokens):,} items, {len(texts):,} with text")
+    print(f"{item_file.path}: {len(tokens):,} items, {len(texts):,} with text")
     for field, column in zip(recipe.fields, columns, strict=True):
         filled = [value for value in join_fields([column]) if value]
         example = f', for example "{filled[0][:60]}"' if filled else ""

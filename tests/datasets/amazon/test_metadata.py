@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.datasets.amazon.item_fields import (
     ITEM_COLUMNS,
     LONGEST_TEXT,
@@ -107,7 +107,7 @@ def test_any_title_leaves_the_table_whole(title, tmp_path):
     path.write_text(
         "\n".join("\t".join(row) for row in written(tmp_path, lines, columns=ALL)[0]) + "\n"
     )
-    tokens, columns = read_item_fields(path, ["title", "brand"])
+    tokens, columns = ItemFile(path).read(["title", "brand"])
     assert tokens == ["B1", "B2"]
     assert columns == [[clean(title), ""], ["b", '"c']]
 

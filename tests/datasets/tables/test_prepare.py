@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recbole_m3rec.atomic.inter_file import Filters, NothingLeftError, read_interactions
-from recbole_m3rec.atomic.item_file import read_item_fields
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.atomic.k_core import n_identical
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
@@ -98,7 +98,7 @@ def test_ids_with_quotes_are_written_and_read_back(tmp_path):
         for u, i in zip(log.users, log.items, strict=True)
     }
     assert pairs == {(user, item) for user in ids for item in ids}
-    assert read_item_fields(tmp_path / "out/shop.item", [])[0] == ids[:1]
+    assert ItemFile(tmp_path / "out/shop.item").read([])[0] == ids[:1]
 
 
 def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_path):
@@ -110,7 +110,7 @@ def test_texts_with_tabs_breaks_and_quotes_come_out_of_the_item_file_clean(tmp_p
     log = "user,item,time\nu,07,2024-01-01\nu,08,2024-01-02\nu,10,2024-01-03\n"
     result = prepare(tmp_path, shop(tmp_path, log, items))
     item_file = tmp_path / "out/shop.item"
-    tokens, columns = read_item_fields(item_file, ["title", "brand", "categories", "price"])
+    tokens, columns = ItemFile(item_file).read(["title", "brand", "categories", "price"])
     assert tokens == ["07", "08"]
     assert [column[0] for column in columns] == [
         'Tall "red" shoe',
@@ -184,7 +184,7 @@ def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path):
 def test_web_addresses_of_photos_become_the_column_that_is_downloaded(tmp_path):
     items = 'item_id,image\n1,"[""https://shop.example/a.jpg"", ""https://shop.example/b.jpg""]"\n'
     prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", items))
-    _, [urls] = read_item_fields(tmp_path / "out/shop.item", ["image_url"])
+    _, [urls] = ItemFile(tmp_path / "out/shop.item").read(["image_url"])
     assert urls == ["https://shop.example/a.jpg"]
 
 
