@@ -23,6 +23,7 @@ FEATURE_NORMS = ("none", "l2", "standardize", "whiten")
 FEATURE_ROWS = ("own", "shuffled", "random")
 
 _ROWS_AT_ONCE = 65_536
+SMALLEST_VARIANCE = 1e-6  # of a direction, as a share of the widest one's; below it there is noise
 _logger = logging.getLogger(__name__)
 
 # Ways in which ids that mean the same item are commonly written differently.
@@ -32,9 +33,6 @@ _SPELLINGS: dict[str, Callable[[pa.Array], pa.Array]] = {
     "without zeros in front": lambda ids: pc.replace_substring_regex(ids, r"^0+(\d)", r"\1"),
     "in lower case": pc.utf8_lower,
 }
-
-
-SMALLEST_VARIANCE = 1e-6  # of a direction, as a share of the widest one's; below it there is noise
 
 
 @dataclass(frozen=True)
@@ -150,20 +148,17 @@ def align(
     present = in_table.copy()
     present[0] = True
     fingerprint = _fingerprint(values, present, feature_norm)
+    # Rounded down: 100.0 % means every item.
+    percent = math.floor(1000 * n_found / n_items) / 10 if n_items else 100.0
     _normalise(values, in_table, feature_norm)
     return ItemFeatures(
         modality=modality,
         values=torch.from_numpy(values),
         present=torch.from_numpy(present),
         fingerprint=fingerprint,
-        description=f"{modality}: {_coverage(n_found, n_items)}, {values.shape[1]}-d, {source}",
+        description=f"{modality}: {n_found:,} of {n_items:,} items ({percent:.1f} %), "
+        f"{values.shape[1]}-d, {source}",
     )
-
-
-def _coverage(n_found: int, n_items: int) -> str:
-    # Rounded down: 100.0 % means every item.
-    percent = math.floor(1000 * n_found / n_items) / 10 if n_items else 100.0
-    return f"{n_found:,} of {n_items:,} items ({percent:.1f} %)"
 
 
 def _examples(ids: pa.Array) -> str:
@@ -212,8 +207,7 @@ def _mix_up(
 def _fingerprint(values: np.ndarray, present: np.ndarray, feature_norm: str) -> str:
     digest = hashlib.sha256(f"{values.dtype.name} {values.shape} {feature_norm}".encode())
     digest.update(present.tobytes())
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        digest.update(values[start : start + _ROWS_AT_ONCE].data)
+    digest.update(values.data)
     return digest.hexdigest()
 
 

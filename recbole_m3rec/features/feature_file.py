@@ -30,15 +30,6 @@ from recbole_m3rec.features.feature_table import (
 from recbole_m3rec.features.safe_read import decoding, load_npy, load_npz
 from recbole_m3rec.support.safe_write import is_stream
 
-__all__ = [
-    "FORMATS",
-    "FeatureFileError",
-    "FeatureTable",
-    "read_features",
-    "read_metadata",
-    "write_features",
-]
-
 _METADATA_KEY = b"recbole_m3rec"
 _VALUE_KEYS = ("embedding", "features")
 

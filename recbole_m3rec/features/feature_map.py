@@ -170,7 +170,9 @@ class FeatureMap:
         self._check()
         items = items.cpu()
         if not len(items) or not bool((items.diff() == 1).all()):
-            return self._scattered(items)
+            rows = torch.from_numpy(self._values)[items]
+            self._advise("MADV_DONTNEED", 0, len(self._pages))
+            return rows
         first, stop = int(items[0]), int(items[-1]) + 1
         width = self._values.strides[0]
         page = mmap.ALLOCATIONGRANULARITY
@@ -179,11 +181,6 @@ class FeatureMap:
         self._advise("MADV_WILLNEED", begin, end - begin)
         rows = torch.from_numpy(self._values[first:stop]).clone()
         self._advise("MADV_DONTNEED", begin, end - begin)
-        return rows
-
-    def _scattered(self, items: Tensor) -> Tensor:
-        rows = torch.from_numpy(self._values)[items]
-        self._advise("MADV_DONTNEED", 0, len(self._pages))
         return rows
 
     def _advise(self, how: str, start: int, length: int) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,7 @@ from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
 from recbole_m3rec.features.encoders.image_files import ImageFileError, read_image
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
-from recbole_m3rec.features.encoders.on_cluster import encode_on
+from recbole_m3rec.features.encoders.on_cluster import Encoder, encode_on
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.image_sources import ImageSourceError
 
@@ -72,7 +72,7 @@ def make_image_features(
         for inputs in _prepared(encoder, images, left):
             yield _rows_of_usable(encoder, inputs, width)
 
-    key = {**encoder.key, "files": _digest(images, dated=True), "batch_size": batch_size}
+    key = {**encoder.key, "files": images_digest(images, dated=True), "batch_size": batch_size}
     with tqdm(total=len(ids), desc=modality, unit="image", disable=not show_progress) as bar:
         values = encode_batches(batches, encode, key=key, work=work, progress=bar.update)
     finite = np.isfinite(values).all(axis=1)
@@ -90,16 +90,25 @@ def make_image_features(
     reasons |= {item: "no image" for item in items if item not in images}
     tokens, rows = np.array(ids, dtype=object)[finite], values[finite]
     if missing == "mean" and reasons:
-        rows = np.concatenate([rows, np.tile(_mean(rows), (len(reasons), 1))])
+        mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows = np.concatenate([rows, np.tile(mean, (len(reasons), 1))])
         tokens = np.concatenate([tokens, np.array(list(reasons), dtype=object)])
         order = np.argsort(tokens.astype(str), kind="stable")
         tokens, rows = tokens[order], rows[order]
     return FeatureTable(tokens, rows, {}), dict(sorted(reasons.items()))
 
 
-def images_digest(images: Mapping[str, Path]) -> str:
-    """Identify images by the items' ids and the sizes of their files, wherever these lie."""
-    return _digest(images, dated=False)
+def images_digest(images: Mapping[str, Path], *, dated: bool = False) -> str:
+    """Identify images by the items' ids and their files' sizes (and times), wherever these lie."""
+    digest = hashlib.sha256()
+    for item in sorted(images):
+        try:
+            status = images[item].stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns if dated else ''}"
+        except OSError:
+            stamp = "-"
+        digest.update(f"{item}\0{stamp}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def _prepared(
@@ -136,14 +145,8 @@ def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.
     return rows
 
 
-class _FileEncoder(NamedTuple):
-    """An encoder of files on a worker of a cluster: see ``encoders.on_cluster.Encoder``."""
-
-    key: Mapping[str, Any]
-    encode: Callable[[Sequence[Path | None]], np.ndarray]
-
-
-def _load(name: str, load: partial[ImageEncoder]) -> _FileEncoder:
+def _load(name: str, load: partial[ImageEncoder]) -> Encoder:
+    """Load an encoder of files on a worker of a cluster."""
     encoder = load()
     width = _width(encoder)
 
@@ -153,7 +156,7 @@ def _load(name: str, load: partial[ImageEncoder]) -> _FileEncoder:
         inputs = [path and _input(encoder, path) for path in files]
         return _rows_of_usable(encoder, inputs, width)
 
-    return _FileEncoder(encoder.key, encode)
+    return Encoder(encoder.key, encode)
 
 
 def _encoded_on(
@@ -200,20 +203,3 @@ def _reason(encoder: ImageEncoder, path: Path) -> str:
     except ValueError as error:
         return str(error).split("\n")[0]
     return "the encoder gave numbers that are not finite"
-
-
-def _mean(rows: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
-
-
-def _digest(images: Mapping[str, Path], dated: bool) -> str:
-    digest = hashlib.sha256()
-    for item in sorted(images):
-        try:
-            status = images[item].stat()
-            stamp = f"{status.st_size} {status.st_mtime_ns if dated else ''}"
-        except OSError:
-            stamp = "-"
-        digest.update(f"{item}\0{stamp}\n".encode(errors="surrogatepass"))
-    return digest.hexdigest()

@@ -18,15 +18,8 @@ from recbole_m3rec.features.vector_files import Vectors, as_ids
 
 # Columns of mapping files in use: the row of an item, and its id.
 _ROW_NAMES = (
-    "itemid",
-    "item_idx",
-    "item_index",
-    "iid",
-    "idx",
-    "index",
-    "row",
-    "remap_id",
-    "new_id",
+    *("itemid", "item_idx", "item_index", "iid", "idx", "index"),
+    *("row", "remap_id", "new_id"),
 )
 
 _ARRAYS = {

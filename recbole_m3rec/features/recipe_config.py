@@ -73,8 +73,7 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
     is_text = text_encoder(encoder) is not None
     if not isinstance(encoder, str) or not (is_text or encoder == RANDOM_CODES):
         raise RecipeError(
-            f"{key}: unknown encoder {encoder!r}, there are {', '.join(ENCODER_NAMES)}"
-            + "."
+            f"{key}: unknown encoder {encoder!r}, there are {', '.join(ENCODER_NAMES)}."
             + did_you_mean(str(encoder), ENCODER_NAMES)
         )
     options = encoder_options(encoder)
@@ -82,8 +81,7 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
     for name in given:
         if name not in keys:
             raise RecipeError(
-                f"{key}: {encoder} has no option {name!r}, it takes {', '.join(keys)}"
-                + "."
+                f"{key}: {encoder} has no option {name!r}, it takes {', '.join(keys)}."
                 + did_you_mean(str(name), keys)
             )
     fields = given.get("fields", ())

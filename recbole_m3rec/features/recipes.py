@@ -200,18 +200,14 @@ def _listed_modalities(modalities: Any) -> list[str] | None:
             f"modalities: expected auto, a list of names, or [] for none, found {modalities!r}"
         )
     for name in modalities:
-        _check_name(name)
+        if not isinstance(name, str) or not _MODALITY_NAME.fullmatch(name):
+            raise ModalityError(f"modalities: {name!r} is no name of letters, digits, '-' and '_'")
+        if name in ("id", "auto"):
+            why = "is always part of the model" if name == "id" else "stands alone, not in a list"
+            raise ModalityError(f"modalities: {name} {why}. Leave it out")
     if len(set(modalities)) < len(modalities):
         raise ModalityError(f"modalities: each name once, found {', '.join(modalities)}")
     return list(modalities)
-
-
-def _check_name(modality: Any) -> None:
-    if not isinstance(modality, str) or not _MODALITY_NAME.fullmatch(modality):
-        raise ModalityError(f"modalities: {modality!r} is no name of letters, digits, '-' and '_'")
-    if modality in ("id", "auto"):
-        why = "is always part of the model" if modality == "id" else "stands alone, not in a list"
-        raise ModalityError(f"modalities: {modality} {why}. Leave it out")
 
 
 def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]:

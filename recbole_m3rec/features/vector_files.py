@@ -90,14 +90,6 @@ def _as_floats(path: Path, values: np.ndarray) -> np.ndarray:
     return values if values.dtype.itemsize <= 4 else values.astype(np.float32)
 
 
-def _read_npy(path: Path, id_column: str | None) -> Vectors:
-    return Vectors(load_npy(path), None)
-
-
-def _read_npz(path: Path, id_column: str | None) -> Vectors:
-    return _of_entries(path, dict(load_npz(path)), id_column)
-
-
 def _read_pt(path: Path, id_column: str | None) -> Vectors:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, torch.Tensor):
@@ -201,9 +193,8 @@ def _of_table(path: Path, table: pa.Table, id_name: str) -> Vectors:
 
 def _of_lists(path: Path, ids: list[str], column: pa.Array) -> np.ndarray:
     kind = column.type
-    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
-    is_list = is_list or pa.types.is_large_list(kind)
-    if not (is_list and _is_numeric(kind.value_type)):
+    lists = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+    if not (any(is_list(kind) for is_list in lists) and _is_numeric(kind.value_type)):
         raise FeatureFileError(f"{path}: the vectors are of type {kind}, expected lists of numbers")
     _check_lengths(path, ids, pc.fill_null(pc.list_value_length(column), 0).to_numpy())
     numbers: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
@@ -247,8 +238,8 @@ def _is_number(text: str) -> bool:
 
 
 READERS: dict[str, Callable[[Path, str | None], Vectors]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
+    ".npy": lambda path, _: Vectors(load_npy(path), None),
+    ".npz": lambda path, id_column: _of_entries(path, load_npz(path), id_column),
     ".pt": _read_pt,
     ".pth": _read_pt,
     ".csv": _read_csv,

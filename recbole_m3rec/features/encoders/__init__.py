@@ -28,16 +28,6 @@ from recbole_m3rec.features.encoders.text_models import (
 )
 from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd
 
-__all__ = [
-    "ENCODER_NAMES",
-    "RANDOM_CODES",
-    "EncoderError",
-    "encode_texts",
-    "encoder_options",
-    "random_codes",
-    "text_encoder",
-]
-
 TextEncoder = Callable[..., "np.ndarray"]
 
 _TEXT_ENCODERS: dict[str, TextEncoder] = {"tfidf-svd": encode_tfidf_svd}

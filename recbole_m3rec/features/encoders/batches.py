@@ -25,6 +25,15 @@ class EncoderError(ValueError):
     """An encoder cannot be had, or does not give what it has to."""
 
 
+def check_counts(encoder: str, **counts: Any) -> None:
+    """Raise EncoderError for an option that is no whole number of at least 1."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise EncoderError(
+                f"{encoder}: {name} must be a whole number of at least 1, found {value!r}"
+            )
+
+
 def encode_batches(
     batches: Sequence[Sequence[T]],
     encode: Callable[[Iterable[Sequence[T]]], Iterable[np.ndarray]],

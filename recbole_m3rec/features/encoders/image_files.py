@@ -57,7 +57,10 @@ def decode_image(path: Path) -> tuple[Image, str]:
                 f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, Pillow's limit"
             ) from error
         except Exception as error:  # Pillow's decoders raise anything on damaged headers
-            raise ImageFileError(_what_it_is(head)) from error
+            what = "not an image that Pillow can read"
+            if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
+                what = "an HTML or XML page, not an image"
+            raise ImageFileError(what) from error
         if min(image.size) < 2:
             raise ImageFileError(f"only {image.width} x {image.height} pixels")
         try:
@@ -68,13 +71,6 @@ def decode_image(path: Path) -> tuple[Image, str]:
         except Exception as error:
             reason = str(error).split("\n")[0] or type(error).__name__
             raise ImageFileError(f"damaged or cut off ({reason})") from error
-
-
-def _what_it_is(head: bytes) -> str:
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(_HTML):
-        return "an HTML or XML page, not an image"
-    return "not an image that Pillow can read"
 
 
 def _as_rgb(image: Image) -> Image:

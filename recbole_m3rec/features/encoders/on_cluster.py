@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from recbole_m3rec.cluster.pieces import Cluster
 from recbole_m3rec.features.encoders.batches import EncoderError
 
 
-class Encoder(Protocol):
+class Encoder(NamedTuple):
     """What a worker loads.
 
     Attributes:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from recbole_m3rec.features.encoders.batches import check_counts
+
 
 def random_codes(
     tokens: Iterable[str], *, seed: int, name: str, dim: int = 512, std: float = 0.02
@@ -26,8 +28,7 @@ def random_codes(
     Raises:
         ValueError: ``dim`` or ``std`` out of range.
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-        raise ValueError(f"random-codes: dim must be a whole number of at least 1, found {dim!r}")
+    check_counts("random-codes", dim=dim)
     if isinstance(std, bool) or not isinstance(std, int | float) or not 0 < std < float("inf"):
         raise ValueError(f"random-codes: std must be a number above 0, found {std!r}")
     ordered = sorted(set(tokens))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
-from recbole_m3rec.features.encoders.on_cluster import encode_on
+from recbole_m3rec.features.encoders.batches import EncoderError, check_counts, encode_batches
+from recbole_m3rec.features.encoders.on_cluster import Encoder, encode_on
 from recbole_m3rec.features.encoders.pretrained import (
     chosen_device,
     chosen_dtype,
@@ -69,18 +68,11 @@ def encode_transformers(
     encoder = f"transformers:{model}"
     if pooling not in POOLINGS:
         raise EncoderError(f"{encoder}: pooling must be {' or '.join(POOLINGS)}, found {pooling!r}")
-    _check_counts(encoder, max_tokens=max_tokens, batch_size=batch_size)
+    check_counts(encoder, max_tokens=max_tokens, batch_size=batch_size)
     load = partial(
         _transformers, model, pooling, max_tokens, unit_rows, batch_size, precision, device
     )
     return _encode_sorted(encoder, texts, load, batch_size, work, progress, cluster)
-
-
-class _TextModel(NamedTuple):
-    """A model that is loaded: see ``encoders.on_cluster.Encoder``."""
-
-    key: Mapping[str, Any]
-    encode: Callable[[Sequence[str]], np.ndarray]
 
 
 def _transformers(
@@ -91,7 +83,7 @@ def _transformers(
     batch_size: int,
     precision: str,
     device: str,
-) -> _TextModel:
+) -> Encoder:
     encoder = f"transformers:{model}"
     transformers = library("transformers", encoder)
     place, dtype = _place(encoder, device, precision)
@@ -107,7 +99,10 @@ def _transformers(
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    limit = min(max_tokens, _most_tokens(tokenizer, network.config))
+    most = int(tokenizer.model_max_length)
+    if most > 10**9:  # the tokenizer does not know
+        most = getattr(network.config, "max_position_embeddings", None) or most
+    limit = min(max_tokens, most)
 
     @torch.inference_mode()
     def encode(batch: Sequence[str]) -> np.ndarray:
@@ -134,7 +129,7 @@ def _transformers(
         "batch_size": batch_size,
         "computed": f"{place.type} {dtype}",
     }
-    return _TextModel(key, encode)
+    return Encoder(key, encode)
 
 
 def encode_sentence_transformers(
@@ -172,9 +167,7 @@ def encode_sentence_transformers(
             finite numbers, or an option is out of range.
     """
     encoder = f"sentence-transformers:{model}"
-    _check_counts(encoder, batch_size=batch_size)
-    if max_tokens is not None:
-        _check_counts(encoder, max_tokens=max_tokens)
+    check_counts(encoder, batch_size=batch_size, max_tokens=1 if max_tokens is None else max_tokens)
     load = partial(
         _sentence_transformers, model, max_tokens, unit_rows, batch_size, precision, device
     )
@@ -188,7 +181,7 @@ def _sentence_transformers(
     batch_size: int,
     precision: str,
     device: str,
-) -> _TextModel:
+) -> Encoder:
     encoder = f"sentence-transformers:{model}"
     sentence_transformers = library("sentence_transformers", encoder)
     place, dtype = _place(encoder, device, precision)
@@ -219,13 +212,13 @@ def _sentence_transformers(
         "batch_size": batch_size,
         "computed": f"{place.type} {dtype}",
     }
-    return _TextModel(key, encode)
+    return Encoder(key, encode)
 
 
 def _encode_sorted(
     encoder: str,
     texts: Sequence[str],
-    load: partial[_TextModel],
+    load: partial[Encoder],
     batch_size: int,
     work: Path | None,
     progress: Callable[[int], object] | None,
@@ -291,19 +284,3 @@ def _place(encoder: str, device: str, precision: str) -> tuple[torch.device, tor
         return place, chosen_dtype(precision, place)
     except EncoderError as error:
         raise EncoderError(f"{encoder}: {error}") from error
-
-
-def _most_tokens(tokenizer: Any, config: Any) -> int:
-    """Return how many tokens the model takes; a tokenizer that does not know says 10**30."""
-    most = int(tokenizer.model_max_length)
-    if most > 10**9:
-        most = getattr(config, "max_position_embeddings", None) or most
-    return most
-
-
-def _check_counts(encoder: str, **counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise EncoderError(
-                f"{encoder}: {name} must be a whole number of at least 1, found {value!r}"
-            )

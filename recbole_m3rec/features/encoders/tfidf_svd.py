@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recbole_m3rec.features.encoders.batches import check_counts
+
 if TYPE_CHECKING:
     from scipy import sparse
 
@@ -149,11 +151,7 @@ def _finished(rows: np.ndarray, fitted: FittedTfidfSvd) -> np.ndarray:
 
 
 def _check_options(dim: int, min_df: int, max_ngram: int, unit_rows: bool) -> None:
-    for name, value in (("dim", dim), ("min_df", min_df), ("max_ngram", max_ngram)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"tfidf-svd: {name} must be a whole number of at least 1, found {value!r}"
-            )
+    check_counts("tfidf-svd", dim=dim, min_df=min_df, max_ngram=max_ngram)
     if max_ngram > 3:
         raise ValueError(f"tfidf-svd: max_ngram must be at most 3, found {max_ngram}")
     if not isinstance(unit_rows, bool):
