@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recbole_m3rec.cluster.pieces import Cluster
 from recbole_m3rec.cluster.versions import versions
 from recbole_m3rec.support.safe_write import CannotWriteError
+
+R = TypeVar("R")
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -31,8 +34,24 @@ class KeptPieces:
             depends_on: what decides on the results besides this package and its libraries, as JSON
                 can hold it.
         """
-        key = json.dumps([versions(), depends_on], sort_keys=True)
-        self._folder = work / hashlib.sha256(key.encode()).hexdigest()[:24]
+        self._work, self._depends_on = work, depends_on
+
+    @cached_property
+    def _folder(self) -> Path:
+        key = json.dumps([versions(), self._depends_on], sort_keys=True)
+        return self._work / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+    def parsed(
+        self, cluster: Cluster, parse: Callable[..., R], kind: Any, pieces: Any, *more: Any
+    ) -> Iterator[R]:
+        """Yield ``parse(piece, *more)``; what other processes give is kept.
+
+        ``kind`` is the class of the results, with ``to_bytes`` and ``from_bytes``.
+        """
+        if not cluster.is_remote:
+            return cluster.map(parse, ((piece, *more) for piece in pieces))
+        calls = ((piece.name, (parse, piece, *more)) for piece in pieces)
+        return map(kind.from_bytes, self.map(cluster, parse_to_bytes, calls))
 
     def map(
         self,
@@ -69,6 +88,12 @@ class KeptPieces:
                 return
             _write(waiting.popleft()[0], result)
             yield result
+
+
+def parse_to_bytes(parse: Callable[..., Any], *arguments: Any) -> bytes:
+    """Parse a piece on a worker."""
+    content: bytes = parse(*arguments).to_bytes()
+    return content
 
 
 def identity(path: Path) -> list[Any]:

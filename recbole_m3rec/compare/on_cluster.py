@@ -25,6 +25,7 @@ from recbole_m3rec.compare.scheduler import (
     start,
     threads_of_a_worker,
 )
+from recbole_m3rec.support.safe_write import write_whole
 
 # In this order, so that what was written last says that all is there.
 FILES = (LOG, results.USERS, results.LISTS, results.FAILURE, results.RESULT)
@@ -59,7 +60,7 @@ class _RemoteWorker:
             return -9
         code, files = self.cluster.result(self.future)
         for name, content in files.items():
-            results.write_bytes(self.job.folder / name, content)
+            write_whole(self.job.folder / name, content)
         return int(code)
 
     def kill(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from recbole_m3rec.compare.runs import Identity, Run
 from recbole_m3rec.compare.user_values import Lists, UserValues
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.support.safe_write import new_files
+from recbole_m3rec.support.safe_write import new_files, write_whole
 
 SPEC, RESULT, FAILURE = "spec.json", "result.json", "failure.json"
 USERS, LISTS = "users.npz", "lists.npz"
@@ -93,7 +93,7 @@ def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
         raise ConfigurationError(
             f"The settings of {run} must be numbers, texts, lists and mappings ({error})."
         ) from error
-    write_text(folder / SPEC, text)
+    write_whole(folder / SPEC, text.encode())
     (folder / FAILURE).unlink(missing_ok=True)
 
 
@@ -111,13 +111,12 @@ def write_result(
     with new_files(*(folder / name for name in (*arrays, RESULT))) as files:
         for file, of_file in zip(files, arrays.values(), strict=False):
             np.savez_compressed(file.file, **of_file)
-        with files[-1].writing():
-            files[-1].file.write(json.dumps(result, indent=1).encode())
+        files[-1].write(json.dumps(result, indent=1).encode())
 
 
 def write_failure(folder: Path, message: str) -> None:
     """Write why a run failed."""
-    write_text(folder / FAILURE, json.dumps({"message": message}))
+    write_whole(folder / FAILURE, json.dumps({"message": message}).encode())
 
 
 def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
@@ -133,14 +132,3 @@ def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
     return Outcome(run, identity, folder, None, failure)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with new_files(path) as (file,), file.writing():
-        file.file.write(content)

@@ -47,6 +47,18 @@ _MOVIE = ("item", "title", "genres")
 _GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
            "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery",
            "Romance", "Sci-Fi", "Thriller", "War", "Western")  # fmt: skip
+# By the file of ratings, which tells a release: the file of movies, its columns, the separators of
+# both, and their encoding, whether they have a header and quotes.
+_OLD, _NEW = ("latin-1", False, False), ("utf-8", True, True)
+_FORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, str], tuple[str, bool, bool]]] = {
+    "u.data": (
+        *("u.item", ("item", "title", "day", "video_day", "url", *_GENRES)),
+        *(("\t", "|"), _OLD),
+    ),
+    "ratings.dat": ("movies.dat", _MOVIE, ("::", "::"), _OLD),
+    "ratings.csv": ("movies.csv", _MOVIE, (",", ","), _NEW),
+    "ml-100k.inter": ("ml-100k.item", ("item", *FIELDS), ("\t", "\t"), _NEW),
+}
 _TITLE = re.compile(r"(?P<title>.*?)\s*\((?P<year>\d{4})\)\s*(?:\([A-Z]+\))?\s*$")
 
 
@@ -75,12 +87,13 @@ def find_release(source: Path) -> Release:
     else:
         raise RawFileError(f"{source}: neither a folder nor a zip file, or a damaged one")
     for place in places:
-        for ratings, tables in _FORMS.items():
+        for ratings, (movies, names, separators, form) in _FORMS.items():
             if (place / ratings).is_file():
-                log, movies = tables(place)
-                if not movies.path.is_file():
-                    raise RawFileError(f"{place}: has {ratings}, but no {movies.path.name}")
-                return Release(_name(source, place, ratings), log, movies)
+                if not (place / movies).is_file():
+                    raise RawFileError(f"{place}: has {ratings}, but no {movies}")
+                log = TextTable(place / ratings, _LOG, separators[0], *form)
+                table = TextTable(place / movies, names, separators[1], *form)
+                return Release(_name(source, place, ratings), log, table)
     raise RawFileError(
         f"{source}: holds none of {', '.join(_FORMS)}. Expected the folder or zip file of ml-100k,"
         " ml-1m or ml-latest-small, as published"
@@ -151,10 +164,8 @@ def prepare_movielens(
             for movie, row in movies.items():
                 write_row(files[1].file, [movie, *(row.get(field, "") for field in fields)])
         if recipes:
-            with files[2].writing():
-                files[2].file.write(recipe(name, list(fields)).encode())
-        with files[-1].writing():
-            files[-1].file.write((json.dumps(result, indent=2) + "\n").encode())
+            files[2].write(recipe(name, list(fields)).encode())
+        files[-1].write((json.dumps(result, indent=2) + "\n").encode())
     return result | {"written": [str(path) for path in (inter, item, *recipes, stats)]}
 
 
@@ -228,42 +239,3 @@ def _name(source: Path, place: Any, ratings: str) -> str:
     names = {"u.data": "ml-100k", "ml-100k.inter": "ml-100k", "ratings.dat": "ml-1m"}
     here = [place.name, source.stem]
     return next((name for name in here if name.startswith("ml-")), names.get(ratings, "movielens"))
-
-
-def _ml_100k(place: Any) -> tuple[TextTable, TextTable]:
-    item = ("item", "title", "day", "video_day", "url", *_GENRES)
-    return (
-        TextTable(place / "u.data", _LOG, "\t", "latin-1", header=False, quoted=False),
-        TextTable(place / "u.item", item, "|", "latin-1", header=False, quoted=False),
-    )
-
-
-def _ml_1m(place: Any) -> tuple[TextTable, TextTable]:
-    return (
-        TextTable(place / "ratings.dat", _LOG, "::", "latin-1", header=False, quoted=False),
-        TextTable(place / "movies.dat", _MOVIE, "::", "latin-1", header=False, quoted=False),
-    )
-
-
-def _ml_latest(place: Any) -> tuple[TextTable, TextTable]:
-    return (
-        TextTable(place / "ratings.csv", _LOG, ",", "utf-8"),
-        TextTable(place / "movies.csv", _MOVIE, ",", "utf-8"),
-    )
-
-
-def _recboles(place: Any) -> tuple[TextTable, TextTable]:
-    names = ("item", *FIELDS)
-    return (
-        TextTable(place / "ml-100k.inter", _LOG, "\t", "utf-8"),
-        TextTable(place / "ml-100k.item", names, "\t", "utf-8"),
-    )
-
-
-# By the file that tells a release.
-_FORMS = {
-    "u.data": _ml_100k,
-    "ratings.dat": _ml_1m,
-    "ratings.csv": _ml_latest,
-    "ml-100k.inter": _recboles,
-}

@@ -81,6 +81,11 @@ class NewFile:
             if fcntl is None:
                 self.temporary.unlink(missing_ok=True)
 
+    def write(self, content: bytes) -> None:
+        """Write all of a file; see :meth:`writing`."""
+        with self.writing():
+            self.file.write(content)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Turn a failed write, of a full disk say, into one error that names the file."""
@@ -159,6 +164,12 @@ def new_files(*paths: Path) -> Iterator[list[NewFile]]:
     finally:
         for file in files:
             file.give_up()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; errors as of :func:`new_files`."""
+    with new_files(path) as [new]:
+        new.write(content)
 
 
 class Sink:

@@ -13,7 +13,7 @@ from logging import getLogger
 from pathlib import Path
 
 from recbole_m3rec.support.hashing import sha256_of
-from recbole_m3rec.support.safe_write import new_files
+from recbole_m3rec.support.safe_write import write_whole
 
 
 def state_folder() -> Path:
@@ -43,8 +43,7 @@ def _entry(path: Path) -> Path:
 
 def _write(path: Path, digests: str) -> None:
     try:
-        with new_files(_entry(path)) as [new]:
-            new.file.write(digests.encode())
+        write_whole(_entry(path), digests.encode())
     except (OSError, ValueError, RuntimeError) as error:
         getLogger().debug(f"{path} is not noted as written here: {error}")
 

@@ -26,16 +26,8 @@ from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import add_cluster, documented_parser, positive, run_script
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
-from recbole_m3rec.datasets.images.report import (
-    REPORT_NAME,
-    STORED,
-    count_reasons,
-    read_report,
-)
-from recbole_m3rec.features.encoders.image_models import (
-    IMAGE_ENCODER_NAMES,
-    image_encoder,
-)
+from recbole_m3rec.datasets.images.report import REPORT_NAME, STORED, count_reasons, read_report
+from recbole_m3rec.features.encoders.image_models import IMAGE_ENCODER_NAMES, image_encoder
 from recbole_m3rec.features.encoders.pretrained import PRECISIONS
 from recbole_m3rec.features.feature_file import read_metadata, write_features
 from recbole_m3rec.features.feature_table import FeatureTable
@@ -48,7 +40,7 @@ from recbole_m3rec.features.image_sources import (
     images_of,
 )
 from recbole_m3rec.support.command_names import command
-from recbole_m3rec.support.safe_write import new_files
+from recbole_m3rec.support.safe_write import write_whole
 
 PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
 
@@ -169,8 +161,7 @@ def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> 
     table = csv.writer(text)
     table.writerow(["item_id", "file", "reason"])
     table.writerows((item, files.get(item, ""), reason) for item, reason in reasons.items())
-    with new_files(path) as [new], new.writing():
-        new.file.write(text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
 
 
 def parser() -> argparse.ArgumentParser:

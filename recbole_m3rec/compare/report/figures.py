@@ -16,7 +16,8 @@ import numpy as np
 from recbole_m3rec.compare.report.aggregate import Table
 from recbole_m3rec.compare.report.document import Picture
 from recbole_m3rec.compare.report.tables import metric_title
-from recbole_m3rec.compare.results import Outcome, write_bytes
+from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.support.safe_write import write_whole
 
 FOLDER = "pictures"
 LONGEST_LIST = 100
@@ -63,7 +64,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
             legend(canvas, axes)
             image = io.BytesIO()
             canvas.savefig(image, format="png", dpi=160)
-            write_bytes(output / file, image.getvalue())
+            write_whole(output / file, image.getvalue())
             drawn.append(Picture(file, f"{table.dataset}: {caption}"))
     return drawn
 

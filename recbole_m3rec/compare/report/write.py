@@ -20,8 +20,9 @@ from recbole_m3rec.compare.report.tables import (
     result_grid,
     test_grid,
 )
-from recbole_m3rec.compare.results import Outcome, write_text
+from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.features.feature_table import FeatureTable
+from recbole_m3rec.support.safe_write import write_whole
 
 COSTS = ("seconds_per_epoch", "training_seconds", "seconds", "best_epoch", "parameters")
 MEMORY = ("peak_memory_mib", "peak_gpu_memory_mib")
@@ -79,7 +80,7 @@ def write_report(
         "report.html": html.render(blocks, output),
     }
     for name, text in files.items():
-        write_text(output / name, text)
+        write_whole(output / name, text.encode())
     return [output / name for name in files]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -88,7 +88,11 @@ def write_items(
     filled = dict.fromkeys(columns, 0)
     write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
     with line_pieces(path, cluster, work, progress) as pieces:
-        for part in _all_parsed(path, form, wanted, columns, cluster, work, pieces):
+        digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+        key = {"items": identity(path), "form": asdict(form), "wanted": digest}
+        kept = KeptPieces(work, **key, columns=[*columns])
+        more = form, cluster.keep(Wanted.of, tuple(wanted)), tuple(columns)
+        for part in kept.parsed(cluster, parse_items, ParsedItems, pieces, *more):
             problems.add_all(part.noted, path, n_lines)
             n_other += part.n_other_items
             for number, item, title, price_is_lost, fields in part.items:
@@ -149,31 +153,6 @@ class ParsedItems(NamedTuple):
         noted = Noted()
         noted.cases = cases
         return cls(n_lines, n_other, items, noted)
-
-
-def _all_parsed(
-    path: Path,
-    form: MetadataFormat,
-    wanted: Sequence[str],
-    columns: Sequence[str],
-    cluster: Cluster,
-    work: Path,
-    pieces: Iterator[Any],
-) -> Iterator[ParsedItems]:
-    names = cluster.keep(Wanted.of, tuple(wanted))
-    if not cluster.is_remote:
-        return cluster.map(parse_items, ((piece, form, names, tuple(columns)) for piece in pieces))
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
-    kept = KeptPieces(
-        work, items=identity(path), form=asdict(form), wanted=digest, columns=[*columns]
-    )
-    calls = ((piece.name, (piece, form, names, tuple(columns))) for piece in pieces)
-    return map(ParsedItems.from_bytes, kept.map(cluster, parse_to_bytes, calls))
-
-
-def parse_to_bytes(*piece: Any) -> bytes:
-    """Parse a piece on a worker."""
-    return parse_items(*piece).to_bytes()
 
 
 def parse_items(

@@ -16,12 +16,8 @@ from recbole_m3rec.atomic.inter_file import (
     write_interactions,
 )
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.datasets.amazon import (
-    metadata as item_metadata,
-)
-from recbole_m3rec.datasets.amazon import (
-    reviews as review_files,
-)
+from recbole_m3rec.datasets.amazon import metadata as item_metadata
+from recbole_m3rec.datasets.amazon import reviews as review_files
 from recbole_m3rec.datasets.amazon.metadata import ItemCounts, MetadataFormat, write_items
 from recbole_m3rec.datasets.amazon.releases import Release
 from recbole_m3rec.datasets.amazon.reviews import ReviewFormat, read_reviews
@@ -120,7 +116,10 @@ def prepare(
         result = {
             "release": source.release.year,
             "category": source.category,
-            "files": [_identity(path) for path in (source.reviews, source.metadata) if path],
+            "files": [
+                {"name": path.name, "bytes": path.stat().st_size}
+                for path in filter(None, (source.reviews, source.metadata))
+            ],
             "filters": asdict(filters),
             **counts(reviews),
             "review_lines": n_lines,
@@ -146,8 +145,7 @@ def prepare(
                 )
             result |= _item_counts(items, len(wanted))
         result["problems"] = problems.found()
-        with files[-1].writing():
-            files[-1].file.write((json.dumps(result, indent=2) + "\n").encode())
+        files[-1].write((json.dumps(result, indent=2) + "\n").encode())
         shutil.rmtree(work, ignore_errors=True)
     return result
 
@@ -160,7 +158,3 @@ def _item_counts(items: ItemCounts, n_wanted: int) -> dict[str, Any]:
         "metadata_lines_of_other_items": items.n_other_items,
         "items_with": items.filled,
     }
-
-
-def _identity(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from recbole_m3rec.atomic.inter_file import EARLIEST, LATEST, READ_AS_MISSING, I
 from recbole_m3rec.cluster.kept_pieces import KeptPieces, identity
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.datasets.amazon.parsed_reviews import ParsedReviews
-from recbole_m3rec.datasets.io.id_codes import IdCodes
+from recbole_m3rec.datasets.io.id_codes import IdCodes, interactions_of
 from recbole_m3rec.datasets.io.problems import Noted, Problems
 from recbole_m3rec.datasets.io.raw_lines import Block, Range, line_pieces
 
@@ -90,7 +90,8 @@ def read_reviews(
     times: list[np.ndarray] = []
     n_lines = 0
     with line_pieces(path, cluster, work, progress) as pieces:
-        for part in _all_parsed(path, form, between, cluster, work, pieces):
+        kept = KeptPieces(work, reviews=identity(path), form=asdict(form), between=between)
+        for part in kept.parsed(cluster, parse_reviews, ParsedReviews, pieces, form, between):
             problems.add_all(part.noted, path, n_lines)
             n_lines += part.n_lines
             for columns in part.columns:
@@ -98,38 +99,7 @@ def read_reviews(
                 items.add(columns["item"])
                 ratings.append(columns["rating"])
                 times.append(columns["time"])
-    user_codes, user_ids = users.finish()
-    item_codes, item_ids = items.finish()
-    rated = any(not np.isnan(part).all() for part in ratings)
-    reviews = Interactions(
-        user_codes,
-        item_codes,
-        np.concatenate(ratings) if rated else None,
-        np.concatenate(times) if times else np.zeros(0, np.int64),
-        user_ids,
-        item_ids,
-    )
-    return reviews, n_lines
-
-
-def _all_parsed(
-    path: Path,
-    form: ReviewFormat,
-    between: tuple[int | None, int | None],
-    cluster: Cluster,
-    work: Path,
-    pieces: Iterator[Any],
-) -> Iterator[ParsedReviews]:
-    if not cluster.is_remote:
-        return cluster.map(parse_reviews, ((piece, form, between) for piece in pieces))
-    kept = KeptPieces(work, reviews=identity(path), form=asdict(form), between=between)
-    calls = ((piece.name, (piece, form, between)) for piece in pieces)
-    return map(ParsedReviews.from_bytes, kept.map(cluster, parse_to_bytes, calls))
-
-
-def parse_to_bytes(*piece: Any) -> bytes:
-    """Parse a piece on a worker."""
-    return parse_reviews(*piece).to_bytes()
+    return interactions_of(users, items, ratings, times), n_lines
 
 
 def parse_reviews(
@@ -168,7 +138,7 @@ def _parsed(block: Block, form: ReviewFormat, noted: Noted) -> list[tuple[pa.Tab
         middle = block.data.rfind(b"\n", 0, middle - 1) + 1
     halves = Block(block.first_line, block.data[:middle]), block.data[middle:]
     second = Block(block.first_line + halves[0].n_lines, halves[1])
-    return [part for half in (halves[0], second) for part in _parsed(half, form, noted)]
+    return _parsed(halves[0], form, noted) + _parsed(second, form, noted)
 
 
 def _parse_json(data: bytes, form: ReviewFormat) -> pa.Table:

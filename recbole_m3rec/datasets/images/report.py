@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from recbole_m3rec.support.safe_write import CannotWriteError, new_files
+from recbole_m3rec.support.safe_write import CannotWriteError, write_whole
 
 REPORT_NAME = "download.csv"
 
@@ -33,40 +33,35 @@ class Entry:
     sha256: str = ""
 
 
+NAMES = [field.name for field in fields(Entry)]
+
+
 def read_report(folder: Path) -> dict[str, Entry]:
     """Read the report of an earlier run, by item; of a line that was cut off nothing."""
-    names = [field.name for field in fields(Entry)]
     entries: dict[str, Entry] = {}
     path = folder / REPORT_NAME
     if path.is_file():
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.reader(file):
-                if len(row) == len(names) and row[1] in (STORED, REFUSED, FAILED):
+                if len(row) == len(NAMES) and row[1] in (STORED, REFUSED, FAILED):
                     entries[row[0]] = Entry(*row)
     return entries
 
 
 def count_reasons(entries: Iterable[Entry]) -> dict[str, int]:
     """Count the items without an image by reason, the most frequent first."""
-    counts: dict[str, int] = defaultdict(int)
-    for entry in entries:
-        if entry.status != STORED:
-            counts[entry.reason.partition(",")[0].partition(" (")[0]] += 1
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+    reasons = (entry.reason for entry in entries if entry.status != STORED)
+    counts = Counter(sorted(reason.partition(",")[0].partition(" (")[0] for reason in reasons))
+    return dict(counts.most_common())
 
 
 def write_report(folder: Path, entries: Iterable[Entry]) -> None:
     """Write the report anew, sorted by item, all or nothing."""
-    names = [field.name for field in fields(Entry)]
-    with new_files(folder / REPORT_NAME) as [new]:
-        text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(names)
-        table.writerows(
-            asdict(entry).values() for entry in sorted(entries, key=lambda entry: entry.item_id)
-        )
-        with new.writing():
-            new.file.write(text.getvalue().encode())
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(NAMES)
+    table.writerows(map(astuple, sorted(entries, key=lambda entry: entry.item_id)))
+    write_whole(folder / REPORT_NAME, text.getvalue().encode())
 
 
 class GrowingReport:
@@ -81,7 +76,7 @@ class GrowingReport:
 
     def add(self, entries: Iterable[Entry]) -> None:
         try:
-            csv.writer(self._file).writerows(asdict(entry).values() for entry in entries)
+            csv.writer(self._file).writerows(map(astuple, entries))
             self._file.flush()
         except OSError as error:
             raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from error

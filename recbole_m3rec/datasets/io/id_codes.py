@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from recbole_m3rec.atomic.inter_file import Interactions
+
 # Dictionaries of blocks are merged when they hold this many ids, or as many as are known.
 _MERGE_AT = 2_000_000
+NO_TIMES = np.zeros(0, np.int64)
 
 
 class IdCodes:
@@ -39,3 +42,13 @@ class IdCodes:
             self._codes.append(chunk.indices.to_numpy())
         self._ids = merged.chunk(merged.num_chunks - 1).dictionary
         self._blocks, self._waiting = [], 0
+
+
+def interactions_of(
+    users: IdCodes, items: IdCodes, ratings: list[np.ndarray], times: list[np.ndarray]
+) -> Interactions:
+    """Return a log of columns that arrived in blocks; ``ratings`` may be NaN, or none."""
+    (user_codes, user_ids), (item_codes, item_ids) = users.finish(), items.finish()
+    rated = any(not np.isnan(part).all() for part in ratings)
+    columns = np.concatenate(ratings) if rated else None, np.concatenate([NO_TIMES, *times])
+    return Interactions(user_codes, item_codes, *columns, user_ids, item_ids)

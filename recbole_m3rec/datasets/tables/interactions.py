@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_m3rec.atomic.inter_file import READ_AS_MISSING, Interactions
-from recbole_m3rec.datasets.io.id_codes import IdCodes
+from recbole_m3rec.datasets.io.id_codes import IdCodes, interactions_of
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.tables.read_table import Table, as_strings
 from recbole_m3rec.datasets.tables.time_formats import to_milliseconds
@@ -83,18 +83,7 @@ def read_purchases(
         mask = pa.array(is_kept)
         for role, found in codes.items():
             found.add(ids[role].filter(mask).dictionary_decode().dictionary_encode())
-    users, user_ids = codes["user"].finish()
-    items, item_ids = codes["item"].finish()
-    rated = any(not np.isnan(part).all() for part in ratings)
-    log = Interactions(
-        users,
-        items,
-        np.concatenate(ratings) if rated else None,
-        np.concatenate(times) if times else np.zeros(0, np.int64),
-        user_ids,
-        item_ids,
-    )
-    return log, n_rows
+    return interactions_of(codes["user"], codes["item"], ratings, times), n_rows
 
 
 def unusable(ids: pa.DictionaryArray, role: str) -> dict[str, np.ndarray]:

@@ -23,11 +23,7 @@ from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import reading
 from recbole_m3rec.datasets.tables import csv_rows, interactions
 from recbole_m3rec.datasets.tables import items as item_table
-from recbole_m3rec.datasets.tables.images import (
-    check_images,
-    images_by_column,
-    mapping_text,
-)
+from recbole_m3rec.datasets.tables.images import check_images, images_by_column, mapping_text
 from recbole_m3rec.datasets.tables.interactions import read_purchases
 from recbole_m3rec.datasets.tables.items import Items, addresses, read_items, write_items
 from recbole_m3rec.datasets.tables.read_table import Table
@@ -130,8 +126,7 @@ def prepare_shop(
         }
         for part, content in contents.items():
             if part in files:
-                with files[part].writing():
-                    files[part].file.write(content)
+                files[part].write(content)
     return result | {"written": [str(path) for path in parts.values()]}
 
 
