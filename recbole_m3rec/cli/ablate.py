@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_m3rec.cli.arguments import Parser, UsageError
 from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.compare import say_what_became
 from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
-from recbole_m3rec.cli.compare_command import say_what_became
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.runs import Run, configuration, first_seed
@@ -20,11 +20,16 @@ from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
 from recbole_m3rec.network.m3rec import GRADIENT_RULES, ID_INITS, SCORES
-from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.suggestions import did_you_mean
 
 WHOLE = "M3Rec"
 PRESET = "presets/m3rec-published.yaml"
+
+DESCRIPTION = """\
+Train M3Rec without each of its parts, and report what each is worth.
+
+Any setting is written --key=value and holds for every row.
+"""
 
 EXAMPLES = """\
 examples:
@@ -114,14 +119,7 @@ def _others(config: Any, key: str, choices: Iterable[Any], question: str) -> lis
 
 def build_parser() -> Parser:
     """Return the parser of all that is no setting."""
-    parser = Parser(
-        prog=command("ablate"),
-        description="Train M3Rec without each of its parts, and report what each is worth.\n\n"
-        "Any setting is written --key=value and holds for every row.",
-        epilog=EXAMPLES.replace("recbole-m3rec", command()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("ablate", DESCRIPTION, EXAMPLES)
     parser.add_argument("--dataset", required=True, help="name of a dataset with features")
     parser.add_argument("--only", metavar="A,B", help="these rows beside the whole model alone")
     add_common_options(parser, output=Path("ablation"))
@@ -184,6 +182,4 @@ def _own(of_model: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any
     return {key: value for key, value in of_model[model].items() if key not in ignored}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run an ablation; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    return run_script(ablate, arguments)
+main = partial(run_script, ablate)

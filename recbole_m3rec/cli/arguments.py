@@ -64,7 +64,22 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves exiting to its caller."""
+    """An argument parser that leaves exiting to its caller.
+
+    Args:
+        words: the subcommand.
+        description: what it does.
+        examples: command lines, shown at the end.
+    """
+
+    def __init__(self, words: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=command(words),
+            description=description,
+            epilog=examples.replace("recbole-m3rec", command()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -72,25 +87,11 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser(recommending: bool) -> Parser:
     """Return the parser; ``--k`` and its like are settings of some models unless recommending."""
-    parser = Parser(
-        prog=command("train"),
-        description=DESCRIPTION,
-        epilog=EXAMPLES.replace("recbole-m3rec", command()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("train", DESCRIPTION, EXAMPLES)
     train = parser.add_argument_group("training and testing")
     train.add_argument("--model", help="name of a model, such as M3Rec, Mamba4Rec, SASRec")
     train.add_argument("--dataset", help="name of a dataset, such as ml-100k")
-    train.add_argument(
-        "--config_files",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="YAML files with settings, or names of presets such as published, each over those "
-        "before it (spaces or commas between)",
-    )
-    add_no_download(train)
+    add_settings(train)
     parser.add_argument(
         "--verbose",
         action="store_true",
@@ -119,28 +120,17 @@ def build_parser(recommending: bool) -> Parser:
         help="go on where a run was stopped, as if it had not been; without CHECKPOINT, the newest "
         "run of this configuration",
     )
-    what.add_argument(
-        "--evaluate", type=Path, metavar="CHECKPOINT", help="valid and test metrics, no training"
-    )
-    what.add_argument(
-        "--topk",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="write the best items of every user, given the user's whole history: what comes after "
-        "the last interaction, those that validate and test included",
-    )
-    what.add_argument(
-        "--export",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="write a bundle: model, items and metrics in a folder that is safe to pass on",
-    )
-    what.add_argument(
-        "--show",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="show the recommendations on a page that this machine serves to itself",
-    )
+    for option, does in (
+        ("evaluate", "valid and test metrics, no training"),
+        (
+            "topk",
+            "write the best items of every user, given the user's whole history: what comes after "
+            "the last interaction, those that validate and test included",
+        ),
+        ("export", "write a bundle: model, items and metrics in a folder that is safe to pass on"),
+        ("show", "show the recommendations on a page that this machine serves to itself"),
+    ):
+        what.add_argument(f"--{option}", type=Path, metavar="CHECKPOINT", help=does)
     if recommending:
         saved.add_argument(
             "--output",
@@ -177,8 +167,16 @@ def build_parser(recommending: bool) -> Parser:
     return parser
 
 
-def add_no_download(group: argparse._ActionsContainer) -> None:
-    """Add the option that refuses to fetch a dataset."""
+def add_settings(group: argparse._ActionsContainer) -> None:
+    """Add files with settings, and the option that refuses to fetch a dataset."""
+    group.add_argument(
+        "--config_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="YAML files with settings, or names of presets such as published, each over those "
+        "before it (spaces or commas between)",
+    )
     group.add_argument(
         "--no-download",
         "--no_download",

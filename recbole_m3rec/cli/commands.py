@@ -70,6 +70,11 @@ def dataset_name(text: str) -> str:
     return text
 
 
+def short(text: str) -> str:
+    """Return the beginning of a text, at most 40 characters."""
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
 def positive(text: str) -> int:
     """Return an argument that is a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import parse
-from recbole_m3rec.cli.compare_command import say_what_became
+from recbole_m3rec.cli.exit_codes import SOME_FAILED
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.write import NOT_TUNED
+from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Run, first_seed, locked
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a comparison; return 0, 1 if a run failed, 2 for a user's error, 130 if interrupted."""
-    return run_script(run, arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,3 +50,15 @@ def run(arguments: Sequence[str]) -> int:
             tuning=grids,
         )
     return say_what_became(outcomes, options.output)
+
+
+def say_what_became(outcomes: Sequence[Outcome], output: Path) -> int:
+    """Print failures and where the report is; return the exit code."""
+    failures = [outcome for outcome in outcomes if outcome.failure is not None]
+    for outcome in failures:
+        print(f"failed: {outcome.run}: {outcome.failure}", file=sys.stderr)
+    print(f"report: {output / 'report.html'} (also .md, .tex, results.csv)")
+    return SOME_FAILED if failures else 0
+
+
+main = partial(run_script, run)

@@ -10,13 +10,12 @@ from typing import Any
 from recbole_m3rec.cli.arguments import (
     Parser,
     UsageError,
-    add_no_download,
+    add_settings,
     check_settings,
     split_files,
 )
 from recbole_m3rec.cli.commands import add_cluster, positive
 from recbole_m3rec.config.yaml_files import read_yaml
-from recbole_m3rec.support.command_names import command
 
 DESCRIPTION = """\
 Train models on datasets, several seeds each, and report them side by side.
@@ -44,13 +43,7 @@ examples:
 
 def build_parser() -> Parser:
     """Return the parser of all that is no setting."""
-    parser = Parser(
-        prog=command("compare"),
-        description=DESCRIPTION,
-        epilog=EXAMPLES.replace("recbole-m3rec", command()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("compare", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     add("--models", required=True, metavar="A,B", help="names of models, in the tables' order")
     add("--datasets", required=True, metavar="A,B", help="names of datasets")
@@ -74,14 +67,7 @@ def add_common_options(parser: Parser, output: Path) -> None:
         metavar="N",
         help="seeds: --seed and those after it (1)",
     )
-    add(
-        "--config_files",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="YAML files with settings or names of presets, each over those before it (spaces or "
-        "commas between)",
-    )
+    add_settings(parser)
     add(
         "--output",
         type=Path,
@@ -89,7 +75,6 @@ def add_common_options(parser: Parser, output: Path) -> None:
         metavar="DIR",
         help=f"folder of the results and the report ({output})",
     )
-    add_no_download(parser)
     add(
         "--jobs",
         type=positive,

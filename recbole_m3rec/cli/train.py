@@ -48,16 +48,9 @@ def launch(arguments: Sequence[str]) -> None:
 
 def dispatch(options: argparse.Namespace) -> None:
     """Do what the options ask for, then say what came of it."""
-    if options.evaluate is not None:
-        evaluate(options)
-    elif options.topk is not None:
-        recommend(options)
-    elif options.export is not None:
-        export(options)
-    elif options.show is not None:
-        show(options)
-    else:
-        train(options)
+    deeds = {"evaluate": evaluate, "topk": recommend, "export": export, "show": show}
+    asked = next((name for name in deeds if getattr(options, name) is not None), None)
+    deeds.get(str(asked), train)(options)
 
 
 def train(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,4 @@ def show(result: dict[str, Any]) -> None:
         print(f"problem: {kind.replace('_', ' ')}: {count:,}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, see ``run_script``."""
-    return run_script(amazon, arguments)
+main = partial(run_script, amazon)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
-from recbole_m3rec.cli.commands import documented_parser, positive, run_script
+from recbole_m3rec.cli.commands import documented_parser, positive, run_script, short
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
@@ -39,6 +40,7 @@ from recbole_m3rec.features.recipes import files_by_modality
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
 
+FIRST_COLUMN = 26  # characters of tables
 FIVE = 5  # the k-core of properties/overall.yaml
 TITLE_FIELDS = ("title", "movie_title", "name")
 
@@ -51,7 +53,8 @@ def describe(arguments: Sequence[str]) -> None:
     )
     core = core_of(log, FIVE)
     whole, left = summarize(log), summarize(core)
-    show_table([["", "in the file", "after five-core"], *summary_rows(whole, left)])
+    table = [["", "in the file", "after five-core"], *summary_rows(whole, left)]
+    print(text_table(table, narrowest=FIRST_COLUMN))
     if not len(core):
         print("five-core leaves nothing; what follows is of all interactions in the file")
     seen = core if len(core) else log
@@ -66,8 +69,8 @@ def describe(arguments: Sequence[str]) -> None:
         for path in paths:
             summary, vectors = summarize_features(read_features(path), item_ids, popularity)
             fit = fit_to_histories(vectors, pairs) if summary.n_items else None
-            print()
-            show_table([[modality, str(path)], *summary.rows(fit)])
+            rows = [[modality, str(path)], *summary.rows(fit)]
+            print(f"\n{text_table(rows, narrowest=FIRST_COLUMN)}")
             if not summary.n_items:
                 print(f"none of the {len(item_ids):,} items has a row: are ids written alike?")
             else:
@@ -132,14 +135,6 @@ def show_neighbours(
             print(f"  {modality}: {neighbours}")
 
 
-def short(title: str) -> str:
-    return title if len(title) <= 40 else title[:39] + "…"
-
-
-def show_table(rows: Sequence[Sequence[str]]) -> None:
-    print(text_table(rows, narrowest=26))
-
-
 def parser() -> argparse.ArgumentParser:
     result = documented_parser(__doc__, "describe")
     add = result.add_argument
@@ -157,6 +152,4 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, see ``run_script``."""
-    return run_script(describe, arguments)
+main = partial(run_script, describe)

@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,4 @@ def add_encode_options(step: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace a file that is there")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, see ``run_script``."""
-    return run_script(encode_images, arguments)
+main = partial(run_script, encode_images)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,4 @@ def show_plan(recipe: Recipe, item_file: ItemFile, output: Path, state: str) -> 
     print(f"output: {output}{f', which is there, {state}' if state else ''}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, see ``run_script``."""
-    return run_script(encode_text, arguments)
+main = partial(run_script, encode_text)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from recbole_m3rec.cli.commands import (
     documented_parser,
     positive,
     run_script,
+    short,
 )
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
@@ -155,9 +157,7 @@ def show_columns(
 ) -> None:
     for role, column in columns.items():
         samples = list(dict.fromkeys(filter(None, examples[column])))[:3]
-        shown = ", ".join(
-            repr(value if len(value) <= 40 else value[:39] + "…") for value in samples
-        )
+        shown = ", ".join(repr(short(value)) for value in samples)
         print(f"  {role:<11} <- {column}: {shown or 'nothing in the first rows'}")
     unused = [name for name in table.names if name not in columns.values()]
     if unused:
@@ -259,6 +259,4 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, see ``run_script``."""
-    return run_script(generic, arguments)
+main = partial(run_script, generic)
