@@ -1,6 +1,7 @@
 """The keys of the configuration: type, range and meaning of each, RecBole's and the plugin's.
 
-``keys.yaml`` is the one table of them. It serves the checks of values, the comments in
+``keys.yaml`` is the one table of them; where a model has other choices, it has a line of its own,
+``key of Model``. It serves the checks of values, the comments in
 ``properties/`` and ``docs/keys.md``.
 """
 

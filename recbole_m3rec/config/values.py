@@ -62,9 +62,10 @@ def check_values(
         ConfigurationError: says which key, what was expected and what was found.
     """
     for key, value in values.items():
+        declared = KEYS.get(f"{key} of {values['model']}") or KEYS.get(key)
         complaint = (
-            KEYS[key].complaint(key, value)
-            if key in KEYS and key != "loss_type"  # which depends on the model
+            declared.complaint(key, value)
+            if declared is not None
             else unlike_default(key, value, defaults.get(key))
         )
         if complaint is None and key in CHECKS:
@@ -99,13 +100,6 @@ def watched_metric(values: Mapping[str, Any]) -> str | None:
         f"valid_metric: {watched!r} is none of what is computed, metrics {', '.join(names)} at "
         f"topk {', '.join(map(str, ks))}.{did_you_mean(watched, computed)}"
     )
-
-
-def known_loss(values: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with ``loss_type``; autoencoders of whole histories have others."""
-    losses = ("BCE", "MSE") if values["model"] == "CDAE" else ("CE", "BPR")
-    found = values["loss_type"]
-    return None if found in losses else expected_one_of("loss_type", found, losses)
 
 
 def known_metrics(values: Mapping[str, Any]) -> str | None:
@@ -209,7 +203,6 @@ def kept_values(values: Mapping[str, Any]) -> str | None:
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
-    "loss_type": known_loss,
     "metrics": known_metrics,
     "topk": some_length,
     "valid_metric": watched_metric,
