@@ -16,10 +16,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.baselines.item_columns import atomic_file, reads_vectors
-from recbole_m3rec.config.layers import DATASET_KEYS, OWN_MODELS
+from recbole_m3rec.config.layers import DATASET_KEYS
 from recbole_m3rec.data import stored
-from recbole_m3rec.data.sources import DIGEST_KEYS, changed
+from recbole_m3rec.data.digests import DIGEST_KEYS, changed
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 
@@ -212,18 +211,3 @@ def unpickle(file: Any) -> Any:
             " their order are taken as they are."
         )
     return content
-
-
-def feature_digests(config: Any) -> dict[str, str] | None:
-    """Return what identifies today's features by modality; None for a model without any."""
-    if config["model"] not in OWN_MODELS and not reads_vectors(config):
-        return None
-    if not getattr(config.model_class, "content_modalities", True):
-        return None
-    from recbole_m3rec.data.dataset import modality_sources
-    from recbole_m3rec.features.recipes import digest
-
-    return {
-        source.modality: digest(source, atomic_file(config, "item"), config["seed"])
-        for source in modality_sources(config)
-    }

@@ -21,8 +21,7 @@ import torch.distributed as dist
 from recbole_m3rec.baselines import item_columns, item_vectors, requirements
 from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
-from recbole_m3rec.data import cache, sources, splits, time_order
-from recbole_m3rec.data.sources import source_digests
+from recbole_m3rec.data import cache, digests, sources, splits, time_order
 from recbole_m3rec.evaluator.mask_seen import give_histories
 
 
@@ -51,13 +50,13 @@ def create_dataset(original: Callable[..., Any], config: Any) -> Any:
     data_checks.check_files(config)
     requirements.choose(config)
     layers.announce(config)
-    config["feature_digests"] = cache.feature_digests(config)
-    config["source_digests"] = source_digests(config)
+    config["feature_digests"] = digests.feature_digests(config)
+    config["source_digests"] = digests.source_digests(config)
     dataset = cache.saved_dataset(config)
     if dataset is None:
         with cache.pickle_named_by(config, cache.DATASET):
             dataset = original(config)
-        config["source_digests"] = source_digests(config)  # it may have been downloaded
+        config["source_digests"] = digests.source_digests(config)  # it may have been downloaded
         dataset.config = config  # a pickle brings that of its day, whose eval_args would split
     if item_columns.reads_vectors(config):
         item_vectors.announce_fields(dataset)

@@ -1,4 +1,4 @@
-"""The files of a dataset: fetched where a configuration says from where, known by their digests."""
+"""The files of a dataset, fetched where a configuration says from where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from recbole_m3rec.datasets.amazon.raw_files import as_source, fetch_missing, ra
 from recbole_m3rec.datasets.amazon.releases import find_category, find_release
 from recbole_m3rec.datasets.io.download import DownloadError
 from recbole_m3rec.support.command_names import command
-from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import did_you_mean
 
 # What `source:` may hold, the kind of value each has, and what it is.
@@ -26,10 +25,6 @@ SOURCE_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "base_url": ((str,), "another address than the publisher's, with the same folders below it"),
     "allow_private": ((bool,), "whether to fetch from this machine or network, too"),
 }
-
-# Endings of RecBole's atomic files, parts of ready-made splits (x.train.inter) included.
-SUFFIXES = ("inter", "item", "user", "kg", "link", "net", "ent")
-DIGEST_KEYS = ("source_digests", "feature_digests")
 
 _logger = logging.getLogger(__name__)
 
@@ -103,37 +98,3 @@ def checked(source: Any, dataset: str) -> Mapping[str, Any]:
                 f"source of dataset {dataset}: {key} must be {meaning}, found {value!r}."
             )
     return source
-
-
-def source_digests(config: Any) -> dict[str, str]:
-    """Return the SHA-256 of each atomic file of a configuration's dataset by its name."""
-    suffixes = {*SUFFIXES, *(config["additional_feat_suffix"] or ())}
-    files = sorted(Path(config["data_path"]).glob(f"{config['dataset']}.*"))
-    return {
-        file.name: sha256_of(file)
-        for file in files
-        if file.suffix.lstrip(".") in suffixes and file.is_file()
-    }
-
-
-def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
-    """Return the names whose digests differ between two moments; [] if one is not known."""
-    if before is None or now is None:
-        return []
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-
-
-def warn_of_changes(checkpoint: str | Path, digests: Mapping[str, Any] | None, config: Any) -> None:
-    """Warn where the data of today are not those that a checkpoint was trained on.
-
-    Args:
-        checkpoint: named by the warning.
-        digests: what the checkpoint says, by the names of :data:`DIGEST_KEYS`.
-        config: RecBole's configuration, whose dataset has been read.
-    """
-    names = [name for key in DIGEST_KEYS for name in changed((digests or {}).get(key), config[key])]
-    if names:
-        logging.getLogger().warning(
-            f"DATA CHANGED: {checkpoint} was trained with another {', '.join(names)} than lies in "
-            f"{config['data_path']} today. Ids, splits and metrics are not those of its training."
-        )

@@ -52,7 +52,7 @@ def load_on_this_machine() -> None:
     """
     from recbole.quick_start import quick_start
 
-    from recbole_m3rec.data.sources import DIGEST_KEYS, warn_of_changes
+    from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
     from recbole_m3rec.hooks import wrap_everywhere
     from recbole_m3rec.trainer import checkpoint_file
 
@@ -87,7 +87,7 @@ def configuration(saved: Any) -> Any:
     """Return RecBole's configuration from what a safe checkpoint says of it."""
     from recbole.config import Config
 
-    from recbole_m3rec.data.sources import DIGEST_KEYS
+    from recbole_m3rec.data.digests import DIGEST_KEYS
 
     config = Config(model=saved["model"], dataset=saved["dataset"], config_dict=saved.settings)
     for key in DIGEST_KEYS:

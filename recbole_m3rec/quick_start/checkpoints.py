@@ -15,7 +15,7 @@ import torch.distributed as dist
 from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
-from recbole_m3rec.data.sources import DIGEST_KEYS, warn_of_changes
+from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.support import written_here

@@ -8,7 +8,7 @@ import recbole.data.utils as recboles
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import argument_list
 
-from recbole_m3rec.data import cache
+from recbole_m3rec.data import pipeline
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}
 
@@ -17,7 +17,7 @@ SAVED = {"save_dataset": True, "save_dataloaders": True}
 def digests(monkeypatch):
     """A dictionary that stands for the digests of today's feature files."""
     today = {"text": "1"}
-    monkeypatch.setattr(cache, "feature_digests", lambda config: dict(today))
+    monkeypatch.setattr(pipeline.digests, "feature_digests", lambda config: dict(today))
     return today
 
 
@@ -65,9 +65,9 @@ def test_caches_are_not_reused_with_other_features(rebuilt, digests):
 
 
 def test_caches_of_before_the_plugin_are_not_reused_for_features(rebuilt, monkeypatch):
-    monkeypatch.setattr(cache, "feature_digests", lambda config: None)
+    monkeypatch.setattr(pipeline.digests, "feature_digests", lambda config: None)
     assert rebuilt()
-    monkeypatch.setattr(cache, "feature_digests", lambda config: {"text": "1"})
+    monkeypatch.setattr(pipeline.digests, "feature_digests", lambda config: {"text": "1"})
     assert rebuilt()
 
 
@@ -97,29 +97,6 @@ def test_everything_that_datasets_read_is_compared():
     elsewhere = {"data_path", "dataset", "checkpoint_dir", "local_rank", "eval_args"}
     assert read - set(recboles.dataset_arguments) == elsewhere
     assert set(argument_list.dataset_arguments) < set(recboles.dataset_arguments)
-
-
-def test_features_are_identified_by_their_recipes_and_what_those_read(make_config, write_dataset):
-    folder = write_dataset()
-    recipe = {"encoder": "tfidf-svd", "fields": ["title"]}
-    features = {"text": recipe, "noise": {"encoder": "random-codes", "dim": 4}}
-
-    def today(**keys):
-        keys = {"modalities": "auto", "features": features, **keys}
-        return cache.feature_digests(make_config("M3Rec", **keys))
-
-    before = today()
-    assert list(before) == ["noise", "text"]
-    assert today() == before
-    assert today(seed=1)["noise"] != before["noise"]
-    assert today(seed=1)["text"] == before["text"]
-    other = {**features, "text": {**recipe, "fields": ["kind"]}}
-    assert today(features=other)["text"] != before["text"]
-    item_file = folder / "tiny.item"
-    item_file.write_text(item_file.read_text().replace("red", "dark red"))
-    assert today()["text"] != before["text"]
-    assert today()["noise"] == before["noise"]
-    assert cache.feature_digests(make_config("Mamba4Rec")) in (None, {})
 
 
 def test_a_saved_dataset_of_m3rec_is_rebuilt_with_other_features(make_config, write_dataset):
