@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> None:
     if options.resume is not None:
         saved = run_to_resume(options)
         model, dataset = saved.model, saved.dataset
-        settings = saved_runs.settings_to_resume(saved)
+        settings = {**saved.settings, saved_runs.RESUME_KEY: saved.path.resolve()}
         config_files = None  # the checkpoint brings what they said
         given = [argument[len("--epochs=") :] for argument in sys.argv if "--epochs=" in argument]
         epochs = given[0] if given else str(saved.epochs)
@@ -111,16 +111,9 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Compute a checkpoint's metrics on validation and test data again."""
-    from recbole.utils import get_trainer
-
     run = open_checkpoint(options.evaluate, options)
     config, model, _, loaders, _ = saved_runs.load_run(run)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    trainer.eval_collector.data_collect(loaders[0])
-    results = {
-        name: trainer.evaluate(loader, load_best_model=False, show_progress=config["show_progress"])
-        for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
-    }
+    results = saved_runs.metrics(config, model, loaders, show_progress=config["show_progress"])
     for name, result in results.items():
         logging.getLogger().info(f"{name} result : {result}")
     print_metrics(results)

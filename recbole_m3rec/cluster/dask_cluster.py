@@ -79,9 +79,7 @@ class DaskCluster:
         finally:
             self.client.cancel(list(waiting))
 
-    def keep(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return a future, whose result stays on its worker."""
-        return self.submit(function, *arguments)
+    keep = submit  # the result stays on its worker
 
 
 def _run(function: Callable[..., R], expected: Mapping[str, str], *arguments: Any) -> R:

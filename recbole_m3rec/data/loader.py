@@ -108,13 +108,11 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
     def _coming_batches(self) -> list[Tensor]:
         if self._coming is None:
             self._state = None if self.generator is None else self.generator.get_state()
-            self._coming = group_by_targets(self.n_targets, self._draw_order(), self.max_targets)
+            order = torch.arange(len(self.n_targets))
+            if self.shuffle:
+                order = torch.randperm(len(self.n_targets), generator=self.generator)
+            self._coming = group_by_targets(self.n_targets, order, self.max_targets)
         return self._coming
-
-    def _draw_order(self) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(len(self.n_targets))
-        return torch.randperm(len(self.n_targets), generator=self.generator)
 
 
 class _RowNumbers(torch.utils.data.Dataset[Tensor]):

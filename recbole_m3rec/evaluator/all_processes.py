@@ -8,7 +8,7 @@ collected is gathered, in the order of one process, before any metric is compute
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,27 +18,8 @@ import torch.distributed as dist
 OF_BATCHES = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
 
-class EveryNth(torch.utils.data.Sampler[int]):
-    """Rows ``rank``, ``rank + world_size``, …: every row belongs to one process, none is repeated.
-
-    Args:
-        n_rows: of the loader's data.
-        rank: number of this process.
-        world_size: processes.
-    """
-
-    def __init__(self, n_rows: int, rank: int, world_size: int) -> None:
-        self.rows = range(rank, n_rows, world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
 def install() -> None:
-    """Put the sampler into RecBole's evaluation loaders, and gathering into its collector."""
+    """Deal the rows of RecBole's evaluation loaders out, and let its collector gather results."""
     from recbole.data.dataloader import general_dataloader
     from recbole.evaluator.collector import Collector
     from recbole.trainer import Trainer
@@ -48,7 +29,8 @@ def install() -> None:
     def build(original: Callable[..., None], self: Any, config: Any, *args: Any, **kw: Any) -> None:
         original(self, config, *args, **kw)
         if not config["single_spec"]:
-            rows = EveryNth(self.sample_size, dist.get_rank(), dist.get_world_size())
+            # Every row belongs to one process, and none is repeated.
+            rows = range(dist.get_rank(), self.sample_size, dist.get_world_size())
             self.batch_sampler.sampler = rows
 
     for evaluation_loader in (

@@ -154,11 +154,6 @@ def count_repeats(loader: Any, seen: SeenItems) -> tuple[int, int]:
     return int(is_repeat.sum()), len(items)
 
 
-def is_among(history: tuple[Tensor, Tensor], rows: Tensor, items: Tensor, n_items: int) -> Tensor:
-    """Tell of each pair of row and item whether it is in a batch's history, ``[P]`` bool."""
-    return torch.isin(rows * n_items + items, history[0] * n_items + history[1])
-
-
 def count_as_last(collector: Any, counts: Tensor) -> None:
     """Add targets that are no candidates to the newest batch, ranked behind every candidate.
 

@@ -30,7 +30,7 @@ from recbole_m3rec.evaluator.block_evaluation import (
     products_of,
 )
 from recbole_m3rec.evaluator.cold_items import cold_targets, warm_and_cold
-from recbole_m3rec.evaluator.mask_seen import count_as_last, is_among
+from recbole_m3rec.evaluator.mask_seen import count_as_last
 from recbole_m3rec.evaluator.nan_checks import refuse_nan, trainers_with
 
 
@@ -80,7 +80,8 @@ def score(original: Callable[..., Any], self: Any, batch: Any) -> Any:
     interaction, history, positive_u, positive_i = batch
     self.eval_collector.out_of_reach = None
     if history is not None:
-        out = is_among(history, positive_u, positive_i, self.tot_item_num)
+        n_items, (rows, items) = self.tot_item_num, history
+        out = torch.isin(positive_u * n_items + positive_i, rows * n_items + items)
         counts = torch.bincount(positive_u[out], minlength=len(interaction))
         self.eval_collector.out_of_reach = counts
         positive_u, positive_i = positive_u[~out], positive_i[~out]

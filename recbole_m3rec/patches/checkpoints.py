@@ -22,13 +22,6 @@ READERS = (
 )
 
 
-def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
-    """Read a checkpoint of RecBole's format or of the safe one, as ``torch.load`` does."""
-    from recbole_m3rec.trainer import checkpoint_file
-
-    return checkpoint_file.load(*args, **kwargs)
-
-
 def load_whole_checkpoints() -> None:
     """Fix trainer/trainer.py:323 and 583 and six models, whose ``torch.load`` reads weights only.
 
@@ -37,9 +30,10 @@ def load_whole_checkpoints() -> None:
     it is.
     """
     from recbole_m3rec.hooks import overlay
+    from recbole_m3rec.trainer import checkpoint_file
 
     for name in READERS:
-        overlay(importlib.import_module(name), "torch", load=load_checkpoint)
+        overlay(importlib.import_module(name), "torch", load=checkpoint_file.load)
 
 
 def load_on_this_machine() -> None:
@@ -65,7 +59,7 @@ def load_on_this_machine() -> None:
             if source is not model_file:
                 return strict_load(source, *args, **kwargs)
             torch.load = strict_load
-            checkpoint = load_checkpoint(source, *args, **{"map_location": "cpu", **kwargs})
+            checkpoint = checkpoint_file.load(source, *args, **{"map_location": "cpu", **kwargs})
             if isinstance(checkpoint["config"], checkpoint_file.SavedConfig):
                 checkpoint["config"] = configuration(checkpoint["config"])
             move_to_this_machine(checkpoint["config"])

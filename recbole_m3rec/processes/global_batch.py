@@ -15,19 +15,14 @@ import torch
 import torch.distributed as dist
 
 
-class Weighed:
-    """A training loader that knows the weight of the batch it gave last; else the loader itself."""
+class Followed:
+    """A training loader whose batches pass a generator; everything else is the loader's own."""
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-        self.weight = 1.0
+    def __init__(self, loader: Any, batches: Callable[[Any], Iterator[Any]]) -> None:
+        self._loader, self._batches = loader, batches
 
     def __iter__(self) -> Iterator[Any]:
-        sampler: Any = getattr(self._loader, "sampler", None)
-        shares = sampler.shares() if hasattr(sampler, "shares") else None
-        for number, batch in enumerate(self._loader):
-            self.weight = 1.0 if shares is None else shares[number] * dist.get_world_size()
-            yield batch
+        return self._batches(self._loader)
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -70,14 +65,23 @@ def train_epoch(
     """Train an epoch with weighed losses; its loss is the one of all processes."""
     if self.config["single_spec"]:
         return original(self, train_data, epoch_idx, loss_func=loss_func, **kwargs)
-    data, loss_of = Weighed(train_data), loss_func or self.model.calculate_loss
+    loss_of, weight = loss_func or self.model.calculate_loss, 1.0
+
+    def batches(loader: Any) -> Iterator[Any]:
+        nonlocal weight
+        sampler: Any = getattr(loader, "sampler", None)
+        shares = sampler.shares() if hasattr(sampler, "shares") else None
+        for number, batch in enumerate(loader):
+            weight = 1.0 if shares is None else shares[number] * dist.get_world_size()
+            yield batch
 
     def weighed(interaction: Any) -> Any:
         losses = loss_of(interaction)
         if isinstance(losses, tuple):
-            return tuple(data.weight * loss for loss in losses)
-        return data.weight * losses
+            return tuple(weight * loss for loss in losses)
+        return weight * losses
 
+    data = Followed(train_data, batches)
     return original(self, data, epoch_idx, loss_func=weighed, **kwargs)
 
 

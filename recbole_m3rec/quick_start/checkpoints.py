@@ -23,7 +23,7 @@ from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
 from recbole_m3rec.trainer.interruption import SIGNALS
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
 
-# Configuration key, taken out again before training starts: the checkpoint to resume from.
+# Key of a ``config_dict``, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"
 
 # Settings that may differ between a run and the command that resumes it.
@@ -170,9 +170,18 @@ def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]
     return config, model, dataset, (loaders[0], loaders[1], loaders[2]), interactions[0]
 
 
-def settings_to_resume(run: Checkpoint) -> dict[str, Any]:
-    """Return the ``config_dict`` with which RecBole's ``run`` resumes a checkpoint."""
-    return {**run.settings, RESUME_KEY: run.path.resolve()}
+def metrics(
+    config: Any, model: Any, loaders: tuple[Any, Any, Any], *, show_progress: bool
+) -> dict[str, dict[str, float]]:
+    """Compute the metrics of a loaded run on validation and test data."""
+    from recbole.utils import get_trainer
+
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer.eval_collector.data_collect(loaders[0])
+    return {
+        name: trainer.evaluate(loader, load_best_model=False, show_progress=show_progress)
+        for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
+    }
 
 
 def install_resuming() -> None:

@@ -20,7 +20,7 @@ from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
 from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
-from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run
+from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
 from recbole_m3rec.quick_start.recommend import Histories
 from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
@@ -66,8 +66,6 @@ def export_checkpoint(
         BundleError: something else than a bundle is at ``folder``.
         CannotWriteError: it cannot be written; nothing is left there.
     """
-    from recbole.utils import get_trainer
-
     check_target(folder)
     config, model, dataset, loaders, interactions = load_run(run)
     if not isinstance(model, M3Rec):
@@ -80,13 +78,7 @@ def export_checkpoint(
             "the dataset is given as ready-made splits (benchmark_filename), from which no "
             "histories can be read"
         )
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    trainer.eval_collector.data_collect(loaders[0])
-    metrics = {
-        name: {key: float(value) for key, value in result.items()}
-        for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
-        for result in [trainer.evaluate(loader, load_best_model=False, show_progress=False)]
-    }
+    results = metrics(config, model, loaders, show_progress=False)
     network = model.network.cpu().eval()
     histories = Histories(interactions, dataset)
     features, encoders = _features(config, dataset)
@@ -97,7 +89,10 @@ def export_checkpoint(
         "epoch": run.epoch,
         "max_history": int(config["MAX_ITEM_LIST_LENGTH"]),
         "protocol": {key: config[key] for key in PROTOCOL if config[key] is not None},
-        "metrics": metrics,
+        "metrics": {
+            name: {key: float(value) for key, value in result.items()}
+            for name, result in results.items()
+        },
         "features": features,
     }
     index: Mapping[str, Tensor] = {}

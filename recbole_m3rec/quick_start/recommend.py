@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products
+from recbole_m3rec.baselines.requirements import scores_pair_by_pair
+from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products, products_of
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.evaluator.ranking import best, top_items
 from recbole_m3rec.support.safe_write import new_files
@@ -47,12 +48,13 @@ class Histories:
             users, return_index=True, return_counts=True
         )
 
-    def seen(self, batch: slice) -> tuple[np.ndarray, np.ndarray]:
+    def seen(self, batch: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return for every interaction of a batch of users its row in the batch and its item."""
         counts = self.counts[batch]
         first = self.starts[batch][0]
         items = self.rows[self.item_field].to_numpy()[first : first + counts.sum()]
-        return np.repeat(np.arange(len(counts)), counts), items
+        rows = np.repeat(np.arange(len(counts)), counts)
+        return torch.from_numpy(rows), torch.from_numpy(items).long()
 
     def latest(self, batch: slice, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the row numbers of each user's latest interactions.
@@ -139,7 +141,7 @@ def recommend(
             progress.update(len(users))
 
 
-Seen = tuple[np.ndarray, np.ndarray]
+Seen = tuple[torch.Tensor, torch.Tensor]
 
 
 def best_of_all(
@@ -151,8 +153,7 @@ def best_of_all(
     scores = full_sort_scores(users, model, questions, config["device"])
     is_nan = torch.isnan(scores.amax(1))
     if seen is not None:
-        row, item = seen
-        scores[torch.from_numpy(row), torch.from_numpy(item).long()] = -torch.inf
+        scores[seen] = -torch.inf
     values, items = best(scores, k)  # ties as in evaluation
     values[is_nan] = torch.nan
     return values, items
@@ -165,14 +166,8 @@ def best_in_blocks(
     """Return the same from blocks of the item table, each read once for all users."""
     model.eval()
     interaction = questions.dataset[torch.arange(len(users))].to(config["device"])
-    terms = getattr(model, "score_terms", lambda _: None)(interaction)
-    if seen is not None:
-        on_device = [torch.from_numpy(each).long().to(config["device"]) for each in seen]
-    return top_items(
-        *(model.queries(interaction), model.item_table(), k),
-        terms=terms,
-        seen=None if seen is None else (on_device[0], on_device[1]),
-    )
+    products = products_of(model, interaction, seen, questions.dataset.item_num)
+    return top_items(products.queries, products.table, k, terms=products.terms, seen=products.seen)
 
 
 def in_blocks(model: Any, dataset: Any) -> bool:
@@ -186,9 +181,7 @@ def users_per_batch(config: Any, model: Any, dataset: Any) -> int:
     RecBole asks models that cannot score a catalogue item by item, a row for each, and then bounds
     the rows by ``eval_batch_size``.
     """
-    from recbole.model.abstract_recommender import AbstractRecommender
-
-    if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
+    if scores_pair_by_pair(type(model)):
         return max(1, config["eval_batch_size"] // dataset.item_num)
     if in_blocks(model, dataset):
         return min(config["eval_batch_size"], USERS_IN_BLOCKS)

@@ -48,23 +48,19 @@ def settings_of(config: Any) -> dict[str, Any]:
     return {key: value for key, value in read.items() if key not in NOT_SETTINGS}
 
 
-_added: dict[str, Any] = {}
+# What is added to the checkpoint that is being saved, and where its content is noted.
+_adding: list[tuple[Mapping[str, Any], list[Any]]] = []
 
 
 @contextmanager
 def adding(entries: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Add entries to the checkpoint that RecBole's trainer saves inside, and note its content."""
     contents: list[Any] = []
-    _added.update(entries)
-    _contents.append(contents)
+    _adding.append((entries, contents))
     try:
         yield contents
     finally:
-        _added.clear()
-        _contents.pop()
-
-
-_contents: list[list[Any]] = []
+        _adding.pop()
 
 
 def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
@@ -80,9 +76,10 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         torch.save(content, target, *args, **kwargs)
         return
     path = Path(target)
-    if _added and isinstance(content, Mapping):
-        content = {**content, **_added}
-        _contents[-1].append(content)
+    if _adding and isinstance(content, Mapping):
+        entries, contents = _adding[-1]
+        content = {**content, **entries}
+        contents.append(content)
     config = content.get("config") if isinstance(content, Mapping) else None
     with new_files(path) as [new], new.writing():
         if config is not None and config["checkpoint_format"] == "safe":

@@ -237,29 +237,29 @@ class Progress:
 
     def _after_step(self, done: int) -> None:
         late = self.seconds is not None and monotonic() - self.saved_at > self.seconds
-        requests = [SIGNALS.pending or 0, int(late)]
-        if not self.alone:
-            maximum = torch.tensor(requests, device=self.trainer.device)
-            dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
-            requests = maximum.tolist()
-        if not any(requests):
+        signal, late = self._highest(SIGNALS.pending or 0, int(late))
+        if not signal and not late:
             return
         exact = not self.trainer.enable_scaler  # RecBole keeps the scale of a step to itself
         if self.saves and exact:
             self.save(self.epoch - 1, self.state(self.epoch - 1, self._position(done)))
-        if requests[0]:
-            self._stop(requests[0])
+        if signal:
+            self._stop(signal)
 
     def _stop_if_asked(self, *, saved: bool) -> None:
-        number = SIGNALS.pending or 0
-        if not self.alone:
-            maximum = torch.tensor([number], device=self.trainer.device)
-            dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
-            number = int(maximum)
-        if number:
+        (signal,) = self._highest(SIGNALS.pending or 0)
+        if signal:
             if not saved:
                 self.save_trained()
-            self._stop(number)
+            self._stop(signal)
+
+    def _highest(self, *requests: int) -> list[int]:
+        """Return the highest of all processes' requests, each by itself."""
+        if self.alone:
+            return list(requests)
+        highest = torch.tensor(requests, device=self.trainer.device)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        return highest.tolist()
 
     def _stop(self, number: int) -> None:
         SIGNALS.pending = None

@@ -13,6 +13,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.processes.global_batch import Followed
 from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
@@ -40,7 +41,9 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
     call.apply_defaults()
     given = call.arguments
     progress = Progress(self, given["train_data"], given["valid_data"], given["saved"])
-    if progress.resumed is not None and has_ended(self):
+    # Nothing is left to train when all epochs are done, or scores have stopped rising.
+    has_ended = self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
+    if progress.resumed is not None and has_ended:
         getLogger().info(
             f"Training ended with epoch {self.start_epoch - 1}; the run goes on with its test"
         )
@@ -74,11 +77,6 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
         self.progress = None
 
 
-def has_ended(trainer: Any) -> bool:
-    """Tell whether nothing is left to train: all epochs are done, or scores stopped rising."""
-    return trainer.start_epoch >= trainer.epochs or trainer.cur_step > trainer.stopping_step
-
-
 def train_epoch(
     original: Callable[..., Any],
     self: Any,
@@ -101,7 +99,7 @@ def train_epoch(
             return original(self, train_data, epoch_idx, loss_func=loss_func, **kwargs)
         loss = original(
             self,
-            Batches(train_data, progress),
+            Followed(train_data, progress.batches),
             epoch_idx,
             loss_func=progress.follow(loss_func or self.model.calculate_loss),
             **kwargs,
@@ -109,22 +107,6 @@ def train_epoch(
     finally:
         progress.in_epoch = False
     return loss if progress.alone and not resumed else progress.loss
-
-
-class Batches:
-    """A training loader whose batches are followed; everything else is the loader's own."""
-
-    def __init__(self, loader: Any, progress: Progress) -> None:
-        self._loader, self._progress = loader, progress
-
-    def __iter__(self) -> Any:
-        return self._progress.batches(self._loader)
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
 
 
 def save_checkpoint(

@@ -69,11 +69,9 @@ def read(path: Path, device: Any = "cpu") -> dict[str, Any]:
 
 
 def _encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    if value is None or isinstance(value, (bool, str)):
-        return value
     if isinstance(value, np.generic):
-        return _encode(value.item(), name, tensors)
-    if isinstance(value, (int, float)):
+        value = value.item()
+    if value is None or isinstance(value, (bool, str, int, float)):
         return value
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
         tensors[name] = value.detach().cpu().clone().contiguous()  # safetensors shares no memory

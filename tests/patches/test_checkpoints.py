@@ -7,6 +7,7 @@ import torch
 from recbole.quick_start import load_data_and_model
 
 from recbole_m3rec.patches import checkpoints
+from recbole_m3rec.trainer import checkpoint_file
 
 
 class Pickled:
@@ -48,7 +49,7 @@ def checkpoint(trained):
 
 def test_a_checkpoint_of_several_processes_on_gpus_opens_on_one_cpu(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    saved = checkpoints.load_checkpoint(checkpoint)
+    saved = checkpoint_file.load(checkpoint)
     saved["config"].final_config_dict.update(
         device=torch.device("cuda", 1), single_spec=False, local_rank=1, world_size=2
     )

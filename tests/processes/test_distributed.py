@@ -7,8 +7,8 @@ import pytest
 import torch
 from recbole.quick_start import quick_start, run
 
-from recbole_m3rec.patches.checkpoints import load_checkpoint
 from recbole_m3rec.processes import distributed
+from recbole_m3rec.trainer import checkpoint_file
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_two_processes_on_cpus_train(make_config, port, importable):
     checkpoints = list(Path("saved").glob("*.pth"))
     assert len(checkpoints) == 1
     assert len(list(Path("saved").glob("*"))) == 2  # and the latest state
-    saved = load_checkpoint(checkpoints[0])
+    saved = checkpoint_file.load(checkpoints[0])
     assert saved["config"]["world_size"] == 2
     _, loaded, *_ = quick_start.load_data_and_model(str(checkpoints[0]))
     assert all(torch.isfinite(weight).all() for weight in loaded.parameters())

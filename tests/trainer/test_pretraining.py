@@ -7,7 +7,7 @@ import torch
 from recbole.quick_start import run_recbole
 
 from recbole_m3rec.cli.train import main
-from recbole_m3rec.patches.checkpoints import load_checkpoint
+from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.pretraining import STAGES
 
 SETTINGS = {"pretrain_epochs": 3, "save_step": 2, "n_layers": 1, "latent_dimension": 4}
@@ -41,15 +41,15 @@ def test_each_stage_begins_with_what_the_one_before_learned(run, model, tmp_path
         assert str(kept.relative_to(tmp_path)) in caplog.text
         assert any(name.endswith(f"-{stage}-2") for name in saved)  # save_step
     [best] = [file for name, file in saved.items() if not any(f"-{s}-" in name for s in stages)]
-    assert load_checkpoint(best, map_location="cpu")["config"]["train_stage"] == "finetune"
+    assert checkpoint_file.load(best, map_location="cpu")["config"]["train_stage"] == "finetune"
 
 
 def test_finetuning_starts_from_the_pretrained_parameters(run, tmp_path):
     run("S3Rec", epochs=0)  # saves the parameters with which finetuning would begin
     [pretrained] = tmp_path.glob("saved/*-pretrain-3.pth")
     [begun] = [file for file in tmp_path.glob("saved/*.pth") if "-pretrain-" not in file.name]
-    before = load_checkpoint(pretrained, map_location="cpu")["state_dict"]
-    after = load_checkpoint(begun, map_location="cpu")["state_dict"]
+    before = checkpoint_file.load(pretrained, map_location="cpu")["state_dict"]
+    after = checkpoint_file.load(begun, map_location="cpu")["state_dict"]
     assert all(after[name].equal(value) for name, value in before.items())
 
 
