@@ -34,12 +34,6 @@ def check_times(
 ) -> None:
     """Raise where a row's time cannot be ordered.
 
-    Args:
-        path: the file, for its line numbers.
-        field: name of the times.
-        strings: the times as they stand in the file, ``[n]``.
-        encoding: of the file.
-
     Raises:
         TimesError: a time is missing, infinite, too large or no number; lines and counts are named.
     """

@@ -86,9 +86,6 @@ def filtered(
 
     Args:
         log: the interactions; of ``filters``, the days have been applied to them.
-        filters: what is kept.
-        source: named in the error.
-        cluster: where the k-core is found.
 
     Raises:
         NothingLeftError: the k-core is empty.

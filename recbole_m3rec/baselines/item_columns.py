@@ -98,8 +98,6 @@ def chosen_columns(config: Any, key: str, is_named: bool, has_vectors: bool) -> 
     """Return the columns of the ``.item`` file that a model is to read.
 
     Args:
-        config: RecBole's configuration.
-        key: the key that names them.
         is_named: whether the user gave it a value; if not, RecBole's default is one to begin with.
         has_vectors: whether the model reads vectors, beside which only named columns are taken.
 

@@ -76,11 +76,7 @@ def models_of_item_features() -> list[str]:
 
 
 def check_model(config: Any) -> None:
-    """Raise for a model that RecBole cannot run, or not on this dataset or with these settings.
-
-    Raises:
-        ConfigurationError: says why in one sentence.
-    """
+    """Raise for a model that RecBole cannot run, or not on this dataset or with these settings."""
     model = config["model"]
     if model == "KSR":
         raise ConfigurationError(

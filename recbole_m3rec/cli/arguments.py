@@ -64,13 +64,7 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves exiting to its caller.
-
-    Args:
-        words: the subcommand.
-        description: what it does.
-        examples: command lines, shown at the end.
-    """
+    """An argument parser that leaves exiting to its caller."""
 
     def __init__(self, words: str, description: str, examples: str) -> None:
         super().__init__(
@@ -215,11 +209,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Raise for an argument that RecBole would leave out of its configuration.
-
-    Raises:
-        UsageError: says how to write it.
-    """
+    """Raise for an argument that RecBole would leave out of its configuration."""
     options = [option for option in parser._option_string_actions if option.startswith("--")]
     values: dict[str, str] = {}
     for place, setting in enumerate(settings):
@@ -253,11 +243,7 @@ def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> 
 
 
 def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
-    """Raise for options that do not go together or miss a part.
-
-    Raises:
-        UsageError: says which and what to do.
-    """
+    """Raise for options that do not go together or miss a part."""
     checkpoint = (
         options.resume or options.evaluate or options.topk or options.export or options.show
     )

@@ -26,9 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 for a user's error.
 
     130 if interrupted by Ctrl-C, 143 if by SIGTERM; training saves its state before.
-
-    Args:
-        arguments: the arguments after the program's name; None takes the process's own.
     """
     process_arguments = sys.argv
     try:
@@ -138,11 +135,7 @@ def recommend(options: argparse.Namespace) -> None:
 
 
 def read_names(options: argparse.Namespace) -> dict[str, str]:
-    """Return model and dataset as the command line, or else a file of it, names them.
-
-    Raises:
-        UsageError: says how to name them.
-    """
+    """Return model and dataset as the command line, or else a file of it, names them, or raise."""
     values: dict[str, Any] = {}
     for file in options.config_files:
         values.update(read_yaml(Path(file)))

@@ -85,8 +85,6 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
     """Run a source's jobs, so many at once; an error or interrupt here ends all workers.
 
     Args:
-        source: of the jobs.
-        at_once: how many run at once.
         progress: shows them, and is closed at the end.
         begin: starts a job, whose lines and None at their end arrive as events; None starts a
             process of this machine.
@@ -204,13 +202,7 @@ def note_death(job: Job, code: int) -> None:
 
 
 class Progress:
-    """Shows jobs as they start, get on and end.
-
-    Args:
-        total: how many jobs there will be.
-        what: what they are, for the bar of all.
-        shown: False shows nothing.
-    """
+    """Shows jobs as they start, get on and end."""
 
     def __init__(self, total: int, what: str = "runs", shown: bool = True) -> None:
         self.shown = shown

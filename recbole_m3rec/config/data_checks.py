@@ -124,11 +124,7 @@ def model_names() -> dict[str, set[str]]:
 
 
 def refuse_unknown_model(name: str) -> None:
-    """Raise where RecBole would not find a model of this name, capitals included.
-
-    Raises:
-        UnknownNameError: names the nearest models.
-    """
+    """Raise where RecBole would not find a model of this name, capitals included."""
     try:
         from recbole.utils import get_model
 
@@ -149,11 +145,7 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     """Raise for a dataset that lies nowhere and that RecBole cannot download.
 
     Args:
-        name: the dataset's name.
         path: the folder where RecBole expects its files.
-
-    Raises:
-        UnknownNameError: names the nearest datasets and, for Amazon's, how to prepare one.
     """
     downloadable = known_downloads()
     if name in downloadable:

@@ -57,9 +57,6 @@ def check_values(
         values: the complete configuration, before RecBole derives anything.
         defaults: the values of RecBole's and the plugin's files.
         where: from a key to words for the place of its value.
-
-    Raises:
-        ConfigurationError: says which key, what was expected and what was found.
     """
     for key, value in values.items():
         declared = KEYS.get(f"{key} of {values['model']}") or KEYS.get(key)
@@ -213,11 +210,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
 
 
 def check_catalogue(config: Any, dataset: Any) -> None:
-    """Raise where the ranked lists are longer than the catalogue.
-
-    Raises:
-        ConfigurationError: says how many items there are and what to set.
-    """
+    """Raise where the ranked lists are longer than the catalogue."""
     from recbole.utils import EvaluatorType
 
     n_items = dataset.item_num - 1  # without padding

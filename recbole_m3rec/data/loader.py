@@ -38,8 +38,6 @@ class WindowBatchSampler(torch.utils.data.Sampler[Tensor]):
         shuffle: draw an order; otherwise rows keep theirs.
         generator: source of the orders, in the same state in all processes; None is torch's global
             one.
-        rank: number of this process.
-        world_size: processes.
     """
 
     def __init__(
@@ -138,10 +136,8 @@ class WindowTrainDataLoader(AbstractDataLoader):
     that what RecBole counts in it is the same with and without windows.
 
     Args:
-        config: RecBole's configuration.
         dataset: the training split, a sequential dataset of prefix rows.
         sampler: RecBole's sampler of negatives, None where the loss needs none.
-        shuffle: shuffle rows before each epoch.
 
     Raises:
         ValueError: a setting that windows have no meaning for; it is named, with what to set

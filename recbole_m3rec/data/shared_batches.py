@@ -21,12 +21,9 @@ class SharedBatches(torch.utils.data.Sampler[list[int]]):
     its share of the batch is 0.
 
     Args:
-        n_rows: of the loader's data.
         batch_size: rows of a global batch.
         shuffle: draw an order for each epoch; otherwise rows keep theirs.
         generator: source of the orders, in the same state in all processes.
-        rank: number of this process.
-        world_size: processes.
     """
 
     def __init__(
@@ -70,10 +67,6 @@ def deal_by_size(sizes: Sequence[int], world_size: int) -> list[list[int]]:
     """Deal pieces out so that the sums of their sizes are about equal.
 
     The largest piece goes first, always to whom has least so far; every part is in ascending order.
-
-    Args:
-        sizes: of each piece, at least 1.
-        world_size: parts.
 
     >>> deal_by_size([3, 1, 2, 6], 2)
     [[3], [0, 1, 2]]

@@ -56,7 +56,6 @@ def sample_trained(sample: Callable[[int], np.ndarray], is_cold: np.ndarray, n: 
     Args:
         sample: draws so many item ids.
         is_cold: ``[n_items]`` bool.
-        n: how many.
     """
     items = sample(n)
     again = is_cold[items].nonzero()[0]

@@ -128,12 +128,7 @@ def _ragged(lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class WindowTable:
-    """All windows of a training split, from which batches are cut by index.
-
-    Args:
-        sequences: the training sequences.
-        max_length: L.
-    """
+    """All windows of a training split, from which batches are cut by index."""
 
     def __init__(self, sequences: Sequences, max_length: int) -> None:
         windows = window_rows(torch.diff(sequences.offset), max_length)

@@ -113,9 +113,7 @@ def prepare_movielens(
     """Write ``<name>.inter``, ``.item`` and ``.stats.json``, and return what the last one says.
 
     Args:
-        release: what to read.
         folder: where the files go, made if need be.
-        name: of the dataset.
         overviews: a table with the columns ``movie_id`` and ``overview``, and ``title`` to check.
         posters: a folder of ``<movie id>.jpg``, or a table of ``item_id`` and ``path``; checked.
         recipe_file: YAML for texts; left as it is where it is there.

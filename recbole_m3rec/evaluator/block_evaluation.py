@@ -125,8 +125,6 @@ def collect_ranks(collector: Any, scores: Products, positive_u: Tensor, positive
     """Add a batch to RecBole's collector, as its own ``eval_batch_collect`` does.
 
     Args:
-        collector: RecBole's collector.
-        scores: queries, table and seen items of the batch.
         positive_u: row in the batch of each positive, ``[P]`` int64.
         positive_i: its item id, ``[P]`` int64.
 

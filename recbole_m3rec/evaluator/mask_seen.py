@@ -42,12 +42,6 @@ def install() -> None:
 def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
     """Give each evaluation loader the histories of its users, and log which protocol holds.
 
-    Args:
-        config: RecBole's configuration.
-        train: the loader of the training split.
-        valid: the loader of the validation split.
-        test: the loader of the test split.
-
     Raises:
         ConfigurationError: ``mask_seen: True`` where candidates are not all items.
     """
@@ -70,11 +64,7 @@ def give_histories(config: Any, train: Any, valid: Any, test: Any) -> None:
 
 
 def refuse_sampled_candidates(config: Any) -> None:
-    """Raise for ``mask_seen: True`` where RecBole draws candidates, or ranks labelled rows.
-
-    Raises:
-        ConfigurationError: says what to set.
-    """
+    """Raise for ``mask_seen: True`` where RecBole draws candidates, or ranks labelled rows."""
     mode = config["eval_args"]["mode"]
     if config[KEY]:
         raise ConfigurationError(
@@ -117,7 +107,6 @@ def history_of(loader: Any, index: Any) -> tuple[Tensor, Tensor] | None:
     """Return the items that are no candidates in a batch of RecBole's full-ranking loader.
 
     Args:
-        loader: the loader.
         index: numbers of the batch's rows, or users of a general model.
 
     Returns:
@@ -158,7 +147,6 @@ def count_as_last(collector: Any, counts: Tensor) -> None:
     """Add targets that are no candidates to the newest batch, ranked behind every candidate.
 
     Args:
-        collector: RecBole's collector, with the batch in it.
         counts: such targets of each row, ``[B]`` int64.
     """
     struct, need = collector.data_struct, collector.register.need

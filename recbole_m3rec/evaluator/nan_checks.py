@@ -19,11 +19,7 @@ def begin_epoch(trainer: Any, epoch: int) -> None:
 
 
 def refuse_nan_loss(trainer: Any, loss: torch.Tensor) -> None:
-    """Count a batch of training, and raise where its loss is NaN.
-
-    Raises:
-        NotANumberError: names model, epoch and batch.
-    """
+    """Count a batch of training, and raise where its loss is NaN."""
     batch = getattr(trainer, "_batch", 0)
     trainer._batch = batch + 1
     if torch.isnan(loss).any():
@@ -63,11 +59,7 @@ def refuse_rows_of_nan(collector: Any, is_nan: torch.Tensor) -> None:
     """Count a batch of evaluation, and raise where any of its rows holds a NaN score.
 
     Args:
-        collector: RecBole's collector, which knows the place.
         is_nan: ``[B]`` bool.
-
-    Raises:
-        NotANumberError: names model, epoch, batch and row.
     """
     batch = getattr(collector, "batch", 0)
     collector.batch = batch + 1

@@ -12,7 +12,6 @@ class SeenItems:
     Args:
         users: user ids, ``[N]`` int64, each in ``0..n_users - 1``.
         items: the item that each used, ``[N]`` int64; 0 is padding and left out.
-        n_users: how many users there are.
         n_items: how many items there are, padding included.
     """
 

@@ -49,7 +49,6 @@ def make_image_features(
         missing: ``leave`` makes no row for an item without a usable image, ``mean`` the mean of the
             others' rows.
         batch_size: images at once.
-        show_progress: whether a progress bar is shown.
         work: a folder for finished batches, from which a killed run goes on.
         cluster: where images are decoded and encoded.
 

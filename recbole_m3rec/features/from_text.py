@@ -32,8 +32,6 @@ def make_text_features(
     Args:
         modality: named by the progress bar.
         recipe: of a text encoder.
-        item_file: what to read.
-        show_progress: whether a progress bar is shown.
         work: a folder for finished batches, from which a killed run goes on.
         device: ``auto`` or a device's name.
         cluster: where a pretrained model encodes.

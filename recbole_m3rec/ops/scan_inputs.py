@@ -72,8 +72,6 @@ def check_state(name: str, state: Tensor, like: Tensor, n_sequences: int) -> Non
     """Raise ValueError unless a state is contiguous float32 ``[n_sequences, *like.shape]``.
 
     Args:
-        name: of the argument.
-        state: what was given.
         like: ``A``, on whose device it has to be.
         n_sequences: sequences, or rows of a step.
     """

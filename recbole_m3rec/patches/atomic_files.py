@@ -65,11 +65,8 @@ def read_frame(
     """Read columns of an atomic file into the frame that RecBole expects of ``pandas.read_csv``.
 
     Args:
-        filepath: the file.
-        delimiter: one character.
         usecols: header fields ``name:type``, in the order of the file.
         dtype: ``str`` or ``numpy.float64`` by header field.
-        encoding: of the file.
         engine: taken and ignored.
 
     Returns:

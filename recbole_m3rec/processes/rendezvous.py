@@ -29,11 +29,7 @@ class Options(NamedTuple):
 
 
 def check(options: Options) -> None:
-    """Raise for options that no training can be started with on this machine.
-
-    Raises:
-        ProcessesError: says which option, what it is and what it must be.
-    """
+    """Raise for options that no training can be started with on this machine."""
     nproc, world, ip, port, offset = options
     for name, value in (("nproc", nproc), ("world_size", world), ("group_offset", offset)):
         least = {"nproc": 1, "world_size": -1, "group_offset": 0}[name]
@@ -56,11 +52,7 @@ def check(options: Options) -> None:
 
 
 def refuse_taken(ip: str, port: int) -> None:
-    """Raise where another program listens already where the first process will.
-
-    Raises:
-        ProcessesError: names the port.
-    """
+    """Raise where another program listens already where the first process will."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -31,8 +31,6 @@ class Watch:
     Args:
         ip, port: of the store through which the processes met.
         run: sets the counters of one start apart from those of another.
-        rank: number of this process.
-        world_size: processes.
     """
 
     def __init__(self, ip: str, port: int, run: str, rank: int, world_size: int) -> None:

@@ -83,9 +83,6 @@ def write_recommendations(
 
     Args:
         output: CSV file with the columns ``user, rank, item, score``, in original tokens.
-        config: RecBole's configuration of the checkpoint.
-        model: the trained model.
-        dataset: RecBole's filtered dataset.
         interactions: all interactions, a data frame of internal ids.
         k: items per user, >= 1; fewer are written where fewer are left to recommend.
         keep_seen: whether items of the user's own history may be recommended.

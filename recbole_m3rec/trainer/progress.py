@@ -48,9 +48,6 @@ class Progress:
 
     Args:
         trainer: RecBole's trainer; one that resumes has ``resumed_from``.
-        train_data: its training loader.
-        valid_data: its validation loader or None.
-        saves: whether checkpoints are written.
     """
 
     def __init__(self, trainer: Any, train_data: Any, valid_data: Any, saves: bool) -> None:

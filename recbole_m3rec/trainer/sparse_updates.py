@@ -77,11 +77,7 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
 
 
 def check(config: Any) -> None:
-    """Raise for settings under which rows cannot be updated alone.
-
-    Raises:
-        ConfigurationError: names the setting and what to do.
-    """
+    """Raise for settings under which rows cannot be updated alone."""
     wrong = None
     if config["learner"].lower() not in LEARNERS:
         wrong = f"learner: {config['learner']}, expected one of {', '.join(LEARNERS)}"

@@ -19,7 +19,6 @@ def carry(trainer: Any, name: str, part: Any) -> None:
     """Let checkpoints carry the state of a part of a trainer, and give it its saved state.
 
     Args:
-        trainer: RecBole's trainer.
         name: of the part, such as ``lr_scheduler`` or ``averaged_weights``.
         part: anything with ``state_dict()`` and ``load_state_dict(state)``.
     """

@@ -71,14 +71,9 @@ def write_items(
 
     Args:
         path: the metadata, gzipped or plain.
-        form: its format.
-        wanted: item ids.
         columns: of ``ITEM_COLUMNS``.
         file: new and empty, open for writing and reading.
         problems: of kinds ``PROBLEMS``, counted here.
-        progress: as in ``read_blocks``.
-        cluster: where its lines are parsed.
-        work: as in ``read_reviews``.
 
     Raises:
         RawFileError: the file is no such file, damaged or cut off.

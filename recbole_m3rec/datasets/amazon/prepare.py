@@ -70,9 +70,7 @@ def prepare(
     What a cluster has parsed is kept in ``.<name>.work`` until all is done: the same call resumes.
 
     Args:
-        source: the raw files.
         folder: where the files go, made if need be.
-        name: of the dataset.
         filters: which reviews are kept.
         columns: besides ids and time, ``rating`` and ``ITEM_COLUMNS``; those that the raw files do
             not fill are left out.

@@ -72,11 +72,8 @@ def read_reviews(
 
     Args:
         path: gzipped or plain.
-        form: its format.
         problems: of kinds ``PROBLEMS``, counted here.
         between: earliest and latest time to keep, in milliseconds, both included.
-        progress: as in ``read_blocks``.
-        cluster: where its lines are parsed.
         work: where other processes find the lines, and what is finished is kept for a next run.
 
     Returns:

@@ -45,13 +45,9 @@ def draw_summary(
     """Write the picture as PNG, whole or not at all.
 
     Args:
-        path: where to.
-        name: of the dataset.
         whole: the log as it is in the file.
         core: the log as it is after RecBole's filter.
-        modalities: by name.
         examples: items whose neighbours are shown.
-        titles: of all items.
         images: files by item; without any, titles stand for items.
 
     Raises:

@@ -68,13 +68,11 @@ def fetch_images(
     Args:
         urls: address by item id, ``""`` where an item has none.
         folder: made where needed.
-        limits: of each fetch.
         politeness: how many fetches at once.
         placeholder_from: a picture that so many different addresses give is taken for "no image
             available" and not kept; 0 keeps all.
         retry_refused: try again also what was refused by an earlier run.
         allow_private: also ask this machine and private networks.
-        show_progress: whether a progress bar is shown.
         cluster: where the images are fetched and looked at.
 
     Returns:

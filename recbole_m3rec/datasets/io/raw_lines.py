@@ -75,10 +75,8 @@ def line_pieces(
     """Give a file's lines in pieces: what was read for this process, where to read for others.
 
     Args:
-        path: as in ``read_blocks``.
         cluster: where the pieces go.
         work: seen by the cluster, too; a gzipped file is unpacked there as its pieces are taken.
-        progress: as in ``read_blocks``.
 
     Raises:
         FileNotFoundError, RawFileError: as in ``read_blocks``.
@@ -144,8 +142,6 @@ def reading(
     """Show how far a file is read, with rate and remaining time; yields what is told of bytes.
 
     Args:
-        path: the file.
-        what: is read of it.
         show: None shows the bar on terminals alone.
     """
     if isinstance(path, zipfile.Path):

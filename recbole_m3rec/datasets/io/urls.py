@@ -74,11 +74,7 @@ def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
 
 
 def refuse_private(host: str, answers: list[tuple[Any, ...]]) -> None:
-    """Raise where any address of a host is not one of the public internet.
-
-    Raises:
-        RefusedAddressError: names the address.
-    """
+    """Raise where any address of a host is not one of the public internet."""
     for *_, place in answers:
         if not is_public(place[0]):
             raise RefusedAddressError(

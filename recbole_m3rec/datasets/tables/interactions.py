@@ -43,7 +43,6 @@ def read_purchases(
     Ids are text as it stands there, zeros in front included, without white space around it.
 
     Args:
-        table: the log.
         columns: names by role: ``user``, ``item``, and where there are any ``time``, ``rating``.
         time_format: of ``time``; None if the rows stand in the order of time: row ``k`` gets
             second ``k``.

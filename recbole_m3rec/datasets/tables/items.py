@@ -61,9 +61,7 @@ def read_items(
     """Read the wanted items of a table.
 
     Args:
-        table: the table, one item a row.
         columns: names by role: ``item`` and any of ``FIELDS``.
-        wanted: item ids.
         problems: of kinds ``PROBLEMS`` and those of ``table_rows``, counted here.
         progress: told how many bytes were read since the last call.
 

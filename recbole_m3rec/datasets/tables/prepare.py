@@ -66,9 +66,7 @@ def prepare_shop(
     recipe file.
 
     Args:
-        shop: what to read.
         folder: where the files go, made if need be.
-        name: of the dataset.
         filters: which interactions are kept.
         recipe_file: YAML for texts, if the items have any; left as it is where it is there.
         show_progress: None shows progress bars on terminals alone.

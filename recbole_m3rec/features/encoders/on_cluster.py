@@ -34,10 +34,8 @@ def encode_on(
     """Yield the rows of batches, encoded by as many threads a worker as here.
 
     Args:
-        cluster: where.
         load: a function of a module with its arguments; returns an ``Encoder``.
         key: of the encoder in this process.
-        batches: what is encoded.
 
     Raises:
         EncoderError: a worker loads another encoder by the same name.

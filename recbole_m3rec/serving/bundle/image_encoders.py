@@ -27,7 +27,6 @@ def encode_images(
 
     Args:
         recommender: whose bundle says which encoder.
-        modality: its name.
         items: ``item_id``, and ``image_file``, empty for an item without a picture.
         named: the caller's own encoders by modality. A bundle may come from a stranger, so a
             ``module:callable`` is not imported unless the caller names it, too.
