@@ -80,15 +80,11 @@ def register() -> None:
 
     register_models()
     register_dataset_and_trainer()
-    for module in (literals, layers, values, data_checks):
-        module.install()
-    for module in (distributed, global_batch):
-        module.install()
-    for module in (data, time_order, cache, shared_batches, requirements):
-        module.install()
-    for module in (training, pretraining):
-        module.install()
-    for module in (evaluation, all_processes, mask_seen):
+    for module in (
+        *(literals, layers, values, data_checks, distributed, global_batch),
+        *(data, time_order, cache, shared_batches, requirements),
+        *(training, pretraining, evaluation, all_processes, mask_seen),
+    ):
         module.install()
 
 

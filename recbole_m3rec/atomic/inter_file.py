@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,13 +50,12 @@ class Interactions:
 
     def rows(self, chosen: np.ndarray) -> Interactions:
         """Return chosen rows, a mask or indices; ids stay as they are."""
-        return Interactions(
-            self.users[chosen],
-            self.items[chosen],
-            None if self.ratings is None else self.ratings[chosen],
-            self.times[chosen],
-            self.user_ids,
-            self.item_ids,
+        return replace(
+            self,
+            users=self.users[chosen],
+            items=self.items[chosen],
+            ratings=None if self.ratings is None else self.ratings[chosen],
+            times=self.times[chosen],
         )
 
 

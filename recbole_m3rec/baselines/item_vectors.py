@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_m3rec.hooks import wrap
+
 SUFFIX = ".vector"
 
 
@@ -57,8 +59,6 @@ class ItemVectors(nn.Module):
 def install() -> None:
     """Let RecBole's layer of item features embed vectors beside columns."""
     from recbole.model.layers import FeatureSeqEmbLayer
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(FeatureSeqEmbLayer, "__init__")
     def build(

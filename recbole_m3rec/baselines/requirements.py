@@ -12,6 +12,7 @@ from recbole_m3rec.atomic.atomic_file import read_header
 from recbole_m3rec.baselines import item_columns, item_vectors
 from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.hooks import wrap
 from recbole_m3rec.trainer import pretraining
 
 # What a knowledge graph of RecBole is made of.
@@ -30,7 +31,6 @@ def install() -> None:
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 
     from recbole_m3rec.data.dataset import M3RecDataset
-    from recbole_m3rec.hooks import wrap
 
     for model in models_of_item_features():
         setattr(datasets, f"{model}Dataset", M3RecDataset)

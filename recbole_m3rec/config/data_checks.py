@@ -16,6 +16,7 @@ from recbole_m3rec.atomic.atomic_file import AtomicFileError, read_header, text_
 from recbole_m3rec.config.layers import OWN_MODELS, properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.datasets.amazon.releases import command_for
+from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support import command_names as commands
 from recbole_m3rec.support.folder_names import fault_of_name
 from recbole_m3rec.support.suggestions import did_you_mean
@@ -49,8 +50,6 @@ def install() -> None:
     """Put the checks where RecBole looks names up and reads interactions."""
     from recbole.config import Config
     from recbole.data.dataset import Dataset
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(Config, "_get_model_and_dataset")
     def find(original: Callable[..., Any], self: Any, model: Any, dataset: Any) -> Any:

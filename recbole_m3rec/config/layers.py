@@ -16,6 +16,7 @@ from typing import Any
 from recbole_m3rec.config.known_keys import COMMAND_LINE, DICT, refuse_unknown
 from recbole_m3rec.config.known_keys import OWN_MODELS as OWN_MODELS
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
+from recbole_m3rec.hooks import wrap
 
 # RecBole's dataset keys are those that decide what a saved dataset holds; these are ours.
 DATASET_KEYS = (
@@ -48,8 +49,6 @@ def layer_files(folder: Path, model: str, dataset: str) -> Iterator[Path]:
 def install() -> None:
     """Put the layers into RecBole's ``Config``."""
     from recbole.config import Config
-
-    from recbole_m3rec.hooks import wrap
 
     def load_config_files(self: Any, file_list: Any) -> dict[str, Any]:
         # RecBole's own reader takes the last of a key given twice, and names of Python objects.

@@ -12,6 +12,7 @@ import yaml
 
 from recbole_m3rec.config.keys import stays_text
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.hooks import wrap
 
 PLAIN = (bool, int, float, str, list, tuple, dict)
 
@@ -108,8 +109,6 @@ def install() -> None:
     A module looks ``eval`` up among its own names before Python's.
     """
     from recbole.config import Config
-
-    from recbole_m3rec.hooks import wrap
 
     for name, reader in EVALUATING.items():
         module = importlib.import_module(name)

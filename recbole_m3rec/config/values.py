@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_m3rec.config.keys import KEYS, is_interval
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support.suggestions import did_you_mean, expected_one_of
 
 # Set in the configuration of a checkpoint that is evaluated: no metric is watched.
@@ -25,8 +26,6 @@ WITHOUT_K = frozenset(["auc", "gauc", "mae", "rmse", "logloss"])
 def install() -> None:
     """Check every configuration of RecBole as soon as all its layers are one."""
     from recbole.config import Config
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(Config, "_get_final_config_dict")
     def check(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:

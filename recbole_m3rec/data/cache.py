@@ -20,6 +20,7 @@ from recbole_m3rec.config.layers import DATASET_KEYS
 from recbole_m3rec.data import stored
 from recbole_m3rec.data.digests import DIGEST_KEYS, changed
 from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
 
 # What RecBole's datasets read and RecBole does not compare.
@@ -35,8 +36,6 @@ def install() -> None:
     """Replace what RecBole compares, saves and unpickles."""
     from recbole.data import utils
     from recbole.data.dataset import Dataset
-
-    from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
 
     utils.dataset_arguments = [*utils.dataset_arguments, *DATASET_KEYS, *MORE_KEYS]
     overlay(utils, "os", path=Overlay(os.path, exists=may_be_unpickled))

@@ -23,14 +23,13 @@ from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.data import cache, digests, sources, splits, time_order
 from recbole_m3rec.evaluator.mask_seen import give_histories
+from recbole_m3rec.hooks import wrap, wrap_everywhere
 
 
 def install() -> None:
     """Put the steps under RecBole's functions and datasets."""
     from recbole.data import utils
     from recbole.data.dataset import Dataset
-
-    from recbole_m3rec.hooks import wrap, wrap_everywhere
 
     wrap_everywhere(utils, "create_dataset")(create_dataset)
     wrap(Dataset, "build")(build)

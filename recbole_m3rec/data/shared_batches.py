@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.hooks import wrap
+
 
 class SharedBatches(torch.utils.data.Sampler[list[int]]):
     """Every ``world_size``-th row of each batch, in the order in which one process reads rows.
@@ -83,8 +85,6 @@ def deal_by_size(sizes: Sequence[int], world_size: int) -> list[list[int]]:
 def install() -> None:
     """Let RecBole's training loaders share batches; it repeats rows and shuffles otherwise."""
     from recbole.data.dataloader import general_dataloader, knowledge_dataloader, user_dataloader
-
-    from recbole_m3rec.hooks import wrap
 
     def build(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)

@@ -19,6 +19,7 @@ import torch
 
 from recbole_m3rec.atomic.atomic_file import read_columns, read_header
 from recbole_m3rec.atomic.exact_times import CONVERT, TimesError, check_times, exact_order
+from recbole_m3rec.hooks import wrap
 
 KEY = "time_order"
 
@@ -27,8 +28,6 @@ def install() -> None:
     """Put the order under every dataset of RecBole's."""
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureSource
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(Dataset, "_load_feat")
     def load(original: Callable[..., Any], self: Any, filepath: Any, source: Any) -> Any:

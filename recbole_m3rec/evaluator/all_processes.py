@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.hooks import wrap
+
 # What RecBole's collector keeps of batches; everything else is the same in all processes.
 OF_BATCHES = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
@@ -23,8 +25,6 @@ def install() -> None:
     from recbole.data.dataloader import general_dataloader
     from recbole.evaluator.collector import Collector
     from recbole.trainer import Trainer
-
-    from recbole_m3rec.hooks import wrap
 
     def build(original: Callable[..., None], self: Any, config: Any, *args: Any, **kw: Any) -> None:
         original(self, config, *args, **kw)

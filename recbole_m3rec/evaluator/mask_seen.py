@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator.seen_items import SeenItems
+from recbole_m3rec.hooks import wrap
 
 KEY = "mask_seen"
 
@@ -30,8 +31,6 @@ ROWS_AT_ONCE = 65_536
 def install() -> None:
     """Put histories into the batches of RecBole's loader."""
     from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(FullSortEvalDataLoader, "collate_fn")
     def collate(original: Callable[..., Any], self: Any, index: Any) -> Any:

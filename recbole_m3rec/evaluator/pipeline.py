@@ -32,6 +32,7 @@ from recbole_m3rec.evaluator.block_evaluation import (
 from recbole_m3rec.evaluator.cold_items import cold_targets, warm_and_cold
 from recbole_m3rec.evaluator.mask_seen import count_as_last
 from recbole_m3rec.evaluator.nan_checks import refuse_nan, trainers_with
+from recbole_m3rec.hooks import wrap
 
 
 def install() -> None:
@@ -39,8 +40,6 @@ def install() -> None:
     from recbole.evaluator import Evaluator
     from recbole.evaluator.collector import Collector
     from recbole.trainer import Trainer
-
-    from recbole_m3rec.hooks import wrap
 
     for trainer in trainers_with("evaluate"):
         wrap(trainer, "evaluate")(evaluate)

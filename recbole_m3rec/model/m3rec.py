@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from logging import INFO, WARNING
 from typing import Any
@@ -13,7 +12,6 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_m3rec.data.windows import TARGET_LIST
-from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.item_cache import Kept
 from recbole_m3rec.network.item_encoder import feature_maps, item_table_in_file
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
@@ -166,10 +164,6 @@ class M3Rec(PackedRecommender):
         super().__init__(config, dataset)
         check_choice("loss_type", config["loss_type"], LOSSES)
         settings = {name: config[name] for name in SETTINGS if config[name] is not None}
-        self.network = M3RecNetwork(self.n_items, self._features(dataset), **settings)
+        features = dataset.item_features if self.content_modalities else {}
+        self.network = M3RecNetwork(self.n_items, features, **settings)
         self.prepare_training(config, dataset)
-
-    @staticmethod
-    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
-        features: Mapping[str, ItemFeatures] = dataset.item_features
-        return features

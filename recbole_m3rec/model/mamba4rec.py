@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.model.m3rec import M3Rec
 from recbole_m3rec.network.settings import ModelConfigError
 
@@ -28,7 +26,3 @@ class Mamba4Rec(M3Rec):
                 "Use --model=M3Rec"
             )
         super().__init__(config, dataset)
-
-    @staticmethod
-    def _features(dataset: Any) -> Mapping[str, ItemFeatures]:
-        return {}

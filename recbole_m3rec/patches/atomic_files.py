@@ -21,6 +21,7 @@ from recbole_m3rec.atomic.atomic_file import (
     text_encoding,
 )
 from recbole_m3rec.atomic.inter_file import READ_AS_MISSING
+from recbole_m3rec.hooks import overlay, wrap
 from recbole_m3rec.patches.tables import silent_about_copies
 
 _LINES_SHOWN = 5
@@ -34,8 +35,6 @@ def read_without_quotes() -> None:
     """
     from recbole.data.dataset import Dataset
     from recbole.data.dataset import dataset as dataset_module
-
-    from recbole_m3rec.hooks import overlay, wrap
 
     overlay(dataset_module, "pd", read_csv=read_frame)
 

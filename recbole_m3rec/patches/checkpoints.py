@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 
+from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
+from recbole_m3rec.hooks import overlay, wrap_everywhere
+from recbole_m3rec.trainer import checkpoint_file
+
 # Models that read another model's checkpoint, and RecBole's trainer.
 READERS = (
     "recbole.trainer.trainer",  # 323, 583
@@ -29,9 +33,6 @@ def load_whole_checkpoints() -> None:
     another ``torch.load``; everybody else's, that of feature files above all, stays as strict as
     it is.
     """
-    from recbole_m3rec.hooks import overlay
-    from recbole_m3rec.trainer import checkpoint_file
-
     for name in READERS:
         overlay(importlib.import_module(name), "torch", load=checkpoint_file.load)
 
@@ -45,10 +46,6 @@ def load_on_this_machine() -> None:
     namespace to overlay; its one read is caught by the file it names, and by nothing else.
     """
     from recbole.quick_start import quick_start
-
-    from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
-    from recbole_m3rec.hooks import wrap_everywhere
-    from recbole_m3rec.trainer import checkpoint_file
 
     @wrap_everywhere(quick_start, "load_data_and_model")
     def load(original: Callable[..., Any], model_file: Any) -> Any:
@@ -80,8 +77,6 @@ def load_on_this_machine() -> None:
 def configuration(saved: Any) -> Any:
     """Return RecBole's configuration from what a safe checkpoint says of it."""
     from recbole.config import Config
-
-    from recbole_m3rec.data.digests import DIGEST_KEYS
 
     config = Config(model=saved["model"], dataset=saved["dataset"], config_dict=saved.settings)
     for key in DIGEST_KEYS:

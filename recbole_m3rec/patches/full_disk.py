@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from recbole_m3rec.hooks import wrap, wrap_everywhere
+
 
 def end_logs_quietly() -> None:
     """Fix utils/logger.py:108, whose handler prints a traceback for every line it cannot write."""
     from recbole.utils import logger
-
-    from recbole_m3rec.hooks import wrap_everywhere
 
     @wrap_everywhere(logger, "init_logger")
     def init_logger(original: Callable[..., None], config: Any) -> None:
@@ -44,8 +44,6 @@ def end_log(handler: logging.FileHandler, record: logging.LogRecord) -> None:
 def end_tensorboard_quietly() -> None:
     """Fix trainer/trainer.py:118, whose writer of TensorBoard's files ends the training."""
     from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(trainers, "get_tensorboard")
     def get_tensorboard(original: Callable[..., Any], logger: Any) -> Any:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from recbole_m3rec.hooks import Overlay, overlay
+
 
 def stand_in_for_ray() -> None:
     """Fix quick_start/quick_start.py:20, ``from ray import tune``: absent, or too old to import.
@@ -32,8 +34,6 @@ def stand_in_for_ray() -> None:
     if takes_keywords(report):
         return
     from recbole.quick_start import quick_start
-
-    from recbole_m3rec.hooks import overlay
 
     overlay(quick_start, "tune", report=lambda **metrics: report(metrics))
 
@@ -100,8 +100,6 @@ def draw_by_generator() -> None:
     search begins.
     """
     from recbole.trainer import hyper_tuning
-
-    from recbole_m3rec.hooks import Overlay, overlay
 
     overlay(hyper_tuning, "np", random=Overlay(np.random, RandomState=random_source))
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
+
 
 def download_without_process_group() -> None:
     """Fix data/dataset/dataset.py:252, a ``dist.barrier()`` after a download, also when alone."""
     from recbole.data.dataset import dataset as dataset_module
-
-    from recbole_m3rec.hooks import Overlay, overlay
 
     def barrier(*args: Any, **kwargs: Any) -> Any:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -38,8 +38,6 @@ def collect_plain_values() -> None:
     out while RecBole collects its tensors, and put back.
     """
     from recbole.evaluator.collector import Collector, DataStruct
-
-    from recbole_m3rec.hooks import wrap
 
     if not _collector_fails_on_counts(Collector, DataStruct):
         return
@@ -75,8 +73,6 @@ def report_plain_numbers() -> None:
         return
     from recbole.evaluator.evaluator import Evaluator
 
-    from recbole_m3rec.hooks import wrap
-
     @wrap(Evaluator, "evaluate")
     def evaluate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
@@ -93,8 +89,6 @@ def look_up_items_once() -> None:
     """
     from recbole.evaluator.metrics import AveragePopularity, TailPercentage
 
-    from recbole_m3rec.hooks import wrap
-
     def of_items(original: Callable[..., Any], self: Any, lists: Any, counts: Any) -> Any:
         items, place = np.unique(lists, return_inverse=True)
         return original(self, items[None], counts)[0][place].reshape(lists.shape)
@@ -110,8 +104,6 @@ def tolerate_uncountable_flops() -> None:
     A number that is only logged must not end a run: it is reported as unknown, with the reason.
     """
     from recbole.quick_start import quick_start
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(quick_start, "get_flops")
     def count(
@@ -169,8 +161,6 @@ def ask_for_deterministic_algorithms() -> None:
     """
     from recbole import utils
 
-    from recbole_m3rec.hooks import wrap_everywhere
-
     @wrap_everywhere(utils, "init_seed")
     def seed(original: Callable[..., None], seed: int, reproducibility: bool) -> None:
         original(seed, reproducibility)
@@ -200,8 +190,6 @@ def name_checkpoints_uniquely() -> None:
     """
     from recbole.trainer import trainer
 
-    from recbole_m3rec.hooks import wrap
-
     @wrap(trainer, "get_local_time")
     def moment(original: Callable[..., str]) -> str:
         return f"{original()}-{secrets.token_hex(3)}"
@@ -214,8 +202,6 @@ def train_in_bfloat16() -> None:
     stays. Evaluation is float32 anyway.
     """
     from recbole.trainer import trainer
-
-    from recbole_m3rec.hooks import overlay
 
     def autocast(device_type: str, **options: Any) -> torch.autocast:
         if device_type == "cpu" or torch.cuda.is_bf16_supported():

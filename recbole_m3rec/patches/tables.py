@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_m3rec.hooks import wrap
+
 
 def columns_are_copies() -> bool:
     """Tell whether filling ``frame[column]`` in place leaves the frame as it was (pandas 3)."""
@@ -31,8 +33,6 @@ def fill_blanks_by_assignment() -> None:
         return
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureType
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(Dataset, "_fill_nan")
     def fill(original: Callable[..., None], self: Any) -> None:
@@ -83,8 +83,6 @@ def sort_stably() -> None:
     different duplicate is dropped. For that call the table sorts stably.
     """
     from recbole.data.dataset import Dataset
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(Dataset, "_remove_duplication")
     def remove(original: Callable[..., None], self: Any) -> None:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
 from recbole_m3rec.processes import launch, rendezvous, watch
 
 
@@ -27,8 +28,6 @@ def install() -> None:
 def start_processes() -> None:
     """Let ``recbole.quick_start.run`` refuse what cannot be, join torchrun, and end lost runs."""
     from recbole.quick_start import quick_start
-
-    from recbole_m3rec.hooks import wrap_everywhere
 
     @wrap_everywhere(quick_start, "run")
     def run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -53,8 +52,6 @@ def leave_together() -> None:
     """Stop watching before RecBole leaves the process group."""
     from recbole.quick_start import quick_start
 
-    from recbole_m3rec.hooks import overlay
-
     def leave() -> None:
         watch.stop()
         dist.destroy_process_group()
@@ -65,8 +62,6 @@ def leave_together() -> None:
 def make_folders_together() -> None:
     """Fix utils/utils.py:ensure_dir: processes meet between "is it there?" and "make it"."""
     from recbole.utils import utils
-
-    from recbole_m3rec.hooks import wrap_everywhere
 
     @wrap_everywhere(utils, "ensure_dir")
     def ensure_dir(original: Callable[..., None], dir_path: str) -> None:
@@ -106,8 +101,6 @@ def train_on_cpus() -> None:
     """
     from recbole.config import Config
     from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.hooks import Overlay, overlay, wrap
 
     @wrap(Config, "_init_device")
     def init_device(original: Callable[..., None], self: Any) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.hooks import wrap
+
 
 class Followed:
     """A training loader whose batches pass a generator; everything else is the loader's own."""
@@ -35,8 +37,6 @@ def install() -> None:
     """Seed processes by their number of all."""
     from recbole.quick_start import quick_start
     from recbole.utils import init_seed
-
-    from recbole_m3rec.hooks import wrap
 
     @wrap(quick_start, "get_model")
     def get_model(original: Callable[..., Any], name: str) -> Callable[..., Any]:

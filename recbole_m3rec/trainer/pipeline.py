@@ -25,6 +25,7 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_m3rec.evaluator.nan_checks import begin_epoch, refuse_nan_loss, trainers_with
+from recbole_m3rec.hooks import overlay, wrap
 from recbole_m3rec.ops.dropout import where_masks_are_drawn
 from recbole_m3rec.processes import global_batch, watch
 from recbole_m3rec.support.safe_write import clear_leftovers
@@ -54,8 +55,6 @@ class M3RecTrainer(Trainer):  # type: ignore[misc]
 def install() -> None:
     """Put the steps under RecBole's trainers."""
     from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.hooks import overlay, wrap
 
     wrap(Trainer, "__init__")(build)
     wrap(Trainer, "fit")(fit)

@@ -13,6 +13,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.hooks import wrap
+
 STAGES = {
     "S3Rec": ("pretrain", "finetune"),
     "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
@@ -23,8 +25,6 @@ LAST = "finetune"
 def install() -> None:
     """Put the stages into the trainers of these models."""
     from recbole.trainer import trainer as trainers
-
-    from recbole_m3rec.hooks import wrap
 
     for model in STAGES:
         wrap(getattr(trainers, f"{model}Trainer"), "fit")(fit)
