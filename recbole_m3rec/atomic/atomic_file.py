@@ -47,9 +47,12 @@ def read_header(
     """Return the type of each field by its name, in the order of the file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         AtomicFileError: line 1 is no header, a field stands there twice, or the separator is not
             one character.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
     if len(separator) != 1:
         raise AtomicFileError(f"{path}: field_separator must be one character, found {separator!r}")
     line = next(_lines(path, encoding), "").rstrip("\n")
@@ -83,8 +86,6 @@ def read_columns(
         AtomicFileError: the header is wrong or lacks a field, a line has another number of fields
             than the header, or the file is binary or in another encoding.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
     header = read_header(path, separator, encoding)
     for field in fields:
         if field not in header:

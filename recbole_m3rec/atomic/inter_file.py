@@ -155,8 +155,6 @@ def read_interactions(
         FileNotFoundError: there is no such file.
         AtomicFileError: it is empty, in another format, or lacks a field or a time.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
     fields = [user_field, item_field]
     has_times = time_field in read_header(path)
     columns = read_columns(path, [*fields, time_field] if has_times else fields)

@@ -110,11 +110,6 @@ def known_metrics(values: Mapping[str, Any]) -> str | None:
     return None if metrics else "metrics is empty, expected at least one."
 
 
-def some_length(values: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with ``topk`` beside its numbers."""
-    return None if values["topk"] != [] else "topk is empty, expected at least one length."
-
-
 def splitting(values: Mapping[str, Any]) -> str | None:
     """Return what is wrong with ``eval_args``."""
     arguments, keys = values["eval_args"], ("split", "group_by", "order", "mode")
@@ -200,7 +195,7 @@ def kept_values(values: Mapping[str, Any]) -> str | None:
 
 CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "metrics": known_metrics,
-    "topk": some_length,
+    "topk": lambda values: None if values["topk"] != [] else "topk is empty, expected a length.",
     "valid_metric": watched_metric,
     "eval_args": splitting,
     "benchmark_filename": no_split_of_its_own,

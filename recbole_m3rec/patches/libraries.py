@@ -26,7 +26,7 @@ def stand_in_for_ray() -> None:
         report: Callable[..., Any] = tune.report
     except Exception:  # an old ray dies in many ways: missing modules, missing numpy names, …
         tune = ModuleType("ray.tune", "Stands in for ray.tune where ray cannot be imported.")
-        tune.report = _report_to_nobody  # type: ignore[attr-defined]
+        tune.report = lambda **metrics: None  # type: ignore[attr-defined]
         parent = sys.modules.setdefault("ray", ModuleType("ray"))
         parent.tune = tune  # type: ignore[attr-defined]
         sys.modules["ray.tune"] = tune
@@ -36,10 +36,6 @@ def stand_in_for_ray() -> None:
     from recbole.quick_start import quick_start
 
     overlay(quick_start, "tune", report=lambda **metrics: report(metrics))
-
-
-def _report_to_nobody(*args: Any, **metrics: Any) -> None:
-    """Take a trial's metrics, as ``ray.tune.report`` does."""
 
 
 def takes_keywords(function: Callable[..., Any]) -> bool:

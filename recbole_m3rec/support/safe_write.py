@@ -235,8 +235,9 @@ def open_alone(path: Path) -> IO[bytes]:
             return file
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(path, file):
-                return file
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    return file
         except BlockingIOError as error:
             file.close()
             raise FileInUseError(
@@ -245,11 +246,3 @@ def open_alone(path: Path) -> IO[bytes]:
         except OSError:  # a file system without locks
             return file
         file.close()  # renamed or removed between opening and locking: once more
-
-
-def _is_still(path: Path, file: IO[Any]) -> bool:
-    try:
-        here = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(here, os.fstat(file.fileno()))

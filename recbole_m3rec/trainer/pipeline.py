@@ -21,7 +21,6 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.trainer import Trainer
 
 from recbole_m3rec.evaluator.nan_checks import begin_epoch, refuse_nan_loss, trainers_with
@@ -60,7 +59,7 @@ def install() -> None:
     wrap(Trainer, "fit")(fit)
     for trainer in trainers_with("_train_epoch"):
         wrap(trainer, "_train_epoch")(train_epoch)
-    wrap(Trainer, "_check_nan")(check_loss)
+    wrap(Trainer, "_check_nan")(lambda original, self, loss: refuse_nan_loss(self, loss))
     wrap(Trainer, "_valid_epoch")(validate)
     wrap(Trainer, "_save_checkpoint")(save_checkpoint)
     wrap(Trainer, "resume_checkpoint")(resume.resume_checkpoint)
@@ -99,11 +98,6 @@ def train_epoch(
     if original.__qualname__ == "Trainer._train_epoch":  # once, wherever a subclass calls it
         epoch = partial(global_batch.train_epoch, epoch)
     return epoch(self, train_data, epoch_idx, *args, **kwargs)
-
-
-def check_loss(original: Callable[..., None], self: Any, loss: torch.Tensor) -> None:
-    """In place of ``Trainer._check_nan``, which knows neither epoch nor batch."""
-    refuse_nan_loss(self, loss)
 
 
 def validate(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:

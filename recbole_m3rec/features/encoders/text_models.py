@@ -147,24 +147,12 @@ def encode_sentence_transformers(
 ) -> np.ndarray:
     """Encode texts by a model of sentence-transformers, pooled and scaled as the model says.
 
+    All else is as in :func:`encode_transformers`.
+
     Args:
         model: a name on the Hugging Face hub, such as ``all-MiniLM-L6-v2``, or a folder.
-        texts: one per item.
         max_tokens: longer texts are cut; None leaves it to the model.
         unit_rows: scale each row to length 1, also where the model does not.
-        batch_size: texts at once.
-        precision: ``auto`` (float16 on CUDA, else float32) or a type's name.
-        device: ``auto`` or a device's name.
-        progress: called with the number of texts done since the last call.
-        work: a folder for finished batches, from which a killed run goes on.
-        cluster: where the batches are encoded.
-
-    Returns:
-        ``[len(texts), d]`` float32; zeros for a text without any letter.
-
-    Raises:
-        EncoderError: sentence-transformers is not installed, the model cannot be loaded or gives no
-            finite numbers, or an option is out of range.
     """
     encoder = f"sentence-transformers:{model}"
     check_counts(encoder, batch_size=batch_size, max_tokens=1 if max_tokens is None else max_tokens)

@@ -75,17 +75,9 @@ _convolve.register_autograd(
 def causal_conv1d_silu_cpu(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Convolve every channel of every sequence with its own causal filter, then apply SiLU.
 
-    float32 throughout; bfloat16 and float16 inputs are converted, and the result is converted back.
-
-    Args:
-        x: ``[n_tokens, d_inner]``; may be a slice of the columns of a wider matrix.
-        weight: ``[d_inner, d_conv]``, the last column weighs the current token.
-        bias: ``[d_inner]``.
-        cu_seqlens: first token of each sequence and the total, ``[n_sequences + 1]`` int32; before
-            its first token every sequence is zero.
-
-    Returns:
-        ``[n_tokens, d_inner]`` in the dtype of ``x``.
+    Args and result as in :func:`recbole_m3rec.ops.causal_conv1d_silu`; ``x`` may be a slice of the
+    columns of a wider matrix. float32 throughout; bfloat16 and float16 inputs are converted, and
+    the result is converted back.
 
     Raises:
         ValueError: shapes, dtypes or ``cu_seqlens`` do not fit.
