@@ -100,10 +100,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             terms = ScoreTerms(rows, items, values)
         of = Logits(query.to(product_dtype), table.to(product_dtype), targets, terms, log_weights)
         whole_rows = _held(of.query) // of.query.element_size() // len(table)
-        by = _by_rows if whole_rows >= FEWEST_ROWS else _by_tiles
-        pieces = _pieces(len(query), whole_rows) if by is _by_rows else tiles_of(of)
+        wanted = ctx.needs_input_grad[:2]
         with torch.autocast(query.device.type, enabled=False):
-            losses, *gradients = by(of, ctx.needs_input_grad[:2], pieces)
+            if whole_rows >= FEWEST_ROWS:
+                losses, *gradients = _by_rows(of, wanted, _pieces(len(query), whole_rows))
+            else:
+                losses, *gradients = _by_tiles(of, wanted, tiles_of(of))
         # Without the mean's 1 / n_queries, which float16 could not hold with them.
         ctx.save_for_backward(*gradients)
         dtype = torch.promote_types(query.dtype, torch.float32)

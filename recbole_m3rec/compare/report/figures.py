@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,13 +49,14 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
     if not names or metric is None:
         return []
     stem = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+    drawings: dict[str, Callable[..., str | None]] = {
+        "time": draw_time,
+        "learning": draw_learning,
+        **{column: partial(draw_groups, column) for column in GROUPED},
+        "recall": draw_recall,
+    }
     drawn = []
-    for kind, drawing in (
-        ("time", draw_time),
-        ("learning", draw_learning),
-        *((column, partial(draw_groups, column)) for column in GROUPED),
-        ("recall", draw_recall),
-    ):
+    for kind, drawing in drawings.items():
         with figure() as (canvas, axes):
             caption = drawing(axes, table, names, metric)
             if caption is None:

@@ -96,18 +96,18 @@ def read_bundle(folder: str | Path) -> Bundle:
     items = _read_table(folder / ITEMS)
     vectors = _read_vectors(folder / VECTORS, network, items.num_rows + 1)
     histories = _read_table(folder / HISTORIES) if HISTORIES in about["files"] else None
-    more = {
-        name: _read_tensors(folder / name) if name in about["files"] else {}
+    index, encoders, features = (
+        _read_tensors(folder / name) if name in about["files"] else {}
         for name in (INDEX, ENCODERS, FEATURES)
-    }
-    _check_features(folder / FEATURES, more[FEATURES], network, items.num_rows + 1)
+    )
+    _check_features(folder / FEATURES, features, network, items.num_rows + 1)
     flags = {name: pa.bool_() for name in items.column_names if name.startswith("has_")}
     columns = {"item_id": pa.string(), "count": pa.int64(), **flags}
     _check_columns(items, folder / ITEMS, columns)
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
         _check_columns(histories, folder / HISTORIES, columns)
-    return Bundle(about, network, vectors, items, histories, *more.values(), digest)
+    return Bundle(about, network, vectors, items, histories, index, encoders, features, digest)
 
 
 AGAIN = "Export the bundle again, or copy it again from where it is whole"
