@@ -108,7 +108,6 @@ def prepare_movielens(
     overviews: Path | None = None,
     posters: Path | None = None,
     recipe_file: Path | None = None,
-    show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Write ``<name>.inter``, ``.item`` and ``.stats.json``, and return what the last one says.
 
@@ -117,7 +116,6 @@ def prepare_movielens(
         overviews: a table with the columns ``movie_id`` and ``overview``, and ``title`` to check.
         posters: a folder of ``<movie id>.jpg``, or a table of ``item_id`` and ``path``; checked.
         recipe_file: YAML for texts; left as it is where it is there.
-        show_progress: None shows progress bars on terminals alone.
 
     Raises:
         RawFileError: a file is damaged or something else.
@@ -127,7 +125,7 @@ def prepare_movielens(
     """
     problems = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS | PROBLEMS)
     path = release.ratings.path
-    with reading(path, "ratings", show_progress) as progress:
+    with reading(path, "ratings") as progress:
         columns = {role: role for role in _LOG}
         log, n_rows = read_purchases(release.ratings, columns, EPOCH, problems, progress)
     if not len(log):

@@ -70,7 +70,7 @@ def release(folder, name, zipped=False):
 def test_every_release_gives_the_same_dataset(tmp_path, name, zipped):
     found = find_release(release(tmp_path, name, zipped))
     assert found.name == name
-    result = prepare_movielens(found, tmp_path / "out", name, show_progress=False)
+    result = prepare_movielens(found, tmp_path / "out", name)
     assert (tmp_path / f"out/{name}.inter").read_text().splitlines() == [
         "user_id:token\titem_id:token\trating:float\ttimestamp:float",
         "7\t1\t5\t881250948",

@@ -61,7 +61,6 @@ def prepare(
     name: str,
     filters: Filters,
     columns: tuple[str, ...],
-    show_progress: bool | None = None,
     cluster: Cluster = THIS_PROCESS,
 ) -> dict[str, Any]:
     """Write the three files of a dataset, all or none, and return what ``.stats.json`` says.
@@ -74,7 +73,6 @@ def prepare(
         filters: which reviews are kept.
         columns: besides ids and time, ``rating`` and ``ITEM_COLUMNS``; those that the raw files do
             not fill are left out.
-        show_progress: None shows progress bars on terminals alone.
         cluster: where lines are parsed and the k-core is found.
 
     Raises:
@@ -88,7 +86,7 @@ def prepare(
     work = folder / f".{name}.work"
     # The statistics come last: where they are, all is.
     with new_files(inter, *([item] if source.metadata else []), stats) as files:
-        with reading(source.reviews, "reviews", show_progress) as progress:
+        with reading(source.reviews, "reviews") as progress:
             reviews, n_lines = read_reviews(
                 source.reviews,
                 review_format(source),
@@ -126,10 +124,7 @@ def prepare(
         }
         del reviews
         if source.metadata:
-            with (
-                reading(source.metadata, "items", show_progress) as progress,
-                files[1].writing(),
-            ):
+            with reading(source.metadata, "items") as progress, files[1].writing():
                 items = write_items(
                     source.metadata,
                     METADATA_FORMATS[source.release.year],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +86,7 @@ def require(files: list[RawFile]) -> None:
         )
 
 
-def fetch_missing(
-    files: list[RawFile],
-    allow_private: bool = False,
-    fetch: Callable[..., object] = download,
-) -> None:
+def fetch_missing(files: list[RawFile], allow_private: bool = False) -> None:
     """Fetch the files that are missing, with progress bars.
 
     Raises:
@@ -99,7 +94,7 @@ def fetch_missing(
     """
     for file in files:
         if file.missing:
-            fetch(
+            download(
                 file.url,
                 file.path,
                 allow_private=allow_private,

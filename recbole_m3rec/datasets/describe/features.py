@@ -131,19 +131,18 @@ def summarize_features(
     return summary, Vectors(unit, present)
 
 
-def fit_to_histories(vectors: Vectors, pairs: np.ndarray, seed: int = 0) -> Fit | None:
+def fit_to_histories(vectors: Vectors, pairs: np.ndarray) -> Fit | None:
     """Compare successive items with random ones, drawn as often as they appear in the pairs.
 
     Args:
         vectors: of all items.
         pairs: of different items that follow one another, ``[n, 2]``; some are drawn if many.
-        seed: of the draws.
 
     Returns:
         None where fewer than two pairs have features.
     """
     pairs = pairs[vectors.present[pairs].all(axis=1)]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     if len(pairs) > _PAIRS:
         pairs = pairs[random.choice(len(pairs), _PAIRS, replace=False)]
     others = np.stack([pairs[:, 0], random.permutation(pairs[:, 1])], axis=1)

@@ -136,14 +136,8 @@ def read_blocks(
 
 
 @contextmanager
-def reading(
-    path: Path | zipfile.Path, what: str, show: bool | None = None
-) -> Iterator[Callable[[int], object]]:
-    """Show how far a file is read, with rate and remaining time; yields what is told of bytes.
-
-    Args:
-        show: None shows the bar on terminals alone.
-    """
+def reading(path: Path | zipfile.Path, what: str) -> Iterator[Callable[[int], object]]:
+    """Show on terminals how far a file is read; yields what is told of bytes."""
     if isinstance(path, zipfile.Path):
         archive: Any = path.root
         size = archive.getinfo(path.at).file_size
@@ -154,7 +148,7 @@ def reading(
         desc=f"{what}: {path.name}",
         unit="B",
         unit_scale=True,
-        disable=None if show is None else not show,
+        disable=None,
     ) as bar:
         yield bar.update
 

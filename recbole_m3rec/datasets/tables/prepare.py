@@ -57,7 +57,6 @@ def prepare_shop(
     name: str,
     filters: Filters,
     recipe_file: Path | None = None,
-    show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Write the files of a dataset, all or none, and return what ``.stats.json`` says.
 
@@ -69,7 +68,6 @@ def prepare_shop(
         folder: where the files go, made if need be.
         filters: which interactions are kept.
         recipe_file: YAML for texts, if the items have any; left as it is where it is there.
-        show_progress: None shows progress bars on terminals alone.
 
     Raises:
         RawFileError: a table is damaged.
@@ -80,11 +78,11 @@ def prepare_shop(
     """
     in_log = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS)
     in_items = Problems(csv_rows.PROBLEMS | item_table.PROBLEMS)
-    log, read = _log(shop, in_log, filters, show_progress)
+    log, read = _log(shop, in_log, filters)
     item_ids = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
     items = None
     if shop.items is not None:
-        with reading(shop.items.table.path, "items", show_progress) as progress:
+        with reading(shop.items.table.path, "items") as progress:
             table, columns = shop.items.table, shop.items.columns
             items = read_items(table, columns, item_ids, in_items, progress)
     images, mapping, found_images = _images(shop.images, items, item_ids)
@@ -139,11 +137,9 @@ def recipe(name: str, fields: list[str]) -> str:
     )
 
 
-def _log(
-    shop: Shop, problems: Problems, filters: Filters, show_progress: bool | None
-) -> tuple[Interactions, dict[str, int]]:
+def _log(shop: Shop, problems: Problems, filters: Filters) -> tuple[Interactions, dict[str, int]]:
     path = shop.log.table.path
-    with reading(path, "log", show_progress) as progress:
+    with reading(path, "log") as progress:
         log, n_rows = read_purchases(
             shop.log.table, shop.log.columns, shop.time_format, problems, progress
         )
