@@ -95,7 +95,7 @@ def prepared(reviews: Path, n_workers: int, folder: Path) -> dict[str, Any]:
         processes = [psutil.Process(), *others]
         before = [sum(process.cpu_times()[:2]) for process in processes]
         started = time.perf_counter()
-        prepare(source, output, "generated", Filters(), ("rating",), None, running)
+        prepare(source, output, "generated", Filters(), ("rating",), running)
         seconds = time.perf_counter() - started
         spent = [
             sum(process.cpu_times()[:2]) - earlier

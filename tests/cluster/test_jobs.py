@@ -98,7 +98,7 @@ def test_amazon_preparation_outlives_a_worker(running, tmp_path, monkeypatch, pa
         reviews.write_bytes(gzip.compress((tmp_path / "reviews.json").read_bytes()))
     source = Source(RELEASES["2014"], "Beauty", reviews, metadata)
     columns = ("rating", "title", "price")
-    expected = prepare(source, tmp_path / "here", "x", Filters(), columns, False)
+    expected = prepare(source, tmp_path / "here", "x", Filters(), columns)
     assert expected["problems"] == {
         "reviews_unparseable": 1,
         "reviews_without_user": 1,
@@ -117,7 +117,7 @@ def test_amazon_preparation_outlives_a_worker(running, tmp_path, monkeypatch, pa
 
     monkeypatch.setattr(DaskCluster, "keep", kill_at_the_third)
     with connected(str(running.file)) as cluster:
-        told = prepare(source, tmp_path / "there", "x", Filters(), columns, False, cluster)
+        told = prepare(source, tmp_path / "there", "x", Filters(), columns, cluster)
     assert running.processes[0].poll() is not None
     assert told == expected
     here, there = (sorted((tmp_path / name).iterdir()) for name in ("here", "there"))

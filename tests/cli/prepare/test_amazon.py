@@ -171,7 +171,7 @@ def test_runs_killed_at_any_moment_and_one_more_end_with_the_same_bytes(tmp_path
     source = as_source(RELEASES["2014"], "Beauty", raw_files(RELEASES["2014"], "Beauty", raw))
 
     def build(folder):
-        prepare(source, folder, "b", Filters(), ("rating", "title"), False)
+        prepare(source, folder, "b", Filters(), ("rating", "title"))
 
     def content(folder):
         return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -77,7 +77,7 @@ def triples(path):
 def test_release_2014_becomes_a_dataset(tmp_path):
     rows = square()
     source = source_2014(tmp_path, rows, metadata_2014(["B9", *(f"B{n}" for n in range(4))]))
-    stats = prepare(source, tmp_path / "beauty", "beauty", Filters(), COLUMNS, False)
+    stats = prepare(source, tmp_path / "beauty", "beauty", Filters(), COLUMNS)
     kept = triples(tmp_path / "beauty/beauty.inter")
     assert kept == sorted(rows, key=lambda row: row[2])  # stable: ties stay as they were
     assert table(tmp_path / "beauty/beauty.inter")[0]["rating:float"] == "4"
@@ -102,7 +102,7 @@ def test_ratings_before_the_five_core_are_filtered_to_it(tmp_path):
     ratings.write_text("".join(f"{user},{item},5.0,{time}\n" for user, item, time in rows))
     meta = packed(tmp_path / "meta_Beauty.json.gz", metadata_2014(["B0"]))
     source = Source(RELEASES["2014"], "Beauty", ratings, meta)
-    stats = prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
+    stats = prepare(source, tmp_path / "b", "b", Filters(), COLUMNS)
     assert sorted(triples(tmp_path / "b/b.inter")) == sorted(square())
     assert stats["dropped_by_k_core"] == 2
 
@@ -111,7 +111,7 @@ def test_ratings_of_2018_name_the_item_first(tmp_path):
     ratings = tmp_path / "All_Beauty.csv"
     ratings.write_text("".join(f"{item},{user},5.0,{time}\n" for user, item, time in square()))
     source = Source(RELEASES["2018"], "All_Beauty", ratings, None)
-    prepare(source, tmp_path / "b", "b", Filters(), ("rating",), False)
+    prepare(source, tmp_path / "b", "b", Filters(), ("rating",))
     assert sorted(triples(tmp_path / "b/b.inter")) == sorted(square())
     assert not (tmp_path / "b/b.item").exists()
 
@@ -134,7 +134,7 @@ def test_release_2018_becomes_a_dataset(tmp_path):
         packed(tmp_path / "All_Beauty_5.json.gz", reviews_2014(square())),
         packed(tmp_path / "meta_All_Beauty.json.gz", [json.dumps(meta)]),
     )
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
+    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS)
     assert table(tmp_path / "b/b.item") == [
         {
             "item_id:token": "B0",
@@ -169,7 +169,7 @@ def test_release_2023_becomes_a_dataset(tmp_path):
         packed(tmp_path / "All_Beauty.jsonl.gz", [json.dumps(review) for review in reviews]),
         packed(tmp_path / "meta_All_Beauty.jsonl.gz", [json.dumps(meta)]),
     )
-    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
+    prepare(source, tmp_path / "b", "b", Filters(), COLUMNS)
     assert table(tmp_path / "b/b.inter")[0]["timestamp:float"] == f"{START}.007"
     item = table(tmp_path / "b/b.item")[0]
     assert (item["brand:token"], item["image_url:token"]) == ("Howard", "https://h/l1")
@@ -184,7 +184,7 @@ def test_recbole_reads_what_was_written_and_drops_nothing(tmp_path, make_config,
     # A chain that a single round of dropping would leave too much of.
     rows = [*square(6, 6), *((f"V{n}", f"B{n}", START) for n in range(4)), ("V0", "C1", START)]
     source = source_2014(tmp_path, rows, metadata)
-    stats = prepare(source, tmp_path / "dataset/b", "b", Filters(), COLUMNS, False)
+    stats = prepare(source, tmp_path / "dataset/b", "b", Filters(), COLUMNS)
     config = make_config(
         "SASRec",
         "b",
@@ -214,7 +214,7 @@ def test_the_k_core_is_recboles(tmp_path, make_config, monkeypatch):
     ]  # fmt: skip
     source = source_2014(tmp_path, rows, metadata_2014(["B1"]))
     for name, k in (("all", 1), ("core", 5)):
-        prepare(source, tmp_path / "dataset" / name, name, Filters(k_core=k), COLUMNS, False)
+        prepare(source, tmp_path / "dataset" / name, name, Filters(k_core=k), COLUMNS)
     config = make_config(
         "SASRec", "all", user_inter_num_interval="[5,inf)", item_inter_num_interval="[5,inf)"
     )
@@ -238,7 +238,7 @@ def test_of_repeated_reviews_all_the_first_or_the_last_are_kept(keep, days, tmp_
     rows = [("U0", "B0", START + DAY * day) for day in (1, 0, 2)]
     source = source_2014(tmp_path, rows, metadata_2014(["B0"]))
     filters = Filters(duplicates=keep, k_core=1)
-    stats = prepare(source, tmp_path / "b", "b", filters, COLUMNS, False)
+    stats = prepare(source, tmp_path / "b", "b", filters, COLUMNS)
     kept = triples(tmp_path / "b/b.inter")
     assert [time for _, _, time in kept] == [START + DAY * day for day in days]
     assert stats["dropped_as_duplicates"] == 3 - len(days)
@@ -249,7 +249,7 @@ def test_the_range_of_days_comes_before_the_k_core(tmp_path):
     rows = square(6, 5)
     since, until = (START + DAY) * 1000, (START + 9 * DAY) * 1000
     source = source_2014(tmp_path, rows, metadata_2014(["B0"]))
-    stats = prepare(source, tmp_path / "b", "b", Filters(since, until, k_core=4), COLUMNS, False)
+    stats = prepare(source, tmp_path / "b", "b", Filters(since, until, k_core=4), COLUMNS)
     assert stats["reviews_usable"] == 29
     times = [time for _, _, time in triples(tmp_path / "b/b.inter")]
     assert (min(times), max(times)) == (START + DAY, START + 9 * DAY)
@@ -258,14 +258,14 @@ def test_the_range_of_days_comes_before_the_k_core(tmp_path):
 def test_a_k_core_that_leaves_nothing_says_which_would(tmp_path):
     source = source_2014(tmp_path, square(3, 3), metadata_2014(["B0"]))
     with pytest.raises(NothingLeftError, match="leaves none of 9 interactions. Take --k-core 3"):
-        prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
+        prepare(source, tmp_path / "b", "b", Filters(), COLUMNS)
     assert list((tmp_path / "b").iterdir()) == []
 
 
 def test_a_category_without_reviews_is_an_error(tmp_path):
     source = source_2014(tmp_path, [("", "B0", START)], metadata_2014(["B0"]))
     with pytest.raises(NothingLeftError, match="none of its 1 lines .*'reviews_without_user': 1"):
-        prepare(source, tmp_path / "b", "b", Filters(), COLUMNS, False)
+        prepare(source, tmp_path / "b", "b", Filters(), COLUMNS)
 
 
 def test_the_largest_core_of_a_square_is_its_side():
@@ -275,7 +275,7 @@ def test_the_largest_core_of_a_square_is_its_side():
 
 def test_only_chosen_columns_are_written(tmp_path):
     source = source_2014(tmp_path, square(), metadata_2014(["B0"]))
-    prepare(source, tmp_path / "b", "b", Filters(), ("title", "price"), False)
+    prepare(source, tmp_path / "b", "b", Filters(), ("title", "price"))
     assert list(table(tmp_path / "b/b.item")[0]) == [
         "item_id:token",
         "title:token_seq",
