@@ -15,6 +15,7 @@ from recbole_m3rec.serving.catalogue import Catalogue
 from recbole_m3rec.serving.explain import Explanation, explain
 from recbole_m3rec.serving.histories import Histories, RequestError, read_histories
 from recbole_m3rec.serving.new_items import add_items
+from recbole_m3rec.serving.scoring.exact import cosines
 from recbole_m3rec.serving.scoring.index import Index
 from recbole_m3rec.serving.scoring.ranker import REPETITION, Answers, Question, Ranker
 from recbole_m3rec.serving.session import Session
@@ -288,10 +289,9 @@ class Recommender:
                 raise RequestError(expected_one_of("modality", modality, self.modalities))
             place = self.modalities.index(modality)
             table = table.view(len(table), len(self.modalities), -1)[:, place]
-        own = table[number].float()
-        cosines = torch.cat([_cosines(part.float(), own) for part in table.split(2**18)])
-        cosines[[0, number]] = -torch.inf
-        values, found = torch.topk(cosines, min(k, len(cosines)))
+        alike = cosines(table, table[number])
+        alike[[0, number]] = -torch.inf
+        values, found = torch.topk(alike, min(k, len(alike)))
         found, values = found[values > -torch.inf], values[values > -torch.inf]
         return pd.DataFrame(
             {
@@ -327,8 +327,3 @@ class Recommender:
             EncoderError: an encoder cannot be had, or a file is no picture.
         """
         return add_items(self, items, features or {}, encoders or {})
-
-
-def _cosines(table: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    lengths = table.norm(dim=1) * own.norm()
-    return torch.where(lengths > 0, (table @ own) / lengths, -torch.inf)

@@ -128,6 +128,17 @@ def _products(queries: Tensor, table: Tensor, height: int) -> Tensor:
     return matmul(queries, table, rows_at_a_time=height)
 
 
+def cosines(table: Tensor, own: Tensor) -> Tensor:
+    """Return the cosine of each row ``[n, D]`` with a vector ``[D]``, ``[n]``; -inf for zeros."""
+    own = own.float()
+    parts = []
+    for part in table.split(ITEMS_AT_ONCE):
+        rows = part.float()
+        lengths = rows.norm(dim=1) * own.norm()
+        parts.append(torch.where(lengths > 0, (rows @ own) / lengths, -torch.inf))
+    return torch.cat(parts)
+
+
 def best_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return what :func:`recbole_m3rec.ops.best.best` does, faster over many columns.
 
