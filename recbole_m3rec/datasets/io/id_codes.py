@@ -9,7 +9,6 @@ from recbole_m3rec.atomic.inter_file import Interactions
 
 # Dictionaries of blocks are merged when they hold this many ids, or as many as are known.
 _MERGE_AT = 2_000_000
-NO_TIMES = np.zeros(0, np.int64)
 
 
 class IdCodes:
@@ -50,5 +49,6 @@ def interactions_of(
     """Return a log of columns that arrived in blocks; ``ratings`` may be NaN, or none."""
     (user_codes, user_ids), (item_codes, item_ids) = users.finish(), items.finish()
     rated = any(not np.isnan(part).all() for part in ratings)
-    columns = np.concatenate(ratings) if rated else None, np.concatenate([NO_TIMES, *times])
-    return Interactions(user_codes, item_codes, *columns, user_ids, item_ids)
+    rating = np.concatenate(ratings) if rated else None
+    time = np.concatenate([np.zeros(0, np.int64), *times])
+    return Interactions(user_codes, item_codes, rating, time, user_ids, item_ids)
