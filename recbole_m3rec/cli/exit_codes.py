@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
 import logging
 import re
@@ -17,6 +18,10 @@ SOME_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130  # Ctrl-C
 TERMINATED = 143  # SIGTERM
+ADVICE = {
+    errno.EROFS: "Run the command in a folder that can be written",
+    errno.ENOSPC: "Make room on its disk",
+}
 
 
 def run_command(
@@ -81,7 +86,8 @@ def users_error(error: Exception) -> str | None:
     if type(error).__module__.partition(".")[0] == "recbole_m3rec":
         return one_line(text)
     if isinstance(error, OSError) and error.filename is not None:
-        return one_line(f"{error.filename}: {error.strerror}")
+        advice = ADVICE.get(error.errno or 0)
+        return one_line(f"{error.filename}: {error.strerror}" + (f". {advice}" if advice else ""))
     frame = list(traceback.walk_tb(error.__traceback__))[-1]
     raised_in = str(frame[0].f_globals.get("__name__"))
     line = linecache.getline(frame[0].f_code.co_filename, frame[1]).strip()

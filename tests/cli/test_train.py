@@ -1,5 +1,6 @@
 """The command line from its arguments to its files, on the tiny dataset."""
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -127,6 +128,15 @@ def test_an_interrupted_run_exits_with_130(call, monkeypatch):
 
     monkeypatch.setattr("recbole.quick_start.run", interrupt)
     assert call("--model=SASRec", "--dataset=tiny")[0] == 130
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do():
+    error = OSError(errno.EROFS, "Read-only file system", "./log")
+    assert exit_codes.users_error(error) == (
+        "./log: Read-only file system. Run the command in a folder that can be written"
+    )
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "x.csv")
+    assert exit_codes.users_error(missing) == "x.csv: No such file"
 
 
 def test_a_users_error_in_a_worker_is_one_line_too():
