@@ -1,4 +1,4 @@
-"""Items that no training has seen: their ID is that of the item whose content is most alike."""
+"""Items that no training has seen: their ID is the mean of those whose content is most alike."""
 
 from __future__ import annotations
 
@@ -11,48 +11,101 @@ from torch import Tensor, nn
 
 from recbole_m3rec.ops.sharded_cross_entropy import own_rows
 
-ROWS_AT_ONCE, TRAINED_AT_ONCE = 4096, 65_536
-PER_UNIT = 1024
+ROWS_AT_ONCE, TRAINED_AT_ONCE = 1024, 65_536
+PER_UNIT = 1024  # likeness is rounded, so that the rounding of float32 does not choose
+N_CANDIDATES, N_LENDERS = 64, 5
+SHARPNESS = 0.1  # what likeness is divided by before the softmax that weighs lenders
 
 
 class UntrainedItems(nn.Module):
     """A network of which some items may be held out of training.
 
-    They are no candidates of the softmax in training, where they could only be wrong. The ID vector
-    of such an item, in histories and in scores, is that of the trained item whose content is most
-    alike, so that it is recommended where that one is. (The mean of several is near to no query.)
-    Without content it is zeros, and not noise.
+    They are no candidates of the softmax in training, where they could only be wrong, and have no
+    ID vector then. In evaluation the ID vector of such an item, in histories and in scores, is a
+    mean of those of a few trained items: :func:`lenders` says which. Without content it is zeros.
     """
 
     n_items: int
+    content: Any
     untrained_items: Tensor
     trained_ids: Tensor
-    most_alike: Tensor
+    untrained_ids: Tensor
+    candidates: Tensor
+    likeness: Tensor
 
     def hold_out(self, untrained: Tensor) -> None:
         """Name the items, ``[n_items]`` bool. A checkpoint does not carry them."""
+        untrained_ids, trained_ids = untrained.nonzero().squeeze(1), (~untrained).nonzero()
+        candidates, likeness = self._most_alike(untrained_ids, trained_ids[1:, 0])
         for name, value in {
             "untrained_items": untrained,
-            "trained_ids": (~untrained).nonzero().squeeze(1),
-            "most_alike": _most_alike(getattr(self, "content", None) or {}, untrained),
+            "trained_ids": trained_ids.squeeze(1),
+            "untrained_ids": untrained_ids,
+            "candidates": candidates,
+            "likeness": likeness,
         }.items():
             self.register_buffer(name, value, persistent=False)
 
+    @torch.no_grad()
+    def _most_alike(self, untrained: Tensor, trained: Tensor) -> tuple[Tensor, Tensor]:
+        """Return trained items that are most alike by features, and how much; see `nearest`.
+
+        Alike is the sum over modalities of the cosine of features, where both items have them.
+        """
+        contents = (getattr(self, "content", None) or {}).values()
+
+        def features(items: Tensor) -> Tensor:
+            rows = (each.rows(items).to(items.device).float() for each in contents)
+            missing = (each.is_missing[items][:, None] for each in contents)
+            parts = zip(rows, missing, strict=True)
+            return torch.cat([F.normalize(row, dim=1).masked_fill(no, 0) for row, no in parts], 1)
+
+        if not contents or not len(trained):
+            none = untrained.new_zeros(len(untrained), 1)
+            return none, none.float()
+        found = [
+            nearest(features(rows), features, trained, N_CANDIDATES)
+            for rows in untrained.split(ROWS_AT_ONCE)
+        ]
+        candidates, likeness = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return candidates, likeness
+
     def id_vectors(self, embedding: nn.Embedding, items: Tensor | None = None) -> Tensor:
-        """Return ID vectors, estimated ones for held-out items.
+        """Return ID vectors; of held-out items zeros in training, in evaluation estimated ones.
 
         Args:
             embedding: of the IDs, ``[n_items, H]``.
             items: whose vectors are wanted, ``[n]``, or None for all in order.
         """
+        vectors: Tensor = embedding.weight if items is None else embedding(items)
         if getattr(self, "untrained_items", None) is None:
-            return embedding.weight if items is None else embedding(items)
-        whose, untrained = self.most_alike, self.untrained_items
-        if items is not None:
-            whose, untrained = whose[items], untrained[items]
-        without = untrained & (whose == 0)
-        vectors: Tensor = embedding(whose)
-        return vectors.masked_fill(without[:, None], 0.0)
+            return vectors
+        untrained = self.untrained_items if items is None else self.untrained_items[items]
+        vectors = vectors.masked_fill(untrained[:, None], 0.0)
+        if self.training:
+            return vectors
+        rows = untrained.nonzero().squeeze(1)
+        for some in rows.split(ROWS_AT_ONCE):
+            whose = some if items is None else items[some]
+            vectors = vectors.index_copy(0, some, self._lent(embedding, whose))
+        return vectors
+
+    def _lent(self, embedding: nn.Embedding, untrained: Tensor) -> Tensor:
+        """Estimate the ID vectors of held-out items ``[n]``, ``[n, H]``."""
+
+        def projected(items: Tensor) -> Tensor:
+            parts = [F.normalize(each(items)[1], dim=1) for each in self.content.values()]
+            return torch.cat(parts, 1)
+
+        place = torch.searchsorted(self.untrained_ids, untrained)
+        candidates = self.candidates[place]
+        if not candidates.any():
+            return embedding.weight.new_zeros(len(untrained), embedding.embedding_dim)
+        with torch.no_grad():
+            own = projected(untrained)
+            whose, weights = lenders(candidates, self.likeness[place], own, projected)
+        vectors: Tensor = (weights[:, :, None] * embedding(whose)).sum(1)
+        return vectors
 
     def n_trained(self) -> int:
         """Return how many items are trained, padding included."""
@@ -84,57 +137,57 @@ class UntrainedItems(nn.Module):
         return torch.searchsorted(self.trained_ids, items)
 
 
-@torch.no_grad()
-def _most_alike(content: Any, untrained: Tensor) -> Tensor:
-    """Find whose ID vector each item uses.
-
-    Alike is the sum over modalities of the cosine of features, where both items have them.
-
-    Args:
-        content: modalities by name, with ``rows`` and ``is_missing``; may be empty.
-        untrained: ``[n_items]`` bool.
-
-    Returns:
-        ``[n_items]`` int64: an item's own id if it is trained, else the trained item that is most
-        alike, or 0, padding, without content.
-    """
-    most_alike = torch.arange(len(untrained), device=untrained.device).masked_fill(untrained, 0)
-    trained = most_alike.nonzero().squeeze(1)
-    if not content or not len(trained):
-        return most_alike
-
-    def vectors(items: Tensor) -> Tensor:
-        scaled = (
-            F.normalize(m.rows(items).to(items.device).float(), dim=1).masked_fill(
-                m.is_missing[items][:, None], 0
-            )
-            for m in content.values()
-        )
-        return torch.cat([*scaled], 1)
-
-    for rows in untrained.nonzero().squeeze(1).split(ROWS_AT_ONCE):
-        most_alike[rows] = nearest(vectors(rows), vectors, trained)
-    return most_alike
-
-
-def nearest(own: Tensor, vectors: Callable[[Tensor], Tensor], candidates: Tensor) -> Tensor:
-    """Return whose vector has the largest product with each of ``own``, 0 if none is above 0.
+def nearest(
+    own: Tensor, vectors: Callable[[Tensor], Tensor], candidates: Tensor, n: int
+) -> tuple[Tensor, Tensor]:
+    """Return the items whose vectors have the largest products with each of ``own``.
 
     Args:
-        own: ``[n, D]``.
-        vectors: returns vectors of items ``[m]``, ``[m, D]``.
-        candidates: ascending item ids, ``[m]`` int64; of those that are equally near, to a
-            thousandth of a unit, the lowest is taken.
+        own: ``[m, D]``.
+        vectors: returns vectors of items ``[k]``, ``[k, D]``.
+        candidates: item ids, at least one, ``[k]`` int64; of those that are equally near, to a
+            thousandth of a unit, the lowest come first.
+        n: how many; fewer where there are fewer.
 
     Returns:
-        ``[n]`` int64.
+        Item ids ``[m, n]`` int64, the nearest first and 0 for those whose product is not above 0,
+        and the products, 0 for none.
     """
-    found = torch.zeros(len(own), dtype=torch.int64, device=own.device)
-    highest = torch.zeros(len(own), device=own.device)
+    of_item = 1 + int(candidates.max())  # more than any id, so that likeness counts first
+    keys = candidates.new_empty(len(own), 0)
     for some in candidates.split(TRAINED_AT_ONCE):
-        # Rounded, so that the rounding of float32 does not choose among items of one content.
-        alike = (own @ vectors(some).T).mul_(PER_UNIT).round_().max(1)
-        better = alike.values > highest
-        highest = torch.where(better, alike.values, highest)
-        found = torch.where(better, some[alike.indices], found)
-    return found
+        rounded = (own @ vectors(some).T).mul_(PER_UNIT).round_().long()
+        keys = torch.cat([keys, rounded * of_item + of_item - 1 - some], 1)
+        keys = keys.topk(min(n, keys.shape[1]), 1).values
+    rounded = keys.div(of_item, rounding_mode="floor")
+    items = (of_item - 1 - keys.remainder(of_item)).masked_fill(rounded <= 0, 0)
+    return items, rounded.clamp(min=0) / PER_UNIT
+
+
+def lenders(
+    candidates: Tensor,
+    likeness: Tensor,
+    own: Tensor,
+    projected: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Choose the items whose weighted mean ID vector stands for that of an item without one.
+
+    They are most alike by the mean of two cosines: of the features, and of what the model makes of
+    them. Weights are a softmax of it.
+
+    Args:
+        candidates: item ids ``[n, C]``, most alike by features first, 0 for none.
+        likeness: by features, ``[n, C]``.
+        own: projected content of the ``n`` items, a part of unit length a modality, ``[n, D]``.
+        projected: returns that of items ``[m]``, ``[m, D]``.
+
+    Returns:
+        Item ids ``[n, L]``, and weights, 0 for none.
+    """
+    unique, rows = torch.unique(candidates, return_inverse=True)
+    of_model = torch.bmm(projected(unique)[rows], own[:, :, None]).squeeze(2)
+    alike = ((likeness + of_model) / 2).masked_fill(candidates == 0, -torch.inf)
+    rounded = (alike * PER_UNIT).round()
+    order = rounded.sort(dim=1, descending=True, stable=True).indices[:, :N_LENDERS]
+    weights = torch.softmax(alike.gather(1, order) / SHARPNESS, 1).nan_to_num(0.0)
+    return candidates.gather(1, order), weights

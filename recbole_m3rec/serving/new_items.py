@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import ID, ItemVectors
-from recbole_m3rec.network.untrained_items import nearest
+from recbole_m3rec.network.untrained_items import N_CANDIDATES, lenders, nearest
 from recbole_m3rec.serving.bundle.image_encoders import encode_images
 from recbole_m3rec.serving.bundle.text_encoders import encode_text
 from recbole_m3rec.serving.catalogue import SHOWN
@@ -115,8 +115,8 @@ def vectors_of_new(
 ) -> ItemVectors:
     """Project new items through the network itself.
 
-    Their ID is that of the used item whose content is most alike, as for items that are held out of
-    training (:class:`.UntrainedItems`); without one it is zeros.
+    Their ID is the mean of used items whose content is most alike, as for items that are held out
+    of training (:class:`.UntrainedItems`); without one it is zeros.
 
     Args:
         values: features by modality as the projector reads them, ``[n, d]``, zeros where missing.
@@ -126,7 +126,6 @@ def vectors_of_new(
     n, width = len(next(iter(values.values()))), network.item_embedding.embedding_dim
     own: Any = copy.copy(network)
     own._modules = dict(network._modules)
-    own.item_embedding = torch.nn.Embedding.from_pretrained(torch.zeros(n, width))
     own.content = copy.copy(network.content)
     own.content._modules = {}
     never_missing = {}
@@ -135,46 +134,53 @@ def vectors_of_new(
         changed._buffers = {"features": values[name], "is_missing": ~present[name]}
         own.content._modules[name] = changed
         never_missing[name] = not content.any_missing
-    made = own.item_vectors()
-    sequence = dict(made.sequence)
-    table = made.table.clone().view(n, len(network.modalities), width)
-    for place, name in enumerate(network.content_modalities):
-        if never_missing[name]:  # the model has no vector for what was never missing in training
-            absent = ~present[name]
-            typical = known.sequence[name][1:].float().mean(0)
-            sequence[name] = torch.where(absent[:, None], typical, sequence[name])
-            table[absent, place] = 0
-    alike = _most_alike(recommender, values, table[:, :-1].flatten(1))
-    lent = (alike > 0)[:, None]
-    sequence[ID] = known.sequence[ID][alike].float() * lent
-    table[:, -1] = known.table[alike, -width:].float() * lent
-    return ItemVectors(sequence, table.view(n, -1))
+
+    def vectors(ids: Tensor) -> ItemVectors:
+        own.item_embedding = torch.nn.Embedding.from_pretrained(ids)
+        made = own.item_vectors()
+        sequence = dict(made.sequence)
+        table = made.table.clone().view(n, len(network.modalities), width)
+        for place, name in enumerate(network.content_modalities):
+            if never_missing[
+                name
+            ]:  # the model has no vector for what was never missing in training
+                absent = ~present[name]
+                typical = known.sequence[name][1:].float().mean(0)
+                sequence[name] = torch.where(absent[:, None], typical, sequence[name])
+                table[absent, place] = 0
+        return ItemVectors(sequence, table.view(n, -1))
+
+    without_ids = vectors(torch.zeros(n, width)).table[:, :-width]
+    return vectors(_lent_ids(recommender, values, without_ids))
 
 
-def _most_alike(
-    recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor
-) -> Tensor:
-    """Return for each new item the used one whose content is most alike, ``[n]``, 0 for none.
+def _lent_ids(recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor) -> Tensor:
+    """Return ID vectors of new items, ``[n, H]``, from their projected content ``[n, M · H]``.
 
-    By the cosine of features; of projected content ``[n, M · H]`` where the bundle has no features.
+    Likeness by features is that of projected content, too, where the bundle has no features.
     """
     used = torch.from_numpy(np.flatnonzero(recommender.items.counts))
-    features, table = recommender.bundle.features, recommender.ranker.vectors.table
-    if not features:
-        of_content = table[:, : projected.shape[1]]
-        return nearest(
-            F.normalize(projected, dim=1),
-            lambda items: F.normalize(of_content[items].float(), dim=1),
-            used,
-        )
+    features, known = recommender.bundle.features, recommender.ranker.vectors
+    ids, table = known.sequence[ID], known.table[:, : projected.shape[1]]
 
-    def scaled(parts: Mapping[str, Tensor]) -> Tensor:
+    def of_unit_length(parts: Tensor) -> Tensor:
+        return F.normalize(parts.float().unflatten(1, (-1, ids.shape[1])), dim=2).flatten(1)
+
+    def of_features(parts: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([F.normalize(parts[name].float(), dim=1) for name in features], 1)
 
-    def known(items: Tensor) -> Tensor:
-        return scaled({name: rows[items] for name, rows in features.items()})
+    def of_model(items: Tensor) -> Tensor:
+        return of_unit_length(table[items])
 
-    return nearest(scaled(values), known, used)
+    def known_features(items: Tensor) -> Tensor:
+        return of_features({name: rows[items] for name, rows in features.items()})
+
+    own = of_unit_length(projected)
+    if not len(used):
+        return torch.zeros(len(own), ids.shape[1])
+    alike = (of_features(values), known_features) if features else (own, of_model)
+    whose, weights = lenders(*nearest(*alike, used, N_CANDIDATES), own, of_model)
+    return (weights[:, :, None] * ids[whose].float()).sum(1)
 
 
 def _append(recommender: Recommender, new: ItemVectors) -> None:

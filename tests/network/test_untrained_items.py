@@ -1,5 +1,7 @@
 """Held-out items: an ID of alike items, no candidate and no gradient in training."""
 
+import math
+
 import pytest
 import torch
 
@@ -27,18 +29,33 @@ def network():
     )
 
 
+def cosines(x, item):
+    return torch.nn.functional.cosine_similarity(x[item], x).tolist()
+
+
 @pytest.mark.parametrize("at_once", [2, 65_536])
-def test_a_held_out_item_has_the_id_of_the_most_alike(network, at_once, monkeypatch):
+def test_a_held_out_item_has_a_mean_id_of_the_most_alike(network, at_once, monkeypatch):
     monkeypatch.setattr(untrained_items, "TRAINED_AT_ONCE", at_once)
+    monkeypatch.setattr(untrained_items, "N_LENDERS", 2)
+    network.eval()
     before = network.item_vectors()
     network.hold_out(COLD)
     after = network.item_vectors()
     features = network.content["text"].features.double()
+    projected = before.sequence["text"].detach().double()
     ids = network.item_embedding.weight.detach().double()
     for item in COLD.nonzero()[:, 0].tolist():
-        alike = torch.nn.functional.cosine_similarity(features[item], features)
-        alike = alike.masked_fill(COLD, -1).index_fill(0, torch.tensor(0), -1)  # nor padding
-        assert torch.equal(after.sequence["id"][item].double(), ids[alike.argmax()])
+        by_features, by_model = cosines(features, item), cosines(projected, item)
+        alike = {
+            other: (by_features[other] + by_model[other]) / 2
+            for other in range(1, N_ITEMS)  # not padding
+            if not COLD[other] and by_features[other] > 0
+        }
+        first, second = sorted(alike, key=lambda other: -alike[other])[:2]
+        weight = 1 / (1 + math.exp((alike[second] - alike[first]) / 0.1))
+        expected = weight * ids[first] + (1 - weight) * ids[second]
+        found = after.sequence["id"][item].double()
+        torch.testing.assert_close(found, expected, atol=1e-3 * ids.norm(), rtol=0)
     assert torch.equal(after.table[:, :HIDDEN], before.table[:, :HIDDEN])
     assert torch.equal(after.table[~COLD], before.table[~COLD])
     some = torch.tensor([3, 1, 8])
@@ -46,14 +63,40 @@ def test_a_held_out_item_has_the_id_of_the_most_alike(network, at_once, monkeypa
     assert network.item_vectors(torch.tensor([1, 2])).table.shape == (2, 2 * HIDDEN)
 
 
+def test_likeness_follows_the_weights(network):
+    network.eval()
+    network.hold_out(COLD)
+    before = network.item_vectors().sequence["id"]
+    for parameter in network.content["text"].projector.parameters():
+        parameter.data.uniform_(-1, 1)
+    after = network.item_vectors().sequence["id"]
+    assert (after[COLD] != before[COLD]).any(1).all()
+    assert torch.equal(after[~COLD], before[~COLD])
+
+
+def test_in_training_a_held_out_item_has_no_id(network):
+    network.hold_out(COLD)
+    assert not network.train().item_vectors().sequence["id"][COLD].any()
+
+
+def test_of_equally_near_items_the_lowest_come_first():
+    vectors = torch.tensor([[9.0, 9], [1, 0], [2, 0], [2, 0], [-1, 0], [2, 0]])
+    candidates = torch.tensor([1, 2, 3, 4, 5])
+    found, product = untrained_items.nearest(
+        torch.tensor([[1.0, 0]]), lambda items: vectors[items], candidates, 5
+    )
+    assert found.tolist() == [[2, 3, 5, 1, 0]]
+    assert product.tolist() == [[2, 2, 2, 1, 0]]
+
+
 def test_without_content_a_held_out_item_has_no_id():
     network = M3RecNetwork(N_ITEMS, hidden_size=HIDDEN, d_state=2)
-    network.hold_out(COLD)
+    network.eval().hold_out(COLD)
     assert not network.item_table()[COLD].any()
 
 
 def test_a_history_with_a_held_out_item_has_a_finite_query(network):
-    network.hold_out(COLD)
+    network.eval().hold_out(COLD)
     query = network.query(torch.tensor([[3, 8, 0], [3, 1, 2]]), torch.tensor([2, 3]))
     assert query.isfinite().all()
 

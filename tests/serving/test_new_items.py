@@ -15,7 +15,7 @@ from recbole_m3rec.serving.bundle.text_encoders import as_tensors, from_tensors
 from recbole_m3rec.serving.bundle.write import write_bundle
 from recbole_m3rec.serving.new_items import NewItemError
 from recbole_m3rec.serving.recommender import Recommender
-from tests.serving.conftest import made_features, made_network
+from tests.serving.conftest import SETTINGS, made_features, made_network
 
 N, GROUPS = 48, 4
 
@@ -99,24 +99,29 @@ def test_where_only_pictures_matter_the_explanation_says_pictures(only_pictures)
 
 
 @pytest.mark.parametrize("has_features", [True, False])
-def test_a_known_item_added_again_under_another_id_gets_the_same_terms(any_shop, has_features):
-    shop = any_shop
+def test_an_item_added_again_gets_the_terms_of_one_held_out(write_made, any_score, has_features):
+    network = made_network(**any_score)
+    network.hold_out(torch.arange(61) >= 59)  # those that the bundle says nobody used
+    shop = Recommender.load(write_made(network=network, settings=SETTINGS | any_score))
     if not has_features:  # a bundle from before they were stored
         shop.bundle.features = {}
     features = made_features(60)
-    rows = {name: of.values[[7, 5]].numpy() for name, of in features.items()}
-    rows["image"][1] = np.nan  # item 5 has no picture
-    shop.add_items(pd.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]}), rows)
+    rows = {name: of.values[[59, 60, 5]].numpy() for name, of in features.items()}
+    rows["image"][2] = np.nan  # item 5 has no picture
+    new = pd.DataFrame({"item_id": ["a", "b", "c"], "title": ["A", "B", "C"]})
+    shop.add_items(new, rows)
     frame = shop.recommend([["i4"]], 100, explain=True).set_index("item")
-    for new, old in (("a", "i7"), ("b", "i5")):  # which also lend their IDs
-        columns = ["image", "text", "id"]
-        assert np.allclose(
-            *(frame.loc[row, columns].astype(float) for row in (new, old)), atol=1e-5
-        )
+    for new_id, old in (("a", "i59"), ("b", "i60"), ("c", "i5")):
+        terms = (frame.loc[row, ["image", "text"]].astype(float) for row in (new_id, old))
+        assert np.allclose(*terms, atol=1e-5)
+    if has_features:  # of half the digits, and likeness is rounded
+        for new_id, old in (("a", "i59"), ("b", "i60")):
+            assert frame["id"][new_id] == pytest.approx(frame["id"][old], rel=0.02, abs=0.02)
+    assert frame["id"].abs().min() > 0
     assert shop.items.show(61) == {"item": "a", "title": "A", "cold": True}
     assert [shop.items.ids[n] for n in shop.items.search("b", 60)].count("b") == 1
     assert len(shop.recommend([["a", "i4"]], 3)) == 3  # it can be in a history
-    assert shop.similar("a", "text", 1)["item"][0] == "i7"
+    assert shop.similar("a", "text", 1)["item"][0] == "i59"
 
 
 def test_what_cannot_be_added_is_named_and_nothing_is_added(shop):
