@@ -41,7 +41,7 @@ def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
         [*M3REC, "--dropout_prob=0.0", "--train_positions=last", "--train_batch_size=37"],
         [*SASREC, "--hidden_dropout_prob=0.0", "--train_batch_size=999"],
         [*M3REC, "--dropout_prob=0.0", "--train_batch_size=37", "--repetition=True", *SHARDED],
-        [*SASRECMM, "--train_batch_size=37", *SHARDED],
+        [*SASRECMM, "--train_batch_size=999", *SHARDED],
     ],
     ids=["M3Rec-all", "M3Rec-last", "SASRec", "M3Rec-sharded-cold", "SASRecMM-sharded-cold"],
 )
