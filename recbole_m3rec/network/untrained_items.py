@@ -77,7 +77,13 @@ class UntrainedItems(nn.Module):
             embedding: of the IDs, ``[n_items, H]``.
             items: whose vectors are wanted, ``[n]``, or None for all in order.
         """
-        vectors: Tensor = embedding.weight if items is None else embedding(items)
+        # Not by the embedding itself, which leaves its padding_idx without a gradient: padding is a
+        # candidate of the softmax, however items are looked up.
+        vectors: Tensor = (
+            embedding.weight
+            if items is None
+            else F.embedding(items, embedding.weight, sparse=embedding.sparse)
+        )
         if getattr(self, "untrained_items", None) is None:
             return vectors
         untrained = self.untrained_items if items is None else self.untrained_items[items]
