@@ -108,7 +108,10 @@ def check_model(config: Any) -> None:
         )
     library = LIBRARIES.get(model)
     if library and importlib.util.find_spec(library) is None:
-        raise ConfigurationError(f"{model} needs the library {library}, which is not installed.")
+        raise ConfigurationError(
+            f"{model} needs the library {library}, which is not installed: pip install"
+            f" 'recbole_m3rec[{library}]'."
+        )
     if model == "FEARec" and config["n_layers"] < FEAREC_LAYERS:
         raise ConfigurationError(
             f"n_layers: {config['n_layers']}, but FEARec gives every layer frequencies of its own "
