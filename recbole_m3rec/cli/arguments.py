@@ -16,7 +16,7 @@ from recbole_m3rec.support.suggestions import did_you_mean, nearest
 DESCRIPTION = """\
 Train and test a model of RecBole, M3Rec among them, or use a checkpoint of one.
 
-Any setting is written --key=value, with the equals sign, and comes before every file:
+Any setting is written --key=value, with the equals sign, and wins over every file:
 --epochs=5  --train_batch_size=4096  --modalities=text,image  --metrics="['Hit','NDCG']"
 """
 

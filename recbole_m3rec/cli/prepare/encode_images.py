@@ -4,10 +4,10 @@
     recbole-m3rec encode images --dataset clothing --missing mean
     recbole-m3rec encode images --dataset shop --images photos --encoder my_module:encode
 
-The first line fetches, from the addresses in a column of the .item file; the others read files <item id>.jpg (the id
-percent-encoded), or a table of item_id and path. The second line is the published setting. A run
-that was killed goes on where it was.
-"""  # noqa: E501
+The first line fetches, from the addresses in a column of the .item file; the others read files
+<item id>.jpg (the id percent-encoded), or a table of item_id and path. The second line is the
+published setting. A run that was killed goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -177,12 +177,14 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
     add_cluster(both)
 
-    def step(words: str, verb: str) -> dict[str, Any]:
-        return {"prog": command(words), "parents": [both], "help": f"{verb} the images"}
+    def step(words: str, does: str) -> dict[str, Any]:
+        return {"prog": command(words), "parents": [both], "help": does, "description": does}
 
     steps = result.add_subparsers(dest="step", required=True)
-    add_download_options(steps.add_parser("download", **step("prepare images", "fetch")))
-    add_encode_options(steps.add_parser("encode", **step("encode images", "encode")))
+    fetches = "Fetch images from the addresses in a column of the .item file."
+    encodes = "Turn images into image features, <dataset>.image.parquet."
+    add_download_options(steps.add_parser("download", **step("prepare images", fetches)))
+    add_encode_options(steps.add_parser("encode", **step("encode images", encodes)))
     return result
 
 
