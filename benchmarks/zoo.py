@@ -159,9 +159,9 @@ def page(content: Mapping[str, Any]) -> str:
     }
     parts = [
         "# The models of RecBole\n\n",
-        "Every one of RecBole's sequential and general models runs by\n"
+        "RecBole's sequential and general models run by\n"
         "`python run_recbole.py --model=NAME --dataset=DATASET`, on the split, the candidates and "
-        "the metrics that M3Rec has.\n"
+        "the metrics that M3Rec has;\nthe tables say which do not, and why.\n"
         "What a model needs is chosen for it, and the log says what: negatives and labels by its "
         "loss, item features,\nstages of training.\n\n"
         f"One short epoch of each on `{content['dataset']}`, with `{settings}`: the numbers show "
