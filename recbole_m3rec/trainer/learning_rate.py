@@ -2,11 +2,12 @@
 
 With ``lr_scheduler: linear`` or ``cosine`` the rate rises from 0 over ``warmup_steps`` steps and
 falls to ``FINAL`` of itself over all steps of ``epochs``. It is a function of the step alone, so a
-resumed run continues where it was.
+resumed run continues where it was. A warm-up that is most of a short training is a tenth of it.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from recbole_m3rec.trainer.trainer_state import carry
 
 FINAL = 0.02
+LONGEST_WARMUP, SHORT_WARMUP = 0.6, 0.1  # of all steps
 
 
 def rate(name: str, step: int, warmup: int, total: int) -> float:
@@ -32,6 +34,21 @@ def rate(name: str, step: int, warmup: int, total: int) -> float:
     progress = min(1.0, step / max(1, total))
     decay = 1 - progress if name == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return min(1.0, (step + 1) / max(1, warmup)) * (FINAL + (1 - FINAL) * decay)
+
+
+def warmup_of(wanted: int, total: int) -> int:
+    """Return the steps of the warm-up, so many as wanted unless a short training is mostly that.
+
+    Its rate would hardly leave 0.
+    """
+    if wanted <= LONGEST_WARMUP * total:
+        return wanted
+    short = int(SHORT_WARMUP * total)
+    logging.getLogger().info(
+        f"warmup_steps: {wanted}, but the training has {total} steps: the learning rate rises over "
+        f"{short} of them"
+    )
+    return short
 
 
 class Schedule:
@@ -70,8 +87,8 @@ def scheduled(trainer: Any, train_data: Any) -> Iterator[None]:
         yield
         return
     steps = len(train_data)
-    warmup = trainer.config["warmup_steps"] or 0
     total = steps * trainer.epochs
+    warmup = warmup_of(trainer.config["warmup_steps"] or 0, total)
     schedule = Schedule(trainer.optimizer, trainer.learning_rate, name, warmup, total)
     schedule.step = steps * trainer.start_epoch
     carry(trainer, "lr_schedule", schedule)
