@@ -119,6 +119,18 @@ def check_model(config: Any) -> None:
         )
 
 
+def check_clusters(config: Any, dataset: Any) -> None:
+    """Raise where NCL is to make more clusters than there are users or items to put into them."""
+    clusters, fewest = config["num_clusters"], min(dataset.user_num, dataset.item_num)
+    if config["model"] == "NCL" and clusters > fewest:
+        raise ConfigurationError(
+            f"num_clusters: {clusters:,}, but `{dataset.dataset_name}` has "
+            f"{dataset.user_num - 1:,} users and {dataset.item_num - 1:,} items, and NCL clusters "
+            "each. Set "
+            f"--num_clusters={max(1, fewest // 10)}."
+        )
+
+
 def needs_labels(config: Any) -> bool:
     """Tell whether a model reads labels that neither a threshold nor negatives make."""
     from recbole.utils import ModelType

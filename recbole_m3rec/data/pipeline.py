@@ -70,6 +70,7 @@ def build(original: Callable[..., Any], self: Any) -> Any:
 def data_preparation(original: Callable[..., Any], config: Any, dataset: Any) -> Any:
     """Around RecBole's ``data_preparation``."""
     check_catalogue(config, dataset)
+    requirements.check_clusters(config, dataset)
     with cache.saved_splits(config, dataset):
         loaders = original(config, dataset)
     give_histories(config, *loaders)

@@ -7,6 +7,7 @@ import re
 import pytest
 from recbole.utils import get_model, get_trainer
 
+from recbole_m3rec.baselines import requirements
 from recbole_m3rec.baselines.requirements import scores_pair_by_pair
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.config.yaml_files import ConfigurationError
@@ -56,6 +57,14 @@ def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
     )
     with pytest.raises(ConfigurationError, match="NCL needs the library faiss, which is not"):
         prepare("NCL")
+
+
+def test_ncl_is_refused_more_clusters_than_users(write_dataset, prepare, monkeypatch):
+    write_dataset()
+    monkeypatch.setattr(requirements, "LIBRARIES", {})
+    with pytest.raises(ConfigurationError, match=r"num_clusters: 1,000, but `tiny` has .* users"):
+        prepare("NCL")
+    assert prepare("NCL", num_clusters=3)
 
 
 def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, prepare):
