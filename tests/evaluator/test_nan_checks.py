@@ -44,7 +44,7 @@ def test_a_nan_loss_is_found_by_trainers_with_epochs_of_their_own(training, monk
     faiss = types.ModuleType("faiss")  # NCL's clusters, which are not made here
     faiss.__spec__ = ModuleSpec("faiss", None)
     monkeypatch.setitem(sys.modules, "faiss", faiss)
-    trainer, train, valid, _ = training("NCL", epochs=3, warm_up_step=99)
+    trainer, train, valid, _ = training("NCL", epochs=3, warm_up_step=99, num_clusters=3)
     monkeypatch.setattr(trainer.model, "e_step", lambda: None)
 
     def loss(interaction):
