@@ -1,4 +1,4 @@
-"""Items that no training has seen: their ID is the mean of those whose content is most alike."""
+"""Items that no training has seen: their ID is a mean of those whose content is most alike."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class UntrainedItems(nn.Module):
     def hold_out(self, untrained: Tensor) -> None:
         """Name the items, ``[n_items]`` bool. A checkpoint does not carry them."""
         untrained_ids, trained_ids = untrained.nonzero().squeeze(1), (~untrained).nonzero()
+        # Padding, item 0, is among the trained and lends nothing.
         candidates, likeness = self._most_alike(untrained_ids, trained_ids[1:, 0])
         for name, value in {
             "untrained_items": untrained,

@@ -141,9 +141,8 @@ def vectors_of_new(
         sequence = dict(made.sequence)
         table = made.table.clone().view(n, len(network.modalities), width)
         for place, name in enumerate(network.content_modalities):
-            if never_missing[
-                name
-            ]:  # the model has no vector for what was never missing in training
+            if never_missing[name]:
+                # Training never met an item without it, so the model has no vector for that.
                 absent = ~present[name]
                 typical = known.sequence[name][1:].float().mean(0)
                 sequence[name] = torch.where(absent[:, None], typical, sequence[name])
@@ -157,7 +156,7 @@ def vectors_of_new(
 def _lent_ids(recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor) -> Tensor:
     """Return ID vectors of new items, ``[n, H]``, from their projected content ``[n, M · H]``.
 
-    Likeness by features is that of projected content, too, where the bundle has no features.
+    Where the bundle has no features, projected content stands for them.
     """
     used = torch.from_numpy(np.flatnonzero(recommender.items.counts))
     features, known = recommender.bundle.features, recommender.ranker.vectors
@@ -175,9 +174,9 @@ def _lent_ids(recommender: Recommender, values: Mapping[str, Tensor], projected:
     def known_features(items: Tensor) -> Tensor:
         return of_features({name: rows[items] for name, rows in features.items()})
 
-    own = of_unit_length(projected)
     if not len(used):
-        return torch.zeros(len(own), ids.shape[1])
+        return torch.zeros(len(projected), ids.shape[1])
+    own = of_unit_length(projected)
     alike = (of_features(values), known_features) if features else (own, of_model)
     whose, weights = lenders(*nearest(*alike, used, N_CANDIDATES), own, of_model)
     return (weights[:, :, None] * ids[whose].float()).sum(1)
