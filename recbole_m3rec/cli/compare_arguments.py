@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.cli.arguments import (
-    Parser,
-    UsageError,
-    add_settings,
-    check_settings,
-    split_files,
-)
+from recbole_m3rec.cli.arguments import check_settings, split_files
 from recbole_m3rec.cli.commands import add_cluster, positive
+from recbole_m3rec.cli.parsers import Parser, UsageError, add_settings
 from recbole_m3rec.config.yaml_files import read_yaml
 
 DESCRIPTION = """\

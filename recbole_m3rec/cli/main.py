@@ -66,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
     subcommand = SUBCOMMANDS[name]
     rest = argv[len(name.split()) :] if argv[0][:1] != "-" else argv
-    help_of_wanted = subcommand.wants and {"-h", "--help"} & set(rest)
-    if subcommand.wants and not help_of_wanted and (not rest or rest[0].startswith("-")):
+    is_help = bool({"-h", "--help"} & set(rest))
+    if subcommand.wants and not is_help and (not rest or rest[0].startswith("-")):
         print(f"error: expected {command(name)} {subcommand.wants} …", file=sys.stderr)
         return USER_ERROR
     module = importlib.import_module(f"recbole_m3rec.cli.{subcommand.module}")
-    exit_code: int = module.main(rest if help_of_wanted else [*subcommand.before, *rest])
+    exit_code: int = module.main([*subcommand.before, *rest])
     return exit_code
 
 

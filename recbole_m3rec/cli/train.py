@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.cli.arguments import NEWEST, UsageError, parse
+from recbole_m3rec.cli.arguments import parse
 from recbole_m3rec.cli.exit_codes import run_command
+from recbole_m3rec.cli.parsers import NEWEST, UsageError
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
@@ -225,6 +226,8 @@ def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
     if checkpoint is not None:
         lines.append(f"recommend {checkpoint} --output top.csv")
         lines.append(f"evaluate {checkpoint}")
+        if model in ("M3Rec", "Mamba4Rec"):
+            lines.append(f"show {checkpoint}")
     others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
     lines.append(f"compare --models {others} --datasets {dataset}")
     print("\nnext")

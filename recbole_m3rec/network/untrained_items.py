@@ -33,6 +33,11 @@ class UntrainedItems(nn.Module):
     candidates: Tensor
     likeness: Tensor
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether items were named by :meth:`hold_out`."""
+        return "untrained_items" in self._buffers
+
     def hold_out(self, untrained: Tensor) -> None:
         """Name the items, ``[n_items]`` bool. A checkpoint does not carry them."""
         untrained_ids, trained_ids = untrained.nonzero().squeeze(1), (~untrained).nonzero()
@@ -85,7 +90,7 @@ class UntrainedItems(nn.Module):
             if items is None
             else F.embedding(items, embedding.weight, sparse=embedding.sparse)
         )
-        if getattr(self, "untrained_items", None) is None:
+        if not self.holds_out:
             return vectors
         untrained = self.untrained_items if items is None else self.untrained_items[items]
         vectors = vectors.masked_fill(untrained[:, None], 0.0)
@@ -116,30 +121,29 @@ class UntrainedItems(nn.Module):
 
     def n_trained(self) -> int:
         """Return how many items are trained, padding included."""
-        held_out = getattr(self, "untrained_items", None)
-        return self.n_items if held_out is None else len(self.trained_ids)
+        return len(self.trained_ids) if self.holds_out else self.n_items
 
     def draw_trained(self, n: int, device: torch.device) -> Tensor:
         """Draw trained items, padding included, uniformly and with replacement, ``[n]`` int64."""
         rows = torch.randint(self.n_trained(), (n,), device=device)
-        return rows if getattr(self, "untrained_items", None) is None else self.trained_ids[rows]
+        return self.trained_ids[rows] if self.holds_out else rows
 
     def trained_rows(self, table: Tensor) -> Tensor:
         """Return the rows of a table ``[n_items, D]`` whose items are trained."""
-        if getattr(self, "untrained_items", None) is None:
+        if not self.holds_out:
             return table
         return table.index_select(0, self.trained_ids)
 
     def own_items(self, device: torch.device) -> tuple[int, Tensor]:
         """Return how many trained items are before this process's, and these, ``[n]`` int64."""
         rows = own_rows(self.n_trained())
-        if getattr(self, "untrained_items", None) is None:
+        if not self.holds_out:
             return rows.start, torch.arange(rows.start, rows.stop, device=device)
         return rows.start, self.trained_ids[rows]
 
     def rows_among_trained(self, items: Tensor) -> Tensor:
         """Return where items, none of which is held out, stand in :meth:`trained_rows`."""
-        if getattr(self, "untrained_items", None) is None:
+        if not self.holds_out:
             return items
         return torch.searchsorted(self.trained_ids, items)
 

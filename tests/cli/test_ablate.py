@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recbole_m3rec.cli import ablate
-from recbole_m3rec.cli.arguments import UsageError
+from recbole_m3rec.cli.parsers import UsageError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from tests.compare.conftest import forked_workers, tiny_of_fourteen  # noqa: F401  (fixtures)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from recbole_m3rec.cli import compare
-from recbole_m3rec.cli.arguments import UsageError
 from recbole_m3rec.cli.compare_arguments import parse
+from recbole_m3rec.cli.parsers import UsageError
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def called(monkeypatch):
         ("resume --epochs=9", "train --resume --epochs=9"),
         ("evaluate x.pth --topk=[1]", "train --evaluate x.pth --topk=[1]"),
         ("recommend x.pth --output top.csv", "train --topk x.pth --output top.csv"),
-        ("recommend --help", "train --help"),
+        ("recommend --help", "train --topk --help"),
         ("compare --models A", "compare --models A"),
         ("prepare amazon --category toys", "prepare.amazon --category toys"),
         ("prepare images --dataset shop", "prepare.encode_images download --dataset shop"),
@@ -83,7 +83,10 @@ def test_help_of_each_subcommand_names_it(capsys):
             cli.main([*name.split(), "--help"])
         assert stopped.value.code == 0
         shown = capsys.readouterr().out
-        assert f"{'train' if subcommand.module == 'train' else name} " in shown
+        assert f" {name} " in shown
+        if subcommand.before and subcommand.module == "train":
+            assert "CHECKPOINT" in shown.split("\n\n")[0]
+            assert ("--nproc" in shown) == (name == "resume")
         assert "dataset_scripts" not in shown
         assert "run_recbole.py" not in shown
 
