@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -18,11 +19,13 @@ from recbole_m3rec.ops.matmul import matmul
 from recbole_m3rec.ops.score_terms import ScoreTermBlock, ScoreTerms
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
-BYTES_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
+BYTES_AT_A_TIME = {"cpu": 2**24, "cuda": 2**28}
 # Whole rows are taken where there is room for so many; a matrix product of fewer is slow.
 FEWEST_ROWS = 64
 ROWS_OF_A_TILE = 1024
-SMALL_REST = 16  # rows of a batch's end that are not cut any further
+# A piece of rows is a power of two; rows of zeros fill the last one where it is so full already.
+FULL_ENOUGH = 0.75
+SMALLEST_PIECE = 16
 
 
 def linear_cross_entropy(
@@ -101,11 +104,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of = Logits(query.to(product_dtype), table.to(product_dtype), targets, terms, log_weights)
         whole_rows = _held(of.query) // of.query.element_size() // len(table)
         wanted = ctx.needs_input_grad[:2]
+        is_whole = whole_rows >= FEWEST_ROWS
+        of, pieces = in_pieces(of, whole_rows if is_whole else ROWS_OF_A_TILE)
         with torch.autocast(query.device.type, enabled=False):
-            if whole_rows >= FEWEST_ROWS:
-                losses, *gradients = _by_rows(of, wanted, _pieces(len(query), whole_rows))
-            else:
-                losses, *gradients = _by_tiles(of, wanted, tiles_of(of))
+            losses, grad_query, *gradients = (
+                _by_rows(of, wanted, pieces)
+                if is_whole
+                else _by_tiles(of, wanted, tiles_of(of, pieces))
+            )
+        losses = losses[: len(query)]
+        gradients = [None if grad_query is None else grad_query[: len(query)], *gradients]
         # Without the mean's 1 / n_queries, which float16 could not hold with them.
         ctx.save_for_backward(*gradients)
         dtype = torch.promote_types(query.dtype, torch.float32)
@@ -128,21 +136,25 @@ def _held(like: Tensor) -> int:
     return BYTES_AT_A_TIME.get(like.device.type, BYTES_AT_A_TIME["cuda"])
 
 
-def _pieces(n_rows: int, most: int) -> list[slice]:
-    """Cut rows into pieces of ``most`` at most, whose sizes are powers of two but for a small rest.
+def in_pieces(of: Logits, most: int) -> tuple[Logits, list[slice]]:
+    """Cut rows into pieces of ``most`` at most, whose sizes are powers of two.
 
-    Batches mostly are a power of two and leave no rest, and of whatever size they are, few shapes
-    come up: oneDNN keeps some megabytes for each.
+    Batches of whatever size so have few shapes, of which oneDNN keeps some megabytes each. Rows of
+    zeros, which add nothing to any gradient, fill the last piece.
     """
     pieces: list[slice] = []
     start = 0
-    while start < n_rows:
-        size = min(n_rows - start, most)
-        if size >= SMALL_REST:
-            size = 1 << (size.bit_length() - 1)
+    while start < len(of.query):
+        rest = len(of.query) - start
+        size = max(SMALLEST_PIECE, 1 << (rest - 1).bit_length())  # the next power of two
+        if size > SMALLEST_PIECE and rest < FULL_ENOUGH * size:
+            size //= 2
+        size = min(size, 1 << (most.bit_length() - 1))
         pieces.append(slice(start, start + size))
         start += size
-    return pieces
+    n_filled = start - len(of.query)
+    query, targets = F.pad(of.query, (0, 0, 0, n_filled)), F.pad(of.targets, (0, n_filled))
+    return of._replace(query=query, targets=targets), pieces
 
 
 def _by_rows(
@@ -157,7 +169,7 @@ def _by_rows(
     losses = query.new_empty(len(query), dtype=dtype)
     grad_query = torch.empty_like(query, dtype=dtype) if wanted[0] else None
     # Transposed: the matrix that is read where it lies is then the large one.
-    grad_table = table.new_zeros(table.shape[::-1], dtype=dtype) if wanted[1] else None
+    grad_table: Tensor | None = None
     grad_terms = None if terms is None else torch.empty_like(terms.values, dtype=dtype)
     for row in pieces:
         logits, block = of.block(row, slice(0, len(table)), query.dtype)
@@ -166,8 +178,9 @@ def _by_rows(
             grad_terms[block.places] = logits[block.rows, block.items].to(dtype)
         if grad_query is not None:
             grad_query[row] = matmul(logits, table.T, rows_at_a_time=len(logits))
-        if grad_table is not None:
-            grad_table += _transposed_matmul(query[row], logits)
+        if wanted[1]:
+            part = _transposed_matmul(query[row], logits).to(dtype)
+            grad_table = part if grad_table is None else grad_table.add_(part)
     return losses, grad_query, None if grad_table is None else grad_table.T.contiguous(), grad_terms
 
 
@@ -195,9 +208,8 @@ def _by_tiles(
     return log_sum - target_logits, *gradients
 
 
-def tiles_of(of: Logits) -> list[tuple[slice, slice]]:
-    """Cut the matrix of logits into tiles of rows and items that may be held at a time."""
-    pieces = _pieces(len(of.query), ROWS_OF_A_TILE)
+def tiles_of(of: Logits, pieces: list[slice]) -> list[tuple[slice, slice]]:
+    """Cut the matrix of logits into tiles of these rows and of items that may be held at a time."""
     items = max(1, _held(of.query) // of.sum_dtype.itemsize // pieces[0].stop)
     starts = range(0, len(of.table), items)
     return [(row, slice(item, item + items)) for item in starts for row in pieces]

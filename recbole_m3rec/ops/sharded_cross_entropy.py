@@ -11,10 +11,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.ops.linear_cross_entropy import Logits, slopes_of_tiles, sums_of_tiles, tiles_of
+from recbole_m3rec.ops.linear_cross_entropy import (
+    ROWS_OF_A_TILE,
+    Logits,
+    in_pieces,
+    slopes_of_tiles,
+    sums_of_tiles,
+    tiles_of,
+)
 from recbole_m3rec.ops.score_terms import ScoreTerms
 
 NO_ITEM = -1
@@ -81,9 +89,10 @@ class _ShardedCrossEntropy(torch.autograd.Function):
             terms = ScoreTerms(
                 _gathered(rows + ctx.own.start)[1], _gathered(items)[1] - first, values
             )
-        of = Logits(query, table, targets, terms, None)
+        of, pieces = in_pieces(Logits(query, table, targets, terms, None), ROWS_OF_A_TILE)
+        ctx.tiles = tiles_of(of, pieces)
         with torch.autocast(query.device.type, enabled=False):
-            log_sum, target_logits = sums_of_tiles(of, tiles_of(of))
+            log_sum, target_logits = sums_of_tiles(of, ctx.tiles)
         highest = log_sum.clone()
         dist.all_reduce(highest, dist.ReduceOp.MAX)
         total = (log_sum - highest).exp_()
@@ -91,7 +100,7 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         log_sum = highest + total.log_()
         target_logits.nan_to_num_(0.0)  # of other processes' items
         dist.all_reduce(target_logits)
-        ctx.save_for_backward(query, table, targets, log_sum, *(terms or ()))
+        ctx.save_for_backward(of.query, table, of.targets, log_sum, *(terms or ()))
         return (log_sum - target_logits)[ctx.own].mean()
 
     @staticmethod
@@ -100,14 +109,13 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         query, table, targets, log_sum, *given = ctx.saved_tensors
         n_queries = ctx.own.stop - ctx.own.start
         weights = _gathered((grad_loss / n_queries).expand(n_queries))[1]
+        weights = F.pad(weights, (0, len(query) - len(weights)))
         # A row that counts for nothing has no slope.
         targets = targets.where(weights != 0, NO_ITEM)
         of = Logits(query, table, targets, ScoreTerms(*given) if given else None, None)
         log_sum = log_sum.where(weights != 0, torch.inf)
         weight = weights.sum() / weights.count_nonzero().clamp(min=1)
-        grad_query, grad_table, grad_terms = slopes_of_tiles(
-            of, log_sum, (True, True), tiles_of(of)
-        )
+        grad_query, grad_table, grad_terms = slopes_of_tiles(of, log_sum, (True, True), ctx.tiles)
         for gradient in (grad_query, grad_terms):
             if gradient is not None:
                 dist.all_reduce(gradient)
