@@ -25,6 +25,7 @@ from recbole_m3rec.network.sampled_softmax import SampledSoftmax
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.matmul import Linear
+from recbole_m3rec.ops.unit_blocks import unit_blocks
 
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here
@@ -119,10 +120,7 @@ class SASRecMM(PackedRecommender, SASRec, SampledSoftmax):  # type: ignore[misc]
         """
         embedding = self.item_embedding
         table = embedding.weight if items is None else embedding.fused(items)
-        scored = self._for_score(table)
-        if self.config.score == "cosine":
-            scored = scored / self.config.temperature
-        return ItemVectors({ID: table}, scored)
+        return ItemVectors({ID: table}, self._for_score(table, 1 / self.config.temperature))
 
     def encode(
         self, rows: PackedSequences, vectors: ItemVectors, scored: Tensor | None = None
@@ -138,8 +136,12 @@ class SASRecMM(PackedRecommender, SASRec, SampledSoftmax):  # type: ignore[misc]
         encoded: Tensor = self._for_score(x[rows.last if scored is None else scored])
         return encoded
 
+    def _for_score(self, x: Tensor, length: float = 1.0) -> Tensor:
+        """Return rows ``[n, H]`` as scores use them: of this length for cosines."""
+        is_cosine = self.config.score == "cosine"
+        return unit_blocks([x], x.new_full((1,), length)) if is_cosine else x
+
     # Losses and scores are made of these two alone.
-    _for_score = M3RecNetwork._for_score
     repetition = M3RecNetwork.repetition
     cross_entropy = M3RecNetwork.cross_entropy
     bpr = M3RecNetwork.bpr

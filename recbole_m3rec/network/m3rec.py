@@ -53,6 +53,7 @@ from recbole_m3rec.ops.matmul import Linear
 from recbole_m3rec.ops.score_terms import ScoreTerms
 from recbole_m3rec.ops.selective_scan import check_backend
 from recbole_m3rec.ops.sharded_cross_entropy import is_shared, sharded_cross_entropy
+from recbole_m3rec.ops.unit_blocks import unit_blocks
 
 ID = "id"
 NORM_EPS = 1e-12
@@ -352,15 +353,18 @@ class M3RecNetwork(SampledSoftmax):
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each
-            blocks.append(cast(Tensor, content.weight) * self._for_score(scored))
-        table = torch.cat([*blocks, self._for_score(embedded)], dim=1)
+            blocks.append(scored)
         if self.config.score == "cosine":
-            table = table / self.config.temperature
+            weights = torch.cat([*self._weights(), embedded.new_ones(1)])
+            table = unit_blocks([*blocks, embedded], weights / self.config.temperature)
+        else:
+            weighted = (w * x for w, x in zip(self._weights(), blocks, strict=True))
+            table = torch.cat([*weighted, embedded], dim=1)
         return ItemVectors(sequence, table)
 
-    def _for_score(self, x: Tensor) -> Tensor:
-        """Return vectors as scores use them: of unit length for cosines; zeros stay zeros."""
-        return F.normalize(x, dim=1) if self.config.score == "cosine" else x
+    def _weights(self) -> list[Tensor]:
+        """Return the fusion weight of each content modality, ``[1]``."""
+        return [cast(Tensor, content.weight) for content in self.content.values()]
 
     def encode(
         self, rows: PackedSequences, vectors: ItemVectors, scored: Tensor | None = None
@@ -393,12 +397,12 @@ class M3RecNetwork(SampledSoftmax):
         Returns:
             ``[Q, (M + 1) · H]``.
         """
-        weighted = list(blocks)
-        if self.config.score == "dot":
+        if self.config.score == "cosine":
             # A cosine has one weight a modality, which the item table carries.
-            for place, content in enumerate(self.content.values()):
-                weighted[place] = cast(Tensor, content.weight) * blocks[place]
-        return torch.cat([self._for_score(x) for x in weighted], dim=1)
+            return unit_blocks(blocks, blocks[0].new_ones(len(blocks)))
+        *content, of_id = blocks
+        weighted = (w * x for w, x in zip(self._weights(), content, strict=True))
+        return torch.cat([*weighted, of_id], dim=1)
 
     def repetition(
         self, histories: PackedSequences, scored: Tensor | None = None
