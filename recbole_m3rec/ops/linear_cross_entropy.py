@@ -20,8 +20,9 @@ from recbole_m3rec.ops.score_terms import ScoreTermBlock, ScoreTerms
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
 BYTES_AT_A_TIME = {"cpu": 2**24, "cuda": 2**28}
-# Whole rows are taken where there is room for so many; a matrix product of fewer is slow.
-FEWEST_ROWS = 64
+# Whole rows are taken where there is room for so many; a matrix product of fewer is so slow that
+# tiles, for which logits are computed twice, are faster.
+FEWEST_ROWS = 128
 ROWS_OF_A_TILE = 1024
 # A piece of rows is a power of two; rows of zeros fill the last one where it is so full already.
 FULL_ENOUGH = 0.75
