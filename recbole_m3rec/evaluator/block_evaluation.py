@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recbole_m3rec.evaluator.nan_checks import refuse_rows_of_nan
 from recbole_m3rec.evaluator.ranking import Ranking, rank_targets
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 # What can be collected in blocks, by the names of RecBole's metrics for it. Counts of the training
 # data ("data.count_items", ...) are no matter of scores.

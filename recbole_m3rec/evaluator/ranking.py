@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.best import best
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.best import best
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 # A block holds about so many scores (16 MiB of float32), and at most so many (64 MiB) where the
 # catalogue is large: with fewer users to a block, reading the item table would take the time.

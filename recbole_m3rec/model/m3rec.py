@@ -17,7 +17,7 @@ from recbole_m3rec.network.item_encoder import feature_maps, item_table_in_file
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError, check_choice
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and

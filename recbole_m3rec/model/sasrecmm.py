@@ -25,7 +25,7 @@ from recbole_m3rec.network.sampled_softmax import SampledSoftmax
 from recbole_m3rec.network.settings import check_choice
 from recbole_m3rec.network.untrained_items import UntrainedItems
 from recbole_m3rec.ops.matmul import Linear
-from recbole_m3rec.ops.unit_blocks import unit_blocks
+from recbole_m3rec.ops.scores.unit_blocks import unit_blocks
 
 FUSIONS = ("sum", "concat")
 SHARED = (  # M3Rec's settings, which mean the same here

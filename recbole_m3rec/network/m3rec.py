@@ -48,12 +48,12 @@ from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
 from recbole_m3rec.ops.dropout import Dropout
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
 from recbole_m3rec.ops.matmul import Linear
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.linear_cross_entropy import linear_cross_entropy
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.sharded_cross_entropy import is_shared, sharded_cross_entropy
+from recbole_m3rec.ops.scores.unit_blocks import unit_blocks
 from recbole_m3rec.ops.selective_scan import check_backend
-from recbole_m3rec.ops.sharded_cross_entropy import is_shared, sharded_cross_entropy
-from recbole_m3rec.ops.unit_blocks import unit_blocks
 
 ID = "id"
 NORM_EPS = 1e-12

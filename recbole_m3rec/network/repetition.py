@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 N_LAGS = (
     16  # classes of "how long ago": 1, 2-3, 4-7, ...; the last one holds all that is longer ago

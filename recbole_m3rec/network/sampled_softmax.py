@@ -17,8 +17,8 @@ from torch import Tensor
 
 from recbole_m3rec.network.settings import ModelConfigError
 from recbole_m3rec.network.untrained_items import UntrainedItems
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.linear_cross_entropy import linear_cross_entropy
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 
 class Candidates(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_m3rec.ops.sharded_cross_entropy import own_rows
+from recbole_m3rec.ops.scores.sharded_cross_entropy import own_rows
 
 ROWS_AT_ONCE, TRAINED_AT_ONCE = 1024, 65_536
 PER_UNIT = 1024  # likeness is rounded, so that the rounding of float32 does not choose

@@ -10,9 +10,9 @@ from recbole_m3rec.evaluator.ranking import rank_targets
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.repetition import N_LAGS, SCALE, Repetition
-from recbole_m3rec.ops import linear_cross_entropy as module
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores import linear_cross_entropy as module
+from recbole_m3rec.ops.scores.linear_cross_entropy import linear_cross_entropy
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 
 def set_lags(repeats, values):

@@ -8,7 +8,7 @@ import torch
 from recbole_m3rec import ItemFeatures, M3RecNetwork, PackedSequences
 from recbole_m3rec.network.sampled_softmax import make_candidates, sampled_cross_entropy
 from recbole_m3rec.network.settings import ModelConfigError
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 N_ITEMS = 30
 HISTORIES = PackedSequences(torch.tensor([1, 2, 4, 5, 1, 7]), torch.tensor([0, 4, 6]).int())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring import eight_bits
 from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.ops.best import best
+from recbole_m3rec.ops.scores.best import best
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender, RequestError
 from recbole_m3rec.serving.scoring.exact import best_by_groups

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.best import best
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.best import best
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 # A block holds at most so many scores, and of a large catalogue so many items.
 BLOCK, ITEMS_AT_ONCE = 2**22, 2**18
@@ -140,7 +140,7 @@ def cosines(table: Tensor, own: Tensor) -> Tensor:
 
 
 def best_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return what :func:`recbole_m3rec.ops.best.best` does, faster over many columns.
+    """Return what :func:`recbole_m3rec.ops.scores.best.best` does, faster over many columns.
 
     The ``k`` best scores lie in the ``k`` groups of columns whose highest scores are best, so that
     only those are sorted. Rows where a tie leaves open which groups these are, are sorted whole.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 from recbole_m3rec.serving.scoring.index import LARGE, Index

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recbole_m3rec.ops import linear_cross_entropy as whole
-from recbole_m3rec.ops.score_terms import ScoreTerms
-from recbole_m3rec.ops.sharded_cross_entropy import own_rows, sharded_cross_entropy
+from recbole_m3rec.ops.scores import linear_cross_entropy as whole
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.sharded_cross_entropy import own_rows, sharded_cross_entropy
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 

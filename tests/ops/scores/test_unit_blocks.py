@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_m3rec.ops.unit_blocks import SHORTEST, unit_blocks
+from recbole_m3rec.ops.scores.unit_blocks import SHORTEST, unit_blocks
 
 
 def plain(lengths, *blocks):

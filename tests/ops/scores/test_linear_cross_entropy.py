@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_m3rec.ops import linear_cross_entropy as cross_entropy
-from recbole_m3rec.ops.linear_cross_entropy import linear_cross_entropy
+from recbole_m3rec.ops.scores import linear_cross_entropy as cross_entropy
+from recbole_m3rec.ops.scores.linear_cross_entropy import linear_cross_entropy
 
 
 def problem(n_queries, n_items, scale=1.0):

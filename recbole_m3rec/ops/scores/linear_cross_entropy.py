@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_m3rec.ops.matmul import matmul
-from recbole_m3rec.ops.score_terms import ScoreTermBlock, ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTermBlock, ScoreTerms
 
 # Bytes of logits that are held at a time; what is made of them comes on top.
 BYTES_AT_A_TIME = {"cpu": 2**24, "cuda": 2**28}

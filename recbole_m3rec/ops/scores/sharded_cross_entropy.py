@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_m3rec.ops.linear_cross_entropy import (
+from recbole_m3rec.ops.scores.linear_cross_entropy import (
     ROWS_OF_A_TILE,
     Logits,
     in_pieces,
@@ -23,7 +23,7 @@ from recbole_m3rec.ops.linear_cross_entropy import (
     sums_of_tiles,
     tiles_of,
 )
-from recbole_m3rec.ops.score_terms import ScoreTerms
+from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
 NO_ITEM = -1
 
