@@ -35,20 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv = process_arguments
 
 
-def launch(arguments: Sequence[str]) -> None:
-    """Do what the arguments ask for."""
+def launch(arguments: Sequence[str]) -> int | None:
+    """Do what the arguments ask for, and return the exit code, None for 0."""
     options, settings = parse(arguments)
     # RecBole reads settings from here, and warns about whatever else it finds.
     sys.argv = [sys.argv[0], *settings]
     with calm_screen():
-        dispatch(options)
+        return dispatch(options)
 
 
-def dispatch(options: argparse.Namespace) -> None:
+def dispatch(options: argparse.Namespace) -> int | None:
     """Do what the options ask for, then say what came of it."""
     deeds = {"evaluate": evaluate, "topk": recommend, "export": export, "show": show}
     asked = next((name for name in deeds if getattr(options, name) is not None), None)
-    deeds.get(str(asked), train)(options)
+    return deeds.get(str(asked), train)(options)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -178,13 +178,15 @@ def export(options: argparse.Namespace) -> None:
     print_places(run.path)
 
 
-def show(options: argparse.Namespace) -> None:
+def show(options: argparse.Namespace) -> int:
     """Export a checkpoint into a temporary folder, and serve its page until interrupted."""
     import tempfile
 
     from recbole_m3rec.quick_start.export import export_checkpoint
+    from recbole_m3rec.serving.__main__ import check_installed
     from recbole_m3rec.serving.__main__ import main as serve
 
+    check_installed()
     run = open_checkpoint(options.show, options)
     with tempfile.TemporaryDirectory(prefix="m3rec-") as folder:
         bundle = Path(folder) / "bundle"
@@ -192,7 +194,7 @@ def show(options: argparse.Namespace) -> None:
         images = ["--images", str(options.images)] if options.images else []
         store = str(Path(folder) / "events.sqlite")
         arguments = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
-        serve([*arguments, *images])
+        return serve([*arguments, *images])
 
 
 def open_checkpoint(path: Path, options: argparse.Namespace) -> saved_runs.Checkpoint:

@@ -13,6 +13,25 @@ from pathlib import Path
 USER_ERROR = 2
 
 
+class NotInstalledError(ImportError):
+    """A package of the service is missing; says how it is installed."""
+
+
+def check_installed() -> None:
+    """Raise where the service cannot be imported.
+
+    Raises:
+        NotInstalledError: see there.
+    """
+    try:
+        import uvicorn  # noqa: F401
+
+        import recbole_m3rec.serving.service.app  # noqa: F401
+    except ImportError as error:
+        message = f"{error}: pip install 'recbole_m3rec[serving]'"
+        raise NotInstalledError(message) from error
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the service's options."""
     made = argparse.ArgumentParser(
@@ -42,16 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service and return its exit code: 0, or 2 for a user's error."""
     options = parser().parse_args(arguments)
     try:
-        import torch
-        import uvicorn
-
-        from recbole_m3rec.serving.service.app import create_app
-        from recbole_m3rec.serving.service.limits import Limits
-        from recbole_m3rec.serving.service.state import Settings
-        from recbole_m3rec.serving.service.store import open_store
-    except ImportError as error:
-        print(f"error: {error}: pip install 'recbole_m3rec[serving]'", file=sys.stderr)
+        check_installed()
+    except NotInstalledError as error:
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    import torch
+    import uvicorn
+
+    from recbole_m3rec.serving.service.app import create_app
+    from recbole_m3rec.serving.service.limits import Limits
+    from recbole_m3rec.serving.service.state import Settings
+    from recbole_m3rec.serving.service.store import open_store
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
     bundle = Path(os.path.abspath(options.bundle))

@@ -134,6 +134,14 @@ def test_show_serves_the_page_of_a_checkpoint(train):
         process.stdout.close()
 
 
+def test_without_the_service_show_says_what_to_install_before_it_reads_anything(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, _, error = call("--show", "saved/none.pth")
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.endswith("pip install 'recbole_m3rec[serving]'\n")
+
+
 @pytest.mark.slow
 def test_every_user_of_ml_100k_gets_what_topk_writes(call):
     arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_batch_size=8192", "--epochs=1")
