@@ -139,7 +139,7 @@ def test_without_the_service_show_says_what_to_install_before_it_reads_anything(
     code, _, error = call("--show", "saved/none.pth")
     assert code == 2
     assert error.startswith("error: ")
-    assert error.endswith("pip install 'recbole_m3rec[serving]'\n")
+    assert error.rstrip().endswith("pip install 'recbole_m3rec[serving]'")
 
 
 @pytest.mark.slow
