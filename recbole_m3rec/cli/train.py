@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
     if checkpoint is not None:
         lines.append(f"recommend {checkpoint} --output top.csv")
         lines.append(f"evaluate {checkpoint}")
-        if model in ("M3Rec", "Mamba4Rec"):
+        if model in ("M3Rec", "Mamba4Rec") and find_spec("uvicorn"):  # of the extra serving
             lines.append(f"show {checkpoint}")
     others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
     lines.append(f"compare --models {others} --datasets {dataset}")
