@@ -11,6 +11,7 @@ from recbole_m3rec.cli.parsers import (
     DEEDS,
     EVALUATION_KEYS,
     NEWEST,
+    WITH_OPTIONS,
     UsageError,
     build_parser,
     help_parser,
@@ -37,7 +38,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     asked = {argument.partition("=")[0][2:] for argument in others} & DEEDS.keys()
     if helping and len(asked) == 1:
         help_parser(*asked).parse_args(["--help"])
-    parser = build_parser(helping or bool(asked & {"topk", "export", "show"}))
+    parser = build_parser(helping or bool(asked & WITH_OPTIONS))
     options, settings = parser.parse_known_args(others)
     settings += arguments_left
     check_settings(settings, parser)

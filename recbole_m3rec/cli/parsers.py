@@ -156,6 +156,7 @@ DEED_OPTIONS = (
         {"type": Path, "metavar": "FOLDER", "help": "images <item id>.jpg to show"},
     ),
 )
+WITH_OPTIONS = frozenset(name for option in DEED_OPTIONS for name in option.deeds)
 
 
 def build_parser(recommending: bool) -> Parser:

@@ -399,7 +399,7 @@ class M3RecNetwork(SampledSoftmax):
         """
         if self.config.score == "cosine":
             # A cosine has one weight a modality, which the item table carries.
-            return unit_blocks(blocks, blocks[0].new_ones(len(blocks)))
+            return torch.cat([F.normalize(x, dim=1) for x in blocks], dim=1)
         *content, of_id = blocks
         weighted = (w * x for w, x in zip(self._weights(), content, strict=True))
         return torch.cat([*weighted, of_id], dim=1)
