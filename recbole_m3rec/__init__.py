@@ -86,8 +86,10 @@ def __dir__() -> list[str]:
 
 
 def _on_import_of_recbole(recbole: ModuleType) -> None:
-    importlib.import_module(f"{__name__}.support.process_settings").prepare_process()
-    importlib.import_module(f"{__name__}.registration").register()
+    settings = importlib.import_module(f"{__name__}.support.process_settings")
+    settings.prepare_process()
+    with settings.importing_much():
+        importlib.import_module(f"{__name__}.registration").register()
 
 
 wrapt.register_post_import_hook(_on_import_of_recbole, "recbole")

@@ -10,6 +10,7 @@ from recbole_m3rec.patches import (
     atomic_files,
     checkpoints,
     full_disk,
+    late_imports,
     libraries,
     runs,
     tables,
@@ -20,8 +21,9 @@ MODELS = {name: f"recbole_m3rec.model.{name.lower()}" for name in OWN_MODELS}
 FAMILY = "recbole.model.sequential_recommender"
 
 PATCHES = (
-    runs.train_without_tracing,  # before anything else imports RecBole's models
-    libraries.stand_in_for_ray,  # RecBole's quick start cannot be imported without
+    late_imports.import_scikit_learn_when_used,  # before anything else imports RecBole's metrics
+    runs.train_without_tracing,  # before anything else imports RecBole's sequential models
+    late_imports.report_to_any_ray,  # RecBole's quick start cannot be imported without
     libraries.name_numpy_scalars,
     libraries.restore_dok_update,
     libraries.draw_by_generator,

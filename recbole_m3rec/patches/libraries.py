@@ -1,47 +1,13 @@
-"""Patches for names of ray, numpy and scipy that no longer exist."""
+"""Patches for names of numpy and scipy that no longer exist."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
-import sys
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from recbole_m3rec.hooks import Overlay, overlay
-
-
-def stand_in_for_ray() -> None:
-    """Fix quick_start/quick_start.py:20, ``from ray import tune``: absent, or too old to import.
-
-    A ray that imports is used. RecBole's only call is ``tune.report(**metrics)``; where ray is
-    missing nobody listens to it, and the stand-in says nothing. Newer releases of ray take one
-    dictionary instead of keywords, which is translated for RecBole alone.
-    """
-    try:
-        tune = importlib.import_module("ray.tune")
-        report: Callable[..., Any] = tune.report
-    except Exception:  # an old ray dies in many ways: missing modules, missing numpy names, …
-        tune = ModuleType("ray.tune", "Stands in for ray.tune where ray cannot be imported.")
-        tune.report = lambda **metrics: None  # type: ignore[attr-defined]
-        parent = sys.modules.setdefault("ray", ModuleType("ray"))
-        parent.tune = tune  # type: ignore[attr-defined]
-        sys.modules["ray.tune"] = tune
-        return
-    if takes_keywords(report):
-        return
-    from recbole.quick_start import quick_start
-
-    overlay(quick_start, "tune", report=lambda **metrics: report(metrics))
-
-
-def takes_keywords(function: Callable[..., Any]) -> bool:
-    """Tell whether a function accepts keyword arguments of any name."""
-    parameters = inspect.signature(function).parameters.values()
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 NUMPY_NAMES = {

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_m3rec.support.process_settings import importing_much
+
 USER_ERROR = 2
 
 
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service and return its exit code: 0, or 2 for a user's error."""
     options = parser().parse_args(arguments)
     try:
-        check_installed()
+        with importing_much():
+            check_installed()
     except NotInstalledError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -1,4 +1,4 @@
-"""Names of ray, numpy and scipy that RecBole expects: present, and only where they were missing."""
+"""Names of numpy and scipy that RecBole expects: present, and only where they were missing."""
 
 import sys
 from types import ModuleType
@@ -8,48 +8,6 @@ import pytest
 from scipy.sparse import dok_matrix
 
 from recbole_m3rec.patches import libraries
-from tests.fresh_python import fresh_python
-
-
-def test_quick_start_imports_and_reports_whatever_ray_is_installed():
-    from recbole.quick_start import quick_start
-
-    assert quick_start.tune.report(**{"hit@10": 0.5}) is None
-
-
-def test_a_ray_that_imports_is_used(monkeypatch):
-    real = ModuleType("ray.tune")
-    real.report = lambda **metrics: "reported"
-    monkeypatch.setitem(sys.modules, "ray.tune", real)
-    libraries.stand_in_for_ray()
-    assert sys.modules["ray.tune"] is real
-
-
-def test_a_newer_ray_gets_its_one_dictionary(monkeypatch):
-    from recbole.quick_start import quick_start
-
-    reported = []
-    real = ModuleType("ray.tune")
-    real.report = lambda metrics, *, checkpoint=None: reported.append(metrics)
-    monkeypatch.setitem(sys.modules, "ray.tune", real)
-    monkeypatch.setattr(quick_start, "tune", real)
-    libraries.stand_in_for_ray()
-    quick_start.tune.report(**{"hit@10": 0.5})
-    assert reported == [{"hit@10": 0.5}]
-
-
-def test_a_ray_that_cannot_be_imported_is_replaced(tmp_path):
-    broken = tmp_path / "ray"
-    broken.mkdir()
-    (broken / "__init__.py").write_text("")
-    (broken / "tune.py").write_text("raise AttributeError('np.bool8')")
-    program = (
-        "from recbole_m3rec.patches import libraries\n"
-        "from recbole.quick_start import objective_function\n"
-        "from recbole.quick_start.quick_start import tune\n"
-        "print(tune.report(**{'hit@10': 0.5}), tune.__doc__)\n"
-    )
-    assert fresh_python(program, str(tmp_path)).stdout.startswith("None Stands in")
 
 
 def test_recboles_configuration_finds_its_numpy_names(make_config):

@@ -69,3 +69,15 @@ def test_the_allocator_is_set_unless_the_user_has(monkeypatch, given, expected):
     monkeypatch.setattr(ctypes, "CDLL", Library)
     process_settings.keep_freed_memory()
     assert len(calls) == expected
+
+
+def test_the_collector_leaves_what_was_imported_alone():
+    code = (
+        "import gc, recbole_m3rec, recbole\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10 * len(gc.get_objects()))\n"
+        "gc.disable()\n"
+        "with recbole_m3rec.support.process_settings.importing_much():\n"
+        "    pass\n"
+        "print(gc.isenabled())\n"
+    )
+    assert fresh_python(code).stdout.split() == ["True", "True", "False"]
