@@ -7,6 +7,7 @@ import pytest
 
 import recbole_m3rec
 from recbole_m3rec.compare import compare
+from tests.compare.forked_workers import forked_workers  # noqa: F401  (a fixture)
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE
 PUBLIC = {
@@ -23,7 +24,7 @@ def examples_of(name, public):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "compare" else []) for n in PUBLIC]
 )
-def test_every_public_name_has_an_example_that_runs(name):
+def test_every_public_name_has_an_example_that_runs(name, forked_workers):  # noqa: F811
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     tests = examples_of(name, PUBLIC[name])
     assert tests, f"{name} has no example"

@@ -53,7 +53,7 @@ def import_scikit_learn_when_used() -> None:
     """Fix evaluator/metrics.py:29, nceplrec.py:19 and slimelastic.py:16, which import it."""
     with stand_ins(*OF_SCIKIT_LEARN):
         importlib.import_module("recbole.evaluator.metrics")
-        slim = importlib.import_module("recbole.model.general_recommender.slimelastic")
+        slim: Any = importlib.import_module("recbole.model.general_recommender.slimelastic")
 
     @wrap(slim.SLIMElastic, "__init__")
     def init(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ def report_to_any_ray() -> None:
     to it. Newer releases of ray take one dictionary in place of keywords.
     """
     with stand_ins("ray"):
-        quick_start = importlib.import_module("recbole.quick_start.quick_start")
+        quick_start: Any = importlib.import_module("recbole.quick_start.quick_start")
 
     def report(**metrics: Any) -> Any:
         try:

@@ -9,7 +9,6 @@ import numpy as np
 
 from recbole_m3rec.hooks import Overlay, overlay
 
-
 NUMPY_NAMES = {
     "bool": np.bool_,
     "int": np.int_,

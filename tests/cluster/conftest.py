@@ -1,4 +1,4 @@
-"""Clusters of two workers: one for all tests that kill none, and one for those that do."""
+"""A cluster of two workers; who is killed has a successor."""
 
 import pytest
 
@@ -7,34 +7,25 @@ from tests.compare.conftest import forked_workers, small_settings  # noqa: F401
 
 
 @pytest.fixture(scope="session")
-def two(tmp_path_factory):
-    """Two workers that nobody kills."""
+def both(tmp_path_factory):
+    """Two workers, in network namespaces of their own where the system allows it."""
     pytest.importorskip("distributed")
-    with workers(tmp_path_factory.mktemp("two")) as running:
-        wait_for_workers(running)
-        yield running
+    with workers(tmp_path_factory.mktemp("both"), apart=True) as started:
+        yield started
 
 
 @pytest.fixture
-def cluster(two):
+def running(both):
+    """Two workers that a test may kill."""
+    both.replace_lost()
+    wait_for_workers(both)
+    return both
+
+
+@pytest.fixture
+def cluster(running):
     """A connection to the two."""
     from recbole_m3rec.cluster.connect import connected
 
-    with connected(str(two.file)) as connection:
+    with connected(str(running.file)) as connection:
         yield connection
-
-
-@pytest.fixture(scope="session")
-def mortal(tmp_path_factory):
-    """Two workers, in network namespaces of their own where the system allows it."""
-    pytest.importorskip("distributed")
-    with workers(tmp_path_factory.mktemp("mortal"), apart=True) as running:
-        yield running
-
-
-@pytest.fixture
-def running(mortal):
-    """Two workers to kill; who was killed before has a successor."""
-    mortal.replace_lost()
-    wait_for_workers(mortal)
-    return mortal

@@ -100,7 +100,9 @@ sys.exit(main({command}))
     [("SIGKILL", 5, True, -9), ("SIGINT", 5, False, 130), ("SIGINT", 40, False, 130)],
     ids=["killed", "stopped", "stopped-in-items"],
 )
-def test_a_cancelled_amazon_preparation_goes_on(two, tmp_path, monkeypatch, stop, n, packed, code):
+def test_a_cancelled_amazon_preparation_goes_on(
+    running, tmp_path, monkeypatch, stop, n, packed, code
+):
     raw = tmp_path / "raw"
     raw.mkdir()
     reviews, metadata = raw / "reviews_Beauty_5.json", raw / "meta_Beauty.json"
@@ -111,7 +113,7 @@ def test_a_cancelled_amazon_preparation_goes_on(two, tmp_path, monkeypatch, stop
         reviews.unlink()
     command = ["prepare", "amazon", "--category=beauty", f"--raw-dir={raw.resolve()}"]
     assert main([*command, "--output=here"]) == 0
-    command += ["--output=there", f"--cluster={two.file}"]
+    command += ["--output=there", f"--cluster={running.file}"]
     done = subprocess.run(
         [sys.executable, "-c", CANCELLED.format(n=n, signal=stop, command=command)],
         env={**os.environ, "PYTHONPATH": PATHS},

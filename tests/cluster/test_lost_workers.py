@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.cluster.workers import kill, wait_for_workers, workers
+from tests.cluster.workers import kill
 from tests.datasets.http_server import serve_folder
 
 pytest.importorskip("distributed")
@@ -51,7 +51,7 @@ class KillAt(list):
             kill(self.process)
 
 
-def test_image_downloads_outlive_a_worker(tmp_path):
+def test_image_downloads_outlive_a_worker(running, tmp_path):
     from PIL import Image
 
     shop = tmp_path / "shop"
@@ -59,15 +59,15 @@ def test_image_downloads_outlive_a_worker(tmp_path):
     for number in range(40):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(shop / f"{number}.png")
     options = {"allow_private": True, "show_progress": False}
-    # On loopback, where the server is.
-    with workers(tmp_path / "cluster") as running:
-        wait_for_workers(running)
-        [victim, _] = running.processes
-        asked = KillAt(42 + 10, victim)
-        with serve_folder(shop, asked) as server, connected(str(running.file)) as cluster:
-            urls = {f"i{number}": f"{server}/{number}.png" for number in range(42)}
-            here = fetch_images(urls, tmp_path / "here", **options)
-            there = fetch_images(urls, tmp_path / "there", **options, cluster=cluster)
+    [victim, _] = running.processes
+    asked = KillAt(42 + 10, victim)
+    with (
+        serve_folder(shop, asked, running.host) as server,
+        connected(str(running.file)) as cluster,
+    ):
+        urls = {f"i{number}": f"{server}/{number}.png" for number in range(42)}
+        here = fetch_images(urls, tmp_path / "here", **options)
+        there = fetch_images(urls, tmp_path / "there", **options, cluster=cluster)
     assert victim.wait(60) == -9
     assert there == here
     assert sum(entry.status == "stored" for entry in here) == 40

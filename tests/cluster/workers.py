@@ -19,14 +19,15 @@ class Workers:
 
     Attributes:
         file: its scheduler file.
+        host: this machine's address for its workers.
         processes: those of its workers, each with one thread and no nanny.
     """
 
     def __init__(self, folder, net=None):
         self.folder, self.net = folder, net
         self.file = folder / "scheduler.json"
-        host = net.host if net else "127.0.0.1"
-        self.scheduler = self._start("scheduler", [*SCHEDULER, f"--host={host}", "--port=0"])
+        self.host = net.host if net else "127.0.0.1"
+        self.scheduler = self._start("scheduler", [*SCHEDULER, f"--host={self.host}", "--port=0"])
         wait_until(self.file.is_file)
         self.processes = []
 

@@ -1,7 +1,7 @@
 """Workers of comparisons that are forked from the test's process, which has imported everything.
 
 A worker of its own imports RecBole first, which takes seconds. Such ones start in a comparison
-that is killed, in the example of ``compare`` and on Dask's workers.
+that is killed and on Dask's workers.
 """
 
 import logging

@@ -101,7 +101,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
 
     sizes = [size()]
     while len(sizes) < 3 or sizes[-1] != sizes[-3]:  # its worker ended with it
-        time.sleep(1.0)
+        time.sleep(0.5)
         sizes.append(size())
     assert not (cut_off / results.RESULT).exists()
     assert not (cut_off / results.FAILURE).exists()

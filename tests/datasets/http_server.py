@@ -7,12 +7,12 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 
 
 @contextmanager
-def running(handler):
+def running(handler, host="127.0.0.1"):
     """Run a server on a free port and return its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    yield f"http://{host}:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
 
@@ -30,11 +30,11 @@ def serve(answer):
     return running(Handler)
 
 
-def serve_folder(folder, asked):
+def serve_folder(folder, asked, host="127.0.0.1"):
     """Serve the files of a folder; the paths that are asked for join the list ``asked``."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             asked.append(self.path)
 
-    return running(functools.partial(Handler, directory=str(folder)))
+    return running(functools.partial(Handler, directory=str(folder)), host)

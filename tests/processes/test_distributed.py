@@ -1,37 +1,9 @@
-"""Two processes on CPUs train one model, agree on one checkpoint and know the plugin."""
+"""What several processes on CPUs do otherwise than RecBole's on GPUs."""
 
-import sys
-from pathlib import Path
-
-import pytest
 import torch
-from recbole.quick_start import quick_start, run
+from recbole.quick_start import quick_start
 
 from recbole_m3rec.processes import distributed
-from recbole_m3rec.trainer import checkpoint_file
-
-
-@pytest.fixture
-def importable(monkeypatch):
-    """Let spawned processes import this package, wherever the tests were started."""
-    root = str(Path(distributed.__file__).resolve().parents[2])
-    monkeypatch.setenv("PYTHONPATH", ":".join([root, *filter(None, sys.path)]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.mark.slow
-def test_two_processes_on_cpus_train(make_config, port, importable):
-    model = "M3Rec"
-    keys = make_config(model).variable_config_dict
-    result = run(model, "tiny", config_dict={**keys, "epochs": 2}, nproc=2, port=str(port))
-    assert 0 <= result["test_result"]["ndcg@5"] <= 1
-    checkpoints = list(Path("saved").glob("*.pth"))
-    assert len(checkpoints) == 1
-    assert len(list(Path("saved").glob("*"))) == 2  # and the latest state
-    saved = checkpoint_file.load(checkpoints[0])
-    assert saved["config"]["world_size"] == 2
-    _, loaded, *_ = quick_start.load_data_and_model(str(checkpoints[0]))
-    assert all(torch.isfinite(weight).all() for weight in loaded.parameters())
 
 
 def test_workers_start_from_a_function_of_the_plugins():

@@ -48,7 +48,7 @@ def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
 def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: list[str]) -> None:
     alone = parameters_of(world(tmp_path / "1", given, 1))
     losses = losses_of(tmp_path / "1")
-    for size in (2, 4):
+    for size in (2, 4) if given[0] == "--model=M3Rec" else (4,):
         together = parameters_of(world(tmp_path / str(size), given, size))
         assert losses_of(tmp_path / str(size)) == pytest.approx(losses, abs=1e-5)
         for name, value in alone.items():

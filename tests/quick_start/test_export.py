@@ -145,7 +145,7 @@ def test_without_the_service_show_says_what_to_install_before_it_reads_anything(
 @pytest.mark.slow
 def test_every_user_of_ml_100k_gets_what_topk_writes(call):
     arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_batch_size=8192", "--epochs=1")
-    code, _, error = call(*arguments, "--hidden_size=16", "--show_progress=False")
+    code, _, error = call(*arguments, "--hidden_size=16", "--d_state=4", "--show_progress=False")
     assert code == 0, error
     frame = same_as_topk(call, next(Path("saved").glob("M3Rec-*.pth")))
     assert frame["user"].nunique() == 943

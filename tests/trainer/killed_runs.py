@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import thop  # noqa: F401  (each run would import it anew)
 import torch
 
 from recbole_m3rec.cli import train

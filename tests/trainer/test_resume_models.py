@@ -46,7 +46,8 @@ def given(model):
     own = [f"--{key}={settings[key]}" for key in KEPT if key in settings]
     return [
         f"--model={model}",
-        *SHARED,
+        *(each for each in SHARED if "epochs" not in each),
+        "--epochs=4",
         f"--modalities={settings.get('modalities', [])}",
         *own,
         *MORE.get(model, []),
