@@ -12,7 +12,10 @@ import torch
 from tests.processes.worlds import losses_of, parameters_of, run_world
 from tests.trainer.killed_runs import MODELS, SHARED, write_tiny
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
+    pytest.mark.slow,
+]
 
 ONE_EPOCH = [*(each for each in SHARED if "epochs" not in each and "batch" not in each)]
 SMALL = ["--hidden_size=8", "--epochs=1"]

@@ -21,7 +21,10 @@ from recbole_m3rec.trainer.progress import Progress
 from tests.processes.worlds import run_world, start_world
 from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
+    pytest.mark.slow,
+]
 
 GIVEN = arguments("M3Rec")
 OPTIONS = Options(nproc=2, world_size=4, ip="localhost", port="1", group_offset=2)

@@ -12,7 +12,10 @@ from tests.fresh_python import fresh_python
 from tests.trainer.killed_runs import outcome, start, wait
 from tests.trainer.test_resume import at_call, output
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
+    pytest.mark.slow,
+]
 
 GIVEN = [
     *("--dataset=made", "--data_path=dataset", "--epochs=2", "--show_progress=False", "--gpu_id="),
