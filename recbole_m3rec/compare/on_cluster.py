@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -92,12 +93,15 @@ def train(
         (job.folder / results.SPEC).write_text(spec, encoding="utf-8")
         events: Events = queue.Queue()
         process = start(job, {**environment_for(1), **threads}, events, cwd)
+        asked = time.monotonic()
         try:
             while (line := _next(events)) is not None:
                 if line:
                     here.log_event(topic, line)
-                elif not _is_wanted(here, key):
-                    raise NotWantedError(key)
+                if time.monotonic() - asked >= 1:
+                    asked = time.monotonic()
+                    if not _is_wanted(here, key):
+                        raise NotWantedError(key)
         except BaseException:
             process.kill()
             raise

@@ -259,7 +259,7 @@ def test_a_training_on_a_worker_is_heard_and_stopped(
     running, cluster, write_dataset, small_settings
 ):
     write_dataset()
-    settings = {**small_settings, "epochs": 10_000}
+    settings = {**small_settings, "epochs": 10_000, "stopping_step": 10_000}
     [planned] = plan([Run("SASRec", "SASRec", "tiny", 1, settings)], Path("out"))
     write_spec(planned.folder, planned.run, planned.identity, tests=True)
     job = job_of(planned)
