@@ -110,6 +110,7 @@ def test_registering_again_changes_nothing(monkeypatch):
     recbole_m3rec.register()
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_enough():
     """In a process that knows nothing else, before anything of RecBole's is imported."""
     done = fresh_python(
@@ -120,6 +121,7 @@ def test_importing_the_package_is_enough():
     assert done.stdout.split() == ["True", "False", "128"]
 
 
+@pytest.mark.slow
 def test_registering_comes_first_where_a_program_wants_it_to():
     """And leaves on what that program turned on before, torch's anomaly detection."""
     done = fresh_python(
@@ -131,6 +133,7 @@ def test_registering_comes_first_where_a_program_wants_it_to():
     assert done.stdout.split() == ["M3Rec", "True"]
 
 
+@pytest.mark.slow
 def test_names_that_a_program_imported_before_are_wrapped_too():
     done = fresh_python(
         "from recbole.data import create_dataset as make, data_preparation\n"

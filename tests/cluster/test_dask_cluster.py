@@ -173,6 +173,7 @@ def test_local_starts_workers_of_its_own():
         assert os.getpid() not in set(cluster.map(made_pieces.where, [(1,), (2,)]))
 
 
+@pytest.mark.slow
 def test_without_the_option_dask_is_not_imported():
     fresh_python(
         "import sys\n"

@@ -11,6 +11,7 @@ from recbole_m3rec.patches import late_imports
 from tests.fresh_python import fresh_python
 
 
+@pytest.mark.slow
 def test_starting_imports_neither_and_using_imports_the_real_one():
     program = (
         "import sys, recbole_m3rec, recbole.quick_start\n"

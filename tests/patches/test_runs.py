@@ -137,6 +137,7 @@ def test_the_use_of_the_cpu_is_logged_without_waiting(make_config, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_run_says_nothing_that_nobody_can_change(make_config):
     """In a process of its own: pytest shows every warning."""
     keys = make_config("SASRec").variable_config_dict

@@ -79,7 +79,7 @@ def told(*given: tuple[int, int]) -> list[str]:
 def test_absent_peers_are_waited_for_aloud_and_given_up(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rendezvous, "PATIENCE", 8.0)
+    monkeypatch.setattr(rendezvous, "PATIENCE", 4.0)
     monkeypatch.setattr(rendezvous, "EVERY", 0.5)
     ports = [free_port(), free_port()]
     errors = sorted(told(*enumerate(ports)))
@@ -88,7 +88,7 @@ def test_absent_peers_are_waited_for_aloud_and_given_up(
     for rank in (0, 1):
         begin = f"process {rank} waits at localhost:{ports[rank]} for {whom[rank]}: "
         assert any(line.startswith(begin) for line in said), said
-        assert errors[rank].startswith(f"Process {rank} gave up after 8 s of waiting for")
+        assert errors[rank].startswith(f"Process {rank} gave up after 4 s of waiting for")
     assert not dist.is_initialized()
 
 

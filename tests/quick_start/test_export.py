@@ -95,6 +95,7 @@ def test_other_models_and_other_folders_are_refused(call, train, tmp_path):
     assert not Path("shop").exists()
 
 
+@pytest.mark.slow
 def test_the_bundle_is_used_without_recbole(call, train):
     export(call, train("Mamba4Rec"))
     program = (

@@ -13,6 +13,7 @@ from tests.fresh_python import fresh_python
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("imported", "given", "expected"),
     [
@@ -71,6 +72,7 @@ def test_the_allocator_is_set_unless_the_user_has(monkeypatch, given, expected):
     assert len(calls) == expected
 
 
+@pytest.mark.slow
 def test_the_collector_leaves_what_was_imported_alone():
     code = (
         "import gc, recbole_m3rec, recbole\n"
