@@ -42,7 +42,7 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.id_init import start_from_content
 from recbole_m3rec.network.item_encoder import ContentModalities
 from recbole_m3rec.network.mamba import MambaBlock
-from recbole_m3rec.network.packed import PackedSequences, pack
+from recbole_m3rec.network.packed import PackedSequences, pack, repeated
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
@@ -210,23 +210,28 @@ class M3RecLayer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, cu_seqlens: Tensor, modality: str, gradient: str, last_only: bool
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor,
+        modalities: Sequence[str],
+        gradient: str,
+        last_only: bool,
     ) -> Tensor:
-        """Run one modality's histories through the layer.
+        """Run histories through the layer, those of several modalities one after the other.
 
         Args:
-            x: ``[T, H]``.
-            cu_seqlens: ``[B + 1]`` int32.
-            modality: whose expert follows the shared block.
-            gradient: the gradient rule for this modality, ``shared`` for the one that teaches; a
-                block of its own learns from it in any case.
+            x: ``[n T, H]`` of ``n`` modalities.
+            cu_seqlens: ``[n B + 1]`` int32.
+            modalities: whose experts follow the block; one alone where it has a block of its own.
+            gradient: the gradient rule for these modalities, ``shared`` for those that teach; a
+                block of its own learns from its modality in any case.
             last_only: compute what only the last tokens need at those alone.
 
         Returns:
-            ``[T, H]``, or ``[B, H]`` with ``last_only``.
+            ``[n T, H]``, or ``[n B, H]`` with ``last_only``.
         """
-        if modality in self.own:
-            h = self.own[modality](x, cu_seqlens, last_only)
+        if modalities[0] in self.own:
+            h = self.own[modalities[0]](x, cu_seqlens, last_only)
         elif gradient == "shared":
             h = self.shared(x, cu_seqlens, last_only)
         elif gradient == "frozen":
@@ -238,8 +243,12 @@ class M3RecLayer(nn.Module):
             # The released program's rule: what comes before the block learns from scores alone.
             with torch.no_grad():
                 h = self.shared(x, cu_seqlens, last_only)
-        out: Tensor = self.experts[modality](h)
-        return out
+        parts = zip(modalities, h.chunk(len(modalities)), strict=True)
+        return _one_after_other([self.experts[name](part) for name, part in parts])
+
+
+def _one_after_other(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class ItemVectors(NamedTuple):
@@ -379,17 +388,34 @@ class M3RecNetwork(SampledSoftmax):
         Returns:
             ``[Q, (M + 1) · H]``: content modalities in order, then id.
         """
-        blocks = []
-        for name in self.modalities:
-            rule = "shared" if name == ID else self.modality_gradient
-            table = vectors.sequence[name]
-            x = F.embedding(rows.values, table.detach() if rule == "detached" else table)  # [T, H]
-            x = self.input_norms[name](self.dropout(x))
+        blocks: dict[str, Tensor] = {}
+        for names, rule in self._runs():
+            x = _one_after_other([self._read(name, rows, vectors, rule) for name in names])
+            bounds = repeated(rows.cu_seqlens, len(names))
             for depth, layer in enumerate(self.layers):
                 is_last = depth == self.config.num_layers - 1
-                x = layer(x, rows.cu_seqlens, name, rule, last_only=is_last and scored is None)
-            blocks.append(x if scored is None else x[scored])  # [Q, H]
-        return self.fuse(blocks)
+                x = layer(x, bounds, names, rule, last_only=is_last and scored is None)
+            blocks |= zip(names, x.chunk(len(names)), strict=True)
+        return self.fuse(
+            [blocks[m] if scored is None else blocks[m][scored] for m in self.modalities]
+        )
+
+    def _runs(self) -> list[tuple[tuple[str, ...], str]]:
+        """Return which modalities run through the blocks at once, and by which gradient rule.
+
+        All that share the blocks and teach them do: larger products, fewer of them.
+        """
+        if self.modality_gradient == "shared" and self.config.share_mamba:
+            return [(self.modalities, "shared")]
+        content = [((name,), self.modality_gradient) for name in self.content_modalities]
+        return [*content, ((ID,), "shared")]
+
+    def _read(self, name: str, rows: PackedSequences, vectors: ItemVectors, rule: str) -> Tensor:
+        """Return the histories of a modality, ``[T, H]``."""
+        table = vectors.sequence[name]
+        x = F.embedding(rows.values, table.detach() if rule == "detached" else table)
+        out: Tensor = self.input_norms[name](self.dropout(x))
+        return out
 
     def fuse(self, blocks: Sequence[Tensor]) -> Tensor:
         """Make queries of the scored tokens' vectors, ``[Q, H]`` by modality in order.

@@ -68,3 +68,20 @@ def pack(item_seq: Tensor, item_seq_len: Tensor) -> PackedSequences:
     cu_seqlens = item_seq_len.new_zeros(item_seq_len.numel() + 1, dtype=torch.int32)
     cu_seqlens[1:] = item_seq_len.cumsum(0)
     return PackedSequences(item_seq[is_item], cu_seqlens)
+
+
+def repeated(cu_seqlens: Tensor, n: int) -> Tensor:
+    """Return the bounds of the same sequences laid out ``n`` times, one time after the other.
+
+    Args:
+        cu_seqlens: ``[B + 1]``, ending with the number of tokens ``T``.
+        n: how often.
+
+    Returns:
+        ``[n B + 1]``, ending with ``n T``.
+    """
+    if n == 1:
+        return cu_seqlens
+    times = torch.arange(n, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
+    ends = cu_seqlens[1:] + times[:, None] * cu_seqlens[-1]
+    return torch.cat([cu_seqlens[:1], ends.flatten()])

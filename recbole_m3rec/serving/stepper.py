@@ -84,10 +84,15 @@ class Stepper:
         return query, self._side_by_side(parts)
 
     def _side_by_side(self, parts: Sequence[MambaState]) -> MambaState:
-        """Make one state of those of one history, of each modality in each layer."""
-        stacked = (torch.cat(kept) for kept in zip(*parts, strict=True))
-        sizes = -1, len(self.network.layers)
-        return MambaState(*(t.unflatten(0, sizes).transpose(0, 1).contiguous() for t in stacked))
+        """Make one state of those of one history: of all layers for some modalities, then others."""
+        n_layers = len(self.network.layers)
+        runs = [parts[first : first + n_layers] for first in range(0, len(parts), n_layers)]
+        return MambaState(
+            *(
+                torch.cat([torch.stack([state[field] for state in run]) for run in runs], dim=1)
+                for field in range(len(MambaState._fields))
+            )
+        )
 
 
 def step_by_modules(
