@@ -95,6 +95,7 @@ def variants(config: Any) -> list[Variant]:
         *_others(config, "repetition", (True, False), "What does learned repetition add?"),
         *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
         *_others(config, "id_init", ID_INITS, "Should IDs start from content?"),
+        *_others(config, "tie_ids", (True, False), "Should scores have ID vectors of their own?"),
         *_others(
             config, "feature_norm", ("none", "standardize", "whiten"), "Should features be scaled?"
         ),

@@ -21,6 +21,7 @@ content modality (the paper's alpha and beta; w_id = 1)::
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
     cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature
 
+Without ``tie_ids`` scores have ID vectors ``T_id`` of their own, and histories read others.
 Either is one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With
 ``repetition`` the items of the user's own history get a learned term of their own
 (:mod:`recbole_m3rec.network.repetition`).
@@ -28,6 +29,7 @@ Either is one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M +
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -83,6 +85,8 @@ class M3RecConfig:
         mamba_init: ``mamba`` or ``normal``.
         id_init: ``normal`` (noise), or ``content``: ID vectors start as the principal components of
             the items' features; without content modalities they are noise in any case.
+        tie_ids: whether items are scored by the ID vectors that histories read, or by vectors of
+            their own, which start as copies.
         projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
@@ -113,6 +117,7 @@ class M3RecConfig:
     modality_gradient: str = "frozen"
     mamba_init: str = "mamba"
     id_init: str = "normal"
+    tie_ids: bool = True
     projector: str = "mlp"
     projector_experts: int = 8
     score: str = "dot"
@@ -139,7 +144,7 @@ class M3RecConfig:
         check_choice("id_updates", self.id_updates, ID_UPDATES)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
-        for name in ("repetition", "shard_softmax", "share_mamba", "share_experts"):
+        for name in ("tie_ids", "repetition", "shard_softmax", "share_mamba", "share_experts"):
             check_choice(name, getattr(self, name), (True, False))
         check_backend(self.scan_backend)
 
@@ -311,6 +316,7 @@ class M3RecNetwork(SampledSoftmax):
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)
+        self.output_embedding = None if config.tie_ids else copy.deepcopy(self.item_embedding)
         self.content = ContentModalities(
             features, n_items, hidden_size, config.projector, config.projector_experts
         )
@@ -358,17 +364,19 @@ class M3RecNetwork(SampledSoftmax):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = self.id_vectors(self.item_embedding, items)
+        embedded = scored_ids = self.id_vectors(self.item_embedding, items)
+        if self.output_embedding is not None:
+            scored_ids = self.id_vectors(self.output_embedding, items, self.config.score)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each
             blocks.append(scored)
         if self.config.score == "cosine":
             weights = torch.cat([*self._weights(), embedded.new_ones(1)])
-            table = unit_blocks([*blocks, embedded], weights / self.config.temperature)
+            table = unit_blocks([*blocks, scored_ids], weights / self.config.temperature)
         else:
             weighted = (w * x for w, x in zip(self._weights(), blocks, strict=True))
-            table = torch.cat([*weighted, embedded], dim=1)
+            table = torch.cat([*weighted, scored_ids], dim=1)
         return ItemVectors(sequence, table)
 
     def _weights(self) -> list[Tensor]:

@@ -76,12 +76,15 @@ class UntrainedItems(nn.Module):
         candidates, likeness = (torch.cat(parts) for parts in zip(*found, strict=True))
         return candidates, likeness
 
-    def id_vectors(self, embedding: nn.Embedding, items: Tensor | None = None) -> Tensor:
+    def id_vectors(
+        self, embedding: nn.Embedding, items: Tensor | None = None, score: str = "dot"
+    ) -> Tensor:
         """Return ID vectors; of held-out items zeros in training, in evaluation estimated ones.
 
         Args:
             embedding: of the IDs, ``[n_items, H]``.
             items: whose vectors are wanted, ``[n]``, or None for all in order.
+            score: ``cosine`` estimates by directions, for lengths are left out of the scores.
         """
         # Not by the embedding itself, which leaves its padding_idx without a gradient: padding is a
         # candidate of the softmax, however items are looked up.
@@ -99,10 +102,10 @@ class UntrainedItems(nn.Module):
         rows = untrained.nonzero().squeeze(1)
         for some in rows.split(ROWS_AT_ONCE):
             whose = some if items is None else items[some]
-            vectors = vectors.index_copy(0, some, self._lent(embedding, whose))
+            vectors = vectors.index_copy(0, some, self._lent(embedding, whose, score))
         return vectors
 
-    def _lent(self, embedding: nn.Embedding, untrained: Tensor) -> Tensor:
+    def _lent(self, embedding: nn.Embedding, untrained: Tensor, score: str) -> Tensor:
         """Estimate the ID vectors of held-out items ``[n]``, ``[n, H]``."""
 
         def projected(items: Tensor) -> Tensor:
@@ -116,7 +119,10 @@ class UntrainedItems(nn.Module):
         with torch.no_grad():
             own = projected(untrained)
             whose, weights = lenders(candidates, self.likeness[place], own, projected)
-        vectors: Tensor = (weights[:, :, None] * embedding(whose)).sum(1)
+        lent = embedding(whose)
+        if score == "cosine":
+            lent = F.normalize(lent, dim=2)
+        vectors: Tensor = (weights[:, :, None] * lent).sum(1)
         return vectors
 
     def n_trained(self) -> int:

@@ -135,8 +135,10 @@ def vectors_of_new(
         own.content._modules[name] = changed
         never_missing[name] = not content.any_missing
 
-    def vectors(ids: Tensor) -> ItemVectors:
+    def vectors(ids: Tensor, scored_ids: Tensor) -> ItemVectors:
         own.item_embedding = torch.nn.Embedding.from_pretrained(ids)
+        if network.output_embedding is not None:
+            own.output_embedding = torch.nn.Embedding.from_pretrained(scored_ids)
         made = own.item_vectors()
         sequence = dict(made.sequence)
         table = made.table.clone().view(n, len(network.modalities), width)
@@ -149,18 +151,26 @@ def vectors_of_new(
                 table[absent, place] = 0
         return ItemVectors(sequence, table.view(n, -1))
 
-    without_ids = vectors(torch.zeros(n, width)).table[:, :-width]
-    return vectors(_lent_ids(recommender, values, without_ids))
+    no_ids = torch.zeros(n, width)
+    without_ids = vectors(no_ids, no_ids).table[:, :-width]
+    return vectors(*_lent_ids(recommender, values, without_ids))
 
 
-def _lent_ids(recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor) -> Tensor:
-    """Return ID vectors of new items, ``[n, H]``, from their projected content ``[n, M · H]``.
+def _lent_ids(
+    recommender: Recommender, values: Mapping[str, Tensor], projected: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return new items' ID vectors for histories and for scores, ``[n, H]`` each.
 
     Where the bundle has no features, projected content stands for them.
+
+    Args:
+        values: features by modality.
+        projected: the same as the model sees them, ``[n, M · H]``.
     """
     used = torch.from_numpy(np.flatnonzero(recommender.items.counts))
     features, known = recommender.bundle.features, recommender.ranker.vectors
-    ids, table = known.sequence[ID], known.table[:, : projected.shape[1]]
+    ids, scored_ids = known.sequence[ID], known.table[:, projected.shape[1] :]
+    table = known.table[:, : projected.shape[1]]
 
     def of_unit_length(parts: Tensor) -> Tensor:
         return F.normalize(parts.float().unflatten(1, (-1, ids.shape[1])), dim=2).flatten(1)
@@ -175,11 +185,15 @@ def _lent_ids(recommender: Recommender, values: Mapping[str, Tensor], projected:
         return of_features({name: rows[items] for name, rows in features.items()})
 
     if not len(used):
-        return torch.zeros(len(projected), ids.shape[1])
+        none = torch.zeros(len(projected), ids.shape[1])
+        return none, none
     own = of_unit_length(projected)
     alike = (of_features(values), known_features) if features else (own, of_model)
     whose, weights = lenders(*nearest(*alike, used, N_CANDIDATES), own, of_model)
-    return (weights[:, :, None] * ids[whose].float()).sum(1)
+    lent, lent_to_scores = (
+        (weights[:, :, None] * of_trained[whose].float()).sum(1) for of_trained in (ids, scored_ids)
+    )
+    return lent, lent_to_scores
 
 
 def _append(recommender: Recommender, new: ItemVectors) -> None:
