@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.model.item_cache import Kept
-from recbole_m3rec.network.item_encoder import feature_maps, item_table_in_file
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
+from recbole_m3rec.network.item_encoder import ItemVectors, feature_maps, item_table_in_file
+from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError, check_choice
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms

@@ -16,8 +16,8 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
 from recbole_m3rec.model.m3rec import LOSSES, PackedRecommender
-from recbole_m3rec.network.item_encoder import ContentModalities
-from recbole_m3rec.network.m3rec import ID, ItemVectors, M3RecConfig, M3RecNetwork
+from recbole_m3rec.network.item_encoder import ContentModalities, ItemVectors
+from recbole_m3rec.network.m3rec import ID, M3RecConfig, M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.network.projectors import init_linear
 from recbole_m3rec.network.repetition import Repetition

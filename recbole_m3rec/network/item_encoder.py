@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,18 @@ PROJECTED_AT_A_TIME = 2**24
 
 class FeatureMismatchError(ValueError):
     """A checkpoint was trained on other features than those at hand."""
+
+
+class ItemVectors(NamedTuple):
+    """The vectors of some items, each projected once.
+
+    Attributes:
+        sequence: what histories read, ``[n, H]`` by modality.
+        table: what scores use, ``[n, (M + 1) · H]``: content modalities in order, then id.
+    """
+
+    sequence: dict[str, Tensor]
+    table: Tensor
 
 
 class ContentModality(nn.Module):

@@ -33,7 +33,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,13 +42,13 @@ from torch.func import functional_call
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.id_init import start_from_content
-from recbole_m3rec.network.item_encoder import ContentModalities
+from recbole_m3rec.network.item_encoder import ContentModalities, ItemVectors
 from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.network.packed import PackedSequences, pack, repeated
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
-from recbole_m3rec.network.settings import ModelConfigError, check_choice, check_size
+from recbole_m3rec.network.settings import check_choice, check_number, check_size
 from recbole_m3rec.ops.dropout import Dropout
 from recbole_m3rec.ops.matmul import Linear
 from recbole_m3rec.ops.scores.linear_cross_entropy import linear_cross_entropy
@@ -134,8 +134,8 @@ class M3RecConfig:
         for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
             check_size(name, getattr(self, name))
         check_size("projector_experts", self.projector_experts)
-        _check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
-        _check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
+        check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
+        check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
         if self.softmax_items != "all":
             check_size("softmax_items", self.softmax_items)
         check_choice("modality_gradient", self.modality_gradient, GRADIENT_RULES)
@@ -147,12 +147,6 @@ class M3RecConfig:
         for name in ("tie_ids", "repetition", "shard_softmax", "share_mamba", "share_experts"):
             check_choice(name, getattr(self, name), (True, False))
         check_backend(self.scan_backend)
-
-
-def _check_number(name: str, value: Any, is_valid: Callable[[float], bool], valid: str) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not is_valid(value):
-        raise ModelConfigError(f"{name} must be {valid}, found {value!r}")
 
 
 class SharedBlock(nn.Module):
@@ -254,18 +248,6 @@ class M3RecLayer(nn.Module):
 
 def _one_after_other(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-class ItemVectors(NamedTuple):
-    """The vectors of some items, each projected once.
-
-    Attributes:
-        sequence: what histories read, ``[n, H]`` by modality.
-        table: what scores use, ``[n, (M + 1) · H]``: content modalities in order, then id.
-    """
-
-    sequence: dict[str, Tensor]
-    table: Tensor
 
 
 class M3RecNetwork(SampledSoftmax):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from recbole_m3rec.support.suggestions import expected_one_of
 
 
@@ -13,6 +16,13 @@ def check_size(name: str, size: object) -> None:
     """Raise ModelConfigError unless ``size`` is a whole number of at least 1."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ModelConfigError(f"{name} must be an integer of at least 1, found {size!r}")
+
+
+def check_number(name: str, value: Any, is_valid: Callable[[float], bool], valid: str) -> None:
+    """Raise ModelConfigError unless ``value`` is a number that ``is_valid``; ``valid`` says which."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not is_valid(value):
+        raise ModelConfigError(f"{name} must be {valid}, found {value!r}")
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.network.item_encoder import ContentModality
-from recbole_m3rec.network.m3rec import ID, ItemVectors
+from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
+from recbole_m3rec.network.m3rec import ID
 from recbole_m3rec.network.untrained_items import N_CANDIDATES, lenders, nearest
 from recbole_m3rec.serving.bundle.image_encoders import encode_images
 from recbole_m3rec.serving.bundle.text_encoders import encode_text

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from recbole_m3rec.network.m3rec import NORM_EPS, ItemVectors, M3RecLayer, M3RecNetwork, SharedBlock
+from recbole_m3rec.network.item_encoder import ItemVectors
+from recbole_m3rec.network.m3rec import NORM_EPS, M3RecLayer, M3RecNetwork, SharedBlock
 from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.network_step import NetworkStep
@@ -84,7 +85,7 @@ class Stepper:
         return query, self._side_by_side(parts)
 
     def _side_by_side(self, parts: Sequence[MambaState]) -> MambaState:
-        """Make one state of those of one history: of all layers for some modalities, then others."""
+        """Make one state of a history's: those of all layers for some modalities, then others."""
         n_layers = len(self.network.layers)
         runs = [parts[first : first + n_layers] for first in range(0, len(parts), n_layers)]
         return MambaState(

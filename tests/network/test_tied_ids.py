@@ -1,4 +1,4 @@
-"""Scores by ID vectors of their own: the same at first, and learnt apart from those of histories."""
+"""Scores by ID vectors of their own: copies at first, learnt apart from those of histories."""
 
 import pytest
 import torch

@@ -93,7 +93,7 @@ def shop(write_made):
 
 @pytest.fixture(params=["dot", "cosine"])
 def any_score(request):
-    """Settings of either score; with cosines go repetition and scores by ID vectors of their own."""
+    """Settings of either score; with cosines go repetition and ID vectors of their own."""
     is_cosine = request.param == "cosine"
     return {"score": request.param, "repetition": is_cosine, "tie_ids": not is_cosine}
 

@@ -29,8 +29,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from recbole_m3rec.features.align import ItemFeatures
-from recbole_m3rec.network.item_encoder import ContentModality
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecConfig, M3RecNetwork
+from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
+from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
 from recbole_m3rec.support.hashing import sha256_of
 
 FORMAT_NUMBER = 1

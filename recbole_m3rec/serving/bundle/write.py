@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recbole_m3rec import __version__
-from recbole_m3rec.network.item_encoder import ContentModality
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
+from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
+from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.serving.bundle.read import (
     ABOUT,
     ENCODERS,

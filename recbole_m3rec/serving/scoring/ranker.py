@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_m3rec.network.m3rec import ItemVectors, M3RecNetwork
+from recbole_m3rec.network.item_encoder import ItemVectors
+from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
