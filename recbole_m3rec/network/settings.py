@@ -19,7 +19,7 @@ def check_size(name: str, size: object) -> None:
 
 
 def check_number(name: str, value: Any, is_valid: Callable[[float], bool], valid: str) -> None:
-    """Raise ModelConfigError unless ``value`` is a number that ``is_valid``; ``valid`` says which."""
+    """Raise ModelConfigError unless ``value`` is a number for which ``is_valid`` holds."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not is_valid(value):
         raise ModelConfigError(f"{name} must be {valid}, found {value!r}")
