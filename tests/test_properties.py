@@ -142,7 +142,7 @@ def test_the_preset_is_what_the_released_program_does():
         "score": "dot",
         "repetition": False,
         "id_init": "normal",
-        "tie_ids": True,
+        "score_ids": "same",
         "softmax_items": "all",
         "shard_softmax": False,
         "id_updates": "dense",

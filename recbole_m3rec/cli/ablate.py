@@ -19,7 +19,7 @@ from recbole_m3rec.config.data_checks import has_data
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.data.dataset import TRAIN_POSITIONS, modality_sources
-from recbole_m3rec.network.m3rec import GRADIENT_RULES, ID_INITS, SCORES
+from recbole_m3rec.network.m3rec import GRADIENT_RULES, ID_INITS, SCORE_IDS, SCORES
 from recbole_m3rec.support.suggestions import did_you_mean
 
 WHOLE = "M3Rec"
@@ -95,7 +95,7 @@ def variants(config: Any) -> list[Variant]:
         *_others(config, "repetition", (True, False), "What does learned repetition add?"),
         *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
         *_others(config, "id_init", ID_INITS, "Should IDs start from content?"),
-        *_others(config, "tie_ids", (True, False), "Should scores have ID vectors of their own?"),
+        *_others(config, "score_ids", SCORE_IDS, "Should scores have ID vectors of their own?"),
         *_others(
             config, "feature_norm", ("none", "standardize", "whiten"), "Should features be scaled?"
         ),

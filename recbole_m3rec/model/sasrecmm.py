@@ -59,7 +59,7 @@ class FusedItems(UntrainedItems):
     def fused(self, items: Tensor | None) -> Tensor:
         """Fuse the vectors of some items ``[n]``, or None for all in order, to ``[n, H]``."""
         parts = [content.weight * content(items)[0] for content in self.content.values()]
-        parts.append(self.id_vectors(self.id, items))
+        parts.append(self.id_vectors([self.id], items))
         if self.merge is None:
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         merged: Tensor = self.merge(torch.cat(parts, dim=1))

@@ -21,7 +21,8 @@ content modality (the paper's alpha and beta; w_id = 1)::
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
     cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature
 
-Without ``tie_ids`` scores have ID vectors ``T_id`` of their own, and histories read others.
+With ``score_ids`` scores may have ID vectors ``T_id`` of their own, apart from those that
+histories read, or offset from them.
 Either is one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With
 ``repetition`` the items of the user's own history get a learned term of their own
 (:mod:`recbole_m3rec.network.repetition`).
@@ -64,6 +65,7 @@ MAMBA_INITS = ("mamba", "normal")
 ID_INITS = ("normal", "content")
 ID_UPDATES = ("dense", "sparse")
 SCORES = ("dot", "cosine")
+SCORE_IDS = ("same", "offset", "own")
 
 # Below this share of the catalogue it pays to project the items of a batch instead of all.
 FEW_ITEMS = 0.25
@@ -85,8 +87,8 @@ class M3RecConfig:
         mamba_init: ``mamba`` or ``normal``.
         id_init: ``normal`` (noise), or ``content``: ID vectors start as the principal components of
             the items' features; without content modalities they are noise in any case.
-        tie_ids: whether items are scored by the ID vectors that histories read, or by vectors of
-            their own, which start as copies.
+        score_ids: by which ID vectors items are scored: ``same`` (those that histories read),
+            ``offset`` (these and a learned offset each, 0 at first) or ``own`` (copies at first).
         projector: one of :data:`recbole_m3rec.network.projectors.PROJECTORS`.
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
@@ -117,7 +119,7 @@ class M3RecConfig:
     modality_gradient: str = "frozen"
     mamba_init: str = "mamba"
     id_init: str = "normal"
-    tie_ids: bool = True
+    score_ids: str = "same"
     projector: str = "mlp"
     projector_experts: int = 8
     score: str = "dot"
@@ -144,7 +146,8 @@ class M3RecConfig:
         check_choice("id_updates", self.id_updates, ID_UPDATES)
         check_choice("projector", self.projector, PROJECTORS)
         check_choice("score", self.score, SCORES)
-        for name in ("tie_ids", "repetition", "shard_softmax", "share_mamba", "share_experts"):
+        check_choice("score_ids", self.score_ids, SCORE_IDS)
+        for name in ("repetition", "shard_softmax", "share_mamba", "share_experts"):
             check_choice(name, getattr(self, name), (True, False))
         check_backend(self.scan_backend)
 
@@ -298,7 +301,11 @@ class M3RecNetwork(SampledSoftmax):
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)
-        self.output_embedding = None if config.tie_ids else copy.deepcopy(self.item_embedding)
+        self.score_embedding = None
+        if config.score_ids != "same":
+            self.score_embedding = copy.deepcopy(self.item_embedding)
+            if config.score_ids == "offset":
+                nn.init.zeros_(self.score_embedding.weight)
         self.content = ContentModalities(
             features, n_items, hidden_size, config.projector, config.projector_experts
         )
@@ -346,9 +353,11 @@ class M3RecNetwork(SampledSoftmax):
         Args:
             items: ids ``[n]``, or None for all in order.
         """
-        embedded = scored_ids = self.id_vectors(self.item_embedding, items)
-        if self.output_embedding is not None:
-            scored_ids = self.id_vectors(self.output_embedding, items, self.config.score)
+        embedded = scored_ids = self.id_vectors([self.item_embedding], items)
+        if self.score_embedding is not None:
+            is_offset = self.config.score_ids == "offset"
+            tables = [*[self.item_embedding] * is_offset, self.score_embedding]
+            scored_ids = self.id_vectors(tables, items, self.config.score)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():
             sequence[name], scored = content(items)  # [n, H] each

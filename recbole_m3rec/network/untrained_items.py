@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,22 +77,27 @@ class UntrainedItems(nn.Module):
         return candidates, likeness
 
     def id_vectors(
-        self, embedding: nn.Embedding, items: Tensor | None = None, score: str = "dot"
+        self,
+        embeddings: Sequence[nn.Embedding],
+        items: Tensor | None = None,
+        score: str = "dot",
     ) -> Tensor:
         """Return ID vectors; of held-out items zeros in training, in evaluation estimated ones.
 
         Args:
-            embedding: of the IDs, ``[n_items, H]``.
+            embeddings: of the IDs, ``[n_items, H]``; several are added up.
             items: whose vectors are wanted, ``[n]``, or None for all in order.
             score: ``cosine`` estimates by directions, for lengths are left out of the scores.
         """
+
         # Not by the embedding itself, which leaves its padding_idx without a gradient: padding is a
         # candidate of the softmax, however items are looked up.
-        vectors: Tensor = (
-            embedding.weight
-            if items is None
-            else F.embedding(items, embedding.weight, sparse=embedding.sparse)
-        )
+        def rows_of(of: nn.Embedding) -> Tensor:
+            if items is None:
+                return of.weight
+            return F.embedding(items, of.weight, sparse=of.sparse)
+
+        vectors = sum(map(rows_of, embeddings[1:]), rows_of(embeddings[0]))
         if not self.holds_out:
             return vectors
         untrained = self.untrained_items if items is None else self.untrained_items[items]
@@ -102,10 +107,10 @@ class UntrainedItems(nn.Module):
         rows = untrained.nonzero().squeeze(1)
         for some in rows.split(ROWS_AT_ONCE):
             whose = some if items is None else items[some]
-            vectors = vectors.index_copy(0, some, self._lent(embedding, whose, score))
+            vectors = vectors.index_copy(0, some, self._lent(embeddings, whose, score))
         return vectors
 
-    def _lent(self, embedding: nn.Embedding, untrained: Tensor, score: str) -> Tensor:
+    def _lent(self, embeddings: Sequence[nn.Embedding], untrained: Tensor, score: str) -> Tensor:
         """Estimate the ID vectors of held-out items ``[n]``, ``[n, H]``."""
 
         def projected(items: Tensor) -> Tensor:
@@ -115,11 +120,12 @@ class UntrainedItems(nn.Module):
         place = torch.searchsorted(self.untrained_ids, untrained)
         candidates = self.candidates[place]
         if not candidates.any():
-            return embedding.weight.new_zeros(len(untrained), embedding.embedding_dim)
+            weight = embeddings[0].weight
+            return weight.new_zeros(len(untrained), weight.shape[1])
         with torch.no_grad():
             own = projected(untrained)
             whose, weights = lenders(candidates, self.likeness[place], own, projected)
-        lent = embedding(whose)
+        lent = sum((more(whose) for more in embeddings[1:]), embeddings[0](whose))
         if score == "cosine":
             lent = F.normalize(lent, dim=2)
         vectors: Tensor = (weights[:, :, None] * lent).sum(1)

@@ -137,8 +137,10 @@ def vectors_of_new(
 
     def vectors(ids: Tensor, scored_ids: Tensor) -> ItemVectors:
         own.item_embedding = torch.nn.Embedding.from_pretrained(ids)
-        if network.output_embedding is not None:
-            own.output_embedding = torch.nn.Embedding.from_pretrained(scored_ids)
+        if network.score_embedding is not None:
+            is_offset = network.config.score_ids == "offset"
+            more = scored_ids - ids if is_offset else scored_ids
+            own.score_embedding = torch.nn.Embedding.from_pretrained(more)
         made = own.item_vectors()
         sequence = dict(made.sequence)
         table = made.table.clone().view(n, len(network.modalities), width)

@@ -26,7 +26,7 @@ def test_every_part_of_the_model_has_its_row(make_config):
         *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
         *("modality_gradient: frozen", "modality_gradient: detached", "train_positions: last"),
         *("score: dot", "repetition: False", "lr_scheduler: none", "id_init: normal"),
-        "tie_ids: False",
+        *("score_ids: offset", "score_ids: own"),
         *(
             "feature_norm: none",
             "feature_norm: standardize",

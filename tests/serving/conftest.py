@@ -35,8 +35,8 @@ def made_network(n_items=N_ITEMS, spread=1.0, **settings):
     network = M3RecNetwork(n_items + 1, made_features(n_items), **{**SETTINGS, **settings})
     with torch.no_grad():
         network.item_embedding.weight.normal_(0, spread)
-        if network.output_embedding is not None:
-            network.output_embedding.weight.normal_(0, spread)
+        if network.score_embedding is not None:
+            network.score_embedding.weight.normal_(0, spread)
         for content in network.content.values():
             for weight in content.projector.parameters():
                 weight.normal_(0, 0.5)
@@ -91,11 +91,11 @@ def shop(write_made):
     return Recommender.load(write_made())
 
 
-@pytest.fixture(params=["dot", "cosine"])
+@pytest.fixture(params=[("dot", "same"), ("cosine", "own"), ("cosine", "offset")], ids="-".join)
 def any_score(request):
     """Settings of either score; with cosines go repetition and ID vectors of their own."""
-    is_cosine = request.param == "cosine"
-    return {"score": request.param, "repetition": is_cosine, "tie_ids": not is_cosine}
+    score, score_ids = request.param
+    return {"score": score, "repetition": score == "cosine", "score_ids": score_ids}
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ VECTORS, FEATURES = "vectors.safetensors", "features.safetensors"
 NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS, FEATURES)
 
 # Weights that hold a row per item, or no tensor; vectors.safetensors stands for them.
-PER_ITEM = ("item_embedding.weight", "output_embedding.weight", "content._extra_state")
+PER_ITEM = ("item_embedding.weight", "score_embedding.weight", "content._extra_state")
 
 LARGEST_ABOUT = 16 * 2**20  # bytes of model.json
 LARGEST_WIDTH = 2**20
