@@ -22,7 +22,7 @@ from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 LOSSES = ("CE", "BPR")
 # Items of histories encoded at once without gradients: activations then stay in a CPU's cache, and
 # take little of a GPU's memory.
-ENCODED_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
+ENCODED_AT_ONCE = {"cpu": 2**12, "cuda": 2**15}
 # Above so many items the exact softmax takes most of a step's time and memory.
 MANY_ITEMS = 100_000
 SETTINGS = tuple(field.name for field in dataclasses.fields(M3RecConfig))
@@ -132,7 +132,7 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
     def queries(self, interaction: Any) -> Tensor:
         """Encode the history of each row, ``[B, (M + 1) · H]``, a part at a time."""
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**16)
+        at_once = ENCODED_AT_ONCE.get(item_seq.device.type, 2**15)
         n_chunks = max(1, -(-int(lengths.sum()) // at_once))
         with self.cached_items():
             mapped = bool(feature_maps(self.network))

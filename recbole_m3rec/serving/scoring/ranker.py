@@ -18,7 +18,7 @@ from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 from recbole_m3rec.serving.scoring.index import LARGE, Index
 
 # Tokens encoded at once: activations then stay in a processor's cache.
-ENCODED_AT_ONCE = 2**13
+ENCODED_AT_ONCE = 2**12
 REPETITION = "repetition"
 
 
