@@ -21,10 +21,9 @@ content modality (the paper's alpha and beta; w_id = 1)::
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
     cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature
 
-With ``score_ids`` scores may have ID vectors ``T_id`` of their own, apart from those that
-histories read, or offset from them.
-Either is one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With
-``repetition`` the items of the user's own history get a learned term of their own
+The ``T_id`` of a score is that of the histories, or by ``score_ids`` another one. Either score is
+one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With ``repetition``
+the items of the user's own history get a learned term of their own
 (:mod:`recbole_m3rec.network.repetition`).
 """
 
@@ -355,8 +354,9 @@ class M3RecNetwork(SampledSoftmax):
         """
         embedded = scored_ids = self.id_vectors([self.item_embedding], items)
         if self.score_embedding is not None:
-            is_offset = self.config.score_ids == "offset"
-            tables = [*[self.item_embedding] * is_offset, self.score_embedding]
+            tables = [self.score_embedding]
+            if self.config.score_ids == "offset":
+                tables.append(self.item_embedding)
             scored_ids = self.id_vectors(tables, items, self.config.score)
         sequence, blocks = {ID: embedded}, []
         for name, content in self.content.items():

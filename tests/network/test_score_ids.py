@@ -69,20 +69,26 @@ def test_histories_read_one_table_and_scores_another(score, score_ids, softmax_i
 
 def test_a_held_out_item_is_scored_by_the_mean_of_its_neighbours_vectors(score, score_ids):
     other = network(score_ids, score=score, hidden_size=16).eval()
-    with torch.no_grad():  # shows who lends how much
-        other.item_embedding.weight.copy_(2 * torch.eye(N_ITEMS, 16))
-        other.score_embedding.weight.copy_(3 * torch.eye(N_ITEMS, 16))
+    lengths = torch.arange(1.0, N_ITEMS + 1)
+    with torch.no_grad():  # each on an axis of its own, which shows who lends how much
+        other.item_embedding.weight.copy_(torch.eye(N_ITEMS, 16))
+        other.score_embedding.weight.copy_(torch.diag(lengths) @ torch.eye(N_ITEMS, 16))
     held_out = torch.zeros(N_ITEMS, dtype=torch.bool)
     held_out[7] = True
     other.hold_out(held_out)
     with torch.no_grad():
         lent = other.item_table()[7, 16:]
-    assert lent.count_nonzero() == 5
-    assert not lent[[0, 7]].any()
-    if score == "dot":
-        assert lent.sum() == pytest.approx(3 if score_ids == "own" else 5)
-    else:
-        assert lent.norm() == pytest.approx(1 / other.config.temperature)
+        by_dot = network(score_ids, score="dot", hidden_size=16).eval()
+        by_dot.load_state_dict(other.state_dict())
+        by_dot.hold_out(held_out)
+        shares = by_dot.item_table()[7, 16 : 16 + N_ITEMS]
+    shares = shares / (lengths + (score_ids == "offset"))
+    assert shares.sum() == pytest.approx(1)
+    assert shares.count_nonzero() == 5
+    assert not shares[[0, 7]].any()
+    if score == "cosine":  # of directions, whatever the lengths
+        expected = F.normalize(shares, dim=0) / other.config.temperature
+        torch.testing.assert_close(lent[:N_ITEMS], expected)
 
 
 def test_a_choice_that_is_none_is_refused():
