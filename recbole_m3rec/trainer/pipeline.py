@@ -21,6 +21,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.trainer import Trainer
 
 from recbole_m3rec.evaluator.nan_checks import begin_epoch, refuse_nan_loss, trainers_with
@@ -38,7 +39,15 @@ class M3RecTrainer(Trainer):  # type: ignore[misc]
     """RecBole's trainer for the models of this package; RecBole finds it by its name."""
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
-        return sparse_updates.build_optimizer(partial(super()._build_optimizer, **kwargs), self)
+        return sparse_updates.build_optimizer(partial(self._build_dense, **kwargs), self)
+
+    def _build_dense(self, **kwargs: Any) -> Any:
+        """Return RecBole's optimiser; AdamW makes its step in one kernel."""
+        optimizer = super()._build_optimizer(**kwargs)
+        if isinstance(optimizer, torch.optim.AdamW):
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
 
     def sync_grad_loss(self) -> Any:
         """Give every parameter a gradient, as RecBole does, but leave sparse ones sparse."""

@@ -1,0 +1,64 @@
+"""AdamW makes its step in one kernel, the same step; a run goes on as it began."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from recbole.utils import get_model, get_trainer, init_seed
+
+
+@pytest.fixture
+def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[[str], tuple[Any, Any]]:
+    """Return a function from a learner to (trainer, a batch)."""
+
+    def made(learner: str) -> tuple[Any, Any]:
+        config, _, train, _, _ = prepare("M3Rec", learner=learner, weight_decay=0.1)
+        init_seed(config["seed"], True)
+        model = get_model("M3Rec")(config, train.dataset)
+        return get_trainer(config["MODEL_TYPE"], "M3Rec")(config, model), next(iter(train))
+
+    return made
+
+
+def test_a_step_in_one_kernel_is_that_of_torchs_loop(
+    build: Callable[[str], tuple[Any, Any]],
+) -> None:
+    trainer, batch = build("adamw")
+    assert all(group["fused"] for group in trainer.optimizer.param_groups)
+    trainer.model.calculate_loss(batch).backward()
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    other = copy.deepcopy(trainer.model)
+    for theirs, ours in zip(other.parameters(), trainer.model.parameters(), strict=True):
+        theirs.grad = ours.grad
+    loop = torch.optim.AdamW(
+        other.parameters(), lr=trainer.learning_rate, weight_decay=0.1, foreach=False
+    )
+    for _ in range(3):
+        trainer.optimizer.step()
+        loop.step()
+    for ours, theirs, start in zip(
+        trainer.model.parameters(), other.parameters(), before, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        assert not torch.equal(ours, start)
+
+
+def test_adam_is_torchs_loop_as_recbole_builds_it(build: Callable[[str], tuple[Any, Any]]) -> None:
+    trainer, _ = build("adam")
+    assert not any(group["fused"] for group in trainer.optimizer.param_groups)
+
+
+def test_a_run_that_began_in_torchs_loop_goes_on_in_it(
+    build: Callable[[str], tuple[Any, Any]],
+) -> None:
+    trainer, batch = build("adamw")
+    trainer.model.calculate_loss(batch).backward()
+    earlier = torch.optim.AdamW(trainer.model.parameters(), lr=0.01)
+    earlier.step()
+    trainer.optimizer.load_state_dict(earlier.state_dict())
+    assert not any(group["fused"] for group in trainer.optimizer.param_groups)
+    trainer.optimizer.step()
