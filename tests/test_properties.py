@@ -138,6 +138,7 @@ def test_there_is_a_file_for_every_published_baseline_and_dataset():
 def test_the_preset_is_what_the_released_program_does():
     values = load("presets/m3rec-published.yaml")
     assert values == MAMBA | {
+        "low_pass": 0,
         "mamba_init": "normal",
         "score": "dot",
         "repetition": False,

@@ -93,6 +93,7 @@ def variants(config: Any) -> list[Variant]:
         *_others(config, "train_positions", TRAIN_POSITIONS, "How many targets a training row?"),
         *_others(config, "score", SCORES, "Do the lengths of vectors help or hurt?"),
         *_others(config, "repetition", (True, False), "What does learned repetition add?"),
+        *_others(config, "low_pass", (0, 8), "Does the mean of the latest items help?"),
         *_others(config, "lr_scheduler", ("none", "linear"), "What does the decaying rate add?"),
         *_others(config, "id_init", ID_INITS, "Should IDs start from content?"),
         *_others(config, "score_ids", SCORE_IDS, "Should scores have ID vectors of their own?"),

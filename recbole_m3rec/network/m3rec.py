@@ -15,7 +15,8 @@ For each modality m, with frozen features F_m and the ID's embedding E::
     h   = LayerNorm(Dropout(Mamba(x_m)) + x_m)       the same block for every m     [T, H]
     x_m = Expert_m(h)                                an expert of its own           [T, H]
 
-The last two lines are a layer. With x_m read at the scored tokens, and a learned weight w_m per
+The last two lines are a layer; ``low_pass`` adds a running mean of x_m to what Mamba returns
+(:mod:`recbole_m3rec.network.low_pass`). With x_m read at the scored tokens, and a learned weight w_m per
 content modality (the paper's alpha and beta; w_id = 1)::
 
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
@@ -92,6 +93,8 @@ class M3RecConfig:
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
         temperature: what cosines are divided by; without effect on ``dot``.
+        low_pass: latest vectors whose mean goes past the scan of each block, 0 for none
+            (:mod:`recbole_m3rec.network.low_pass`).
         repetition: whether items of the user's own history get a learned term.
         softmax_items: ``all``, or how many items a step's softmax draws at random beside the
             batch's own targets (:mod:`recbole_m3rec.network.sampled_softmax`).
@@ -114,6 +117,7 @@ class M3RecConfig:
     d_state: int = 32
     d_conv: int = 4
     expand: int = 2
+    low_pass: int = 0
     dropout_prob: float = 0.5
     modality_gradient: str = "frozen"
     mamba_init: str = "mamba"
@@ -135,6 +139,8 @@ class M3RecConfig:
         for name in ("hidden_size", "num_layers", "d_state", "d_conv", "expand"):
             check_size(name, getattr(self, name))
         check_size("projector_experts", self.projector_experts)
+        if self.low_pass != 0:
+            check_size("low_pass", self.low_pass)
         check_number("dropout_prob", self.dropout_prob, lambda p: 0 <= p < 1, "in [0, 1)")
         check_number("temperature", self.temperature, lambda t: 0 < t < float("inf"), "above 0")
         if self.softmax_items != "all":
@@ -319,6 +325,7 @@ class M3RecNetwork(SampledSoftmax):
             d_state=config.d_state,
             d_conv=config.d_conv,
             expand=config.expand,
+            low_pass=config.low_pass,
             init=config.mamba_init,
             scan_backend=config.scan_backend,
         )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_m3rec.network.low_pass import LowPass, none_yet, with_one
 from recbole_m3rec.ops.causal_conv1d import causal_conv1d_silu
 from recbole_m3rec.ops.cpu.block_step import block_step_cpu, supports_step
 from recbole_m3rec.ops.matmul import Linear, matmul
@@ -28,10 +29,12 @@ class MambaState(NamedTuple):
         window: the newest ``d_conv - 1`` inputs of the convolution, oldest first,
             ``[n_sequences, d_inner, d_conv - 1]``.
         ssm: the state of the scan, ``[n_sequences, d_inner, d_state]``.
+        recent: the newest inputs of the low-pass filter, as :func:`.low_pass.none_yet` has them.
     """
 
     window: Tensor
     ssm: Tensor
+    recent: Tensor
 
 
 class MambaBlock(nn.Module):
@@ -47,6 +50,7 @@ class MambaBlock(nn.Module):
         d_conv: int = 4,
         expand: int = 2,
         *,
+        low_pass: int = 0,
         init: str = "mamba",
         scan_backend: str = "auto",
     ) -> None:
@@ -57,6 +61,8 @@ class MambaBlock(nn.Module):
             d_state: state size of the scan per channel.
             d_conv: width of the causal convolution, in tokens.
             expand: inner width in multiples of ``hidden_size``.
+            low_pass: newest inputs whose mean goes past the scan, 0 for none
+                (:class:`.low_pass.LowPass`).
             init: ``mamba`` (Mamba's own) or ``normal`` (projections from N(0, 0.02), zero biases).
             scan_backend: one of :data:`recbole_m3rec.ops.selective_scan.BACKENDS`.
         """
@@ -70,6 +76,7 @@ class MambaBlock(nn.Module):
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1).repeat(d_inner, 1)))
         self.D = nn.Parameter(torch.ones(d_inner))
         self.out_proj = Linear(d_inner, hidden_size, bias=False)
+        self.low_pass = LowPass(hidden_size, low_pass) if low_pass else None
         self._init_step_sizes()
         if init == "normal":
             self._init_normal()
@@ -116,10 +123,10 @@ class MambaBlock(nn.Module):
             backend=self.scan_backend,
         )
         out: Tensor = self.out_proj(y)
-        return out
+        return out if self.low_pass is None else out + self.low_pass(h, cu_seqlens, last_only)
 
     def weights(self) -> tuple[Tensor, ...]:
-        """All weights, in the order of :func:`block_step_cpu`."""
+        """All weights but the filter's, in the order of :func:`block_step_cpu`."""
         # Looked up past nn.Module's attributes, which take twice as long as the kernel.
         own = self._parameters
         of = {name: module._parameters for name, module in self._modules.items() if module}
@@ -156,8 +163,11 @@ class MambaBlock(nn.Module):
         """Return the state of sequences without a token yet: zeros."""
         d_inner, _, d_conv = self.conv1d.weight.shape
         new = self.D.new_zeros
+        n_latest = 0 if self.low_pass is None else self.low_pass.n_latest
         return MambaState(
-            new(n_sequences, d_inner, d_conv - 1), new(n_sequences, d_inner, self.d_state)
+            new(n_sequences, d_inner, d_conv - 1),
+            new(n_sequences, d_inner, self.d_state),
+            none_yet(self.D, n_sequences, self.in_proj.in_features, n_latest),
         )
 
     @torch.no_grad()
@@ -170,11 +180,9 @@ class MambaBlock(nn.Module):
         """
         state = self.initial_state(cu_seqlens.numel() - 1)
         x = matmul(h, self.in_proj.weight.chunk(2)[0])
-        starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
-        n_kept = state.window.shape[2]
-        for age in range(1, n_kept + 1):  # the newest input has age 1
-            is_inside = ends - age >= starts
-            state.window[is_inside, :, n_kept - age] = x[(ends - age)[is_inside]]
+        _keep_newest(x, cu_seqlens, state.window.transpose(1, 2))
+        if self.low_pass is not None:
+            _keep_newest(with_one(h), cu_seqlens, state.recent)
         x = self._convolve(x, cu_seqlens)
         dt, B, C = self._scan_inputs(x)
         _, ssm = selective_scan_states(
@@ -183,7 +191,7 @@ class MambaBlock(nn.Module):
             dt_bias=self.dt_proj.bias,
             backend=self.scan_backend,
         )
-        return MambaState(state.window, ssm)
+        return state._replace(ssm=ssm)
 
     @torch.no_grad()
     def step(self, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
@@ -200,8 +208,8 @@ class MambaBlock(nn.Module):
         if self.scan_backend in ("auto", "cpu"):
             weights = self.weights()
             if supports_step(h, weights):
-                out, *new_state = block_step_cpu(h, *state, weights)
-                return out, MambaState(*new_state)
+                out, window, ssm = block_step_cpu(h, state.window, state.ssm, weights)
+                return self._filtered(out, h, state._replace(window=window, ssm=ssm))
         # At batch 1 the calls cost more than what they compute, so there are few of them.
         x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)
@@ -214,4 +222,27 @@ class MambaBlock(nn.Module):
             z=z,
             backend=self.scan_backend,
         )
-        return F.linear(y, self.out_proj.weight), MambaState(window[:, :, 1:], ssm)
+        out = F.linear(y, self.out_proj.weight)
+        return self._filtered(out, h, state._replace(window=window[:, :, 1:], ssm=ssm))
+
+    def _filtered(self, out: Tensor, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Add the low-pass filter's part to an output at new tokens, and keep them."""
+        if self.low_pass is None:
+            return out, state
+        slow, recent = self.low_pass.step(h, state.recent)
+        return out + slow, state._replace(recent=recent)
+
+
+def _keep_newest(x: Tensor, cu_seqlens: Tensor, kept: Tensor) -> None:
+    """Write the newest tokens of each sequence, oldest first, to the end of its row.
+
+    Args:
+        x: ``[n_tokens, D]``.
+        cu_seqlens: ``[n_sequences + 1]`` int32.
+        kept: ``[n_sequences, n, D]``; rows that no token is for stay as they are.
+    """
+    starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    n_kept = kept.shape[1]
+    for age in range(1, n_kept + 1):  # the newest token has age 1
+        is_inside = ends - age >= starts
+        kept[is_inside, n_kept - age] = x[(ends - age)[is_inside]]

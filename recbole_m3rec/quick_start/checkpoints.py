@@ -37,7 +37,7 @@ EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
 EARLIER_OF_OWN_MODELS = {
     **{"score": "dot", "repetition": False},
     **{"id_init": "normal", "softmax_items": "all", "id_updates": "dense"},
-    **{"shard_softmax": False, "score_ids": "same"},
+    **{"shard_softmax": False, "score_ids": "same", "low_pass": 0},
 }
 
 

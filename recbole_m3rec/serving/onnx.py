@@ -64,6 +64,9 @@ class Step(nn.Module):
         self.names = self.network.modalities
         n_layers = len(self.network.layers)
         self.n_blocks = n_layers * len(self.names)  # a state each, of a modality in a layer
+        self.kinds = MambaState._fields  # of a state; a graph takes no input of no size
+        if self.network.config.low_pass < 2:
+            self.kinds = self.kinds[:2]
 
     def initial(self, n: int) -> list[Tensor]:
         """Return query and states of ``n`` histories without an item yet."""
@@ -71,15 +74,20 @@ class Step(nn.Module):
         zeros = [torch.zeros(n, len(self.names) * width)]
         for _ in self.names:
             for layer in self.network.layers:
-                zeros += cast(M3RecLayer, layer).shared.mamba.initial_state(n)
+                zeros += self._empty_state(layer, n)[: len(self.kinds)]
         return zeros
 
+    def _empty_state(self, layer: Any, n: int) -> MambaState:
+        return cast(M3RecLayer, layer).shared.mamba.initial_state(n)
+
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        old, mask = given[: 1 + 2 * self.n_blocks], given[-1]
+        n_kinds = len(self.kinds)
+        old, mask = given[: 1 + n_kinds * self.n_blocks], given[-1]
         vectors = dict(zip(self.names, given[len(old) : -1], strict=True))
-        states = [MambaState(*old[i : i + 2]) for i in range(1, len(old), 2)]
+        rest = self._empty_state(self.network.layers[0], 0)[n_kinds:]
+        states = [MambaState(*old[i : i + n_kinds], *rest) for i in range(1, len(old), n_kinds)]
         query, after = step_by_modules(self.network, vectors, states)
-        new = [query, *chain(*after)]
+        new = [query, *chain(*(state[:n_kinds] for state in after))]
         is_new = mask > 0
         return tuple(
             torch.where(is_new.view(-1, *[1] * (then.dim() - 1)), now, then)
@@ -128,7 +136,7 @@ def export_onnx(bundle: Path, output: Path) -> dict[str, float]:
 
 def names_of(step: Step) -> tuple[list[str], list[str]]:
     """Return the names of query and states, and those of the other inputs."""
-    states = [f"{kind}.{i}" for i in range(step.n_blocks) for kind in ("window", "ssm")]
+    states = [f"{kind}.{i}" for i in range(step.n_blocks) for kind in step.kinds]
     return ["query", *states], [*(f"item.{name}" for name in step.names), "mask"]
 
 

@@ -32,8 +32,8 @@ class _Recording(nn.Module):
 class Stepper:
     """Encodes one more item on a kept state.
 
-    A state has a row per layer and modality: ``window [layers, M + 1, d_inner, d_conv - 1]`` and
-    ``ssm [layers, M + 1, d_inner, d_state]``. A history is read by ``M3RecNetwork.encode`` itself.
+    A state has a row per layer and modality: ``window [layers, M + 1, d_inner, d_conv - 1]``,
+    ``ssm [layers, M + 1, d_inner, d_state]`` and ``recent [layers, M + 1, low_pass - 1, H + 1]``. A history is read by ``M3RecNetwork.encode`` itself.
     For a single item its calls would cost more than what they compute, so a step is one call of the
     compiled kernels.
     """
@@ -52,6 +52,7 @@ class Stepper:
             [_both(network.input_norms[name]) for name in network.modalities],
             [[_weights(layer, name) for name in network.modalities] for layer in network.layers],
             has_residual=network.config.num_layers > 1,
+            low_pass=network.config.low_pass,
             eps=NORM_EPS,
         )
 
@@ -129,11 +130,14 @@ def _block(layer: Any, modality: str) -> SharedBlock:
 def _weights(layer: Any, modality: str) -> tuple[Tensor, ...]:
     """A modality's weights in a layer, in the order of :class:`NetworkStep`."""
     block, expert = _block(layer, modality), layer.experts[modality]
+    slow = block.mamba.low_pass
+    none = block.mamba.D.new_empty(0)
     in_proj, taps, tap_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj = block.mamba.weights()
     A = -torch.exp(A_log.detach())
     return (
         *(in_proj, taps, tap_bias, x_proj, dt_proj, dt_bias, A, D, out_proj),
         *(*_both(block.norm), *_both(expert.w_1), *_both(expert.w_2), *_both(expert.norm)),
+        *((none, none) if slow is None else (slow.weight, slow.keep)),
     )
 
 

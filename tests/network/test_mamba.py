@@ -13,12 +13,20 @@ CU_SEQLENS = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()], dtype=
 LAST = CU_SEQLENS[1:].long() - 1
 
 
-def make(backend="reference", hidden_size=HIDDEN, init="mamba"):
-    torch.manual_seed(3)
-    block = MambaBlock(hidden_size, d_state=4, init=init, scan_backend=backend)
-    with torch.no_grad():
-        block.dt_proj.bias.add_(2.0)  # longer steps: a leak would show
-    return block
+@pytest.fixture(params=[0, 3], ids="low_pass={}".format)
+def make(request):
+    """Return a function that makes a block, without and with a low-pass filter."""
+
+    def made(backend="reference"):
+        torch.manual_seed(3)
+        block = MambaBlock(HIDDEN, d_state=4, low_pass=request.param, scan_backend=backend)
+        with torch.no_grad():
+            block.dt_proj.bias.add_(2.0)  # longer steps: a leak would show
+            if block.low_pass is not None:
+                block.low_pass.keep.normal_()
+        return block
+
+    return made
 
 
 def tokens():
@@ -26,7 +34,7 @@ def tokens():
 
 
 @both_backends
-def test_packed_equals_one_sequence_at_a_time(backend):
+def test_packed_equals_one_sequence_at_a_time(make, backend):
     block, h = make(backend), tokens()
     alone = [
         block(part, torch.tensor([0, len(part)], dtype=torch.int32)) for part in h.split(LENGTHS)
@@ -35,7 +43,7 @@ def test_packed_equals_one_sequence_at_a_time(backend):
 
 
 @both_backends
-def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
+def test_last_only_has_the_results_and_gradients_of_the_last_rows(make, backend):
     block, h, found = make(backend), tokens(), []
     for last_only in (False, True):
         block.zero_grad()
@@ -50,7 +58,7 @@ def test_last_only_has_the_results_and_gradients_of_the_last_rows(backend):
 
 
 @both_backends
-def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend):
+def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(make, backend):
     block, h = make(backend), tokens()
     clean = block(h, CU_SEQLENS)
     # Within the third sequence, and from the second item of the last one on.
@@ -64,7 +72,7 @@ def test_nothing_of_a_sequence_reaches_another_or_an_earlier_token(backend):
             assert not torch.allclose(found[start:end], clean[start:end])
 
 
-def test_steps_from_the_initial_state_equal_the_full_pass():
+def test_steps_from_the_initial_state_equal_the_full_pass(make):
     block, n = make(), 7
     h = torch.randn(3, n, HIDDEN, generator=torch.Generator().manual_seed(5))
     full = block(h.flatten(0, 1), torch.arange(0, 3 * n + 1, n, dtype=torch.int32)).view_as(h)
@@ -75,7 +83,7 @@ def test_steps_from_the_initial_state_equal_the_full_pass():
 
 
 @both_backends
-def test_a_step_from_the_last_state_equals_the_longer_full_pass(backend):
+def test_a_step_from_the_last_state_equals_the_longer_full_pass(make, backend):
     block, h = make(backend), tokens()
     more = torch.randn(2, len(LENGTHS), HIDDEN, generator=torch.Generator().manual_seed(6))
     longer = [torch.cat([part, more[:, i]]) for i, part in enumerate(h.split(LENGTHS))]
@@ -112,7 +120,7 @@ def test_the_normal_initialisation_has_small_weights_and_no_step_bias():
 
 @needs_kernels
 @pytest.mark.parametrize("last_only", [False, True])
-def test_reference_and_cpu_backend_agree_in_result_and_gradients(last_only):
+def test_reference_and_cpu_backend_agree_in_result_and_gradients(make, last_only):
     results = []
     for backend in ("reference", "cpu"):
         block, h = make(backend), tokens().requires_grad_()

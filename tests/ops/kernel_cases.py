@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.network.mamba import MambaBlock, MambaState
+from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import dropout as dropout_ops
 from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
@@ -183,15 +183,15 @@ def step_inputs(block, n):
 
 def step(h, window, ssm, block):
     assert supports_step(h, block.weights())
-    out, after = block.step(h, MambaState(window, ssm))
-    return [out, *after]
+    out, after = block.step(h, block.initial_state(len(h))._replace(window=window, ssm=ssm))
+    return [out, *after[:2]]
 
 
 def step_in_parts(h, window, ssm, block):
     double = copy.deepcopy(block).double()
     double.scan_backend = "reference"
-    out, after = double.step(h, MambaState(window, ssm))
-    return [out, *after]
+    out, after = double.step(h, double.initial_state(len(h))._replace(window=window, ssm=ssm))
+    return [out, *after[:2]]
 
 
 def _step(n, *sizes):

@@ -93,9 +93,13 @@ def shop(write_made):
 
 @pytest.fixture(params=[("dot", "same"), ("cosine", "own"), ("cosine", "offset")], ids="-".join)
 def any_score(request):
-    """Settings of either score; with cosines go repetition and ID vectors of their own."""
+    """Settings of either score; with cosines go repetition, ID vectors of their own, a filter."""
     score, score_ids = request.param
-    return {"score": score, "repetition": score == "cosine", "score_ids": score_ids}
+    is_cosine = score == "cosine"
+    return {
+        **{"score": score, "score_ids": score_ids},
+        **{"repetition": is_cosine, "low_pass": 3 * is_cosine},
+    }
 
 
 @pytest.fixture

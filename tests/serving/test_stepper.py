@@ -23,6 +23,8 @@ SETTINGS = {
     "own blocks": {"hidden_size": 20, "share_mamba": False},
     "one expert": {"hidden_size": 8, "share_experts": True, "score": "cosine"},
     "no content": {"hidden_size": 33, "modalities": 0},
+    "low pass": {"hidden_size": 21, "low_pass": 4},
+    "low pass of one item": {"hidden_size": 16, "low_pass": 1, "num_layers": 1},
 }
 
 
@@ -36,6 +38,7 @@ def made(modalities=2, **settings):
             parameter.add_(0.1 * torch.randn_like(parameter))
     sizes = network.layers[0].shared.mamba.initial_state(modalities + 1)
     state = randn(*((len(network.layers), *kept.shape) for kept in sizes), seed=1)
+    state[2][..., -1] = torch.arange(state[2].shape[2]) > 0  # no oldest item yet
     tokens = randn((modalities + 1, network.config.hidden_size), seed=2)[0]
     return network, tokens, MambaState(*state)
 
@@ -72,4 +75,4 @@ def test_without_kernels_a_step_is_the_same(monkeypatch):
 def test_a_state_of_other_sizes_is_refused():
     network, tokens, state = made(**SETTINGS["two layers"])
     with pytest.raises(ValueError, match=r"window: expected \[2, 3, 128, 3\] float32"):
-        step(network, tokens, MambaState(state.window[:, :2], state.ssm))
+        step(network, tokens, state._replace(window=state.window[:, :2]))

@@ -23,7 +23,7 @@ from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 10  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 11  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -61,7 +61,7 @@ class Network(ctypes.Structure):
     _fields_ = [
         *((name, _POINTER) for name in ("input_norms", "layers")),
         *((name, _SIZE) for name in ("layer_count", "modalities", "width", "inner")),
-        *((name, _SIZE) for name in ("channels", "states", "rank", "taps")),
+        *((name, _SIZE) for name in ("channels", "states", "rank", "taps", "low_pass")),
         ("has_residual", _INT),
         ("eps", ctypes.c_float),
     ]
@@ -72,7 +72,7 @@ _FUNCTIONS = {
     "m3rec_scan_backward": [_POINTER, _POINTER, _SIZE, *[_POINTER] * 8],
     "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
     "m3rec_block_step": [_POINTER] * 4,
-    "m3rec_network_step": [*[_POINTER] * 6, _INT, _INT],
+    "m3rec_network_step": [*[_POINTER] * 8, _INT, _INT],
     "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
     "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],
     "m3rec_matmul_pays": [_INT],

@@ -95,6 +95,7 @@ struct LayerWeights {
     NormWeights norm;
     const float *inner, *inner_bias, *outer, *outer_bias;  // [inner, width], [width, inner]
     NormWeights expert_norm;
+    const float *slow, *keep;  // of the low-pass filter [width], null without one
 };
 
 // A network for one token; the library is given it as it is here.
@@ -102,6 +103,7 @@ struct Network {
     const NormWeights *input_norms;  // [modalities]
     const LayerWeights *layers;      // [layers, modalities]
     Index layer_count, modalities, width, inner, channels, states, rank, taps;
+    Index low_pass;  // newest inputs that the filter sees, 0 for none
     int has_residual;
     float eps;
 };
@@ -111,6 +113,8 @@ struct NetworkStep {
     const float *window;  // [layers, modalities, channels, taps - 1]
     float *new_window;    // like window
     float *state;         // [layers, modalities, channels, states], replaced
+    const float *recent;  // [layers, modalities, low_pass - 1, width + 1], oldest input first
+    float *new_recent;    // like recent
     float *y;             // [modalities, width]
 };
 

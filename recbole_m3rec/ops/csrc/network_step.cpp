@@ -8,11 +8,11 @@ namespace m3rec {
 // One token of each modality: y, the windows after it, and the states, which are replaced; shapes
 // as in NetworkStep.
 M3REC_EXPORT int m3rec_network_step(const Network *network, const float *x, const float *window,
-                                    float *new_window, float *state, float *y, int threads,
-                                    int set) try {
+                                    float *new_window, float *state, const float *recent,
+                                    float *new_recent, float *y, int threads, int set) try {
     const Kernels *const kernels = find_kernels(set);
     if (kernels == nullptr) return kNoSuchKernels;
-    const NetworkStep call{x, window, new_window, state, y};
+    const NetworkStep call{x, window, new_window, state, recent, new_recent, y};
     const Index slots = std::min(usable_threads(threads), network->modalities);
     const Index scratch = round_to_line(kernels->network_step_scratch(*network));
     const Memory memory(slots * scratch);

@@ -63,6 +63,31 @@ static inline Vec gelu(Vec x) {
     return larger(zero(), x) - t * (p * u * bell);
 }
 
+// y += slow (mean + keep (x - mean)) with the mean of x and the recent inputs, each of which has a 1
+// behind it where there is one, else zeros; and the recent inputs after x.
+static void low_pass_step(const Network &network, const LayerWeights &weights, const float *x,
+                          const float *recent, float *new_recent, float *y) {
+    const Index width = network.width, kept = network.low_pass - 1, row = width + 1;
+    float count = 1.0f;
+    for (Index k = 0; k < kept; ++k) count += recent[k * row + width];
+    const Vec share = broadcast(1.0f / count);
+    for (Index i = 0; i < width; i += kWidth) {
+        const Index lanes = width - i;
+        const Vec v = load_row(x + i, lanes);
+        Vec mean = v;
+        for (Index k = 0; k < kept; ++k) mean = mean + load_row(recent + k * row + i, lanes);
+        mean = mean * share;
+        const Vec kept_part = fma(load_row(weights.keep + i, lanes), v - mean, mean);
+        store_row(y + i, fma(load_row(weights.slow + i, lanes), kept_part, load_row(y + i, lanes)),
+                  lanes);
+    }
+    if (kept == 0) return;
+    for (Index i = 0; i < (kept - 1) * row; ++i) new_recent[i] = recent[row + i];
+    float *const newest = new_recent + (kept - 1) * row;
+    for (Index i = 0; i < width; ++i) newest[i] = x[i];
+    newest[width] = 1.0f;
+}
+
 static Index network_step_scratch(const Network &network) {
     BlockStep block{};
     block.channels = network.channels, block.states = network.states, block.rank = network.rank;
@@ -88,6 +113,10 @@ static void network_step(const Network &network, const NetworkStep &call, Index 
         step.weights = weights.block, step.state = call.state + first * network.states;
         step.window = call.window + first * kept, step.new_window = call.new_window + first * kept;
         block_step(step, 0, inner + inner_width);
+        if (network.low_pass > 0) {
+            const Index before = row * (network.low_pass - 1) * (width + 1);
+            low_pass_step(network, weights, x, call.recent + before, call.new_recent + before, out);
+        }
         norm_token(network, out, network.has_residual ? x : nullptr, weights.norm, spare, h);
         matrix_times_vector(weights.inner, h, inner_width, width, inner);
         for (Index i = 0; i < inner_width; i += kWidth) {

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from recbole_m3rec.network import mamba as block_module
-from recbole_m3rec.network.mamba import MambaState
 from recbole_m3rec.ops.cpu.block_step import MOST_ROWS
 from tests.ops import kernel_cases
 from tests.ops.kernel_cases import block_of, needs_kernels, step_inputs
@@ -14,15 +13,15 @@ pytestmark = needs_kernels
 
 def inputs(block, n):
     h, window, ssm = step_inputs(block, n)
-    return h, MambaState(window, ssm)
+    return h, block.initial_state(n)._replace(window=window, ssm=ssm)
 
 
 def whole(block, h, state):
-    return kernel_cases.step(h, *state, block)
+    return kernel_cases.step(h, *state[:2], block)
 
 
 def in_parts(block, h, state):
-    return kernel_cases.step_in_parts(h.double(), *(each.double() for each in state), block)
+    return kernel_cases.step_in_parts(h.double(), *(each.double() for each in state[:2]), block)
 
 
 def test_extreme_step_sizes_match(kernels):
@@ -73,8 +72,8 @@ def test_a_state_of_other_sequences_is_refused():
     block = block_of()
     h, state = inputs(block, 2)
     with pytest.raises(ValueError, match=r"state.ssm: expected \[2, 128, 32\] float32"):
-        block.step(h, MambaState(state.window, state.ssm[:1]))
+        block.step(h, state._replace(ssm=state.ssm[:1]))
     with pytest.raises(ValueError, match=r"state.window: expected \[2, 128, 3\] float32"):
-        block.step(h, MambaState(state.window.double(), state.ssm))
+        block.step(h, state._replace(window=state.window.double()))
     with pytest.raises(ValueError, match=r"h: expected \[2, 64\] float32"):
         block.step(h[:, :5].contiguous(), state)
