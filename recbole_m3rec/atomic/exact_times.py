@@ -20,7 +20,7 @@ _FLOAT64_CHARACTERS = 15
 
 CONVERT = (
     "Dates are converted by pandas.to_datetime(column).astype('datetime64[s]').astype('int64'), or "
-    "by dataset_scripts/generic.py, which reads logs with times of any format"
+    "by recbole-m3rec prepare tables, which reads logs with times of any format"
 )
 _LINES_SHOWN = 5
 

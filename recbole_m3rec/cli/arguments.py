@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from recbole_m3rec.cli.parsers import (
+    DEED_OPTIONS,
     DEEDS,
     EVALUATION_KEYS,
     NEWEST,
@@ -39,6 +40,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if helping and len(asked) == 1:
         help_parser(*asked).parse_args(["--help"])
     parser = build_parser(helping or bool(asked & WITH_OPTIONS))
+    check_deeds(others, asked)
     options, settings = parser.parse_known_args(others)
     settings += arguments_left
     check_settings(settings, parser)
@@ -53,16 +55,23 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, settings
 
 
+def check_deeds(arguments: Sequence[str], asked: Set[str]) -> None:
+    """Raise for an option that belongs to another deed than the one asked for."""
+    # Some models have a setting k.
+    given = {a.partition("=")[0] for a in arguments if asked & WITH_OPTIONS or a[:4] != "--k="}
+    for option in DEED_OPTIONS:
+        flag = next((flag for flag in option.flags if flag in given), None)
+        if flag is not None and not asked & set(option.deeds):
+            deeds = " or ".join(f"--{name}" for name in option.deeds)
+            raise UsageError(f"{flag} belongs to {deeds} CHECKPOINT, which is not given.")
+
+
 def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise for an argument that RecBole would leave out of its configuration."""
     options = [option for option in parser._option_string_actions if option.startswith("--")]
     values: dict[str, str] = {}
     for place, setting in enumerate(settings):
         key, equals, value = setting.partition("=")
-        if setting in ("--output", "--k", "--keep_seen") or key == "--output":
-            raise UsageError(f"{setting} belongs to --topk CHECKPOINT, which is not given.")
-        if key in ("--precision", "--with-histories", "--with_histories", "--images"):
-            raise UsageError(f"{key} belongs to --export CHECKPOINT or --show, neither is given.")
         near = nearest(key, options, count=1, likeness=0.85)
         if near and key != near[0]:
             raise UsageError(f"There is no option {key}. Did you mean {near[0]}?")

@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_m3rec.baselines.item_columns import atomic_file, reads_vectors
 from recbole_m3rec.config.layers import OWN_MODELS
-from recbole_m3rec.features.recipes import digest
+from recbole_m3rec.features.recipes import ModalitySource, digest
 from recbole_m3rec.support.hashing import sha256_of
 
 # Endings of RecBole's atomic files, parts of ready-made splits (x.train.inter) included.
@@ -17,18 +17,24 @@ SUFFIXES = ("inter", "item", "user", "kg", "link", "net", "ent")
 DIGEST_KEYS = ("source_digests", "feature_digests")
 
 
-def feature_digests(config: Any) -> dict[str, str] | None:
-    """Return what identifies today's features by modality; None for a model without any."""
+def feature_sources(config: Any) -> tuple[ModalitySource, ...] | None:
+    """Return where the features of a model come from; None for a model without any."""
     if config["model"] not in OWN_MODELS and not reads_vectors(config):
         return None
     if not getattr(config.model_class, "content_modalities", True):
         return None
     from recbole_m3rec.data.dataset import modality_sources
 
-    return {
-        source.modality: digest(source, atomic_file(config, "item"), config["seed"])
-        for source in modality_sources(config)
-    }
+    return modality_sources(config)
+
+
+def feature_digests(config: Any) -> dict[str, str] | None:
+    """Return what identifies today's features by modality; None for a model without any."""
+    sources = feature_sources(config)
+    if sources is None:
+        return None
+    item_file = atomic_file(config, "item")
+    return {source.modality: digest(source, item_file, config["seed"]) for source in sources}
 
 
 def source_digests(config: Any) -> dict[str, str]:

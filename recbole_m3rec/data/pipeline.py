@@ -23,6 +23,7 @@ from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
 from recbole_m3rec.data import cache, digests, sources, splits, time_order
 from recbole_m3rec.evaluator.mask_seen import give_histories
+from recbole_m3rec.features.recipes import make_if_out_of_date
 from recbole_m3rec.hooks import wrap, wrap_everywhere
 
 
@@ -49,6 +50,8 @@ def create_dataset(original: Callable[..., Any], config: Any) -> Any:
     data_checks.check_files(config)
     requirements.choose(config)
     layers.announce(config)
+    if several:
+        make_features_once(config)
     config["feature_digests"] = digests.feature_digests(config)
     config["source_digests"] = digests.source_digests(config)
     dataset = cache.saved_dataset(config)
@@ -60,6 +63,17 @@ def create_dataset(original: Callable[..., Any], config: Any) -> Any:
     if item_columns.reads_vectors(config):
         item_vectors.announce_fields(dataset)
     return dataset
+
+
+def make_features_once(config: Any) -> None:
+    """Let the first of several processes make the files of recipes, which all others then find."""
+    try:
+        if dist.get_rank() == 0:
+            for source in digests.feature_sources(config) or ():
+                show_progress = config["show_progress"]
+                make_if_out_of_date(source, item_columns.item_file(config), show_progress)
+    finally:
+        dist.barrier()
 
 
 def build(original: Callable[..., Any], self: Any) -> Any:

@@ -15,9 +15,9 @@ For each modality m, with frozen features F_m and the ID's embedding E::
     h   = LayerNorm(Dropout(Mamba(x_m)) + x_m)       the same block for every m     [T, H]
     x_m = Expert_m(h)                                an expert of its own           [T, H]
 
-The last two lines are a layer; ``low_pass`` adds a running mean of x_m to what Mamba returns
-(:mod:`recbole_m3rec.network.low_pass`). With x_m read at the scored tokens, and a learned weight w_m per
-content modality (the paper's alpha and beta; w_id = 1)::
+The last two lines are a layer; with ``low_pass`` a running mean of x_m is added to Mamba(x_m). With
+x_m read at the scored tokens, and a learned weight w_m per content modality (the paper's alpha and
+beta; w_id = 1)::
 
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
     cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature

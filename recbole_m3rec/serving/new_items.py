@@ -68,9 +68,11 @@ def _checked_ids(recommender: Recommender, items: pd.DataFrame) -> list[str]:
     if "item_id" not in items.columns:
         raise NewItemError(f"expected a column item_id, found {list(items.columns)}")
     ids = [str(item) for item in items["item_id"]]
+    seen: set[str] = set()
     for number, item in enumerate(ids):
-        if item in recommender.items or item in ids[:number] or not item:
+        if item in recommender.items or item in seen or not item:
             raise NewItemError(f"row {number}: item id {item!r} is empty or there already")
+        seen.add(item)
     if not ids:
         raise NewItemError("no items to add")
     return ids

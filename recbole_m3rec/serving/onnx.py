@@ -117,19 +117,20 @@ def export_onnx(bundle: Path, output: Path) -> dict[str, float]:
     shop = Recommender(read_bundle(bundle), index=False)
     step = Step(shop).eval()
     body = _trace(step)
-    output.mkdir(parents=True, exist_ok=True)
-    onnx.save(body, output / "step.onnx")
-    onnx.save(_scan(body, step), output / "encode.onnx")
+    graphs = {"step": body, "encode": _scan(body, step)}
     sessions = {
         name: onnxruntime.InferenceSession(
-            str(output / f"{name}.onnx"), providers=["CPUExecutionProvider"]
+            graph.SerializeToString(), providers=["CPUExecutionProvider"]
         )
-        for name in ("step", "encode")
+        for name, graph in graphs.items()
     }
     found = compare(shop, step, sessions)
     for name, difference in found.items():
         if not difference < TOLERANCE:
             raise OnnxError(f"{name}.onnx differs from PyTorch by {difference:.1e}")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, graph in graphs.items():
+        onnx.save(graph, output / f"{name}.onnx")
     _write_items(shop, output)
     return found
 

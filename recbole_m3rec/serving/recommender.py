@@ -104,7 +104,7 @@ class Recommender:
 
     # Histories
 
-    @property
+    @cached_property
     def users(self) -> list[str]:
         """Users whose histories the bundle has, in alphabetical order; may be none."""
         return sorted(self._user_rows)

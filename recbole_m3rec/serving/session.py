@@ -109,7 +109,7 @@ class Session:
             tensors = load(saved)
             header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
             about = header["__metadata__"]
-            history = tensors["history"]
+            history, unknown_items = tensors["history"], int(about["unknown_items"])
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise SessionError(f"not a saved session ({error})") from error
         if about.get("bundle") != recommender.digest:
@@ -121,18 +121,28 @@ class Session:
         n_items = len(recommender.ranker.vectors.table)
         if (
             history.dtype != torch.int64
+            or history.dim() != 1
             or len(history)
             and not 0 < int(history.min()) <= int(history.max()) < n_items
         ):
             raise SessionError("not a saved session: it has items that the catalogue has not")
         session._history = history.numpy()
-        session.unknown_items = int(about["unknown_items"])
+        session.unknown_items = unknown_items
         if len(session):
-            _, like = recommender._stepper.read(session._vectors(session._history[-1:]))
-            state = MambaState(*(tensors.get(name, torch.empty(0)) for name in MambaState._fields))
-            if any(found.shape != other.shape for found, other in zip(state, like, strict=True)):
+            query, like = recommender._stepper.read(session._vectors(session._history[-1:]))
+            wanted = {"query": query, **like._asdict()}
+            # Earlier sessions lack what is kept for a low-pass filter; without one it is nothing.
+            found = {
+                name: tensors.get(name, torch.empty(0) if kept.numel() else kept)
+                for name, kept in wanted.items()
+            }
+            if any(
+                found[name].shape != kept.shape or found[name].dtype != kept.dtype
+                for name, kept in wanted.items()
+            ):
                 raise SessionError("not a saved session: its states have other shapes")
-            session._query, session._state = tensors["query"], state
+            session._query = found.pop("query")
+            session._state = MambaState(**found)
         return session
 
     def _vectors(self, numbers: np.ndarray) -> dict[str, Tensor]:

@@ -33,9 +33,9 @@ class Stepper:
     """Encodes one more item on a kept state.
 
     A state has a row per layer and modality: ``window [layers, M + 1, d_inner, d_conv - 1]``,
-    ``ssm [layers, M + 1, d_inner, d_state]`` and ``recent [layers, M + 1, low_pass - 1, H + 1]``. A history is read by ``M3RecNetwork.encode`` itself.
-    For a single item its calls would cost more than what they compute, so a step is one call of the
-    compiled kernels.
+    ``ssm [layers, M + 1, d_inner, d_state]`` and ``recent [layers, M + 1, low_pass - 1, H + 1]``.
+    A history is read by ``M3RecNetwork.encode`` itself. For a single item its calls would cost more
+    than what they compute, so a step is one call of the compiled kernels.
     """
 
     def __init__(self, network: M3RecNetwork) -> None:

@@ -144,13 +144,14 @@ def save_once(original: Callable[..., None], self: Any, *args: Any, **kwargs: An
     if self.config["single_spec"]:
         return original(self, *args, **kwargs)
     path = Path(kwargs.get("saved_model_file", self.saved_model_file))
-    try:
-        if dist.get_rank() == 0:
-            original(self, *args, **kwargs)
-    finally:  # a process that cannot save must not keep the others waiting
-        written = [stamp(path)]
-        dist.broadcast_object_list(written, src=0)
-    try:  # other machines, unless they share the first one's disk
+    try:  # a process that cannot save must not keep the others waiting
+        try:
+            if dist.get_rank() == 0:
+                original(self, *args, **kwargs)
+        finally:
+            written = [stamp(path)]
+            dist.broadcast_object_list(written, src=0)
+        # Other machines, unless they share the first one's disk.
         if dist.get_rank() != 0 and stamp(path) != written[0]:
             original(self, *args, **kwargs)
     finally:

@@ -124,6 +124,12 @@ class Progress:
 
     def _best_is_saved(self) -> bool:
         """Save a best epoch that is still kept: no latest state may lie beside an older one."""
+        saved = [self._saved_own_best()]
+        if not self.trainer.config["single_spec"]:  # the first process keeps it for all
+            dist.broadcast_object_list(saved, src=0)
+        return saved[0]
+
+    def _saved_own_best(self) -> bool:
         if self.unsaved_best is None:
             return True
         try:

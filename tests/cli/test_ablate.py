@@ -25,7 +25,8 @@ def test_every_part_of_the_model_has_its_row(make_config):
         *("M3Rec", "without image", "without text", "ID alone"),
         *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
         *("modality_gradient: frozen", "modality_gradient: detached", "train_positions: last"),
-        *("score: dot", "repetition: False", "low_pass: 0", "lr_scheduler: none", "id_init: normal"),
+        *("score: dot", "repetition: False", "low_pass: 0", "lr_scheduler: none"),
+        "id_init: normal",
         *("score_ids: offset", "score_ids: own"),
         *(
             "feature_norm: none",

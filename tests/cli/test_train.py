@@ -74,6 +74,13 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, mon
         (["--config_files=x.yaml"], "x.yaml, which is no file"),
         (["--output=x.csv"], "belongs to --topk"),
         (["--keep_seen"], "belongs to --topk"),
+        (["--page_port=1"], "--page_port belongs to --show CHECKPOINT"),
+        (
+            ["--evaluate", "x.pth", "--output=y"],
+            "--output belongs to --topk or --export CHECKPOINT",
+        ),
+        (["--topk=x.pth", "--output=y", "--images=z"], "--images belongs to --show CHECKPOINT"),
+        (["--show=x.pth", "--k=3"], "--k belongs to --topk CHECKPOINT"),
         (["--topk", "[5,10]"], "--topk=[5,10]"),
         (["--topk", "x.pth"], "needs --output"),
         (["--topk=x.pth", "--output=x.csv", "--k=0"], "at least 1"),

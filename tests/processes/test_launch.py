@@ -17,6 +17,8 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from recbole_m3rec.processes import launch, watch
 from recbole_m3rec.processes.rendezvous import Options
+from recbole_m3rec.support.safe_write import CannotWriteError
+from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import Progress
 from tests.processes.worlds import run_world, start_world
 from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
@@ -30,6 +32,19 @@ GIVEN = arguments("M3Rec")
 OPTIONS = Options(nproc=2, world_size=4, ip="localhost", port="1", group_offset=2)
 # Exit codes where one of two processes is killed, whichever of the two the other hears of it from.
 SEEN_BY_COLLECTIVE_OR_WATCH = [[-signal.SIGKILL, 2], [-signal.SIGKILL, watch.LOST]]
+
+
+def full_at_first(rank: int) -> None:
+    """Let the first process find the disk full three times."""
+    original, left = checkpoint_file.new_files, [3 * (rank == 0)]
+
+    def new_files(*paths: Path) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise CannotWriteError(f"cannot write {paths[0]}")
+        return original(*paths)
+
+    checkpoint_file.new_files = new_files  # type: ignore[assignment]
 
 
 def at_step(step: int, rank: int, number: int) -> Callable[[int], None]:
@@ -69,6 +84,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str
     folder = place(tmp_path_factory.mktemp("runs") / "undisturbed")
     assert run_world(folder, GIVEN, 2) == [0, 0]
     return outcome(folder)
+
+
+def test_a_disk_that_is_full_for_a_while_stops_none_of_them(
+    tmp_path: Path, undisturbed: tuple[str, str, str]
+) -> None:
+    folder = place(tmp_path / "run")
+    assert run_world(folder, GIVEN, 2, prepare=full_at_first) == [0, 0]
+    assert outcome(folder) == undisturbed
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -228,6 +228,23 @@ def test_what_is_asked_at_once_is_worked_on_together():
     assert sizes == [8, 8, 4]
 
 
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.1], ids=["queued", "collected", "worked on"])
+def test_what_was_asked_before_the_end_is_answered(after):
+    def work(asked):
+        time.sleep(0.1)
+        return asked
+
+    async def run():
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(work, pool, 8, 0.05)
+            asked = [asyncio.create_task(batcher.ask(n)) for n in range(3)]
+            await asyncio.sleep(after)
+            await batcher.stop()
+            return await asyncio.wait_for(asyncio.gather(*asked), 5)
+
+    assert asyncio.run(run()) == [0, 1, 2]
+
+
 def test_an_error_reaches_all_who_asked_and_the_next_are_answered():
     def work(asked):
         if "bad" in asked:

@@ -1,7 +1,11 @@
 """A session equals the batch path item by item, and its saved bytes go on where it was."""
 
+import json
+
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender
@@ -57,6 +61,42 @@ def test_bytes_of_elsewhere_are_refused(shop, write_made):
     other = Recommender.load(write_made("other", network=made_network(spread=2.0)))
     with pytest.raises(SessionError, match="of the bundle"):
         other.restore(saved)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors, about: about.pop("unknown_items"),
+        lambda tensors, about: about.update(unknown_items="many"),
+        lambda tensors, about: tensors.pop("query"),
+        lambda tensors, about: tensors.update(query=tensors["query"][:, 1:].clone()),
+        lambda tensors, about: tensors.update(query=tensors["query"].double()),
+        lambda tensors, about: tensors.update(ssm=tensors["ssm"].double()),
+        lambda tensors, about: tensors.pop("window"),
+        lambda tensors, about: tensors.update(history=torch.tensor(4)),
+        lambda tensors, about: tensors.update(history=torch.tensor([[4]])),
+    ],
+)
+def test_a_session_that_lacks_a_part_or_has_another_is_refused(shop, spoil):
+    saved = shop.session(["i4"]).save()
+    header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
+    tensors, about = safetensors.torch.load(saved), header["__metadata__"]
+    assert shop.restore(safetensors.torch.save(tensors, about)).history == ["i4"]
+    spoil(tensors, about)
+    with pytest.raises(SessionError, match="not a saved session"):
+        shop.restore(safetensors.torch.save(tensors, about))
+
+
+def test_a_session_saved_before_there_were_filters_goes_on(shop):
+    session = shop.session(["i4", "i9"])
+    saved = session.save()
+    header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
+    tensors = safetensors.torch.load(saved)
+    del tensors["recent"]
+    again = shop.restore(safetensors.torch.save(tensors, header["__metadata__"]))
+    for one in (session, again):
+        one.add("i30")
+    assert list(session.recommend()["score"]) == list(again.recommend()["score"])
 
 
 def test_an_unknown_item_leaves_the_session_as_it_was(shop):

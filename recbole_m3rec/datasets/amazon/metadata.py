@@ -79,7 +79,7 @@ def write_items(
         RawFileError: the file is no such file, damaged or cut off.
     """
     titles: dict[str, int | None] = dict.fromkeys(wanted)  # then the hash of the title
-    n_lines = n_written = n_other = 0
+    n_lines = n_written = n_other = before = 0  # of them blank lines, too, in ``before``
     filled = dict.fromkeys(columns, 0)
     write_row(file, ["item_id:token", *(f"{name}:{ITEM_COLUMNS[name]}" for name in columns)])
     with line_pieces(path, cluster, work, progress) as pieces:
@@ -88,10 +88,10 @@ def write_items(
         kept = KeptPieces(work, **key, columns=[*columns])
         more = form, cluster.keep(Wanted.of, tuple(wanted)), tuple(columns)
         for part in kept.parsed(cluster, parse_items, ParsedItems, pieces, *more):
-            problems.add_all(part.noted, path, n_lines)
+            problems.add_all(part.noted, path, before)
             n_other += part.n_other_items
             for number, item, title, price_is_lost, fields in part.items:
-                place = [n_lines + number]
+                place = [before + number]
                 title_hash, seen = hash(title), titles[item]
                 if seen is not None:
                     same = title_hash == seen
@@ -109,6 +109,7 @@ def write_items(
                         fields[name] = clean(fields[name][:LONGEST_TEXT])
                 write_row(file, [item, *(fields[name] for name in columns)])
             n_lines += part.n_lines
+            before += part.n_read
     if not all(filled.values()):
         _drop_columns(file, [name for name in columns if not filled[name]])
     return ItemCounts(n_lines, n_written, n_other, filled)
@@ -129,9 +130,11 @@ class Wanted(NamedTuple):
 class ParsedItems(NamedTuple):
     """What a piece of a metadata file says of wanted items.
 
-    ``items`` are number of the line, id, title, whether a price was not understood, and fields.
+    ``items`` are number of the line, id, title, whether a price was not understood, and fields;
+    ``n_read`` counts blank lines, too.
     """
 
+    n_read: int
     n_lines: int
     n_other_items: int
     items: list[tuple[int, str, str, bool, dict[str, str]]]
@@ -139,15 +142,15 @@ class ParsedItems(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """Return JSON."""
-        return json.dumps([*self[:3], self.noted.cases]).encode()
+        return json.dumps([*self[:4], self.noted.cases]).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ParsedItems:
         """Read what :meth:`to_bytes` made."""
-        n_lines, n_other, items, cases = json.loads(content)
+        *counted, cases = json.loads(content)
         noted = Noted()
         noted.cases = cases
-        return cls(n_lines, n_other, items, noted)
+        return cls(*counted, noted)
 
 
 def parse_items(
@@ -161,7 +164,8 @@ def parse_items(
     n_lines = n_other = 0
     items = []
     noted = Noted()
-    for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+    lines = data.split(b"\n")[:-1]
+    for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         n_lines += 1
@@ -183,7 +187,7 @@ def parse_items(
         price_is_lost = bool(record.get("price")) and not fields["price"]
         chosen = {name: fields[name] for name in columns}
         items.append((number, item, fields["title"], price_is_lost, chosen))
-    return ParsedItems(n_lines, n_other, items, noted)
+    return ParsedItems(len(lines), n_lines, n_other, items, noted)
 
 
 def _parsed(raw: bytes, form: MetadataFormat, number: int, noted: Noted) -> dict[str, Any] | None:

@@ -62,8 +62,7 @@ class Edits(NamedTuple):
             part, row = _within(self.added.rows, rows)
             item, values = self.added.items[part] - items.start, self.added.values[part]
             inside = (item >= 0) & (item < scores.shape[1])
-            where = row[inside], item[inside]
-            scores.index_put_(where, values[inside].to(scores.dtype), accumulate=True)
+            ScoreTerms(row[inside], item[inside], values[inside]).add_to_(scores)
         part, row = _within(self.removed[0], rows)
         item = self.removed[1][part] - items.start
         inside = (item >= 0) & (item < scores.shape[1])

@@ -47,34 +47,40 @@ class Batcher(Generic[Asked, Answered]):
 
     async def stop(self) -> None:
         """Answer what was asked, then end."""
-        while not self._queue.empty():
-            await asyncio.sleep(0.001)
         if self._task is not None:
+            await self._queue.join()
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            batch = [await self._queue.get()]
-            if self._queue.empty() and self.wait:
-                await asyncio.sleep(self.wait)
-            while len(batch) < self.most and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            batch = [(asked, future) for asked, future in batch if not future.done()]
-            if not batch:  # those who asked have gone
-                continue
-            self.observe(len(batch))
+            taken = [await self._queue.get()]
             try:
-                answers = await loop.run_in_executor(
-                    self.executor, self.work, [asked for asked, _ in batch]
-                )
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
+                if self._queue.empty() and self.wait:
+                    await asyncio.sleep(self.wait)
+                while len(taken) < self.most and not self._queue.empty():
+                    taken.append(self._queue.get_nowait())
+                # Without those who asked and have gone.
+                await self._answer([each for each in taken if not each[1].done()])
+            finally:
+                for _ in taken:
+                    self._queue.task_done()
+
+    async def _answer(self, batch: Sequence[tuple[Asked, asyncio.Future[Answered]]]) -> None:
+        if not batch:
+            return
+        self.observe(len(batch))
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.run_in_executor(
+                self.executor, self.work, [asked for asked, _ in batch]
+            )
+        except Exception as error:
+            for _, future in batch:
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

@@ -120,8 +120,12 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Name users whose histories the bundle has."""
-        found = [user for user in service.shop.users if q.casefold() in user.casefold()]
-        found.sort(key=lambda user: (user != q, len(user), user))
+
+        def search(users: list[str]) -> list[str]:
+            found = [user for user in users if q.casefold() in user.casefold()]
+            return sorted(found, key=lambda user: (user != q, len(user), user))
+
+        found = await service.run(search, service.shop.users)
         return _json({"users": found[:limit]})
 
     @app.get("/history", response_model=s.HistoryAnswer)

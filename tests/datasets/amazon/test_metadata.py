@@ -14,6 +14,7 @@ from recbole_m3rec.datasets.amazon.item_fields import (
     parse_python,
 )
 from recbole_m3rec.datasets.amazon.metadata import PROBLEMS, MetadataFormat, write_items
+from recbole_m3rec.datasets.io import raw_lines
 from recbole_m3rec.datasets.io.problems import Problems
 
 PYTHON, JSON = MetadataFormat("asin", python=True), MetadataFormat("asin")
@@ -68,6 +69,14 @@ def test_a_bad_line_is_counted_and_the_others_are_kept(line, form, kind, tmp_pat
     assert rows[1:] == [["B2", "fine"]]
     assert problems == {kind: 1}
     assert f"meta:2: {PROBLEMS[kind]}" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20], ids=["a line a block", "one block"])
+def test_blank_lines_count_where_a_line_is_named(size, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(raw_lines, "BLOCK_SIZE", size)
+    good = repr({"asin": "B2", "title": "fine"})
+    written(tmp_path, ["", good, "", "", "<html>"])
+    assert f"meta:5: {PROBLEMS['items_unparseable']}" in caplog.text
 
 
 def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path):
