@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from recbole_m3rec.network.low_pass import LowPass, none_yet, with_one
 from recbole_m3rec.ops.causal_conv1d import causal_conv1d_silu
-from recbole_m3rec.ops.cpu.block_step import block_step_cpu, supports_step
 from recbole_m3rec.ops.matmul import Linear, matmul
 from recbole_m3rec.ops.selective_scan import (
     selective_scan,
@@ -125,21 +124,6 @@ class MambaBlock(nn.Module):
         out: Tensor = self.out_proj(y)
         return out if self.low_pass is None else out + self.low_pass(h, cu_seqlens, last_only)
 
-    def weights(self) -> tuple[Tensor, ...]:
-        """All weights but the filter's, in the order of :func:`block_step_cpu`."""
-        # Looked up past nn.Module's attributes, which take twice as long as the kernel.
-        own = self._parameters
-        of = {name: module._parameters for name, module in self._modules.items() if module}
-        weights = (
-            of["in_proj"]["weight"],
-            *(of["conv1d"]["weight"], of["conv1d"]["bias"]),
-            of["x_proj"]["weight"],
-            *(of["dt_proj"]["weight"], of["dt_proj"]["bias"]),
-            *(own["A_log"], own["D"]),
-            of["out_proj"]["weight"],
-        )
-        return cast("tuple[Tensor, ...]", weights)
-
     def _A(self) -> Tensor:
         return -torch.exp(self.A_log)
 
@@ -205,11 +189,6 @@ class MambaBlock(nn.Module):
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full
             pass, and the new state.
         """
-        if self.scan_backend in ("auto", "cpu"):
-            weights = self.weights()
-            if supports_step(h, weights):
-                out, window, ssm = block_step_cpu(h, state.window, state.ssm, weights)
-                return self._filtered(out, h, state._replace(window=window, ssm=ssm))
         # At batch 1 the calls cost more than what they compute, so there are few of them.
         x, z = F.linear(h, self.in_proj.weight).chunk(2, dim=-1)
         window = torch.cat([state.window, x[:, :, None]], dim=2)
@@ -223,10 +202,7 @@ class MambaBlock(nn.Module):
             backend=self.scan_backend,
         )
         out = F.linear(y, self.out_proj.weight)
-        return self._filtered(out, h, state._replace(window=window[:, :, 1:], ssm=ssm))
-
-    def _filtered(self, out: Tensor, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        """Add the low-pass filter's part to an output at new tokens, and keep them."""
+        state = state._replace(window=window[:, :, 1:], ssm=ssm)
         if self.low_pass is None:
             return out, state
         slow, recent = self.low_pass.step(h, state.recent)

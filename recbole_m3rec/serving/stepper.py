@@ -130,12 +130,11 @@ def _block(layer: Any, modality: str) -> SharedBlock:
 def _weights(layer: Any, modality: str) -> tuple[Tensor, ...]:
     """A modality's weights in a layer, in the order of :class:`NetworkStep`."""
     block, expert = _block(layer, modality), layer.experts[modality]
-    slow = block.mamba.low_pass
-    none = block.mamba.D.new_empty(0)
-    in_proj, taps, tap_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj = block.mamba.weights()
-    A = -torch.exp(A_log.detach())
+    mamba = block.mamba
+    A, none, slow = -torch.exp(mamba.A_log.detach()), mamba.D.new_empty(0), mamba.low_pass
     return (
-        *(in_proj, taps, tap_bias, x_proj, dt_proj, dt_bias, A, D, out_proj),
+        *(mamba.in_proj.weight, *_both(mamba.conv1d), mamba.x_proj.weight),
+        *(*_both(mamba.dt_proj), A, mamba.D, mamba.out_proj.weight),
         *(*_both(block.norm), *_both(expert.w_1), *_both(expert.w_2), *_both(expert.norm)),
         *((none, none) if slow is None else (slow.weight, slow.keep)),
     )

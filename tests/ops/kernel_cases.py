@@ -6,7 +6,6 @@ on both sides of the bounds at which kernels change course, and most pairs of th
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_m3rec.network.mamba import MambaBlock
 from recbole_m3rec.ops import dropout as dropout_ops
 from recbole_m3rec.ops.cpu import causal_conv1d, library, linear, selective_scan
-from recbole_m3rec.ops.cpu.block_step import MOST_ROWS, supports_step
 from recbole_m3rec.ops.scan_inputs import ScanInputs
 
 built, why = library.available()
@@ -115,7 +112,6 @@ class Kernel:
         shapes: see above; the last is large enough for several threads.
         tolerance: relative to the largest value of each tensor, or to ``floor``.
         operator: the custom operator and its arguments, for torch's own checks.
-        results: results and gradients of ``run`` or ``exact``.
     """
 
     inputs: Callable[..., tuple[Tensors, tuple[Any, ...]]]
@@ -125,14 +121,13 @@ class Kernel:
     tolerance: float
     floor: float = 1.0
     operator: Callable[..., tuple[Any, tuple[Any, ...]]] | None = None
-    results: Callable[..., list[Tensor]] = with_gradients
 
     def found(self, tensors, rest):
-        return self.results(lambda *leaves: self.run(*leaves, *rest), tensors)
+        return with_gradients(lambda *leaves: self.run(*leaves, *rest), tensors)
 
     def expected(self, tensors, rest):
         doubles = [None if t is None else t.double() for t in tensors]
-        return self.results(lambda *leaves: self.exact(*leaves, *rest), doubles)
+        return with_gradients(lambda *leaves: self.exact(*leaves, *rest), doubles)
 
 
 def _conv(lengths, d_inner, d_conv):
@@ -163,44 +158,6 @@ def _seeded(x, p):
 
 def _masked(x, p):
     return x * _seeded(torch.ones(x.shape), p)
-
-
-def block_of(hidden_size=64, d_state=32, d_conv=4, expand=2):
-    torch.manual_seed(1)
-    block = MambaBlock(hidden_size, d_state, d_conv, expand, scan_backend="cpu")
-    with torch.no_grad():
-        block.D.uniform_(-1, 1)
-        block.dt_proj.bias.add_(2.0)
-    return block
-
-
-def step_inputs(block, n):
-    """A token, and the window and the scan's state before it."""
-    zeros = block.initial_state(n)
-    h = (n, block.in_proj.weight.shape[1])
-    return randn(h, tuple(zeros.window.shape), tuple(zeros.ssm.shape), seed=2)
-
-
-def step(h, window, ssm, block):
-    assert supports_step(h, block.weights())
-    out, after = block.step(h, block.initial_state(len(h))._replace(window=window, ssm=ssm))
-    return [out, *after[:2]]
-
-
-def step_in_parts(h, window, ssm, block):
-    double = copy.deepcopy(block).double()
-    double.scan_backend = "reference"
-    out, after = double.step(h, double.initial_state(len(h))._replace(window=window, ssm=ssm))
-    return [out, *after[:2]]
-
-
-def _step(n, *sizes):
-    block = block_of(*sizes)
-    return list(step_inputs(block, n)), (block,)
-
-
-def _called(function, tensors):
-    return function(*tensors)
 
 
 KERNELS = {
@@ -260,13 +217,5 @@ KERNELS = {
         (((0, 3), 0.5), ((1, 1), 0.1), ((3, 7), 0.5), ((17, 256), 0.1), ((301, 257), 0.3)),
         1e-6,
         operator=lambda x, p: (dropout_ops._dropout, (x, dropout_ops.new_seed(), 30000)),
-    ),
-    "block_step": Kernel(
-        _step,
-        step,
-        step_in_parts,
-        ((1, 64, 32, 4, 2), (3, 20, 5, 2, 2), (MOST_ROWS, 7, 1, 1, 1), (MOST_ROWS, 48, 17, 3, 3)),
-        5e-6,
-        results=_called,
     ),
 }

@@ -44,17 +44,6 @@ class ScanArguments(ctypes.Structure):
     ]
 
 
-class BlockStepArguments(ctypes.Structure):
-    """``BlockStepArguments`` of csrc/block_step.cpp."""
-
-    _fields_ = [
-        *((name, _POINTER) for name in ("h", "in_proj", "tap", "tap_bias", "x_proj", "dt_proj")),
-        *((name, _POINTER) for name in ("dt_bias", "A_log", "D", "out_proj", "window")),
-        *((name, _SIZE) for name in ("rows", "width", "channels", "states", "rank", "taps")),
-        *((name, _INT) for name in ("threads", "instruction_set")),
-    ]
-
-
 class Network(ctypes.Structure):
     """``Network`` of csrc/kernels.h."""
 
@@ -71,7 +60,6 @@ _FUNCTIONS = {
     "m3rec_scan_forward": [_POINTER, _POINTER, _POINTER],
     "m3rec_scan_backward": [_POINTER, _POINTER, _SIZE, *[_POINTER] * 8],
     "m3rec_scan_step": [_POINTER, _POINTER, _POINTER],
-    "m3rec_block_step": [_POINTER] * 4,
     "m3rec_network_step": [*[_POINTER] * 8, _INT, _INT],
     "m3rec_convolve": [*_CONVOLUTION, _POINTER, _INT, _INT],
     "m3rec_convolve_backward": [_POINTER, _SIZE, *_CONVOLUTION, *[_POINTER] * 3, _INT, _INT],

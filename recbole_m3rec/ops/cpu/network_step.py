@@ -17,10 +17,12 @@ class NetworkStep:
 
     Args:
         input_norms: of each modality weight and bias, ``[H]``.
-        layers: of each layer, of each modality: a Mamba block's weights in the order of
-            :func:`.block_step.block_step_cpu`, but ``A`` in place of ``A_log``; its norm's two; the
-            expert's ``w_1 [inner, H]`` and bias, ``w_2 [H, inner]`` and bias; its norm's two; the
-            low-pass filter's weight and keep, ``[H]``, or two of no size.
+        layers: of each layer, of each modality: a Mamba block's weights, ``in_proj [2 · d_inner,
+            H]``, ``conv1d [d_inner, 1, d_conv]`` and bias, ``x_proj [dt_rank + 2 · d_state,
+            d_inner]``, ``dt_proj [d_inner, dt_rank]`` and bias, ``A [d_inner, d_state]``,
+            ``D [d_inner]``, ``out_proj [H, d_inner]``; its norm's two; the expert's
+            ``w_1 [inner, H]`` and bias, ``w_2 [H, inner]`` and bias; its norm's two; the low-pass
+            filter's weight and keep, ``[H]``, or two of no size.
         has_residual: whether a block's input is added to its output.
         low_pass: newest inputs that the filter sees, 0 for none.
         eps: of all norms.

@@ -70,13 +70,5 @@ static void block_step(const BlockStep &call, Index row, float *memory) {
     matrix_times_vector(weights.out_proj, y, call.width, channels, call.y + row * call.width);
 }
 
-// A = -exp(A_log).
-static void decay_rates(const float *A_log, Index count, float *A) {
-    for (Index i = 0; i < count; i += kWidth) {
-        const Vec v = load_row(A_log + i, count - i);
-        store_row(A + i, zero() - exp2(v * broadcast(1.44269504088896340736f)), count - i);
-    }
-}
-
 }  // namespace
 }  // namespace m3rec

@@ -164,11 +164,8 @@ struct Kernels {
     void (*forward)(const Scan &, const Unit &, float *scratch);
     void (*backward)(const Scan &, const Unit &, float *scratch);
     void (*step)(const Step &, Index first_row, Index last_row);
-    Index (*block_step_scratch)(const BlockStep &);  // floats
-    void (*block_step)(const BlockStep &, Index row, float *scratch);
     Index (*network_step_scratch)(const Network &);  // floats
     void (*network_step)(const Network &, const NetworkStep &, Index modality, float *scratch);
-    void (*decay_rates)(const float *A_log, Index count, float *A);
     void (*convolve)(const Convolution &, Index first_token, Index last_token);
     void (*convolve_back)(const Convolution &, Index unit, Index first_token, Index last_token,
                           float *scratch);

@@ -11,7 +11,7 @@ namespace m3rec {
 
 const Kernels kAvx512Kernels = {
     "avx512",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
-    block_step_scratch, block_step, network_step_scratch, network_step, decay_rates, convolve,
+    network_step_scratch, network_step, convolve,
     convolve_back, drop, kTileVectors * kWidth, matmul, matmul_back};
 
 }  // namespace m3rec
