@@ -26,9 +26,9 @@ class CannotStoreError(ValueError):
     """A dataset holds something that the format has no form for; names it."""
 
 
-def attributes_of(dataset: Any, *left_out: str) -> dict[str, Any]:
-    """Return the attributes of a dataset that are stored, but for those left out."""
-    return {k: v for k, v in vars(dataset).items() if k not in (*NOT_STORED, *left_out)}
+def attributes_of(dataset: Any) -> dict[str, Any]:
+    """Return the attributes of a dataset that are stored."""
+    return {k: v for k, v in vars(dataset).items() if k not in NOT_STORED}
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:

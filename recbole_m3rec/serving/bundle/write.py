@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recbole_m3rec import __version__
-from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
+from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.serving.bundle.read import (
     ABOUT,
@@ -51,7 +51,6 @@ def write_bundle(
     *,
     about: Mapping[str, Any],
     precision: str = "float32",
-    vectors: ItemVectors | None = None,
     histories: pa.Table | None = None,
     index: Mapping[str, Tensor] | None = None,
     encoders: Mapping[str, Tensor] | None = None,
@@ -66,7 +65,6 @@ def write_bundle(
             (string), ``count`` (int64) and what is to be shown.
         about: more for ``model.json``: ``max_history``, protocol, metrics, recipes.
         precision: of the item vectors, ``float32`` or ``float16``.
-        vectors: the items' vectors; None computes them.
         histories: ``user_id`` (string), ``item_ids`` (list of string), oldest first.
         index: tensors of the approximate index.
         encoders: tensors of the text encoders.
@@ -87,7 +85,7 @@ def write_bundle(
         temporary.mkdir(parents=True)
         network = network.eval()
         save_file(_weights(network), temporary / WEIGHTS)
-        save_file(_vectors(network, vectors, PRECISIONS[precision]), temporary / VECTORS)
+        save_file(_vectors(network, PRECISIONS[precision]), temporary / VECTORS)
         pq.write_table(items, temporary / ITEMS)
         if histories is not None:
             pq.write_table(histories, temporary / HISTORIES)
@@ -185,10 +183,8 @@ def _features(network: M3RecNetwork) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _vectors(
-    network: M3RecNetwork, vectors: ItemVectors | None, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    vectors = vectors or network.item_vectors()
+def _vectors(network: M3RecNetwork, dtype: torch.dtype) -> dict[str, Tensor]:
+    vectors = network.item_vectors()
     named = {f"sequence.{name}": vectors.sequence[name] for name in network.modalities}
     named["table"] = vectors.table
     return {
