@@ -64,7 +64,8 @@ class Step(nn.Module):
         self.names = self.network.modalities
         n_layers = len(self.network.layers)
         self.n_blocks = n_layers * len(self.names)  # a state each, of a modality in a layer
-        self.kinds = MambaState._fields  # of a state; a graph takes no input of no size
+        # Of a state; a graph takes no input of no size.
+        self.kinds: Sequence[str] = MambaState._fields
         if self.network.config.low_pass < 2:
             self.kinds = self.kinds[:2]
 

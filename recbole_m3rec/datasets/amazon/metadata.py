@@ -147,10 +147,10 @@ class ParsedItems(NamedTuple):
     @classmethod
     def from_bytes(cls, content: bytes) -> ParsedItems:
         """Read what :meth:`to_bytes` made."""
-        *counted, cases = json.loads(content)
+        n_read, n_lines, n_other, items, cases = json.loads(content)
         noted = Noted()
         noted.cases = cases
-        return cls(*counted, noted)
+        return cls(n_read, n_lines, n_other, items, noted)
 
 
 def parse_items(
