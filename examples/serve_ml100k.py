@@ -22,6 +22,8 @@ def main(settings: list[str]) -> int:
     done = subprocess.run([*RUN, *TRAIN, *settings])
     if done.returncode:
         return done.returncode
+    if {"-h", "--help"} & set(settings):
+        return 0
     newest = max(Path("saved").glob("M3Rec-*.pth"), key=lambda path: path.stat().st_mtime)
     return subprocess.run([*RUN, "--show", str(newest)]).returncode
 
