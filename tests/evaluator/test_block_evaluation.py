@@ -154,7 +154,7 @@ def test_a_models_metrics_equal_recboles(training, recboles_own, model, eval_bat
     for data in (valid, test):
         expected = recboles_own(trainer, data)
         assert trainer.evaluate(data, load_best_model=False) == expected
-        assert 0 < expected["hit@4"] < 1
+        assert 0 < expected["ndcg@12"] < 1
 
 
 @pytest.mark.usefixtures("forbid_the_matrix")
