@@ -8,11 +8,13 @@ import logging
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tqdm import tqdm
 
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
@@ -21,6 +23,9 @@ from recbole_m3rec.support import command_names
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
+
+# tqdm's own lock is shared with forks, and one that a test kills would keep it for ever.
+tqdm.set_lock(threading.RLock())
 
 N_USERS = 12
 N_ITEMS = 12
