@@ -3,7 +3,8 @@
 RecBole's functions stay in charge. What this package adds stands here once, in the order in which
 it happens:
 
-    create_dataset      absent data are fetched, files checked, a model's requirements chosen;
+    create_dataset      absent data are fetched, files checked, a model's requirements chosen; the
+                        first of several processes makes features that are out of date;
                         features and files are identified, and a saved dataset is read if it is of
                         today's; else RecBole reads the files, or a pickle that the user names
     build               the three parts, in the order of exact times, held-out items apart

@@ -93,7 +93,7 @@ class M3RecConfig:
         projector_experts: of ``moe_whitening``.
         score: ``dot`` or ``cosine``.
         temperature: what cosines are divided by; without effect on ``dot``.
-        low_pass: latest vectors whose mean goes past the scan of each block, 0 for none
+        low_pass: latest vectors whose mean is added to what Mamba returns, 0 for none
             (:mod:`recbole_m3rec.network.low_pass`).
         repetition: whether items of the user's own history get a learned term.
         softmax_items: ``all``, or how many items a step's softmax draws at random beside the

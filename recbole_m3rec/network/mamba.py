@@ -60,7 +60,7 @@ class MambaBlock(nn.Module):
             d_state: state size of the scan per channel.
             d_conv: width of the causal convolution, in tokens.
             expand: inner width in multiples of ``hidden_size``.
-            low_pass: newest inputs whose mean goes past the scan, 0 for none
+            low_pass: newest inputs whose mean is added to the output, 0 for none
                 (:class:`.low_pass.LowPass`).
             init: ``mamba`` (Mamba's own) or ``normal`` (projections from N(0, 0.02), zero biases).
             scan_backend: one of :data:`recbole_m3rec.ops.selective_scan.BACKENDS`.

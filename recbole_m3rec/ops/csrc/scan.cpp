@@ -7,7 +7,7 @@
 
 namespace m3rec {
 
-// The arguments of a call; cpu_library.py has the same structure. float32, the last dimension
+// The arguments of a call; ops/cpu/library.py has the same structure. float32, the last dimension
 // contiguous, strides of rows in elements, pointers that may be null said so.
 struct ScanArguments {
     const float *x, *dt, *A, *B, *C, *D;
