@@ -57,8 +57,10 @@ html_show_copyright = False
 
 
 def links_from_docs(app, relative_path, parent, content):
-    """Make the README's links to files of the clone right for the page that includes it."""
-    content[0] = re.sub(r"\]\((?=properties/)", "](../", content[0])
+    """Make links to files of the clone right for the page that includes what stands above it."""
+    text = re.sub(r"\]\((?=properties/)", "](../", content[0])
+    # CONTRIBUTING.md and CHANGELOG.md stand on the site as pages of the same name, written small.
+    content[0] = re.sub(r"\]\(([A-Z]+\.md)", lambda link: link[0].lower(), text)
 
 
 def on_the_api_page(app, what, name, obj, skip, options):
