@@ -2,6 +2,9 @@
 
 RecBole's internal layers < ``overall.yaml`` < ``model/<Model>.yaml`` < ``dataset/<dataset>.yaml`` <
 the same three in ``properties/`` of the working directory < config files < dict < command line.
+
+A value replaces the one below it whole, but for ``eval_args``: of its parts a layer replaces those
+that it names. RecBole would fill the others with shares drawn at random, another protocol.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ DATASET_KEYS = (
 )
 
 FILES_KEY = "configuration_files"
+IN_PARTS = "eval_args"
 
 
 def properties_folder() -> Path:
@@ -55,7 +59,7 @@ def install() -> None:
         self._config_files = [str(file) for file in file_list or ()]
         values: dict[str, Any] = {}
         for file in self._config_files:
-            values.update(read_settings(Path(file)))
+            lay(read_settings(Path(file)), over=values)
         return values
 
     Config._load_config_files = load_config_files
@@ -83,7 +87,7 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
     own = properties_folder()
     files = list(layer_files(own, model, dataset))
     for file in files:
-        values.update(read_yaml(file))
+        lay(read_yaml(file), over=values)
     restore_required_keys(values, recboles, files[0])
 
     local = Path.cwd() / "properties"
@@ -101,12 +105,18 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
         },
     )
 
+    external = config.external_config_dict
     chosen: dict[str, Any] = {}
-    for layer in (*users_layers.values(), config.external_config_dict):
+    for layer in (*users_layers.values(), external):
         chosen.update(layer)
     config._named_keys = frozenset(chosen)
     for layer in users_layers.values():
-        values.update(layer)
+        lay(layer, over=values)
+    if IN_PARTS in external:
+        whole = {IN_PARTS: values.get(IN_PARTS)}
+        for layer in (config.file_config_dict, config.variable_config_dict, config.cmd_config_dict):
+            lay(layer, over=whole)
+        external[IN_PARTS] = whole[IN_PARTS]
     if "train_neg_sample_args" not in chosen:
         values["train_neg_sample_args"] = negative_sampling(recboles, {**values, **chosen})
     values[FILES_KEY] = [
@@ -114,6 +124,15 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
         *map(str, [*files, *users_files]),
         *config._config_files,
     ]
+
+
+def lay(layer: Mapping[str, Any], over: dict[str, Any]) -> None:
+    """Put a layer's values over those below it."""
+    below = over.get(IN_PARTS)
+    over.update(layer)
+    parts = layer.get(IN_PARTS)
+    if parts and isinstance(parts, dict) and isinstance(below, dict):
+        over[IN_PARTS] = {**below, **parts}
 
 
 def restore_required_keys(values: dict[str, Any], recboles: dict[str, Any], overall: Path) -> None:

@@ -69,6 +69,44 @@ def test_users_layers_count_key_by_key(layers):
     assert (config["stopping_step"], config["epochs"]) == (1, 3)
 
 
+@pytest.mark.parametrize("place", ["properties", "file", "dict", "command line"])
+def test_a_part_of_eval_args_leaves_the_other_parts_as_they_were(place, tmp_path, monkeypatch):
+    """RecBole fills what is not named with 80/10/10 at random: another protocol."""
+    monkeypatch.chdir(tmp_path)
+    files, values = [tmp_path / "split.yaml"], {}
+    files[0].write_text("eval_args: {split: {LS: valid_only}}\n")
+    if place == "properties":
+        (tmp_path / "properties").mkdir()
+        files.append(tmp_path / "properties/overall.yaml")
+        files[-1].write_text("eval_args: {mode: uni20}\n")
+    elif place == "file":
+        files.append(tmp_path / "mode.yaml")
+        files[-1].write_text("eval_args: {mode: uni20}\n")
+    elif place == "dict":
+        values = {"eval_args": {"mode": "uni20"}}
+    else:
+        monkeypatch.setattr("sys.argv", ["run", "--eval_args={'mode': 'uni20'}"])
+    own = [str(file) for file in files if file.parent == tmp_path]
+    config = Config("SASRec", "ml-100k", config_file_list=own, config_dict=values)
+    assert config["eval_args"] == {
+        "group_by": "user",
+        "order": "TO",
+        "split": {"LS": "valid_only"},
+        "mode": {"valid": "uni20", "test": "uni20"},
+    }
+
+
+def test_models_of_labels_complete_eval_args_from_recboles(tmp_path):
+    config = Config("FM", "ml-100k", config_dict={"eval_args": {"order": "TO"}})
+    assert config["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}
+    assert config["eval_args"]["mode"]["test"] == "labeled"
+
+
+def test_empty_eval_args_are_refused():
+    with pytest.raises(ConfigurationError, match="eval_args is empty"):
+        Config("SASRec", "ml-100k", config_dict={"eval_args": {}})
+
+
 def test_the_plugins_layers_follow_all_of_recboles(layers):
     """RecBole's own layer for sequential models and for ml-100k come after its overall.yaml."""
     layers("plugin", "overall.yaml", "eval_args: {mode: uni7}\nload_col: {inter: [user_id]}\n")
