@@ -17,6 +17,7 @@ from recbole_m3rec.cli.parsers import (
     build_parser,
     help_parser,
 )
+from recbole_m3rec.config.keys import KEYS
 from recbole_m3rec.processes.rendezvous import Options as ProcessOptions
 from recbole_m3rec.processes.rendezvous import check as check_processes
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
@@ -73,7 +74,7 @@ def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> 
     for place, setting in enumerate(settings):
         key, equals, value = setting.partition("=")
         near = nearest(key, options, count=1, likeness=0.85)
-        if near and key != near[0]:
+        if near and key != near[0] and key[2:] not in KEYS:
             raise UsageError(f"There is no option {key}. Did you mean {near[0]}?")
         if not key.startswith("--") or key == "--":
             before = settings[place - 1] if place else ""

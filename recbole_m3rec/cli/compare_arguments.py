@@ -10,6 +10,7 @@ from typing import Any
 from recbole_m3rec.cli.arguments import check_settings, split_files
 from recbole_m3rec.cli.commands import add_cluster, positive
 from recbole_m3rec.cli.parsers import Parser, UsageError, add_settings
+from recbole_m3rec.config.layers import lay
 from recbole_m3rec.config.yaml_files import read_yaml
 
 DESCRIPTION = """\
@@ -110,10 +111,9 @@ def settings_of(
     settings: dict[str, Any] = {}
     for argument in options.config_files:
         for file in split_files(argument):
-            settings.update(read_yaml(Path(file)))
+            lay(read_yaml(Path(file)), over=settings)
     if options.no_download:
         settings["download"] = False
-    for setting in others:
-        key, _, value = setting[2:].partition("=")
-        settings[key] = value
+    written = [setting[2:].partition("=") for setting in others]
+    lay({key: value for key, _, value in written}, over=settings)
     return settings

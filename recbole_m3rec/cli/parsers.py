@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -69,6 +70,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Keep a setting with a space in its value from being taken for a file of an option."""
+        given = list(args or ())
+        options = self._option_string_actions
+        spaced = [a for a in given if " " in a and re.match("--[^ ]+=", a)]
+        settings = [a for a in spaced if a.partition("=")[0] not in options]
+        known, unknown = super().parse_known_args(
+            [a for a in given if a not in settings], namespace
+        )
+        return known, unknown + settings
 
 
 class Deed(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any
 
 from recbole_m3rec.config.known_keys import COMMAND_LINE, DICT, refuse_unknown
 from recbole_m3rec.config.known_keys import OWN_MODELS as OWN_MODELS
+from recbole_m3rec.config.literals import read_value
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.hooks import wrap
 
@@ -127,10 +128,11 @@ def add_layers(config: Any, model: str, dataset: str) -> None:
 
 
 def lay(layer: Mapping[str, Any], over: dict[str, Any]) -> None:
-    """Put a layer's values over those below it."""
-    below = over.get(IN_PARTS)
+    """Put a layer's values, literals of the command line as text, over those below it."""
+    below, parts = over.get(IN_PARTS), layer.get(IN_PARTS)
     over.update(layer)
-    parts = layer.get(IN_PARTS)
+    if isinstance(parts, str):
+        parts = read_value(parts)
     if parts and isinstance(parts, dict) and isinstance(below, dict):
         over[IN_PARTS] = {**below, **parts}
 

@@ -43,6 +43,20 @@ def test_settings_of_files_come_before_those_of_the_command_line(tmp_path):
     assert settings == {"epochs": 6, "topk": [1], "hidden_size": "16"}
 
 
+def test_a_part_of_eval_args_leaves_those_of_the_files_as_they_were(tmp_path):
+    (tmp_path / "a.yaml").write_text("eval_args: {split: {LS: valid_only}}\n", encoding="utf-8")
+    given = ["--models", "A", "--datasets", "x", "--config_files", "a.yaml"]
+    _, settings = parse([*given, "--eval_args={'mode': 'uni20'}"])
+    assert settings["eval_args"] == {"split": {"LS": "valid_only"}, "mode": "uni20"}
+
+
+@pytest.mark.parametrize("setting", ["--seed=7", "--download=False"])
+def test_a_setting_named_almost_as_an_option_is_a_setting(setting):
+    _, settings = parse(["--models", "A", "--datasets", "x", setting])
+    key, _, value = setting[2:].partition("=")
+    assert settings == {key: value}
+
+
 def test_a_setting_without_a_value_is_refused():
     with pytest.raises(UsageError, match="--epochs=3"):
         parse(["--models", "A", "--datasets", "x", "--epochs", "3"])
