@@ -10,7 +10,6 @@ from pathlib import Path
 from recbole_m3rec.cli.parsers import (
     DEED_OPTIONS,
     DEEDS,
-    EVALUATION_KEYS,
     NEWEST,
     WITH_OPTIONS,
     UsageError,
@@ -99,9 +98,8 @@ def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> 
 
 def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     """Raise for options that do not go together or miss a part."""
-    checkpoint = (
-        options.resume or options.evaluate or options.topk or options.export or options.show
-    )
+    asked = next((name for name in DEEDS if getattr(options, name) is not None), None)
+    checkpoint = getattr(options, asked) if asked is not None else None
     if checkpoint is not None:
         if options.config_files and checkpoint != NEWEST:
             raise UsageError(
@@ -112,12 +110,13 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
             raise UsageError(
                 "--evaluate, --topk, --export and --show run in one process; leave out --nproc."
             )
-    if options.resume is None and checkpoint is not None:
-        refused = [key for key in keys(settings) if key not in EVALUATION_KEYS]
+    if asked is not None and options.resume is None:
+        deed = DEEDS[asked]
+        refused = [key for key in keys(settings) if key not in deed.settings]
         if refused:
             raise UsageError(
-                f"--{refused[0]} cannot be changed for a trained model. What can be: "
-                f"{', '.join(sorted(EVALUATION_KEYS))}."
+                f"--{refused[0]} cannot be changed for a trained model. What `{deed.subcommand}` "
+                f"takes: {', '.join(sorted(deed.settings))}."
             )
     if options.topk is not None:
         if options.output is None:

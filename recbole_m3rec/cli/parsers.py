@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -39,13 +40,13 @@ examples:
       the model's recommendations on a page in the browser
 """
 
-# Settings that change how a checkpoint is evaluated or where, and not what the model is.
-EVALUATION_KEYS = frozenset(
+# Settings that change where and how fast a checkpoint is used, and those that change its metrics.
+PLACE_KEYS = frozenset(
     ["data_path", "feature_path", "download"]
-    + ["metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size", "mask_seen"]
-    + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend"]
+    + ["gpu_id", "use_gpu", "worker", "enable_amp", "scan_backend", "eval_batch_size"]
     + ["state", "show_progress", "log_wandb", "verbose"]
 )
+METRIC_KEYS = frozenset(["metrics", "topk", "metric_decimal_place", "mask_seen"])
 
 
 # What --resume stands for when it names no checkpoint.
@@ -89,10 +90,12 @@ class Deed(NamedTuple):
     Attributes:
         subcommand: of ``recbole-m3rec``, which does the same as the option.
         does: one line.
+        settings: those that the command line may change, where nothing is trained.
     """
 
     subcommand: str
     does: str
+    settings: Set[str] = PLACE_KEYS | METRIC_KEYS
 
 
 DEEDS = {
@@ -106,6 +109,7 @@ DEEDS = {
         "recommend",
         "write the best items of every user, given the user's whole history: what comes after the "
         "last interaction, those that validate and test included",
+        PLACE_KEYS,
     ),
     "export": Deed(
         "export", "write a bundle: model, items and metrics in a folder that is safe to pass on"
@@ -205,7 +209,7 @@ def help_parser(name: str) -> Parser:
         if name in option.deeds:
             parser.add_argument(*option.flags, **option.settings, required=option.is_required)
     parser.epilog = "Settings that can be changed, by --key=value: " + ", ".join(
-        sorted(EVALUATION_KEYS)
+        sorted(deed.settings)
     )
     return parser
 

@@ -64,11 +64,8 @@ def train(options: argparse.Namespace) -> None:
         model, dataset = saved.model, saved.dataset
         settings = {**saved.settings, saved_runs.RESUME_KEY: saved.path.resolve()}
         config_files = None  # the checkpoint brings what they said
-        given = [argument[len("--epochs=") :] for argument in sys.argv if "--epochs=" in argument]
-        epochs = given[0] if given else str(saved.epochs)
-        if not epochs.isdecimal():
-            raise UsageError(f"--epochs={epochs} is no number of epochs.")
-        if saved.epoch + 1 >= int(epochs) and not saved.is_exact:
+        epochs = saved_runs.resumed_configuration(saved)["epochs"]
+        if saved.epoch + 1 >= epochs and not saved.is_exact:
             raise UsageError(
                 f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
                 f"nothing is left to train. Give more, such as --epochs={saved.epoch + 101}."

@@ -31,6 +31,14 @@ CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
     *("epochs", "stopping_step", "checkpoint_minutes", "show_progress", "state", "worker"),
 }
 
+# What the command that names a checkpoint to resume may change of its run. Anything else would make
+# one run of two: a best score by one metric or split, the rest by another.
+CHANGEABLE_IN_A_RUN = CHANGEABLE | {
+    *("learning_rate", "weight_decay", "eval_batch_size", "metric_decimal_place", "scan_backend"),
+    *("data_path", "feature_path", "download", "gpu_id", "use_gpu", "verbose"),
+    *("log_wandb", "wandb_project"),
+}
+
 # What held before a setting existed, for checkpoints that do not name it: for every model, and for
 # the models of this package.
 EARLIER = {time_order.KEY: "recbole", "lr_scheduler": "none", "warmup_steps": 0}
@@ -59,7 +67,6 @@ class Checkpoint:
     model: str
     dataset: str
     epoch: int
-    epochs: int
     settings: Mapping[str, Any]
     is_exact: bool = False
     launch: str | None = None
@@ -84,7 +91,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             model=config["model"],
             dataset=config["dataset"],
             epoch=content["epoch"],
-            epochs=config["epochs"],
             settings={
                 **EARLIER,
                 **(EARLIER_OF_OWN_MODELS if config["model"] in OWN_MODELS else {}),
@@ -139,6 +145,26 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
         f"{'; '.join(reasons[:3]) or 'it has none of this model'}. Name a checkpoint, or start the "
         "run without --resume."
     )
+
+
+def resumed_configuration(run: Checkpoint) -> Any:
+    """Return RecBole's configuration of a resumed run: its own, and what the command line changes.
+
+    Raises:
+        CheckpointError: it changes a setting that is none of ``CHANGEABLE_IN_A_RUN``.
+    """
+    from recbole.config import Config
+
+    config = Config(run.model, run.dataset, config_dict=dict(run.settings))
+    for key in config.cmd_config_dict.keys() - CHANGEABLE_IN_A_RUN:
+        given, before = config.external_config_dict[key], run.settings.get(key)
+        if given != before:
+            raise CheckpointError(
+                f"{run.path} was trained with {key}: {before}, which a resumed run keeps, but the "
+                f"command line says {given}. Leave --{key} out, or train from the start. What can "
+                f"be changed: {', '.join(sorted(CHANGEABLE_IN_A_RUN - checkpoint_file.NOT_SETTINGS))}."
+            )
+    return config
 
 
 def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:

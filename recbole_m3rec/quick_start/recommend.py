@@ -19,6 +19,7 @@ from recbole_m3rec.evaluator.ranking import best, top_items
 from recbole_m3rec.support.safe_write import new_files
 
 COLUMNS = ("user", "rank", "item", "score")
+HEADER = ",".join(COLUMNS).encode()
 
 # Scores held at once, in numbers: 128 MiB of float32.
 SCORES_PER_BATCH = 2**25
@@ -91,7 +92,7 @@ def write_recommendations(
         The number of users.
 
     Raises:
-        RecommendationError: the data come as ready-made sequences.
+        RecommendationError: the data come as ready-made sequences, or another file stands there.
         NotANumberError: a score is NaN.
         CannotWriteError: the file cannot be written, e.g. for a full disk; the old one stays.
     """
@@ -100,6 +101,7 @@ def write_recommendations(
             "The dataset is given as ready-made splits (benchmark_filename), from which a user's "
             "whole history cannot be read."
         )
+    refuse_to_replace(output)
     histories = Histories(interactions, dataset)
     with new_files(output) as [new], new.writing():
         file = io.TextIOWrapper(new.file, encoding="utf-8", newline="")
@@ -109,6 +111,19 @@ def write_recommendations(
             writer.writerows(rows)
         file.detach()  # written through; what is below stays open
     return len(histories.users)
+
+
+def refuse_to_replace(output: Path) -> None:
+    """Raise where a file that is none of recommendations, such as a checkpoint, would be lost."""
+    if not output.is_file() or output.stat().st_size == 0:
+        return
+    with output.open("rb") as file:
+        start = file.read(len(HEADER))
+    if start != HEADER:
+        raise RecommendationError(
+            f"{output} exists and is no file of recommendations: it does not begin with "
+            f"{HEADER.decode()}. It stays as it is; name another file, or remove it."
+        )
 
 
 def recommend(

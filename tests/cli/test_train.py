@@ -86,6 +86,9 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, mon
         (["--topk=x.pth", "--output=x.csv", "--k=0"], "at least 1"),
         (["--topk=x.pth", "--output=no/x.csv"], "no such folder"),
         (["--topk=x.pth", "--output=x.csv", "--d_state=8"], "--d_state cannot be changed"),
+        (["--topk=x.pth", "--output=x.csv", "--mask_seen=True"], "--mask_seen cannot be changed"),
+        (["--topk=x.pth", "--output=x.csv", "--topk=[5]"], "--topk cannot be changed"),
+        (["--evaluate=x.pth", "--valid_metric=Hit@5"], "--valid_metric cannot be changed"),
         (["--evaluate=x.pth", "--nproc=2"], "one process"),
         (["--evaluate=x.pth", "--resume=x.pth"], "not allowed with"),
         (["--resume=x.pth"], "no checkpoint x.pth"),
@@ -205,6 +208,24 @@ def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     assert checkpoints.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *("--valid_metric=Hit@5", "--mask_seen=True", "--eval_args={'mode': 'uni5'}"),
+        *("--learner=sgd", "--train_batch_size=7", "--checkpoint_format=safe", "--seed=9"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(changed, call, trained):
+    checkpoint = trained("SASRec")
+    before = checkpoint.read_bytes()
+    code, _, error = call("--resume", str(checkpoint), "--epochs=3", changed)
+    assert code == 2
+    key = changed[2:].partition("=")[0]
+    assert f"was trained with {key}: " in error
+    assert f"Leave --{key} out" in error
+    assert checkpoint.read_bytes() == before
+
+
 def test_a_finished_training_goes_on_to_its_test(call, trained, write_dataset, small_arguments):
     write_dataset()
     _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
@@ -214,7 +235,7 @@ def test_a_finished_training_goes_on_to_its_test(call, trained, write_dataset, s
     assert code == 0, error
     assert metrics(out) == metrics(expected)
     assert last.read_bytes() == before
-    assert "no number of epochs" in call("--resume", str(last), "--epochs=many")[2]
+    assert "epochs must be an integer" in call("--resume", str(last), "--epochs=many")[2]
 
 
 def test_a_finished_training_without_random_states_is_not_resumed(call, trained):
@@ -229,7 +250,10 @@ def test_a_finished_training_without_random_states_is_not_resumed(call, trained)
 
 def test_a_checkpoint_that_does_not_fit_is_a_users_error(call, trained):
     checkpoint = str(trained("SASRec"))
-    code, _, error = call("--resume", checkpoint, "--epochs=2", "--hidden_size=16")
+    content = torch.load(checkpoint, weights_only=False)
+    content["state_dict"]["item_embedding.weight"] = torch.zeros(3, 8)
+    torch.save(content, "other.pth")
+    code, _, error = call("--resume", "other.pth", "--epochs=2")
     assert code == 2
     assert "does not fit" in error
     code, _, error = call("--evaluate", checkpoint, "--model=GRU4Rec")

@@ -35,6 +35,18 @@ def test_recommendations_hold_every_user_and_nothing_seen(call, trained, tiny_in
     assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
 
 
+def test_only_recommendations_are_replaced(call, trained):
+    checkpoint = trained("SASRec")
+    before = checkpoint.read_bytes()
+    code, _, error = call("--topk", str(checkpoint), "--output", str(checkpoint))
+    assert code == 2
+    assert f"{checkpoint} exists and is no file of recommendations" in error
+    assert checkpoint.read_bytes() == before
+    Path("top.csv").touch()
+    for _ in range(2):  # what is empty, and then its own
+        assert call("--topk", str(checkpoint), "--output", "top.csv")[0] == 0
+
+
 def test_recommendations_follow_the_whole_history(call, trained, tiny_interactions):
     """The scores are the model's own for the latest five items, test item included."""
     from recbole.quick_start import load_data_and_model
@@ -120,13 +132,14 @@ def test_a_failed_writing_leaves_the_old_file(call, trained, monkeypatch):
         yield [("u00", 1, "i00", "0.5")]
         raise OSError(28, "No space left on device")
 
-    Path("top.csv").write_text("old", encoding="utf-8")
+    old = "user,rank,item,score\nold"
+    Path("top.csv").write_text(old, encoding="utf-8")
     checkpoint = trained("SASRec")
     monkeypatch.setattr(recommend, "recommend", full_disk)
     code, _, error = call("--topk", str(checkpoint), "--output", "top.csv")
     assert code == 2
     assert "No space left" in error
-    assert Path("top.csv").read_text(encoding="utf-8") == "old"
+    assert Path("top.csv").read_text(encoding="utf-8") == old
     assert [path.name for path in Path().iterdir() if "top.csv" in path.name] == ["top.csv"]
 
 
