@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_m3rec.cli.prepare.tables import main
+from recbole_m3rec.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("prepare.tables", sys.argv[1:]))

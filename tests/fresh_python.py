@@ -11,12 +11,13 @@ CLONE = Path(recbole_m3rec.__file__).parents[1]
 PATHS = os.pathsep.join([str(CLONE), *filter(None, sys.path)])
 
 
-def fresh_python(code, *first_paths, **environment):
-    """Run code that must end well; its ``stdout`` and ``stderr`` are texts.
+def fresh_python(code, *first_paths, ends_with=0, **environment):
+    """Run code; its ``stdout`` and ``stderr`` are texts.
 
     Args:
         code: what to run.
         first_paths: folders from which modules are imported before all others.
+        ends_with: the exit code that it must have.
         environment: variables besides those of this process.
     """
     paths = os.pathsep.join([*first_paths, PATHS])
@@ -27,5 +28,5 @@ def fresh_python(code, *first_paths, **environment):
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == ends_with, done.stdout + done.stderr
     return done

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from recbole_m3rec import __version__
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "--version"):
         build_parser().parse_args(argv or ["--help"])
     name = name_of(argv)
+    if name is None and {"-h", "--help"} & set(argv[1:2]) and (members := group_of(argv[0])):
+        print(f"usage: {command(argv[0])} COMMAND …\n\ncommands:\n{table(members)}")
+        return 0
     if name is None:
         print(f"error: {unknown(argv)}", file=sys.stderr)
         return USER_ERROR
@@ -70,8 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if subcommand.wants and not is_help and (not rest or rest[0].startswith("-")):
         print(f"error: expected {command(name)} {subcommand.wants} …", file=sys.stderr)
         return USER_ERROR
-    module = importlib.import_module(f"recbole_m3rec.cli.{subcommand.module}")
-    exit_code: int = module.main([*subcommand.before, *rest])
+    return call(subcommand.module, [*subcommand.before, *rest])
+
+
+def call(module: str, arguments: Sequence[str]) -> int:
+    """Import a command, which takes seconds, and run it; Ctrl-C ends the import without a trace."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # nobody ignores it or handles it already
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        main = importlib.import_module(f"recbole_m3rec.cli.{module}").main
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    exit_code: int = main(arguments)
     return exit_code
 
 
@@ -82,10 +97,20 @@ def name_of(given: Sequence[str]) -> str | None:
     return next((name for name in (given[0], " ".join(given[:2])) if name in SUBCOMMANDS), None)
 
 
+def group_of(word: str) -> list[str]:
+    """Return the names of the subcommands whose first word this is, of two."""
+    return [name for name in SUBCOMMANDS if name.startswith(f"{word} ")]
+
+
+def table(names: Iterable[str]) -> str:
+    """Return a line for each of some subcommands."""
+    width = max(map(len, SUBCOMMANDS)) + 2
+    return "\n".join(f"  {name.ljust(width)}{SUBCOMMANDS[name].help}" for name in names)
+
+
 def unknown(given: Sequence[str]) -> str:
     """Return what to say of arguments that begin with no subcommand."""
-    group = [name for name in SUBCOMMANDS if name.startswith(f"{given[0]} ")]
-    if group:
+    if group := group_of(given[0]):
         words = " ".join(given[:2])
         return f"There is no command {words!r}; there are {', '.join(group)}." + did_you_mean(
             words, group
@@ -98,14 +123,12 @@ def unknown(given: Sequence[str]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of what comes without a subcommand: help and version."""
-    width = max(map(len, SUBCOMMANDS)) + 2
-    lines = (f"  {name.ljust(width)}{each.help}" for name, each in SUBCOMMANDS.items())
     parser = argparse.ArgumentParser(
         prog=command(),
         usage=f"{command()} COMMAND …",
         description="M3Rec and every model of RecBole: data, training, comparison, use.",
         epilog="commands:\n"
-        + "\n".join(lines)
+        + table(SUBCOMMANDS)
         + f"\n\n{command('COMMAND --help')} shows what a command takes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

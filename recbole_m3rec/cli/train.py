@@ -16,6 +16,7 @@ from recbole_m3rec.cli.parsers import NEWEST, UsageError
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
+from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.quick_start.recommend import write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
@@ -62,9 +63,9 @@ def train(options: argparse.Namespace) -> None:
     if options.resume is not None:
         saved = run_to_resume(options)
         model, dataset = saved.model, saved.dataset
-        settings = {**saved.settings, saved_runs.RESUME_KEY: saved.path.resolve()}
+        settings = {**saved.settings, resuming.RESUME_KEY: saved.path.resolve()}
         config_files = None  # the checkpoint brings what they said
-        epochs = saved_runs.resumed_configuration(saved)["epochs"]
+        epochs = resuming.resumed_configuration(saved)["epochs"]
         if saved.epoch + 1 >= epochs and not saved.is_exact:
             raise UsageError(
                 f"{saved.path} is of epoch {saved.epoch} (from 0), and --epochs is {epochs}: "
@@ -73,7 +74,7 @@ def train(options: argparse.Namespace) -> None:
     else:
         named = read_names(options)
         model, dataset = named["model"], named["dataset"]
-    saved_runs.install_resuming()
+    resuming.install_resuming()
     started = torchrun()
     if started is not None and (options.nproc != 1 or options.world_size > 0):
         raise UsageError("torchrun says how many processes there are: leave out --nproc.")
@@ -160,7 +161,7 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.Checkpoint:
 
     values = read_names(options)
     files = options.config_files or None
-    return saved_runs.newest_run(Config(values["model"], values["dataset"], config_file_list=files))
+    return resuming.newest_run(Config(values["model"], values["dataset"], config_file_list=files))
 
 
 def export(options: argparse.Namespace) -> None:

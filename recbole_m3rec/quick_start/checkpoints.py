@@ -1,43 +1,21 @@
-"""What a checkpoint knows about its run, and how a later run resumes it."""
+"""What a checkpoint knows about its run, and what is made of it again: model, data, metrics."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
-from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
-from recbole_m3rec.processes import distributed, launch
-from recbole_m3rec.support import written_here
-from recbole_m3rec.trainer import checkpoint_file, pretraining, safe_format
-from recbole_m3rec.trainer.interruption import SIGNALS
+from recbole_m3rec.trainer import checkpoint_file, pretraining
 from recbole_m3rec.trainer.progress import KEY as PROGRESS
-
-# Key of a ``config_dict``, taken out again before training starts: the checkpoint to resume from.
-RESUME_KEY = "resume"
-
-# Settings that may differ between a run and the command that resumes it.
-CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
-    *("epochs", "stopping_step", "checkpoint_minutes", "show_progress", "state", "worker"),
-}
-
-# What the command that names a checkpoint to resume may change of its run. Anything else would make
-# one run of two: a best score by one metric or split, the rest by another.
-CHANGEABLE_IN_A_RUN = CHANGEABLE | {
-    *("learning_rate", "weight_decay", "eval_batch_size", "metric_decimal_place", "scan_backend"),
-    *("data_path", "feature_path", "download", "gpu_id", "use_gpu", "verbose"),
-    *("log_wandb", "wandb_project"),
-}
 
 # What held before a setting existed, for checkpoints that do not name it: for every model, and for
 # the models of this package.
@@ -109,64 +87,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
-    """Return the newest run of a configuration, by its latest state.
-
-    Args:
-        config: RecBole's; of it, model, dataset and what files and command line say have to agree.
-        of_launch: only runs of this start of torchrun, if one is given.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    folder = Path(config["checkpoint_dir"])
-    settings = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
-    reasons = []
-    for path in sorted(
-        folder.glob(f"{config['model']}-*-last.ckpt"),
-        key=lambda path: (path.stat().st_mtime_ns, path.name),
-        reverse=True,
-    ):
-        if not safe_format.is_safe_file(path) and not written_here.is_own(path):
-            reasons.append(f"{path} was not written by you on this machine")
-            continue
-        run = read_checkpoint(path)
-        differing = [key for key, value in settings.items() if run.settings.get(key) != value]
-        if run.dataset != config["dataset"]:
-            reasons.append(f"{path} is of dataset {run.dataset}")
-        elif of_launch not in (None, run.launch):
-            reasons.append(f"{path} is of another start of torchrun")
-        elif differing:
-            reasons.append(f"{path} has another {', '.join(differing)}")
-        else:
-            return run
-    raise CheckpointError(
-        f"No run of {config['model']} on {config['dataset']} with these settings is in {folder}: "
-        f"{'; '.join(reasons[:3]) or 'it has none of this model'}. Name a checkpoint, or start the "
-        "run without --resume."
-    )
-
-
-def resumed_configuration(run: Checkpoint) -> Any:
-    """Return RecBole's configuration of a resumed run: its own, and what the command line changes.
-
-    Raises:
-        CheckpointError: it changes a setting that is none of ``CHANGEABLE_IN_A_RUN``.
-    """
-    from recbole.config import Config
-
-    config = Config(run.model, run.dataset, config_dict=dict(run.settings))
-    for key in config.cmd_config_dict.keys() - CHANGEABLE_IN_A_RUN:
-        given, before = config.external_config_dict[key], run.settings.get(key)
-        if given != before:
-            raise CheckpointError(
-                f"{run.path} was trained with {key}: {before}, which a resumed run keeps, but the "
-                f"command line says {given}. Leave --{key} out, or train from the start. What can "
-                f"be changed: {', '.join(sorted(CHANGEABLE_IN_A_RUN - checkpoint_file.NOT_SETTINGS))}."
-            )
-    return config
-
-
 def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]:
     """Load data and model by RecBole's ``load_data_and_model``; the command line has its say.
 
@@ -210,101 +130,12 @@ def metrics(
     }
 
 
-def install_resuming() -> None:
-    """Let a run whose configuration names a checkpoint under ``resume`` continue from it.
-
-    Spawned workers do the same. Calling this again does nothing.
-    """
-    from recbole.quick_start import quick_start
-
-    if quick_start.run_recboles is run_resuming_worker:
-        return
-    quick_start.run_recboles = run_resuming_worker
-
-    @wrap(quick_start, "get_trainer")
-    def get_trainer(original: Callable[..., Any], *names: Any) -> Callable[..., Any]:
-        trainer_class = original(*names)
-
-        def build(config: Any, model: Any) -> Any:
-            asked = config.final_config_dict.pop(RESUME_KEY, None)
-            checkpoint = before_restart(config) or asked
-            trainer = trainer_class(config, model)
-            if checkpoint is not None:
-                resume(trainer, Path(checkpoint))
-            return trainer
-
-        return build
-
-
-def before_restart(config: Any) -> Path | None:
-    """Return the latest state of a run that torchrun has restarted; the first process chooses."""
-    started = launch.torchrun()
-    if started is None or started.restarts == 0:
-        return None
-    chosen: list[Path | None] = [None]
-    if started.rank == 0:
-        with suppress(CheckpointError):
-            chosen = [newest_run(config, launch.own_launch()).path]
-    if started.world_size > 1:
-        dist.broadcast_object_list(chosen, src=0)
-    if chosen[0] is not None and not chosen[0].is_file():
-        raise CheckpointError(
-            f"{chosen[0]}, from which the first machine goes on, is missing here. Let all machines "
-            "share checkpoint_dir."
-        )
-    getLogger().info(f"torchrun restart {started.restarts}: from {chosen[0] or 'the start'}")
-    return chosen[0]
-
-
-def run_resuming_worker(rank: int, *arguments: Any) -> None:
-    """Run one process of a training that may resume a checkpoint.
-
-    The result that goes back to the parent says where checkpoint and log went, too.
-    """
-    from recbole_m3rec.quick_start.screen import calm_screen
-
-    install_resuming()
-    options = arguments[-1]
-    with SIGNALS.caught(), noting_checkpoint() as checkpoints, calm_screen():
-        queue = _ResultQueue(options["queue"], checkpoints)
-        distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
-
-
-class _ResultQueue:
-    """The parent's queue, which gets RecBole's result and the places of its files."""
-
-    def __init__(self, queue: Any, checkpoints: list[Path]) -> None:
-        self.queue = queue
-        self.checkpoints = checkpoints
-
-    def put(self, result: dict[str, Any]) -> None:
-        places = {"checkpoint": self.checkpoints[-1:], "log": log_file()}
-        self.queue.put({**result, **places})
-
-
 def log_file() -> Path | None:
     """Return where RecBole's logger writes to in this process."""
     files = [
         handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)
     ]
     return Path(files[-1]) if files else None
-
-
-def resume(trainer: Any, checkpoint: Path) -> None:
-    """Bring a new trainer to where a checkpoint was written.
-
-    RecBole restores the optimiser whole, step size included; where today's configuration says
-    another than the checkpoint's, it decides.
-    """
-    with misfits(checkpoint):
-        trainer.resume_checkpoint(checkpoint)
-    before = checkpoint_file.load(checkpoint, map_location="cpu")["config"]
-    for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
-        if before[key] != trainer.config[key]:
-            for group in trainer.optimizer.param_groups:
-                group[name] = trainer.config[key]
-    digests = {key: before[key] for key in DIGEST_KEYS}
-    warn_of_changes(checkpoint, digests, trainer.config)
 
 
 @contextmanager

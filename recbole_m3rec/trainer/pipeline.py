@@ -77,6 +77,7 @@ def install() -> None:
 
 def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
     """Around ``Trainer.__init__``."""
+    sparse_updates.refuse_dense_parameters(config["learner"], model)
     original(self, config, model)
     share_name(self)
     self.model_as_built = plain_attributes(self.model)

@@ -66,6 +66,28 @@ def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
     assert called == []
 
 
+@pytest.mark.parametrize("word", ["prepare", "encode"])
+def test_help_of_a_group_lists_its_commands(called, capsys, word):
+    assert cli.main([word, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(f"{word} COMMAND …")
+    listed = [" ".join(line.split()[:2]) for line in lines if line.startswith("  ")]
+    assert listed == [name for name in cli.SUBCOMMANDS if name.startswith(word)]
+    assert called == []
+
+
+def test_ctrl_c_while_a_command_is_imported_shows_no_traceback():
+    code = (
+        "import os, sys\nfrom recbole_m3rec.cli import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': os.kill(os.getpid(), 2)\n"
+        "sys.meta_path.insert(0, Interrupted())\nmain.call('train', ['--help'])"
+    )
+    ended = fresh_python(code, ends_with=-2)
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
 def test_help_lists_every_subcommand_without_loading_any():
     code = (
         "import sys\nfrom recbole_m3rec.cli.main import main\n"

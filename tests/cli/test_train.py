@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_m3rec.cli import arguments, exit_codes, train
-from recbole_m3rec.quick_start import checkpoints
+from recbole_m3rec.quick_start import resuming
 
 
 def metrics(output):
@@ -205,7 +205,7 @@ def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     assert code == 0, error
     assert started == [(1, 0.01), (2, 0.01)]
     assert metrics(out)["ndcg@5"][1] != "-"
-    assert checkpoints.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
+    assert resuming.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,12 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call):
         ("--numerical_features=[nope]", "RecBole refuses the data or a setting of them: .*nope"),
         ("--threshold={'nope': 3}", "RecBole refuses the data or a setting of them: .*nope"),
         ("--encoding=klingon", "encoding: 'klingon' is unknown, expected one such as utf-8"),
+        ("--learner=sparse_adam", "sparse_adam moves tables with sparse gradients .* BPR has o"),
     ],
 )
 def test_a_setting_that_fits_no_data_is_one_line(argument, says, call, write_dataset):
     write_dataset()
-    code, _, error = call("--model=BPR", "--dataset=tiny", "--data_path=dataset", argument)
+    lists = ["--topk=[5]", "--valid_metric=Hit@5"]
+    code, _, error = call("--model=BPR", "--dataset=tiny", "--data_path=dataset", *lists, argument)
     assert code == 2
     assert re.search(says, error)
