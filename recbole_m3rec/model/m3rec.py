@@ -53,6 +53,13 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
 
     def _check_updates(self) -> None:
         settings = self.network.config
+        for key, unused in (("softmax_items", "all"), ("shard_softmax", False)):
+            value = getattr(settings, key)
+            if self.loss_type == "BPR" and value != unused:
+                raise ModelConfigError(
+                    f"{key}: {value}, but loss_type: BPR has no softmax: leave it out, or set "
+                    "loss_type: CE"
+                )
         n_candidates = self.n_items if settings.softmax_items == "all" else settings.softmax_items
         if (
             settings.id_updates == "sparse"

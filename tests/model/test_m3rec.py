@@ -149,6 +149,12 @@ def test_an_unknown_loss_is_an_error_with_the_nearest(make_config):
         M3Rec(config, _Dataset())
 
 
+@pytest.mark.parametrize(("key", "value"), [("softmax_items", 5), ("shard_softmax", True)])
+def test_settings_of_a_softmax_that_is_not_there_are_refused(build, key, value):
+    with pytest.raises(ModelConfigError, match=f"{key}: {value}, but loss_type: BPR"):
+        build("M3Rec", loss_type="BPR", **{key: value})
+
+
 def test_the_log_names_the_number_of_items_from_which_sampling_is_advised(
     build, monkeypatch, caplog
 ):
