@@ -127,7 +127,7 @@ def session(args: Any) -> None:
 @contextlib.contextmanager
 def server(bundle: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """Run the service as a process; yields it, its host and its port."""
-    command = [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(bundle)]
+    command = [sys.executable, "-m", "recbole_m3rec.serving", str(bundle)]
     process = subprocess.Popen([*command, "--port", "0", *more], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

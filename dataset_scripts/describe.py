@@ -5,4 +5,4 @@ import sys
 from recbole_m3rec.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(call("prepare.describe", sys.argv[1:]))
+    sys.exit(call("cli.prepare.describe", sys.argv[1:]))

@@ -19,7 +19,7 @@ class Subcommand(NamedTuple):
     """What a subcommand calls.
 
     Attributes:
-        module: in this folder; its ``main`` takes the arguments and returns the exit code.
+        module: in this package; its ``main`` takes the arguments and returns the exit code.
         help: one line.
         before: arguments put before the given ones.
         wants: what has to come first, such as CHECKPOINT.
@@ -32,24 +32,38 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
-    "train": Subcommand("train", "train and test a model"),
-    "resume": Subcommand("train", "resume a checkpoint, or the newest run", ("--resume",)),
-    "evaluate": Subcommand("train", "metrics of a checkpoint", ("--evaluate",), "CHECKPOINT"),
-    "recommend": Subcommand("train", "best items of every user", ("--topk",), "CHECKPOINT"),
-    "export": Subcommand("train", "a bundle that recommends alone", ("--export",), "CHECKPOINT"),
-    "show": Subcommand("train", "a checkpoint's page, in the browser", ("--show",), "CHECKPOINT"),
-    "compare": Subcommand("compare", "many models, datasets and seeds, one report"),
-    "ablate": Subcommand("ablate", "M3Rec without each of its parts"),
-    "prepare amazon": Subcommand("prepare.amazon", "a dataset from Amazon's review data"),
-    "prepare movielens": Subcommand("prepare.movielens", "a dataset from a release of MovieLens"),
-    "prepare tables": Subcommand("prepare.tables", "a dataset from your own purchases and items"),
-    "prepare images": Subcommand("prepare.encode_images", "fetch the items' images", ("download",)),
-    "encode text": Subcommand("prepare.encode_text", "text features from columns of the items"),
-    "encode images": Subcommand(
-        "prepare.encode_images", "image features from pictures", ("encode",)
+    "train": Subcommand("cli.train", "train and test a model"),
+    "resume": Subcommand("cli.train", "resume a checkpoint, or the newest run", ("--resume",)),
+    "evaluate": Subcommand("cli.train", "metrics of a checkpoint", ("--evaluate",), "CHECKPOINT"),
+    "recommend": Subcommand("cli.train", "best items of every user", ("--topk",), "CHECKPOINT"),
+    "export": Subcommand(
+        "cli.train", "a bundle that recommends alone", ("--export",), "CHECKPOINT"
     ),
-    "import": Subcommand("prepare.import_features", "features from vectors made elsewhere"),
-    "describe": Subcommand("prepare.describe", "what is in a dataset, and whether features fit"),
+    "show": Subcommand(
+        "cli.train", "a checkpoint's page, in the browser", ("--show",), "CHECKPOINT"
+    ),
+    "serve": Subcommand("serving.__main__", "a bundle's page and service", wants="BUNDLE"),
+    "onnx": Subcommand("serving.onnx", "a bundle as ONNX graphs", wants="BUNDLE"),
+    "compare": Subcommand("cli.compare", "many models, datasets and seeds, one report"),
+    "ablate": Subcommand("cli.ablate", "M3Rec without each of its parts"),
+    "prepare amazon": Subcommand("cli.prepare.amazon", "a dataset from Amazon's review data"),
+    "prepare movielens": Subcommand(
+        "cli.prepare.movielens", "a dataset from a release of MovieLens"
+    ),
+    "prepare tables": Subcommand(
+        "cli.prepare.tables", "a dataset from your own purchases and items"
+    ),
+    "prepare images": Subcommand(
+        "cli.prepare.encode_images", "fetch the items' images", ("download",)
+    ),
+    "encode text": Subcommand("cli.prepare.encode_text", "text features from columns of the items"),
+    "encode images": Subcommand(
+        "cli.prepare.encode_images", "image features from pictures", ("encode",)
+    ),
+    "import": Subcommand("cli.prepare.import_features", "features from vectors made elsewhere"),
+    "describe": Subcommand(
+        "cli.prepare.describe", "what is in a dataset, and whether features fit"
+    ),
 }
 
 
@@ -83,7 +97,7 @@ def call(module: str, arguments: Sequence[str]) -> int:
     if handler is signal.default_int_handler:  # nobody ignores it or handles it already
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        main = importlib.import_module(f"recbole_m3rec.cli.{module}").main
+        main = importlib.import_module(f"recbole_m3rec.{module}").main
     finally:
         signal.signal(signal.SIGINT, handler)
     exit_code: int = main(arguments)

@@ -173,7 +173,7 @@ def export(options: argparse.Namespace) -> None:
         run, options.output, precision=options.precision, with_histories=options.with_histories
     )
     print(f"bundle: {options.output} ({digest[:12]})")
-    print(f"serve it: python -m recbole_m3rec.serving --bundle {options.output}")
+    print(f"serve it: {command(f'serve {options.output}')}")
     print_places(run.path)
 
 
@@ -192,7 +192,7 @@ def show(options: argparse.Namespace) -> int:
         export_checkpoint(run, bundle, with_histories=True)
         images = ["--images", str(options.images)] if options.images else []
         store = str(Path(folder) / "events.sqlite")
-        arguments = ["--bundle", str(bundle), "--port", str(options.page_port), "--store", store]
+        arguments = [str(bundle), "--port", str(options.page_port), "--store", store]
         return serve([*arguments, *images])
 
 

@@ -1,4 +1,4 @@
-"""``python -m recbole_m3rec.serving --bundle shop-bundle``: the service, until interrupted."""
+"""The service, until interrupted: ``recbole-m3rec serve BUNDLE``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.process_settings import importing_much
 
 USER_ERROR = 2
@@ -37,13 +38,13 @@ def check_installed() -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the service's options."""
     made = argparse.ArgumentParser(
-        prog="python -m recbole_m3rec.serving",
+        prog=command("serve"),
         description="Serve a bundle: a page for people, JSON for programs.",
         epilog="Environment: M3REC_API_KEY (that requests then bring in X-API-Key), "
         "M3REC_ADMIN_TOKEN (for POST /admin/reload). SIGHUP reloads the bundle, too.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--bundle", type=Path, required=True, help="folder that --export wrote")
+    made.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that export wrote")
     made.add_argument("--host", default="127.0.0.1", help="address to listen at")
     made.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     made.add_argument(

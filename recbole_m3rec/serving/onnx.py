@@ -1,4 +1,4 @@
-"""A bundle as ONNX graphs: ``python -m recbole_m3rec.serving.onnx --bundle … --output …``.
+"""A bundle as ONNX graphs: ``recbole-m3rec onnx BUNDLE --output FOLDER``.
 
 The folder holds two graphs, checked against PyTorch when written, and plain files beside them:
 
@@ -37,6 +37,7 @@ from recbole_m3rec.ops.cpu.linear import FEWEST_ROWS
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.stepper import step_by_modules
+from recbole_m3rec.support.command_names import command
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -255,9 +256,9 @@ def _write_items(shop: Recommender, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for a user's error."""
     parser = argparse.ArgumentParser(
-        prog="python -m recbole_m3rec.serving.onnx", description="Write a bundle as ONNX graphs."
+        prog=command("onnx"), description="Write a bundle as ONNX graphs."
     )
-    parser.add_argument("--bundle", type=Path, required=True, help="folder that --export wrote")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that export wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     options = parser.parse_args(arguments)
     try:

@@ -16,7 +16,7 @@ def called(monkeypatch):
     calls = []
     for module in {each.module for each in cli.SUBCOMMANDS.values()}:
         monkeypatch.setattr(
-            importlib.import_module(f"recbole_m3rec.cli.{module}"),
+            importlib.import_module(f"recbole_m3rec.{module}"),
             "main",
             lambda arguments, module=module: calls.append((module, *arguments)) or 0,
         )
@@ -34,6 +34,8 @@ def called(monkeypatch):
         ("evaluate x.pth --topk=[1]", "train --evaluate x.pth --topk=[1]"),
         ("recommend x.pth --output top.csv", "train --topk x.pth --output top.csv"),
         ("recommend --help", "train --topk --help"),
+        ("serve shop-bundle --port 0", "serving.__main__ shop-bundle --port 0"),
+        ("onnx shop-bundle --output x", "serving.onnx shop-bundle --output x"),
         ("compare --models A", "compare --models A"),
         ("prepare amazon --category toys", "prepare.amazon --category toys"),
         ("prepare images --dataset shop", "prepare.encode_images download --dataset shop"),
@@ -43,7 +45,8 @@ def called(monkeypatch):
 )
 def test_a_subcommand_calls_its_module(called, given, expected):
     assert cli.main(given.split()) == 0
-    assert called == [tuple(expected.split())]
+    [(module, *arguments)] = called
+    assert [module.removeprefix("cli."), *arguments] == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,7 @@ def test_a_subcommand_calls_its_module(called, given, expected):
         ("prepare", "there are prepare amazon"),
         ("prepare amazn", "Did you mean prepare amazon"),
         ("evaluate", "evaluate CHECKPOINT"),
+        ("serve --port 0", "serve BUNDLE"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_one_line_and_exit_code_2(
@@ -82,7 +86,7 @@ def test_ctrl_c_while_a_command_is_imported_shows_no_traceback():
         "class Interrupted:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'torch': os.kill(os.getpid(), 2)\n"
-        "sys.meta_path.insert(0, Interrupted())\nmain.call('train', ['--help'])"
+        "sys.meta_path.insert(0, Interrupted())\nmain.call('cli.train', ['--help'])"
     )
     ended = fresh_python(code, ends_with=-2)
     assert (ended.stdout, ended.stderr) == ("", "")

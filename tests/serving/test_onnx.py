@@ -57,7 +57,7 @@ def test_graphs_and_pytorch_agree_on_a_thousand_histories(write_made, tmp_path, 
 
 
 def test_the_command_names_what_is_missing(tmp_path, capsys):
-    assert main(["--bundle", str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
+    assert main([str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
 

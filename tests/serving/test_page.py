@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture
 def address(write_made):
-    command = [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(write_made())]
+    command = [sys.executable, "-m", "recbole_m3rec.serving", str(write_made())]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     yield process.stdout.readline().split()[2]
     process.kill()
@@ -130,7 +130,7 @@ def test_titles_are_text_and_never_markup(browser, write_made, tmp_path):
     items = items.set_column(place, "title", [evil])
     about = {"max_history": 20, "features": {}}
     write_bundle(tmp_path / "evil", made_network(), SETTINGS, items, about=about)
-    command = [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(tmp_path / "evil")]
+    command = [sys.executable, "-m", "recbole_m3rec.serving", str(tmp_path / "evil")]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         page, problems = opened(browser, process.stdout.readline().split()[2])

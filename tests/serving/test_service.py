@@ -295,7 +295,7 @@ def start_server(write_made, tmp_path):
 
     def start():
         process = subprocess.Popen(
-            [sys.executable, "-m", "recbole_m3rec.serving", "--bundle", str(bundle), "--port", "0"],
+            [sys.executable, "-m", "recbole_m3rec.serving", str(bundle), "--port", "0"],
             stdout=subprocess.PIPE,
             text=True,
         )
