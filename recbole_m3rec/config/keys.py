@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.support.suggestions import expected_one_of
@@ -115,13 +117,21 @@ def stays_text(name: str) -> bool:
     return name in KEYS and KEYS[name].type == "str"
 
 
-def as_markdown() -> str:
-    """Return the table of ``docs/keys.md``."""
-    lines = ["| key | type | meaning | range |", "|---|---|---|---|"]
+def as_markdown(defaults: Mapping[str, Any]) -> str:
+    """Return the table of ``docs/keys.md``; a key without a default has a dash."""
+    lines = ["| key | type | meaning | range | default |", "|---|---|---|---|---|"]
     for name, key in KEYS.items():
         range_ = f"{key.range} (or `~`)" if key.optional and "~" not in key.range else key.range
-        lines.append(f"| `{name}` | {key.type} | {key.meaning} | {range_} |")
+        default = f"`{_as_yaml(defaults[name])}`" if name in defaults else "–"
+        lines.append(f"| `{name}` | {key.type} | {key.meaning} | {range_} | {default} |")
     return "\n".join(lines) + "\n"
+
+
+def _as_yaml(value: Any) -> str:
+    if value is None:
+        return "~"
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("\n...\n").strip()
 
 
 def _read() -> dict[str, Key]:
