@@ -144,9 +144,11 @@ def split_files(argument: str) -> list[str]:
     """Split an argument at commas and spaces unless it is the name of one file; find presets.
 
     Raises:
-        UsageError: a name is neither a file's nor a preset's.
+        UsageError: there is no name, or one is neither a file's nor a preset's.
     """
     names = [argument] if Path(argument).is_file() else re.findall(r"[^\s,]+", argument)
+    if not names:
+        raise UsageError("--config_files names no file. Leave it out, or name one.")
     return [name if Path(name).is_file() else str(preset(name)) for name in names]
 
 

@@ -72,6 +72,7 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, mon
         (["--evalute", "x.pth"], "--evaluate?"),
         (["--config_file=x.yaml"], "--config_files?"),
         (["--config_files=x.yaml"], "x.yaml, which is no file"),
+        (["--config_files="], "--config_files names no file"),
         (["--output=x.csv"], "belongs to --topk"),
         (["--keep_seen"], "belongs to --topk"),
         (["--page_port=1"], "--page_port belongs to --show CHECKPOINT"),
