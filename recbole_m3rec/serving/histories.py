@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,15 @@ def read_histories(
 
     Args:
         given: lists of item ids (their users are then 0, 1, …); a mapping of users to such lists;
-            ids of users of the bundle; or a frame of user, item and time, in this order or with
-            such names (``user_id``, ``item_id``, ``timestamp``).
+            ids of users of the bundle; or a pandas frame of user, item and time, in this order or
+            with such names (``user_id``, ``item_id``, ``timestamp``). Times are numbers or
+            datetimes; at equal times the order of rows counts.
         users: those of the bundle.
         history_of: returns the history of one of them.
 
     Raises:
-        RequestError: none of these, or a user whom the bundle does not know.
+        RequestError: none of these, a user whom the bundle does not know, or rows of a frame that
+            lack a value or have one of another kind.
     """
     if isinstance(given, Mapping):
         return dict(given)
@@ -53,16 +56,61 @@ def read_histories(
 
 
 def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:
-    names = [str(name) for name in frame.columns]
-    known = [("user", "user_id"), ("item", "item_id"), ("time", "timestamp")]
-    columns = [next((name for name in pair if name in names), None) for pair in known]
-    if None in columns:
-        if len(names) != 3:
-            raise RequestError(f"expected a frame of user, item, time, found the columns {names}")
-        columns = list(names)
-    user, item, time = (frame[name] for name in columns)
-    ordered = frame.iloc[np.argsort(time.to_numpy(), kind="stable")]
-    items = ordered[columns[1]].astype(str)
-    return {
-        key: list(part) for key, part in items.groupby(ordered[columns[0]].to_numpy(), sort=True)
-    }
+    from pandas.api.types import infer_dtype
+
+    if not hasattr(frame, "iloc"):
+        raise RequestError(f"expected a pandas frame, found {type(frame)}: give frame.to_pandas()")
+    if not len(frame):
+        return {}
+    user, item, time = (frame.iloc[:, place] for place in _places(list(map(str, frame.columns))))
+    for column in (user, item, time):
+        missing = column.isna().to_numpy(bool)
+        _refuse(column, missing, "a value", "Drop such rows with frame.dropna(), or fill them in")
+    _refuse(
+        time,
+        np.full(len(time), time.dtype.kind not in "iufM"),
+        "numbers or datetimes",
+        f"Convert frame[{time.name!r}] with pd.to_numeric or pd.to_datetime",
+    )
+    if infer_dtype(item, skipna=False) not in ("string", "integer"):
+        is_wrong = np.array([not is_id(value) for value in item])
+        fix = f"Convert them, such as by frame[{item.name!r}].astype('int64').astype(str)"
+        _refuse(item, is_wrong, "item ids, texts or whole numbers", fix)
+    order = time.array.argsort(kind="stable")
+    items, users = item.astype(str).iloc[order], user.to_numpy()[order]
+    return {key: list(part) for key, part in items.groupby(users, sort=True)}
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    """Return where user, item and time are: by name, or the only three columns in this order."""
+    known = (("user", "user_id"), ("item", "item_id"), ("time", "timestamp"))
+    found = [[n for n, name in enumerate(names) if name in pair] for pair in known]
+    if all(len(places) == 1 for places in found):
+        return [place for [place] in found]
+    if len(names) == 3 and all(places in ([], [n]) for n, places in enumerate(found)):
+        return [0, 1, 2]
+    raise RequestError(
+        "expected a frame of user, item, time, or with one column each of user_id, item_id, "
+        f"timestamp; found the columns {list(names)}"
+    )
+
+
+def _refuse(column: pd.Series, is_wrong: np.ndarray, expected: str, fix: str) -> None:
+    """Raise where rows of a frame are wrong; names how many, and the first."""
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        raise RequestError(
+            f"column {column.name!r}: expected {expected} in every row, not so in "
+            f"{is_wrong.sum():,} of {len(column):,}; the first is row {first}: "
+            f"{shown(column.iloc[[first]].tolist()[0])}. {fix}"
+        )
+
+
+def is_id(value: object) -> bool:
+    """Whether it can be read as an item id: a text or a whole number."""
+    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+
+
+def shown(value: object) -> str:
+    """Return what an error says of a value that was found."""
+    return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
