@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from recbole_m3rec.serving.histories import as_id, as_list
 from recbole_m3rec.support.suggestions import did_you_mean
 
 SHOWN = ("title", "brand", "categories", "price", "year", "image")
@@ -54,29 +55,63 @@ class Catalogue:
 
         Raises:
             UnknownItemError: there is no such item.
+            RequestError: neither a text nor a whole number.
         """
-        found = self._numbers.get(item)
+        found = self._numbers.get(item if isinstance(item, str) else as_id(item, "item"))
         if found is None:
             near = did_you_mean(str(item), self._numbers) if len(self) <= NEAR_OF_AT_MOST else ""
             raise UnknownItemError(f"there is no item {str(item)[:80]!r} in the catalogue.{near}")
         return found
 
-    def numbers(self, items: Iterable[str]) -> tuple[np.ndarray, int]:
-        """Return the numbers of the items that there are, in order, and how many there are not."""
-        [numbers], n_unknown = self.numbers_of_all([list(items)])
+    def numbers(
+        self, items: Iterable[str], name: str = "history", *, is_ordered: bool = True
+    ) -> tuple[np.ndarray, int]:
+        """Return the numbers of the items that there are, in order, and how many there are not.
+
+        Raises:
+            RequestError: no list of item ids; calls it by ``name``.
+        """
+        [numbers], n_unknown = self.numbers_of_all(
+            [as_list(items, name, is_ordered=is_ordered)], name
+        )
         return numbers, n_unknown
 
-    def numbers_of_all(self, histories: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], int]:
-        """Return the numbers of each history's items that there are, and how many there are not."""
+    def numbers_of_all(
+        self, histories: Sequence[Sequence[str]], name: str = "history {}"
+    ) -> tuple[list[np.ndarray], int]:
+        """Return the numbers of each history's items that there are, and how many there are not.
+
+        Raises:
+            RequestError: no lists of item ids; calls them by ``name``, where ``{}`` is the place.
+        """
+        # No line of Python runs per history or item that is as expected.
+        if not set(map(type, histories)) <= {list, tuple}:
+            histories = [as_list(one, name.format(n)) for n, one in enumerate(histories)]
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-        # No line of Python runs per item.
-        found = map(self._numbers.get, chain.from_iterable(histories), repeat(0))
-        numbers = np.fromiter(found, np.int64, int(lengths.sum()))
+        try:
+            found = map(self._numbers.get, chain.from_iterable(histories), repeat(0))
+            numbers = np.fromiter(found, np.int64, int(lengths.sum()))
+        except TypeError:  # one has no hash, so it is neither a text nor a number
+            numbers = np.zeros(int(lengths.sum()), np.int64)
         is_known = numbers > 0
-        ends = np.concatenate([[0], is_known.cumsum()])[lengths.cumsum()].tolist()
         known = numbers[is_known]
+        if len(known) < len(numbers):
+            texts = self._as_texts(histories, name)
+            if texts is not histories:
+                return self.numbers_of_all(texts, name)
+        ends = np.concatenate([[0], is_known.cumsum()])[lengths.cumsum()].tolist()
         parts = [known[first:last] for first, last in zip([0, *ends], ends, strict=False)]
         return parts, len(numbers) - len(known)
+
+    @staticmethod
+    def _as_texts(histories: Sequence[Sequence[str]], name: str) -> Sequence[Sequence[str]]:
+        """Return ids of which some are unknown as texts: the same lists where all are."""
+        if set(map(type, chain.from_iterable(histories))) <= {str}:
+            return histories
+        return [
+            [as_id(item, f"item {place} of {name.format(n)}") for place, item in enumerate(history)]
+            for n, history in enumerate(histories)
+        ]
 
     def show(self, number: int) -> dict[str, Any]:
         """Return an item as people see it: its id, what there is of :data:`SHOWN`, ``cold``."""

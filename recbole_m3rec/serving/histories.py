@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,11 +39,8 @@ def read_histories(
         return dict(given)
     if hasattr(given, "columns"):
         return _from_frame(given)
-    if isinstance(given, str):
-        raise RequestError(
-            f"histories must be a list, found the string {given!r}: write [{given!r}]"
-        )
-    given = list(given)
+    unordered = isinstance(given, set | frozenset)
+    given = as_list(given, "histories", "users or histories", is_ordered=False)
     if given and all(isinstance(entry, str) for entry in given):
         for user in given:
             if user not in users:
@@ -52,6 +49,8 @@ def read_histories(
                     "export --with-histories"
                 )
         return {user: history_of(user) for user in given}
+    if unordered:
+        raise RequestError("histories must be a list, found a set, in which they have no number")
     return dict(enumerate(given))
 
 
@@ -59,7 +58,9 @@ def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:
     from pandas.api.types import infer_dtype
 
     if not hasattr(frame, "iloc"):
-        raise RequestError(f"expected a pandas frame, found {type(frame)}: give frame.to_pandas()")
+        raise RequestError(
+            f"expected a pandas frame, found {type(frame).__name__}: give frame.to_pandas()"
+        )
     if not len(frame):
         return {}
     user, item, time = (frame.iloc[:, place] for place in _places(list(map(str, frame.columns))))
@@ -106,9 +107,42 @@ def _refuse(column: pd.Series, is_wrong: np.ndarray, expected: str, fix: str) ->
         )
 
 
+def as_list(
+    given: Iterable[Any], name: str, of: str = "item ids", *, is_ordered: bool = True
+) -> Sequence[Any]:
+    """Return what is given for a list, as one.
+
+    Raises:
+        RequestError: a text, whose letters would be read as ids; a mapping, a frame or no iterable
+            at all; or a set where the order counts.
+    """
+    if isinstance(given, list | tuple):
+        return given
+    if is_ordered and isinstance(given, set | frozenset):
+        raise RequestError(f"{name} must be a list, oldest first, found a set, which has no order")
+    wrong = isinstance(given, str | bytes | Mapping) or hasattr(given, "columns")
+    if wrong or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+        fix = f": write [{given!r}]" if isinstance(given, str) else ""
+        raise RequestError(f"{name} must be a list of {of}, found {shown(given)}{fix}")
+    return list(given)
+
+
 def is_id(value: object) -> bool:
     """Whether it can be read as an item id: a text or a whole number."""
     return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+
+
+def as_id(value: object, name: str) -> str:
+    """Return an item id as text: of a whole number its digits.
+
+    Raises:
+        RequestError: neither a text nor a whole number.
+    """
+    if not is_id(value):
+        raise RequestError(
+            f"{name} must be an item id, a text or a whole number, found {shown(value)}"
+        )
+    return str(value)
 
 
 def shown(value: object) -> str:

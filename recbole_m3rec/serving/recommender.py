@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 class Recommender:
     """Recommends, explains and finds neighbours from a bundle.
 
+    Item ids are texts; a whole number is read as its digits, 50 as "50", in lists, frames and
+    new items alike. Any iterable of ids is a list of them, but not a text or a mapping; a set is
+    one only where the order is without meaning, as in ``allowed`` and ``blocked``. Anything else
+    is an error.
+
     >>> import tempfile, pyarrow as pa
     >>> from recbole_m3rec import M3RecNetwork
     >>> from recbole_m3rec.serving.bundle.write import write_bundle
@@ -191,17 +196,17 @@ class Recommender:
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise RequestError(f"k must be a whole number of at least 1, found {k!r}")
         weighed = self.weights(weights)
-        only = None if allowed is None else np.unique(self.items.numbers(allowed)[0])
-        never = np.empty(0, np.int64) if blocked is None else self.items.numbers(blocked)[0]
-        a_string = next((one for one in histories if isinstance(one, str)), None)
-        if a_string is not None:
-            raise RequestError(f"a history must be a list of item ids, found {a_string!r}")
+        only = None if allowed is None else np.unique(self._numbers(allowed, "allowed"))
+        never = np.empty(0, np.int64) if blocked is None else self._numbers(blocked, "blocked")
         found, unknown = self.items.numbers_of_all(histories)
         questions = []
         for numbers in found:
             exclude = np.concatenate([never, numbers]) if exclude_seen else never
             questions.append(Question(numbers, int(k), exclude, only, weighed))
         return questions, unknown
+
+    def _numbers(self, items: Iterable[str], name: str) -> np.ndarray:
+        return self.items.numbers(items, name, is_ordered=False)[0]
 
     def weights(self, given: Mapping[str, float] | None) -> np.ndarray | None:
         """Check weights of modalities, ``[M + 2]`` with repetition last; None for none."""

@@ -57,6 +57,7 @@ class Session:
 
         Raises:
             UnknownItemError: the catalogue does not have it; the session stays as it was.
+            RequestError: no item id at all.
         """
         number = self._shop.items.number(item)
         vectors = self._vectors(np.array([number]))

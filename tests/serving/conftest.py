@@ -76,7 +76,7 @@ def write_made(tmp_path):
         about = {"max_history": 20, "metrics": {"test": {"hit@10": 0.5}}, "features": {}}
         about |= more.pop("about", {})
         folder = tmp_path / name
-        items = made_items(n_items)
+        items = more.pop("items", None) or made_items(n_items)
         write_bundle(
             folder, network, settings, items, about=about, histories=made_histories(), **more
         )
