@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,11 +91,24 @@ class Session:
         return frame
 
     def save(self) -> bytes:
-        """Return the session as safetensors, some kilobytes, to go on elsewhere."""
-        tensors = {"history": torch.from_numpy(self._history)}
+        """Return the session as safetensors, some kilobytes, to go on elsewhere.
+
+        Items that were added to the bundle are saved by their ids and vectors.
+        """
+        last = self._shop.bundle.items.num_rows
+        added = np.unique(self._history[self._history > last])
+        history = self._history.copy()
+        history[history > last] = last + 1 + np.searchsorted(added, history[history > last])
+        tensors = {"history": torch.from_numpy(history)}
+        if len(added):
+            tensors |= {f"added.{name}": rows for name, rows in self._vectors(added).items()}
         if self._query is not None and self._state is not None:
             tensors |= {"query": self._query, **self._state._asdict()}
-        about = {"bundle": self._shop.digest, "unknown_items": str(self.unknown_items)}
+        about = {
+            "bundle": self._shop.digest,
+            "unknown_items": str(self.unknown_items),
+            "added": json.dumps(self._shop.items.ids[added].tolist()),
+        }
         plain = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
         return save(plain, metadata=about)
 
@@ -104,13 +117,15 @@ class Session:
         """Go on with what :meth:`save` returned.
 
         Raises:
-            SessionError: not a saved session, or one of another bundle.
+            SessionError: not a saved session, one of another bundle, or of items that were added
+                there and not here, or here with other features.
         """
         try:
             tensors = load(saved)
             header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
             about = header["__metadata__"]
             history, unknown_items = tensors["history"], int(about["unknown_items"])
+            added = [str(item) for item in json.loads(about.get("added", "[]"))]
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise SessionError(f"not a saved session ({error})") from error
         if about.get("bundle") != recommender.digest:
@@ -119,15 +134,19 @@ class Session:
                 f"{recommender.digest[:12]}: start a new session from the history"
             )
         session = cls(recommender)
-        n_items = len(recommender.ranker.vectors.table)
+        last = recommender.bundle.items.num_rows
         if (
             history.dtype != torch.int64
             or history.dim() != 1
             or len(history)
-            and not 0 < int(history.min()) <= int(history.max()) < n_items
+            and not 0 < int(history.min()) <= int(history.max()) <= last + len(added)
         ):
             raise SessionError("not a saved session: it has items that the catalogue has not")
         session._history = history.numpy()
+        if added:
+            here = session._numbers_of_added(added, tensors)
+            is_added = session._history > last
+            session._history[is_added] = here[session._history[is_added] - last - 1]
         session.unknown_items = unknown_items
         if len(session):
             query, like = recommender._stepper.read(session._vectors(session._history[-1:]))
@@ -145,6 +164,24 @@ class Session:
             session._query = found.pop("query")
             session._state = MambaState(**found)
         return session
+
+    def _numbers_of_added(self, items: Sequence[str], saved: Mapping[str, Tensor]) -> np.ndarray:
+        """Return the numbers that added items have here, which must be the same items."""
+        do = "Add the same items with the same features, or start a new session from the history"
+        for item in items:
+            if item not in self._shop.items:
+                raise SessionError(f"its history has the added item {item!r}, not there here. {do}")
+        numbers, _ = self._shop.items.numbers(items)
+        for name, here in self._vectors(numbers).items():
+            there = saved.get(f"added.{name}", torch.empty(0))
+            if there.shape != here.shape or there.dtype != here.dtype:
+                raise SessionError("not a saved session: its added items have other shapes")
+            # Another machine may round otherwise.
+            is_other = ~torch.isclose(there, here, rtol=0.01, atol=0.001).all(1)
+            if is_other.any():
+                item = items[int(is_other.nonzero()[0])]
+                raise SessionError(f"the added item {item!r} has other features of {name}. {do}")
+        return numbers
 
     def _vectors(self, numbers: np.ndarray) -> dict[str, Tensor]:
         rows = torch.from_numpy(numbers)

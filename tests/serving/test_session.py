@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -10,7 +11,7 @@ import torch
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.session import SessionError
-from tests.serving.conftest import N_ITEMS, made_network
+from tests.serving.conftest import N_ITEMS, made_features, made_network
 
 
 def test_a_session_equals_the_batch_path_after_each_of_200_items(any_shop):
@@ -68,6 +69,9 @@ def test_bytes_of_elsewhere_are_refused(shop, write_made):
     [
         lambda tensors, about: about.pop("unknown_items"),
         lambda tensors, about: about.update(unknown_items="many"),
+        lambda tensors, about: about.update(added="5"),
+        lambda tensors, about: about.update(added='["i5"]'),
+        lambda tensors, about: tensors.update(history=torch.tensor([61])),
         lambda tensors, about: tensors.pop("query"),
         lambda tensors, about: tensors.update(query=tensors["query"][:, 1:].clone()),
         lambda tensors, about: tensors.update(query=tensors["query"].double()),
@@ -117,3 +121,45 @@ def test_a_session_leaves_the_recommender_as_it_was(shop):
     before = shop.recommend([["i4", "i9"]])
     shop.session(["i4"]).add("i9")
     assert list(shop.recommend([["i4", "i9"]])["score"]) == list(before["score"])
+
+
+def with_added(folder, items, rows):
+    """A recommender to which items were added, one after another, with features of these rows."""
+    shop = Recommender.load(folder)
+    text = made_features(N_ITEMS)["text"].values.numpy()
+    for item, row in zip(items, rows, strict=True):
+        shop.add_items(pd.DataFrame({"item_id": [item]}), {"text": text[row : row + 1]})
+    return shop
+
+
+def test_a_session_with_added_items_goes_on_where_they_are_the_same_items(write_made):
+    folder = write_made()
+    shop = with_added(folder, ["x", "y", "z"], [1, 2, 3])
+    session = shop.session(["z", "i4", "x", "z", "i9"])
+    saved = session.save()
+    other_order = with_added(folder, ["z", "y", "x"], [3, 2, 1])
+    again = other_order.restore(saved)
+    assert again.history == session.history
+    for one in (session, again):
+        one.add("y")
+    ours, theirs = (one.recommend(80).set_index("item")["score"] for one in (session, again))
+    assert np.allclose(ours, theirs[ours.index], atol=1e-5)
+    assert other_order.restore(again.save()).history == again.history
+
+
+@pytest.mark.parametrize(
+    ("items", "rows", "message"),
+    [
+        ([], [], "added item 'x', not there here. Add the same items"),
+        (["z"], [3], "added item 'x', not there here"),
+        (["x", "z"], [1, 4], "added item 'z' has other features of text"),
+    ],
+)
+def test_a_session_with_other_added_items_is_refused(write_made, items, rows, message):
+    folder = write_made()
+    shop = with_added(folder, ["x", "y", "z"], [1, 2, 3])
+    other = with_added(folder, items, rows)
+    with pytest.raises(SessionError, match=message):
+        other.restore(shop.session(["i4", "x", "z"]).save())
+    # Items that the history has not are of no matter.
+    assert other.restore(shop.session(["i4"]).save()).history == ["i4"]
