@@ -15,8 +15,10 @@ from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
 from recbole_m3rec.network.m3rec import ID
 from recbole_m3rec.network.untrained_items import N_CANDIDATES, lenders, nearest
 from recbole_m3rec.serving.bundle.image_encoders import encode_images
-from recbole_m3rec.serving.bundle.text_encoders import encode_text
+from recbole_m3rec.serving.bundle.text_encoders import encode_text, texts_of
 from recbole_m3rec.serving.catalogue import SHOWN
+from recbole_m3rec.serving.histories import is_id, shown
+from recbole_m3rec.support.suggestions import expected_one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +39,13 @@ def add_items(
     """Add items to a recommender; see :meth:`Recommender.add_items`."""
     ids = _checked_ids(recommender, items)
     network = recommender.ranker.network
-    unknown = [name for name in features if name not in network.content_modalities]
-    if unknown:
-        raise NewItemError(
-            f"features of {unknown[0]}, but the model's content modalities are "
-            f"{', '.join(network.content_modalities) or 'none'}"
-        )
+    for what, given in (("features", features), ("encoders", encoders)):
+        if not isinstance(given, Mapping):
+            raise NewItemError(f"{what} must be a mapping by modality, found {shown(given)}")
+        for name in given:
+            if name not in network.content_modalities:
+                known = network.content_modalities or ["none"]
+                raise NewItemError(expected_one_of(f"a modality of {what}", name, known))
     values, present = {}, {}
     for name in network.content_modalities:
         made = features.get(name)
@@ -56,23 +59,32 @@ def add_items(
             "the new items have no feature of any modality, so nothing can be said of them. Give "
             f"features of {' or '.join(network.content_modalities) or 'a model with content'}"
         )
-    vectors = vectors_of_new(recommender, values, present)
-    _append(recommender, vectors)
-    shown = {name: items[name].tolist() for name in SHOWN if name in items.columns}
+    to_show = {name: texts_of(items[name]) for name in SHOWN if name in items.columns}
     has = {name: there.numpy() for name, there in present.items()}
-    recommender.items.add(ids, shown, has)
+    _append(recommender, vectors_of_new(recommender, values, present))
+    recommender.items.add(ids, to_show, has)
     return [name for name, there in present.items() if bool(there.any())]
 
 
 def _checked_ids(recommender: Recommender, items: pd.DataFrame) -> list[str]:
-    if "item_id" not in items.columns:
-        raise NewItemError(f"expected a column item_id, found {list(items.columns)}")
-    ids = [str(item) for item in items["item_id"]]
+    if not hasattr(items, "iloc") or not hasattr(items, "columns"):
+        raise NewItemError(
+            f"items must be a pandas frame with a column item_id, found {shown(items)}: give "
+            "pandas.DataFrame(…)"
+        )
+    if list(items.columns).count("item_id") != 1 or not items.columns.is_unique:
+        raise NewItemError(f"expected a column item_id, each once, found {list(items.columns)}")
+    ids: list[str] = []
     seen: set[str] = set()
-    for number, item in enumerate(ids):
-        if item in recommender.items or item in seen or not item:
-            raise NewItemError(f"row {number}: item id {item!r} is empty or there already")
-        seen.add(item)
+    for number, item in enumerate(items["item_id"].tolist()):
+        if not is_id(item):
+            raise NewItemError(
+                f"row {number}: item_id must be a text or a whole number, found {shown(item)}"
+            )
+        ids.append(str(item))
+        if ids[-1] in recommender.items or ids[-1] in seen or not ids[-1]:
+            raise NewItemError(f"row {number}: item id {ids[-1]!r} is empty or there already")
+        seen.add(ids[-1])
     if not ids:
         raise NewItemError("no items to add")
     return ids
@@ -87,16 +99,28 @@ def _checked(
     width = content.features.shape[1]
     if made is None:
         return torch.zeros(n, width), torch.zeros(n, dtype=torch.bool)
-    given = np.array(made, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # infinite then, which is refused
+            given = np.array(made, dtype=np.float32)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise NewItemError(
+            f"features of {name} must be numbers of shape {[n, width]}, found {shown(made)} "
+            f"({error}). Texts and pictures are given as columns of the items"
+        ) from error
     if given.shape != (n, width):
         raise NewItemError(
-            f"features of {name} have shape {list(given.shape)}, expected {[n, width]}"
+            f"features of {name} have shape {list(given.shape)}, expected {[n, width]}: a row per "
+            "item, as wide as in training"
         )
     values = torch.from_numpy(given)
     present = ~values.isnan().all(1)
     values[~present] = 0
-    if not bool(values.isfinite().all()):
-        raise NewItemError(f"features of {name} have numbers that are not finite")
+    is_wrong = ~values.isfinite().all(1)
+    if is_wrong.any():
+        raise NewItemError(
+            f"features of {name}, row {int(is_wrong.nonzero()[0])}: numbers that are not finite in "
+            "float32. A row of NaN alone is an item without the modality"
+        )
     norm = known.get("norm", "none")
     if norm == "l2":
         values = F.normalize(values, dim=1)
@@ -202,12 +226,17 @@ def _lent_ids(
 
 def _append(recommender: Recommender, new: ItemVectors) -> None:
     ranker = recommender.ranker
+    dtype = ranker.vectors.table.dtype
+    sequence = {name: rows.to(dtype) for name, rows in new.sequence.items()}
+    table = new.table.to(dtype)
+    if not all(bool(rows.isfinite().all()) for rows in (table, *sequence.values())):
+        raise NewItemError("features are so large that the items' vectors are not finite")
+    known = ranker.vectors
+    vectors = ItemVectors(
+        {name: torch.cat([rows, sequence[name]]) for name, rows in known.sequence.items()},
+        torch.cat([known.table, table]),
+    )
     if ranker.index is not None:
         ranker.index.add(len(ranker.vectors.table), new.table)
-    dtype = ranker.vectors.table.dtype
-    sequence = {
-        name: torch.cat([table, new.sequence[name].to(dtype)])
-        for name, table in ranker.vectors.sequence.items()
-    }
-    ranker.vectors = ItemVectors(sequence, torch.cat([ranker.vectors.table, new.table.to(dtype)]))
+    ranker.vectors = vectors
     ranker.counts = torch.cat([ranker.counts, ranker.counts.new_zeros(len(new.table))])

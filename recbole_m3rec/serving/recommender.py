@@ -328,7 +328,12 @@ class Recommender:
             The modalities that the new items have.
 
         Raises:
-            NewItemError: an id is there already, or features do not fit.
+            NewItemError: an id is there already, or features do not fit. Nothing is added then.
             EncoderError: an encoder cannot be had, or a file is no picture.
         """
-        return add_items(self, items, features or {}, encoders or {})
+        return add_items(
+            self,
+            items,
+            {} if features is None else features,
+            {} if encoders is None else encoders,
+        )

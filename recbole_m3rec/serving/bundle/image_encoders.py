@@ -11,6 +11,7 @@ import numpy as np
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import image_encoder, is_pretrained
 from recbole_m3rec.features.from_images import make_image_features
+from recbole_m3rec.serving.bundle.text_encoders import texts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def encode_images(
         )
     import pandas as pd
 
-    files = zip(items["item_id"].astype(str), items[COLUMN].fillna("").astype(str), strict=True)
+    files = zip(items["item_id"].astype(str), texts_of(items[COLUMN]), strict=True)
     images = {item: Path(file) for item, file in files if file}
     if not images:
         return None

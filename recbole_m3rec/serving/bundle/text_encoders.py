@@ -58,7 +58,7 @@ def encode_text(recommender: Recommender, modality: str, items: pd.DataFrame) ->
     fields = [field for field in recipe["fields"] if field in items.columns]
     if not fields:
         return None
-    columns = [items[field].fillna("").astype(str).tolist() for field in fields]
+    columns = [texts_of(items[field]) for field in fields]
     texts = join_fields(columns, keep_html=bool(recipe.get("keep_html", False)))
     encoders = recommender.bundle.encoders
     if recipe["encoder"] == TFIDF:
@@ -70,3 +70,9 @@ def encode_text(recommender: Recommender, modality: str, items: pd.DataFrame) ->
     values = np.array(values, dtype=np.float32)
     values[~values.any(axis=1)] = np.nan
     return values
+
+
+def texts_of(column: pd.Series) -> list[str]:
+    """Return what a column of a frame holds as texts, empty ones where a value is missing."""
+    values = zip(column.tolist(), column.isna(), strict=True)
+    return ["" if is_missing else str(value) for value, is_missing in values]
