@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recbole_m3rec.serving.histories import as_id, as_list
+from recbole_m3rec.serving.arguments import as_id, as_list
 from recbole_m3rec.support.suggestions import did_you_mean
 
 SHOWN = ("title", "brand", "categories", "price", "year", "image")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from recbole_m3rec.serving.arguments import RequestError, as_list, is_id, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Histories = Any  # lists of item ids, {user: item ids}, user ids, or a frame of user, item, time
-
-
-class RequestError(ValueError):
-    """A question that has no meaning; says what was expected."""
 
 
 def read_histories(
@@ -105,46 +102,3 @@ def _refuse(column: pd.Series, is_wrong: np.ndarray, expected: str, fix: str) ->
             f"{is_wrong.sum():,} of {len(column):,}; the first is row {first}: "
             f"{shown(column.iloc[[first]].tolist()[0])}. {fix}"
         )
-
-
-def as_list(
-    given: Iterable[Any], name: str, of: str = "item ids", *, is_ordered: bool = True
-) -> Sequence[Any]:
-    """Return what is given for a list, as one.
-
-    Raises:
-        RequestError: a text, whose letters would be read as ids; a mapping, a frame or no iterable
-            at all; or a set where the order counts.
-    """
-    if isinstance(given, list | tuple):
-        return given
-    if is_ordered and isinstance(given, set | frozenset):
-        raise RequestError(f"{name} must be a list, oldest first, found a set, which has no order")
-    wrong = isinstance(given, str | bytes | Mapping) or hasattr(given, "columns")
-    if wrong or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
-        fix = f": write [{given!r}]" if isinstance(given, str) else ""
-        raise RequestError(f"{name} must be a list of {of}, found {shown(given)}{fix}")
-    return list(given)
-
-
-def is_id(value: object) -> bool:
-    """Whether it can be read as an item id: a text or a whole number."""
-    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
-
-
-def as_id(value: object, name: str) -> str:
-    """Return an item id as text: of a whole number its digits.
-
-    Raises:
-        RequestError: neither a text nor a whole number.
-    """
-    if not is_id(value):
-        raise RequestError(
-            f"{name} must be an item id, a text or a whole number, found {shown(value)}"
-        )
-    return str(value)
-
-
-def shown(value: object) -> str:
-    """Return what an error says of a value that was found."""
-    return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"

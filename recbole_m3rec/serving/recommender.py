@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recbole_m3rec.serving.arguments import RequestError, at_least_1, weights_of
 from recbole_m3rec.serving.bundle.read import Bundle, read_bundle
 from recbole_m3rec.serving.catalogue import Catalogue
 from recbole_m3rec.serving.explain import Explanation, explain
-from recbole_m3rec.serving.histories import Histories, RequestError, read_histories
+from recbole_m3rec.serving.histories import Histories, read_histories
 from recbole_m3rec.serving.new_items import add_items
 from recbole_m3rec.serving.scoring.exact import cosines
 from recbole_m3rec.serving.scoring.index import Index
@@ -103,9 +104,7 @@ class Recommender:
 
     @max_history.setter
     def max_history(self, length: int) -> None:
-        if length < 1:
-            raise RequestError(f"max_history must be at least 1, found {length}")
-        self.ranker.max_history = length
+        self.ranker.max_history = at_least_1("max_history", length)
 
     # Histories
 
@@ -154,7 +153,8 @@ class Recommender:
             exclude_seen: leave out items of the history.
             allowed: recommend these items only.
             blocked: never recommend these.
-            weights: of modalities, and of ``repetition``, 1 where not named.
+            weights: of modalities, and of ``repetition``, 1 where not named, 10⁶ at most. With all
+                of them 0 all items are equal.
             explain: add a column per modality, and ``repetition`` if the model has it: the terms,
                 which sum to the score.
 
@@ -165,22 +165,16 @@ class Recommender:
         Raises:
             RequestError: an argument is out of its range; names it.
         """
-        import pandas as pd
-
         by_user = self.histories_of(histories)
         questions, unknown = self.questions(
             list(by_user.values()), k, exclude_seen, allowed, blocked, weights
         )
-        answers = self.ranker.answer(questions, explain) if questions else None
+        answers = self.ranker.answer(questions, explain)
         users = np.empty(len(by_user), dtype=object)
         users[:] = list(by_user)
-        frame = (
-            self._frame(users, answers, explain)
-            if answers
-            else pd.DataFrame({name: [] for name in ("user", "rank", "item", "score")})
-        )
+        frame = self._frame(users, answers, explain)
         frame.attrs["unknown_items"] = unknown
-        frame.attrs["popular_users"] = list(users[answers.popular]) if answers else []
+        frame.attrs["popular_users"] = list(users[answers.popular])
         return frame
 
     def questions(
@@ -193,35 +187,19 @@ class Recommender:
         weights: Mapping[str, float] | None = None,
     ) -> tuple[list[Question], int]:
         """Translate item ids into numbers, and count those that are unknown in the histories."""
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            raise RequestError(f"k must be a whole number of at least 1, found {k!r}")
-        weighed = self.weights(weights)
+        k = at_least_1("k", k)
+        weighed = weights_of(weights, self.ranker.names)
         only = None if allowed is None else np.unique(self._numbers(allowed, "allowed"))
         never = np.empty(0, np.int64) if blocked is None else self._numbers(blocked, "blocked")
         found, unknown = self.items.numbers_of_all(histories)
         questions = []
         for numbers in found:
             exclude = np.concatenate([never, numbers]) if exclude_seen else never
-            questions.append(Question(numbers, int(k), exclude, only, weighed))
+            questions.append(Question(numbers, k, exclude, only, weighed))
         return questions, unknown
 
     def _numbers(self, items: Iterable[str], name: str) -> np.ndarray:
         return self.items.numbers(items, name, is_ordered=False)[0]
-
-    def weights(self, given: Mapping[str, float] | None) -> np.ndarray | None:
-        """Check weights of modalities, ``[M + 2]`` with repetition last; None for none."""
-        if not given:
-            return None
-        weights = dict.fromkeys(self.ranker.names, 1.0)
-        for name, weight in given.items():
-            if name not in weights:
-                raise RequestError(expected_one_of("a weight's modality", name, weights))
-            if not isinstance(weight, int | float) or not np.isfinite(weight):
-                raise RequestError(
-                    f"the weight of {name} must be a finite number, found {weight!r}"
-                )
-            weights[name] = float(weight)
-        return np.array(list(weights.values()))
 
     def _frame(self, users: np.ndarray, answers: Answers, with_terms: bool) -> pd.DataFrame:
         import pandas as pd
@@ -286,8 +264,7 @@ class Recommender:
         import pandas as pd
 
         number = self.items.number(item)
-        if k < 1:
-            raise RequestError(f"k must be at least 1, found {k}")
+        k = at_least_1("k", k)
         table = self.ranker.vectors.table
         if modality is not None:
             if modality not in self.modalities:

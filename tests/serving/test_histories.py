@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_m3rec.serving.histories import RequestError
+from recbole_m3rec.serving.arguments import RequestError
 from recbole_m3rec.serving.recommender import Recommender
 from tests.serving.conftest import made_items
 

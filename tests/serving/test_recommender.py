@@ -72,7 +72,16 @@ def test_an_empty_history_gets_what_is_used_most_and_says_so(shop):
     frame = shop.recommend([[], ["i1"]], 2, blocked=["i1"])
     assert list(frame["item"][:2]) == ["i3", "i2"]
     assert frame.attrs["popular_users"] == [0]
-    assert shop.recommend([]).empty
+
+
+def test_no_histories_get_an_empty_frame_like_any_other(shop):
+    frame, none = shop.recommend([["i1"]], explain=True), shop.recommend({}, explain=True)
+    assert none.empty
+    assert list(none.columns) == list(frame.columns)
+    for name in frame.columns.drop("item"):
+        assert none[name].dtype == frame[name].dtype, name
+    assert none.attrs == {"unknown_items": 0, "popular_users": []}
+    assert list(shop.recommend([]).columns) == ["user", "rank", "item", "score"]
 
 
 def test_unknown_items_are_skipped_and_counted(shop):
@@ -126,16 +135,41 @@ def test_weights_weigh_terms(shop):
     assert np.allclose(both["image_w"], 2.5 * both["image"], atol=1e-5)
     assert np.allclose(both["text_w"], both["text"], atol=1e-5)
     assert np.allclose(both["score_w"], 2.5 * both["image"] + both["text"], atol=1e-4)
+    typed = shop.recommend([["i4"]], 60, weights={"image": np.float32(2.5), "id": np.int64(0)})
+    assert list(typed["item"]) == list(weighed["item"])
+    equal = shop.recommend([["i4"]], 60, weights={"image": 0, "text": 0, "id": 0})
+    assert (equal["score"] == 0).all()
+    assert list(equal["item"]) == ids([n for n in range(1, 61) if n != 4])
+
+
+def test_weights_are_numbers_by_modality(shop):
     with pytest.raises(RequestError, match="Did you mean image"):
         shop.recommend([["i4"]], weights={"imag": 1})
-    with pytest.raises(RequestError, match="finite"):
-        shop.recommend([["i4"]], weights={"image": float("nan")})
+    for weight in (np.nan, np.inf, 10**400, 1e300, -1e7, True, "2", None, 1j):
+        with pytest.raises(RequestError, match="image must be a finite number of at most 1,000,0"):
+            shop.recommend([["i4"]], weights={"image": weight})
+    for weights in ([1, 2], 0.5, "image", np.ones(3)):
+        with pytest.raises(RequestError, match="weights must be a mapping by modality"):
+            shop.recommend([["i4"]], weights=weights)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True])
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None, np.bool_(True)])
 def test_k_must_be_a_number_of_items(shop, k):
-    with pytest.raises(RequestError, match="k must be"):
-        shop.recommend([["i1"]], k)
+    for ask in (
+        lambda: shop.recommend([["i1"]], k),
+        lambda: shop.session(["i1"]).recommend(k),
+        lambda: shop.similar("i1", k=k),
+    ):
+        with pytest.raises(RequestError, match="k must be a whole number of at least 1"):
+            ask()
+    with pytest.raises(RequestError, match="max_history must be a whole number of at least 1"):
+        shop.max_history = k
+
+
+def test_a_k_above_the_catalogue_gets_all_of_it(shop):
+    for k in (N_ITEMS, 10**30):
+        assert len(shop.recommend([["i1"]], k)) == N_ITEMS - 1
+        assert len(shop.similar("i1", k=k)) == N_ITEMS - 1
 
 
 def test_explanations_sum_to_the_score_and_leave_one_out(shop):

@@ -110,6 +110,9 @@ class Ranker:
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], explain: bool = False) -> Answers:
         """Answer questions together; each gets what it would get alone."""
+        if not questions:
+            terms = np.empty((0, 1, len(self.names)), np.float32)
+            return Answers(np.empty((0, 1), int), terms[..., 0], np.empty(0, bool), terms)
         filled = [n for n, question in enumerate(questions) if len(question.history)]
         width = self.vectors.table.shape[1]
         queries = torch.zeros(len(questions), width)

@@ -12,8 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from recbole_m3rec.serving.arguments import RequestError
 from recbole_m3rec.serving.catalogue import UnknownItemError
-from recbole_m3rec.serving.recommender import RequestError
 from recbole_m3rec.serving.service.schemas import Problem
 from recbole_m3rec.serving.service.store import StoreUnavailableError
 
