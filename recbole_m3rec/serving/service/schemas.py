@@ -16,9 +16,9 @@ Weight = Annotated[FiniteFloat, Field(ge=0, le=100)]
 
 
 class Request(BaseModel):
-    """A body; fields that it does not know are errors."""
+    """A body; fields that it does not know, and values of another kind, are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ForHistory(Request):
