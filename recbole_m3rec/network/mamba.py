@@ -106,12 +106,7 @@ class MambaBlock(nn.Module):
         Returns:
             ``[n_tokens, hidden_size]``, or ``[n_sequences, hidden_size]`` with ``last_only``.
         """
-        weight_x, weight_z = self.in_proj.weight.chunk(2)
-        if last_only:
-            x = matmul(h, weight_x)
-            z = matmul(h[cu_seqlens[1:].long() - 1], weight_z)
-        else:
-            x, z = self.in_proj(h).chunk(2, dim=-1)
+        x, z = self._project(h, cu_seqlens, last_only)
         x = self._convolve(x, cu_seqlens)
         dt, B, C = self._scan_inputs(x)
         y = selective_scan(
@@ -121,6 +116,43 @@ class MambaBlock(nn.Module):
             z=z,
             backend=self.scan_backend,
         )
+        return self._result(y, h, cu_seqlens, last_only)
+
+    @torch.no_grad()
+    def forward_with_state(
+        self, h: Tensor, cu_seqlens: Tensor, last_only: bool = False
+    ) -> tuple[Tensor, MambaState]:
+        """Return what :meth:`forward` does, and each sequence's state, in one pass.
+
+        Returns:
+            The result, and the states after the sequences' last tokens, from where :meth:`step`
+            goes on.
+        """
+        x, z = self._project(h, cu_seqlens, last_only)
+        state = self.initial_state(cu_seqlens.numel() - 1)
+        _keep_newest(x, cu_seqlens, state.window.transpose(1, 2))
+        if self.low_pass is not None:
+            _keep_newest(with_one(h), cu_seqlens, state.recent)
+        x = self._convolve(x, cu_seqlens)
+        dt, B, C = self._scan_inputs(x)
+        y, ssm = selective_scan_states(
+            *(x, dt, self._A(), B, C, self.D, cu_seqlens),
+            last_only=last_only,
+            dt_bias=self.dt_proj.bias,
+            z=z,
+            backend=self.scan_backend,
+        )
+        return self._result(y, h, cu_seqlens, last_only), state._replace(ssm=ssm)
+
+    def _project(self, h: Tensor, cu_seqlens: Tensor, last_only: bool) -> tuple[Tensor, Tensor]:
+        """Inputs of the convolution at every token, and of the gate where there is a result."""
+        if not last_only:
+            x, z = self.in_proj(h).chunk(2, dim=-1)
+            return x, z
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        return matmul(h, weight_x), matmul(h[cu_seqlens[1:].long() - 1], weight_z)
+
+    def _result(self, y: Tensor, h: Tensor, cu_seqlens: Tensor, last_only: bool) -> Tensor:
         out: Tensor = self.out_proj(y)
         return out if self.low_pass is None else out + self.low_pass(h, cu_seqlens, last_only)
 
@@ -155,35 +187,13 @@ class MambaBlock(nn.Module):
         )
 
     @torch.no_grad()
-    def last_state(self, h: Tensor, cu_seqlens: Tensor) -> MambaState:
-        """Return the state after each sequence's last token, from where :meth:`step` goes on.
-
-        Args:
-            h: ``[n_tokens, hidden_size]``.
-            cu_seqlens: ``[n_sequences + 1]`` int32.
-        """
-        state = self.initial_state(cu_seqlens.numel() - 1)
-        x = matmul(h, self.in_proj.weight.chunk(2)[0])
-        _keep_newest(x, cu_seqlens, state.window.transpose(1, 2))
-        if self.low_pass is not None:
-            _keep_newest(with_one(h), cu_seqlens, state.recent)
-        x = self._convolve(x, cu_seqlens)
-        dt, B, C = self._scan_inputs(x)
-        _, ssm = selective_scan_states(
-            *(x, dt, self._A(), B, C, self.D, cu_seqlens),
-            last_only=True,
-            dt_bias=self.dt_proj.bias,
-            backend=self.scan_backend,
-        )
-        return state._replace(ssm=ssm)
-
-    @torch.no_grad()
     def step(self, h: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """Take one new token of every sequence.
 
         Args:
             h: the new tokens, ``[n_sequences, hidden_size]``.
-            state: from :meth:`initial_state`, :meth:`last_state` or an earlier step.
+            state: from :meth:`initial_state`, :meth:`forward_with_state` or an
+                earlier step.
 
         Returns:
             The block's output at the new tokens ``[n_sequences, hidden_size]``, equal to the full

@@ -24,8 +24,8 @@ class _Recording(nn.Module):
         self.block, self._states = block, states
 
     def forward(self, h: Tensor, cu_seqlens: Tensor, last_only: bool = False) -> Tensor:
-        self._states.append(self.block.last_state(h, cu_seqlens))
-        out: Tensor = self.block(h, cu_seqlens, last_only)
+        out, state = self.block.forward_with_state(h, cu_seqlens, last_only)
+        self._states.append(state)
         return out
 
 

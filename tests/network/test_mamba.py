@@ -89,7 +89,10 @@ def test_a_step_from_the_last_state_equals_the_longer_full_pass(make, backend):
     longer = [torch.cat([part, more[:, i]]) for i, part in enumerate(h.split(LENGTHS))]
     ends = torch.tensor([len(part) for part in longer]).cumsum(0)
     full = block(torch.cat(longer), torch.tensor([0, *ends.tolist()], dtype=torch.int32))
-    first, state = block.step(more[0], block.last_state(h, CU_SEQLENS))
+    for last_only in (False, True):
+        out, state = block.forward_with_state(h, CU_SEQLENS, last_only)
+        torch.testing.assert_close(out, block(h, CU_SEQLENS, last_only), rtol=0, atol=0)
+    first, state = block.step(more[0], state)
     second, _ = block.step(more[1], state)
     torch.testing.assert_close(first, full[ends - 2], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(second, full[ends - 1], rtol=1e-5, atol=1e-6)

@@ -241,7 +241,7 @@ def test_a_block_runs_on_the_backend_and_keeps_unusual_filters_to_torch(d_conv, 
     for backend in ("reference", "mamba_ssm"):
         torch.manual_seed(3)
         block = MambaBlock(8, d_state=4, d_conv=d_conv, scan_backend=backend)
-        out, state = block(h, ends), block.last_state(h, ends)
+        out, (_, state) = block(h, ends), block.forward_with_state(h, ends)
         results.append([out.detach(), *state, block.step(h[:3], state)[0]])
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
     convolved = ["causal_conv1d_silu_mamba_ssm"] if d_conv == 4 else []

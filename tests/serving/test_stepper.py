@@ -6,8 +6,11 @@ import itertools
 import pytest
 import torch
 
+from recbole_m3rec.network import mamba
+from recbole_m3rec.network.item_encoder import ItemVectors
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.mamba import MambaState
+from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.serving.stepper import Stepper
 from tests.ops.conftest import kernels, threads  # noqa: F401
@@ -61,6 +64,22 @@ def test_a_step_equals_the_modules_in_float64(kernels, threads, name):  # noqa: 
     for found, want in zip(step(network, tokens, state), expected, strict=True):
         torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=5e-6)
     assert all(map(torch.equal, state, before))
+
+
+@pytest.mark.parametrize("name", ["two layers", "own blocks", "low pass"])
+def test_a_history_is_read_in_one_scan_a_layer_and_run(monkeypatch, name):
+    network, tokens, _ = made(**SETTINGS[name])
+    scans = []
+    for function in ("selective_scan", "selective_scan_states"):
+        run = getattr(mamba, function)
+        counted = lambda *inputs, run=run, **more: scans.append(1) or run(*inputs, **more)  # noqa: E731
+        monkeypatch.setattr(mamba, function, counted)
+    sequence = dict(zip(network.modalities, tokens[:, None].expand(-1, 5, -1), strict=True))
+    query, _ = Stepper(network).read(sequence)
+    assert len(scans) == len(network.layers) * len(network._runs())
+    rows = PackedSequences(torch.arange(5), torch.tensor([0, 5], dtype=torch.int32))
+    expected = network.encode(rows, ItemVectors(sequence, torch.empty(0)))
+    torch.testing.assert_close(query, expected, rtol=0, atol=0)
 
 
 def test_without_kernels_a_step_is_the_same(monkeypatch):
