@@ -44,7 +44,8 @@ NOT_COUNTED = frozenset(
     + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
     + ["offset", "local_rank", "single_spec", "feature_digests"]
     + ["source", "download"]
-    + ["show_progress", "state", "log_wandb", "wandb_project", "verbose"]
+    + ["checkpoint_minutes", "checkpoint_format", "show_progress", "state", "verbose"]
+    + ["log_wandb", "wandb_project"]
 )
 
 

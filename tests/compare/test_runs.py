@@ -69,6 +69,8 @@ def test_another_configuration_is_another_run(folder, change):
         {"log_wandb": False},
         {"save_dataset": True},
         {"worker": 2},
+        {"checkpoint_minutes": 5.0},
+        {"checkpoint_format": "safe"},
     ],
 )
 def test_places_progress_and_logs_are_the_same_run(folder, change):
