@@ -29,7 +29,7 @@ def is_vector_field(name: str) -> bool:
     return name.endswith(SUFFIX)
 
 
-class ItemVectors(nn.Module):
+class VectorEmbedding(nn.Module):
     """Frozen vectors of items, each modality's mapped to a model's width by a linear layer.
 
     An item without a vector has zeros in its place.
@@ -77,7 +77,7 @@ def install() -> None:
             for name in selected_features
             if is_vector_field(name)
         ]
-        self.item_vectors = ItemVectors(tables, embedding_size) if tables else None
+        self.item_vectors = VectorEmbedding(tables, embedding_size) if tables else None
 
     @wrap(FeatureSeqEmbLayer, "forward")
     def embed(original: Callable[..., Any], self: Any, user_idx: Any, item_idx: Tensor) -> Any:

@@ -22,7 +22,7 @@ TAKEN = {
 }
 
 
-def known_keys(model: str, dataset: str) -> set[str]:
+def settable_keys(model: str, dataset: str) -> set[str]:
     """Return the keys that a model, or RecBole for it, reads."""
     config = configuration(Run(model, model, dataset, seed=0))
     known = {key for keys in config.parameters.values() for key in keys} - set(DATASET_KEYS)
@@ -45,7 +45,7 @@ def divide(
     for key in settings:
         if key in TAKEN:
             raise ConfigurationError(f"`{key}` is no setting of a comparison; use {TAKEN[key]}.")
-    known = {model: known_keys(model, dataset) for model in models}
+    known = {model: settable_keys(model, dataset) for model in models}
     every = set().union(*known.values()) if known else set()
     for key in settings:
         if key not in every:

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import uvicorn
 
     from recbole_m3rec.serving.service.app import create_app
-    from recbole_m3rec.serving.service.limits import Limits
+    from recbole_m3rec.serving.service.limits import RequestLimits
     from recbole_m3rec.serving.service.state import Settings
     from recbole_m3rec.serving.service.store import open_store
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 store=store,
                 images=options.images,
                 admin_token=os.environ.get("M3REC_ADMIN_TOKEN") or None,
-                limits=Limits(api_key=os.environ.get("M3REC_API_KEY") or None),
+                limits=RequestLimits(api_key=os.environ.get("M3REC_API_KEY") or None),
                 most=max(1, options.max_batch),
                 wait=max(0.0, options.max_wait_ms / 1000),
                 index=not options.exact,

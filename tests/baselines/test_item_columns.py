@@ -11,7 +11,7 @@ from recbole_m3rec.atomic.item_columns import Column, shared_columns
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines import item_columns
 from recbole_m3rec.baselines.item_columns import set_value
-from recbole_m3rec.baselines.item_vectors import ItemVectors
+from recbole_m3rec.baselines.item_vectors import VectorEmbedding
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
 WITH_COLUMNS = ["GRU4RecF", "SASRecF", "FDSA"]
@@ -117,7 +117,7 @@ def test_vectors_stand_beside_columns_that_are_named(built, vectors):
 def test_a_vector_becomes_a_feature_by_a_linear_map():
     torch.manual_seed(0)
     tables = [torch.randn(5, 3), torch.randn(5, 2)]
-    layer = ItemVectors(tables, 4)
+    layer = VectorEmbedding(tables, 4)
     items = torch.tensor([[1, 4], [0, 2]])
     found = layer(items)
     assert found.shape == (2, 2, 2, 4)

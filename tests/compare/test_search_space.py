@@ -69,8 +69,8 @@ def test_a_file_in_the_working_directory_wins(tmp_path):
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_spaces_search_keys_of_their_models(file):
-    from recbole_m3rec.compare.settings import known_keys
+    from recbole_m3rec.compare.settings import settable_keys
 
     found = read_space(file)
     assert found
-    assert set(found) <= known_keys(file.stem, "tiny")
+    assert set(found) <= settable_keys(file.stem, "tiny")

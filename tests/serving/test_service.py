@@ -21,7 +21,7 @@ from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.service.app import create_app
 from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.endpoints import PAGE
-from recbole_m3rec.serving.service.limits import Limits
+from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.state import Settings
 from recbole_m3rec.serving.service.store import SQLiteStore, StoreError, open_store
 from tests.serving.conftest import made_network
@@ -180,7 +180,7 @@ def test_a_large_body_is_refused_before_it_is_read_whole(client):
 
 
 def test_a_key_is_wanted_where_one_is_set(make_client):
-    client = make_client(limits=Limits(api_key="sésame"))
+    client = make_client(limits=RequestLimits(api_key="sésame"))
     is_problem(client.post("/recommend", json={"history": []}), 401)
     is_problem(client.get("/about", headers={"x-api-key": "other"}), 401)
     key = "sésame".encode()
@@ -361,7 +361,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, tm
 
 def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_path):
     store = SQLiteStore(tmp_path / "events.sqlite")
-    app = create_app(Settings(write_made(), store, limits=Limits(body_seconds=3.0)))
+    app = create_app(Settings(write_made(), store, limits=RequestLimits(body_seconds=3.0)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -32,7 +32,7 @@ HEADERS = [
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """Bounds of a request.
 
     Attributes:
@@ -49,7 +49,7 @@ class Limits:
 class Gate:
     """ASGI middleware: reads the whole body within the limits, then lets the request through."""
 
-    def __init__(self, app: ASGI, limits: Limits, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGI, limits: RequestLimits, registry: CollectorRegistry) -> None:
         self.app, self.limits = app, limits
         self.requests = Counter(
             "m3rec_requests", "Requests answered", ["path", "status"], registry=registry

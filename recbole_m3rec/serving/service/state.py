@@ -18,7 +18,7 @@ from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.scoring.ranker import Answers, Question
 from recbole_m3rec.serving.service import schemas as s
 from recbole_m3rec.serving.service.batching import Batcher
-from recbole_m3rec.serving.service.limits import Limits
+from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.store import Store
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Settings:
     store: Store
     images: Path | None = None
     admin_token: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     most: int = 64
     wait: float = 0.002
     index: bool = True
