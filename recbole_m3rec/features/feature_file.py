@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +26,7 @@ from recbole_m3rec.features.feature_table import (
     row_name,
 )
 from recbole_m3rec.features.safe_read import decoding, load_npy, load_npz
-from recbole_m3rec.support.safe_write import is_stream
+from recbole_m3rec.support.safe_write import new_files
 
 _METADATA_KEY = b"recbole_m3rec"
 _VALUE_KEYS = ("embedding", "features")
@@ -81,7 +79,7 @@ def write_features(path: Path, table: FeatureTable) -> None:
 
     Raises:
         FeatureFileError: the table would not pass ``read_features``.
-        OSError: it cannot be written, e.g. the disk is full.
+        CannotWriteError: it cannot be written, e.g. the disk is full.
 
     Example:
         >>> import numpy as np
@@ -111,47 +109,15 @@ def write_features(path: Path, table: FeatureTable) -> None:
         pa.array(table.item_ids, pa.string()),
         pa.FixedSizeListArray.from_arrays(numbers, type=vector),
     ]
-    with _replacing(path) as file:
+    with new_files(path, shared=True) as [new], new.writing():
         pq.write_table(
             pa.table(columns, schema=schema),
-            file,
+            new.file,
             compression="none",  # floats do not compress
             use_dictionary=False,
             write_statistics=False,
             row_group_size=65_536,
         )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` once it is complete and on the disk.
-
-    A pipe or a device is written into.
-    """
-    if is_stream(path):
-        with open(path, "wb") as file:
-            yield file
-        return
-    target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        state = (
-            "the file that was there is unchanged" if path.exists() else "nothing was left there"
-        )
-        raise OSError(
-            error.errno,
-            f"cannot write {path}: {error.strerror or error}; {state}. Make room or set "
-            "feature_path to a folder that can be written",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Reading: each returns ids, values and metadata as found; checked_table judges them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -29,16 +31,22 @@ class NewFile:
     What a killed run left of it is overwritten; a run that is still at it is not disturbed. A pipe
     or a device, such as ``/dev/stdout``, is written into.
 
+    Args:
+        path: its place.
+        shared: several runs may write it at once, each under a name of its own; the last one wins
+            whole, and what killed ones left is cleared.
+
     Raises:
-        FileInUseError: another run writes the same file.
+        FileInUseError: another run writes the same file, and it is not shared.
         CannotWriteError: it cannot be made, or is a folder, a disk or a socket.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: bool = False) -> None:
         self.path = path
         self.is_stream = is_stream(path)
         target = Path(os.path.realpath(path))  # a link stays a link
-        self.target, self.temporary = target, target.with_name(f".{target.name}.tmp")
+        own = f".{uuid.uuid4().hex}" if shared else ""
+        self.target, self.temporary = target, target.with_name(f".{target.name}{own}.tmp")
         self.file: IO[bytes]
         with self._explained():
             if self.is_stream:
@@ -47,6 +55,8 @@ class NewFile:
                 self.file = open(path if descriptor is None else os.dup(descriptor), "wb")  # noqa: SIM115
                 return
             target.parent.mkdir(parents=True, exist_ok=True)
+            if shared:
+                clear_leftovers(target.parent, [f".{glob.escape(target.name)}.*.tmp"])
             self.file = open_alone(self.temporary)
             self.file.truncate(0)
 
@@ -144,17 +154,17 @@ def own_descriptor(path: Path) -> int | None:
 
 
 @contextmanager
-def new_files(*paths: Path) -> Iterator[list[NewFile]]:
+def new_files(*paths: Path, shared: bool = False) -> Iterator[list[NewFile]]:
     """Open new files that take their places together, in this order, when the block ends well.
 
     Raises:
-        FileInUseError: another run writes one of them.
+        FileInUseError: another run writes one of them, and they are not ``shared``.
         CannotWriteError: one of them cannot be written.
     """
     files: list[NewFile] = []
     try:
         for path in paths:
-            files.append(NewFile(path))
+            files.append(NewFile(path, shared))
         yield files
         for file in files:  # all on the disk before the first takes its place
             with file.writing():
@@ -204,14 +214,16 @@ class Sink:
         return self._digest.hexdigest()
 
 
-def clear_leftovers(folder: Path, seconds: float = 60.0) -> list[Path]:
+def clear_leftovers(
+    folder: Path, names: Iterable[str] = (".*.tmp", "*.unfinished"), seconds: float = 60.0
+) -> list[Path]:
     """Remove what dead programs left of files in the making, and return the paths removed.
 
     Files of a program that is still at work, or younger than ``seconds``, stay. Without locks
     (Windows) an open file cannot be removed, so nothing is lost there either.
     """
     removed = []
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*.unfinished")]:
+    for path in [path for name in names for path in folder.glob(name)]:
         with suppress(OSError, FileInUseError):
             if abs(time.time() - path.stat().st_mtime) < seconds:
                 continue

@@ -124,3 +124,17 @@ def test_a_jumping_clock_removes_nothing_that_is_alive(tmp_path):
         assert clear_leftovers(tmp_path) == []
         new.file.write(b"whole")
     assert (tmp_path / "alive.pth").read_bytes() == b"whole"
+
+
+def test_a_shared_file_is_written_by_several_at_once_and_what_dead_ones_left_of_it_goes(tmp_path):
+    left, others = tmp_path / ".a[1].0123.tmp", tmp_path / ".ab.0123.tmp"
+    for path in (left, others):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    with new_files(tmp_path / "a[1]", shared=True) as [first]:
+        os.utime(first.temporary, (1, 1))
+        with new_files(tmp_path / "a[1]", shared=True) as [second]:
+            second.write(OLD)
+        first.write(NEW)
+    assert (tmp_path / "a[1]").read_bytes() == NEW
+    assert sorted(tmp_path.iterdir()) == [others, tmp_path / "a[1]"]

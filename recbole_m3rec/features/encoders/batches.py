@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+from recbole_m3rec.support.safe_write import new_files
 
 T = TypeVar("T")
 
@@ -60,7 +59,7 @@ def encode_batches(
     Raises:
         EncoderError: a batch gives another number of rows than it has entries, or rows of another
             width than those before.
-        OSError: a finished batch cannot be written.
+        CannotWriteError: a finished batch cannot be written.
     """
     kept = None if work is None else _Kept(work, key)
     rows = {} if kept is None else kept.read([len(batch) for batch in batches])
@@ -134,24 +133,11 @@ class _Kept:
         if not self._waiting:
             return
         path = self._folder / f"{min(self._waiting):08d}.npz"
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
-                np.savez(
-                    file,
-                    numbers=np.array(list(self._waiting)),
-                    rows=np.concatenate(list(self._waiting.values())),
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"finished batches cannot be kept: {error.strerror}", str(path)
-            ) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with new_files(path, shared=True) as [new], new.writing():
+            np.savez(
+                new.file,  # type: ignore[arg-type]
+                numbers=np.array(list(self._waiting)),
+                rows=np.concatenate(list(self._waiting.values())),
+            )
         self._waiting.clear()
         self._written = time.monotonic()
