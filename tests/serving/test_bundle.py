@@ -15,7 +15,7 @@ import torch
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.serving.bundle import write as writing
 from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
-from recbole_m3rec.support.safe_write import CannotWriteError
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, open_alone
 from tests.serving.conftest import N_ITEMS, SETTINGS, made_features, made_items, made_network
 
 
@@ -224,6 +224,24 @@ def test_a_failed_write_leaves_what_was_there(write_made, monkeypatch, tmp_path)
         write_made("other")
     assert read_bundle(folder).digest == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_a_killed_export_left_is_removed_and_one_at_work_is_not_disturbed(
+    write_made, tmp_path
+):
+    folder = write_made()
+    for name in (".bundle.new", ".bundle.old"):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / ".bundle.lock.tmp").touch()
+    read_bundle(write_made())
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    (tmp_path / ".bundle.new").mkdir()
+    with (
+        open_alone(tmp_path / ".bundle.lock.tmp"),
+        pytest.raises(FileInUseError, match=r"bundle.*another run is writing"),
+    ):
+        write_made()
+    assert (tmp_path / ".bundle.new").exists()
 
 
 def test_a_copy_elsewhere_is_the_same_bundle(write_made, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -37,7 +36,7 @@ from recbole_m3rec.serving.bundle.read import (
     seal,
 )
 from recbole_m3rec.support.hashing import sha256_of
-from recbole_m3rec.support.safe_write import CannotWriteError
+from recbole_m3rec.support.safe_write import CannotWriteError, NewFile
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
 LIBRARIES = ("torch", "safetensors", "pyarrow", "numpy")
@@ -57,6 +56,8 @@ def write_bundle(
 ) -> str:
     """Write a bundle under a temporary name, then let it take its place.
 
+    What a killed export left beside the place is removed.
+
     Args:
         folder: where; a bundle that is there is replaced, anything else is not.
         network: trained, with its features.
@@ -75,14 +76,17 @@ def write_bundle(
     Raises:
         BundleError: something else is at ``folder``, or two items have one id.
         CannotWriteError: it cannot be written, e.g. for a full disk; nothing is left.
+        FileInUseError: another run writes it.
     """
     folder = Path(os.path.abspath(folder))
     check_target(folder)
     if len(set(items["item_id"].to_pylist())) != items.num_rows:
         raise BundleError(f"{folder}: items must have ids of their own, found some twice")
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = folder.with_name(f".{folder.name}.new")
+    lock = NewFile(folder.with_name(f"{folder.name}.lock"))
     try:
-        temporary.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         network = network.eval()
         save_file(_weights(network), temporary / WEIGHTS)
         save_file(_vectors(network, PRECISIONS[precision]), temporary / VECTORS)
@@ -124,6 +128,7 @@ def write_bundle(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        lock.give_up()
     return digest
 
 
@@ -193,14 +198,14 @@ def _vectors(network: M3RecNetwork, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(temporary, folder)
-        return
-    old = temporary.with_suffix(".old")
-    os.rename(folder, old)
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
     try:
         os.rename(temporary, folder)
     except OSError:
-        os.rename(old, folder)
+        if old.exists():
+            os.rename(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
