@@ -1,5 +1,7 @@
 """What the tests of compiled kernels share: every set of kernels, any number of threads."""
 
+import os
+
 import pytest
 import torch
 
@@ -26,3 +28,9 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _visible(monkeypatch):
+    if "DEVICES_OF_TEST" in os.environ:  # the common fixture hides them
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["DEVICES_OF_TEST"])

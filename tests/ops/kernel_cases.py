@@ -60,9 +60,9 @@ def scan_inputs(lengths, d_inner=37, d_state=8, seed=0):
     return [x, F.softplus(dt - 1), A, B, C, D], ends_of(lengths)
 
 
-def raw_scan_inputs(lengths, last_only=False):
+def raw_scan_inputs(lengths, last_only=False, d_inner=37, d_state=8):
     """The same with dt before its softplus, its bias, and z."""
-    (x, dt, *others), ends = scan_inputs(lengths)
+    (x, dt, *others), ends = scan_inputs(lengths, d_inner, d_state)
     raw, bias, z = randn(
         tuple(dt.shape),
         (dt.shape[1],),

@@ -88,8 +88,9 @@ class _Call:
     def backward(self, grad_y: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, dt, A, B, C, D, dt_bias and z; an empty tensor for a missing one."""
         if self.n_sequences == 0 or self.d_inner == 0:
-            empty = self.x.new_zeros(0)
-            return tuple(empty if t is None else torch.zeros_like(t) for t in self.inputs())
+            return tuple(
+                self.x.new_empty(0) if t is None else torch.zeros_like(t) for t in self.inputs()
+            )
         from recbole_m3rec.ops.triton.selective_scan_kernels import backward
 
         assert self.cu_seqlens is not None  # a step has no gradient

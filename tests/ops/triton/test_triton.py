@@ -36,8 +36,9 @@ def run(*command, **environment):
 
 
 def check(**environment):
+    files = (str(FOLDER / "triton_checks.py"), str(FOLDER.parent / "test_scan_contract.py"))
     options = ("-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib")
-    result = run("-m", "pytest", str(FOLDER / "triton_checks.py"), *options, **environment)
+    result = run("-m", "pytest", *files, *options, SCAN_OF_TEST="triton", **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -1,17 +1,13 @@
-"""What test_triton.py runs in a process of its own: Triton's kernels against float64 loops.
+"""What test_triton.py runs in a process of its own, beside ``ops/test_scan_contract.py``.
 
 Triton decides when it is imported whether its interpreter runs the kernels on the CPU. By hand:
 ``TRITON_INTERPRET=1 python -m pytest tests/ops/triton/triton_checks.py``, or without it on a GPU.
 """
 
-import os
-
 import pytest
 import torch
-import torch.nn.functional as F
 
 from recbole_m3rec.network.mamba import MambaBlock
-from recbole_m3rec.ops import checks
 from recbole_m3rec.ops.scan_inputs import ScanInputs
 from recbole_m3rec.ops.selective_scan import backends
 from recbole_m3rec.ops.triton import causal_conv1d as convolution
@@ -30,23 +26,16 @@ FEW = [3, 1, 20, 2]
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "z")
 
 
-@pytest.fixture(autouse=True)
-def _visible(monkeypatch):
-    if "DEVICES_OF_TEST" in os.environ:  # the common fixture hides them
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["DEVICES_OF_TEST"])
-
-
 def ends_of(lengths):
     return kernel_cases.ends_of(lengths).to(DEVICE)
 
 
 def inputs(lengths, d_inner=7, d_state=5, last_only=None):
     """x, dt, A, B, C, D and cu_seqlens; dt_bias and z too where ``last_only`` is not None."""
-    tensors, ends = kernel_cases.scan_inputs(lengths, d_inner, d_state)
-    if last_only is not None:
-        rows = (len(lengths) if last_only else sum(lengths), d_inner)
-        raw, dt_bias, z = kernel_cases.randn(tuple(tensors[1].shape), (d_inner,), rows, seed=2)
-        tensors = [tensors[0], 4 * raw - 2, *tensors[2:], dt_bias, 4 * z]
+    if last_only is None:
+        tensors, ends = kernel_cases.scan_inputs(lengths, d_inner, d_state)
+    else:
+        tensors, ends = kernel_cases.raw_scan_inputs(lengths, last_only, d_inner, d_state)
     return [tensor.to(DEVICE) for tensor in tensors], ends.to(DEVICE)
 
 
@@ -93,73 +82,6 @@ def test_softplus_and_gate_within_the_scan_match_the_loop(last_only):
     assert_as_loop(*inputs(RAGGED, last_only=last_only), last_only)
 
 
-def test_only_one_of_softplus_and_gate_can_be_asked_for():
-    (*six, bias, z), ends = inputs([5, 18], last_only=False)
-    both = scan([*six, bias, z], ends)
-    softplus_only = triton.selective_scan_triton(ScanInputs(*six, ends, dt_bias=bias))
-    six[1] = F.softplus(six[1] + bias)
-    gate_only = triton.selective_scan_triton(ScanInputs(*six, ends, z=z))
-    torch.testing.assert_close(softplus_only * F.silu(z), both, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gate_only, both, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("of", [-80.0, -30.0, -8.0, 0.0, 8.0, 30.0])
-def test_softplus_is_precise_relative_to_its_value(of):
-    # One token with B · C = 1 and D = 0 returns its step size.
-    raw = torch.linspace(of - 1, of + 1, 40, device=DEVICE)[None]
-    one = torch.ones(1, 1, device=DEVICE)
-    six = [torch.ones_like(raw), raw, -torch.ones(40, 1, device=DEVICE), one, one, 0 * raw[0]]
-    y = triton.selective_scan_triton(ScanInputs(*six, ends_of([1]), dt_bias=0 * raw[0]))
-    expected = F.softplus(raw.double(), threshold=1000)
-    torch.testing.assert_close(y.double(), expected, rtol=8e-6, atol=1e-37)
-
-
-@pytest.mark.parametrize("last_only", [False, True])
-def test_many_single_tokens_match_the_closed_form(last_only):
-    tensors, ends = inputs([1] * (100 if DEVICE == "cpu" else 10_000), 4, 4)
-
-    def closed_form(leaves, *_):
-        x, dt, A, B, C, D = leaves
-        return x * (dt * (B * C).sum(1, keepdim=True) + D) + 0 * A.sum()
-
-    found = with_gradients(scan, tensors, ends, last_only)
-    expected = with_gradients(closed_form, [tensor.double() for tensor in tensors])
-    for name, got, want in zip(("y", *NAMES), found, expected, strict=False):
-        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4, msg=name)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 30.0, 1e4])
-def test_tiny_and_huge_steps_match_the_loop(scale):
-    (x, dt, *others), ends = inputs([18, 3])
-    assert_as_loop([x, dt * scale, *others], ends)
-
-
-@pytest.mark.parametrize("name", NAMES[:6])
-def test_nan_stays_nan_and_within_its_sequence(name):
-    tensors, ends = inputs([5, 6, 20])
-    bad = tensors[NAMES.index(name)] = tensors[NAMES.index(name)].clone()
-    if name in ("A", "D"):
-        bad[0] = float("nan")
-        assert scan(tensors, ends)[:, 0].isnan().all()
-        return
-    bad[5 + 2] = float("nan")  # the third token of the second sequence
-    y, grad_x, grad_dt, grad_A, grad_B, grad_C, _ = with_gradients(scan, tensors, ends)
-    assert y[7].isnan().all()
-    assert grad_A.isnan().any() or name == "C"
-    assert y[5:7].isfinite().all()
-    others = torch.ones(len(y), dtype=torch.bool)
-    others[5:11] = False
-    for tensor in (y, grad_x, grad_dt, grad_B, grad_C):
-        assert tensor[others.to(DEVICE)].isfinite().all()
-
-
-def test_infinite_decay_forgets():
-    (x, dt, A, B, C, D), ends = inputs([9])
-    assert_as_loop([x, dt, A * 1e30, B, C, D], ends)
-    y = scan([x, dt, torch.full_like(A, -torch.inf), B, C, D], ends)
-    torch.testing.assert_close(y, x * (dt * (B * C).sum(1, keepdim=True) + D))
-
-
 @pytest.mark.parametrize("last_only", [False, True])
 def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only):
     tensors, ends = inputs([5, 18], last_only=last_only)
@@ -168,22 +90,6 @@ def test_strided_inputs_give_the_bits_of_contiguous_ones(last_only):
     transposed = [t.t().contiguous().t() if t.dim() == 2 else t for t in tensors]
     assert same_bits(with_gradients(scan, columns, ends, last_only), expected)
     assert same_bits(with_gradients(scan, transposed, ends, last_only), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32_and_returned_in_kind(dtype):
-    tensors, ends = inputs([5, 18], last_only=False)
-    halves = [tensor.to(dtype) for tensor in tensors]
-    found = with_gradients(scan, halves, ends)
-    expected = with_gradients(scan, [tensor.float() for tensor in halves], ends)
-    assert {tensor.dtype for tensor in found} == {dtype}
-    step = float(torch.finfo(dtype).eps)  # the loop's result, rounded or next to it
-    torch.testing.assert_close(found[0].float(), expected[0], rtol=step, atol=1e-6)
-    for name, got, want in zip(NAMES, found[1:], expected[1:], strict=True):
-        error = (got - want).abs().max() / want.abs().max()
-        assert error < 4 * step, f"{name}: {error:.1e}"  # weights of the sum were rounded too
-    mixed = with_gradients(scan, [halves[0], *tensors[1:]], ends)
-    assert [tensor.dtype for tensor in mixed[:3]] == [dtype, dtype, torch.float32]
 
 
 def test_two_runs_give_the_same_bits_and_few_groups_the_same_sums(monkeypatch):
@@ -205,37 +111,6 @@ def test_groups_hold_every_sequence_once(monkeypatch):
         assert groups == sorted(groups)
 
 
-def test_steps_on_kept_states_continue_a_scan():
-    (*six, bias, z), ends = inputs([4, 4, 4], last_only=False)
-    x, dt, A, B, C, D = six
-    expected, last_state = triton.selective_scan_states_triton(
-        ScanInputs(*six, ends, False, bias, z)
-    )
-    torch.testing.assert_close(expected, loop([*six, bias, z], ends), rtol=1e-5, atol=1e-5)
-    state = torch.zeros_like(last_state)
-    for t in range(4):
-        at = torch.tensor([t, 4 + t, 8 + t], device=DEVICE)
-        y = triton.selective_step_triton(
-            state, ScanInputs(x[at], dt[at], A, B[at], C[at], D, dt_bias=bias, z=z[at])
-        )
-        torch.testing.assert_close(y, expected[at], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
-
-
-def test_a_scan_continues_from_an_initial_state():
-    (x, dt, A, B, C, D), ends = inputs([10])
-    whole, last_state = triton.selective_scan_states_triton(ScanInputs(x, dt, A, B, C, D, ends))
-    head, tail = slice(0, 6), slice(6, 10)
-    _, state = triton.selective_scan_states_triton(
-        ScanInputs(x[head], dt[head], A, B[head], C[head], D, ends_of([6]), last_only=True)
-    )
-    y, state = triton.selective_scan_states_triton(
-        ScanInputs(x[tail], dt[tail], A, B[tail], C[tail], D, ends_of([4])), state
-    )
-    torch.testing.assert_close(y, whole[tail], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(state, last_state, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("last_only", [False, True])
 def test_the_operator_obeys_the_rules_of_torch_library(last_only):
     tensors, ends = inputs([3, 2], 2, 2, last_only)
@@ -243,37 +118,6 @@ def test_the_operator_obeys_the_rules_of_torch_library(last_only):
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(triton._scan, (*six, ends, last_only, bias, z), test_utils=tests)
     torch.library.opcheck(triton._scan, (*six, ends, False, None, None), test_utils=tests)
-
-
-def test_torch_compile_takes_it_whole():
-    tensors, ends = inputs([5, 2], 2, 2)
-    whole = torch.compile(scan, backend="aot_eager", fullgraph=True)
-    found = with_gradients(whole, tensors, ends)
-    assert same_bits(found, with_gradients(scan, tensors, ends))
-
-
-def test_no_sequences_give_no_rows():
-    tensors, ends = inputs([], last_only=False)
-    y, *gradients = with_gradients(scan, tensors, ends)
-    assert y.shape == (0, 7)
-    assert gradients[NAMES.index("A")].eq(0).all()
-
-
-def test_wrong_shapes_and_dtypes_are_refused_by_name():
-    tensors, ends = inputs([5])
-    for i, name in enumerate(NAMES[:6]):
-        cut = [tensor[:-1] if j == i else tensor for j, tensor in enumerate(tensors)]
-        with pytest.raises(ValueError, match="expected" if name == "x" else f"^{name}: expected"):
-            scan(cut, ends)
-        whole = [tensor.double() if j == i else tensor for j, tensor in enumerate(tensors)]
-        with pytest.raises(ValueError, match=f"^{name}: expected float32"):
-            scan(whole, ends)
-    with pytest.raises(ValueError, match="^cu_seqlens: expected .* int32"):
-        scan(tensors, ends.long())
-    with pytest.raises(ValueError, match="^state: expected shape"):
-        triton.selective_step_triton(torch.zeros(5, 5, 7, device=DEVICE), ScanInputs(*tensors))
-    with pytest.raises(ValueError, match="^x: expected a tensor on"):
-        checks.check_tensors(torch.device("meta"), x=(tensors[0], (5, 7)))
 
 
 def one_by_one(tensors, ends):
