@@ -170,6 +170,33 @@ def prepare(make_config):
 
 
 @pytest.fixture
+def new_model(prepare):
+    """Return ``build``: from a model and keys to (config, new model, train, valid, test data)."""
+
+    def build(model="SASRec", **keys):
+        from recbole.utils import get_model, init_seed
+
+        config, _, *data = prepare(model, **keys)
+        init_seed(config["seed"], True)
+        return (config, get_model(model)(config, data[0].dataset), *data)
+
+    return build
+
+
+@pytest.fixture
+def new_trainer(new_model):
+    """Return ``build``: from a model and keys to (trainer of a new model, train, valid, test)."""
+
+    def build(model="SASRec", **keys):
+        from recbole.utils import get_trainer
+
+        config, net, *data = new_model(model, **keys)
+        return (get_trainer(config["MODEL_TYPE"], model)(config, net), *data)
+
+    return build
+
+
+@pytest.fixture
 def small_arguments():
     """Arguments under which a model trains on the tiny dataset in a moment."""
     return [

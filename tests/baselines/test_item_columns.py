@@ -5,7 +5,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from recbole.utils import get_model, init_seed
 
 from recbole_m3rec.atomic.item_columns import Column, shared_columns
 from recbole_m3rec.atomic.item_file import ItemFile
@@ -19,14 +18,12 @@ PLAIN = {"n_layers": 1, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "d
 
 
 @pytest.fixture
-def built(prepare):
+def built(new_model):
     """Return a function that gives (model in evaluation, dataset, a batch) of a model by name."""
 
     def build(model, **keys):
-        config, dataset, train, valid, _ = prepare(model, **{**PLAIN, **keys})
-        init_seed(3, True)
-        net = get_model(model)(config, train.dataset).eval()
-        return net, train.dataset, next(iter(valid))[0]
+        _, net, train, valid, _ = new_model(model, **{**PLAIN, **keys})
+        return net.eval(), train.dataset, next(iter(valid))[0]
 
     return build
 

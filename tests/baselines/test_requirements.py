@@ -5,7 +5,7 @@ import logging
 import re
 
 import pytest
-from recbole.utils import get_model, get_trainer
+from recbole.utils import get_model
 
 from recbole_m3rec.baselines import requirements
 from recbole_m3rec.baselines.requirements import scores_pair_by_pair
@@ -67,7 +67,7 @@ def test_ncl_is_refused_more_clusters_than_users(write_dataset, prepare, monkeyp
     assert prepare("NCL", num_clusters=3)
 
 
-def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, prepare):
+def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, new_trainer):
     folder = write_dataset()
     items = sorted({item for _, item, _ in tiny_interactions})
     vectors = "".join(f"{item}\t{n / 10} {1 - n / 10} 0.5\n" for n, item in enumerate(items))
@@ -75,12 +75,10 @@ def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions,
     links = "".join(f"{item}\te{n}\n" for n, item in enumerate(items))
     (folder / "tiny.link").write_text("item_id:token\tentity_id:token\n" + links)
     (folder / "tiny.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\ne0\tr\te1\n")
-    keys = {"embedding_size": 3, "hidden_size": 4}
-    config, dataset, train, valid, _ = prepare("GRU4RecKG", **keys)
-    model = get_model("GRU4RecKG")(config, train.dataset)
-    number = dataset.token2id("item_id", "i03")
-    assert model.entity_embedding.weight[number].tolist() == pytest.approx([0.3, 0.7, 0.5])
-    get_trainer(config["MODEL_TYPE"], "GRU4RecKG")(config, model).fit(train, valid)
+    trainer, train, valid, _ = new_trainer("GRU4RecKG", embedding_size=3, hidden_size=4)
+    vector = trainer.model.entity_embedding.weight[train.dataset.token2id("item_id", "i03")]
+    assert vector.tolist() == pytest.approx([0.3, 0.7, 0.5])
+    trainer.fit(train, valid)
 
 
 def test_fearec_refuses_a_single_layer(prepare):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from recbole.evaluator import Collector, Evaluator
-from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec.evaluator import block_evaluation, pipeline, ranking
 from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
@@ -21,23 +20,20 @@ MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "tex
 
 
 @pytest.fixture
-def training(prepare):
+def training(new_trainer):
     """Return a function that gives (trainer, train, valid, test) of a model that has not learned.
 
     Every metric of RecBole's that ranks is configured, unrounded.
     """
 
-    def start(model="M3Rec", seed=0, **keys):
+    def start(model="M3Rec", **keys):
         keys = {"metrics": METRICS + OF_LISTS, **UNROUNDED, **keys}
         if model == "M3Rec":
             keys = {**MODALITIES, **keys}
-        config, _, train, valid, test = prepare(model, **keys)
-        init_seed(seed, True)
-        built = get_model(model)(config, train.dataset)
+        trainer, train, valid, test = new_trainer(model, **keys)
         with torch.no_grad():
-            for weight in built.parameters():  # scores well apart
+            for weight in trainer.model.parameters():  # scores well apart
                 weight.add_(torch.randn_like(weight) * 0.1)
-        trainer = get_trainer(config["MODEL_TYPE"], model)(config, built)
         trainer.eval_collector.data_collect(train)
         return trainer, train, valid, test
 

@@ -7,22 +7,8 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import pytest
 import torch
-from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
-
-
-@pytest.fixture
-def training(prepare):
-    """Return a function that gives (trainer, train, valid, test) of a model on the tiny dataset."""
-
-    def start(model, **keys):
-        config, _, train, valid, test = prepare(model, **keys)
-        init_seed(0, True)
-        built = get_model(model)(config, train.dataset)
-        return get_trainer(config["MODEL_TYPE"], model)(config, built), train, valid, test
-
-    return start
 
 
 def fail_at(function, call, spoil):
@@ -32,19 +18,19 @@ def fail_at(function, call, spoil):
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR", "Caser"])
-def test_a_nan_loss_names_model_epoch_and_batch(model, training, monkeypatch):
-    trainer, train, valid, _ = training(model, epochs=3)
+def test_a_nan_loss_names_model_epoch_and_batch(model, new_trainer, monkeypatch):
+    trainer, train, valid, _ = new_trainer(model, epochs=3)
     loss = fail_at(trainer.model.calculate_loss, len(train) + 1, lambda loss: loss * np.nan)
     monkeypatch.setattr(trainer.model, "calculate_loss", loss)
     with pytest.raises(NotANumberError, match=rf"loss of {model} is NaN in epoch 1, batch 1 "):
         trainer.fit(train, valid)
 
 
-def test_a_nan_loss_is_found_by_trainers_with_epochs_of_their_own(training, monkeypatch):
+def test_a_nan_loss_is_found_by_trainers_with_epochs_of_their_own(new_trainer, monkeypatch):
     faiss = types.ModuleType("faiss")  # NCL's clusters, which are not made here
     faiss.__spec__ = ModuleSpec("faiss", None)
     monkeypatch.setitem(sys.modules, "faiss", faiss)
-    trainer, train, valid, _ = training("NCL", epochs=3, warm_up_step=99, num_clusters=3)
+    trainer, train, valid, _ = new_trainer("NCL", epochs=3, warm_up_step=99, num_clusters=3)
     monkeypatch.setattr(trainer.model, "e_step", lambda: None)
 
     def loss(interaction):
@@ -58,9 +44,11 @@ def test_a_nan_loss_is_found_by_trainers_with_epochs_of_their_own(training, monk
 
 
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BPR"])
-def test_nan_scores_name_model_epoch_and_batch_and_become_no_metric(model, training, monkeypatch):
+def test_nan_scores_name_model_epoch_and_batch_and_become_no_metric(
+    model, new_trainer, monkeypatch
+):
     keys = {"epochs": 3, "eval_batch_size": 5}
-    trainer, train, valid, _ = training(model, **keys)
+    trainer, train, valid, _ = new_trainer(model, **keys)
 
     def spoil(scores):
         scores = scores.clone().view(-1, trainer.tot_item_num)
@@ -74,9 +62,9 @@ def test_nan_scores_name_model_epoch_and_batch_and_become_no_metric(model, train
     assert trainer.best_valid_result is not None  # of epoch 0, the last without NaN
 
 
-def test_nan_scores_of_sampled_candidates_are_found(training, monkeypatch):
+def test_nan_scores_of_sampled_candidates_are_found(new_trainer, monkeypatch):
     keys = {"eval_args": {"mode": "uni3", "split": {"LS": "valid_and_test"}, "order": "TO"}}
-    trainer, train, valid, _ = training("BPR", **keys)
+    trainer, train, valid, _ = new_trainer("BPR", **keys)
     monkeypatch.setattr(
         trainer.model, "predict", lambda interaction: torch.full((len(interaction),), np.nan)
     )
@@ -84,8 +72,8 @@ def test_nan_scores_of_sampled_candidates_are_found(training, monkeypatch):
         trainer.fit(train, valid)
 
 
-def test_nan_values_of_a_model_of_labels_are_found(training, monkeypatch):
-    trainer, train, valid, _ = training(
+def test_nan_values_of_a_model_of_labels_are_found(new_trainer, monkeypatch):
+    trainer, train, valid, _ = new_trainer(
         "FM", metrics=["AUC"], valid_metric="AUC", threshold={"timestamp": 500}
     )
     monkeypatch.setattr(
@@ -95,8 +83,8 @@ def test_nan_values_of_a_model_of_labels_are_found(training, monkeypatch):
         trainer.fit(train, valid)
 
 
-def test_a_test_of_a_saved_model_names_its_file(training, monkeypatch):
-    trainer, train, valid, test = training("SASRec")
+def test_a_test_of_a_saved_model_names_its_file(new_trainer, monkeypatch):
+    trainer, train, valid, test = new_trainer("SASRec")
     trainer.fit(train, valid)
     monkeypatch.setattr(
         trainer.model, "full_sort_predict", lambda inter: torch.full((len(inter), 13), np.nan)
@@ -105,8 +93,8 @@ def test_a_test_of_a_saved_model_names_its_file(training, monkeypatch):
         trainer.evaluate(test)
 
 
-def test_plus_infinity_and_a_full_row_of_minus_infinity_pass(training, monkeypatch):
-    trainer, train, valid, _ = training("SASRec")
+def test_plus_infinity_and_a_full_row_of_minus_infinity_pass(new_trainer, monkeypatch):
+    trainer, train, valid, _ = new_trainer("SASRec")
 
     def extreme(interaction):
         scores = torch.full((len(interaction), 13), -np.inf)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from recbole.utils import get_model
 
 from recbole_m3rec.evaluator.block_evaluation import offers_products
 from recbole_m3rec.network.settings import ModelConfigError
@@ -11,15 +10,12 @@ CODES = {"encoder": "random-codes", "dim": 2, "std": 0.5}
 
 
 @pytest.fixture
-def model(write_dataset, prepare):
+def model(new_model):
     """Return a function from configuration keys to the model."""
 
     def build(**keys):
-        write_dataset("tiny")
-        config, _, train, *_ = prepare(
-            "ContentKNN", **{"modalities": ["text"], "features": {"text": CODES}, **keys}
-        )
-        return get_model("ContentKNN")(config, train.dataset)
+        settings = {"modalities": ["text"], "features": {"text": CODES}, **keys}
+        return new_model("ContentKNN", **settings)[1]
 
     return build
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from recbole.utils import get_model, init_seed
+from recbole.utils import get_model
 
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.model import m3rec as m3rec_module
@@ -22,15 +22,13 @@ POSITIONS = pytest.mark.parametrize("positions", ["all", "last"])
 
 
 @pytest.fixture
-def build(prepare):
+def build(new_model):
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
     def made(name, **keys):
         if name == "Mamba4Rec":
             keys = {"modalities": "auto", **keys}
-        config, _, train, _, test = prepare(name, **keys)
-        init_seed(config["seed"], True)
-        model = get_model(name)(config, train.dataset)
+        _, model, train, _, test = new_model(name, **keys)
         return model, next(iter(train)), next(iter(test))[0]
 
     return made

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_m3rec import FeatureTable, write_features
 from recbole_m3rec.features import feature_map
@@ -21,7 +20,7 @@ Trained = tuple[Any, dict[str, float], Any]
 
 @pytest.fixture
 def train(
-    prepare: Callable[..., tuple[Any, ...]], write_dataset: Callable[..., Path]
+    new_trainer: Callable[..., tuple[Any, ...]], write_dataset: Callable[..., Path]
 ) -> Callable[..., Trained]:
     """Return a function that trains an epoch: to the model, its test metrics and a test batch."""
 
@@ -33,13 +32,10 @@ def train(
         values = np.random.default_rng(0).normal(size=(len(items) - 1, 6)).astype(np.float32)
         table = FeatureTable(np.array(items[1:], object), values)
         write_features(folder / "tiny.image.parquet", table)
-        config, _, train, valid, test = prepare(name, **settings)
-        init_seed(config["seed"], True)
-        model = get_model(name)(config, train.dataset)
-        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        trainer, train, valid, test = new_trainer(name, **settings)
         trainer.fit(train, valid, saved=False, show_progress=False)
         metrics = dict(trainer.evaluate(test, load_best_model=False))
-        return model, metrics, next(iter(test))[0]
+        return trainer.model, metrics, next(iter(test))[0]
 
     return trained
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from recbole.model.sequential_recommender.sasrec import SASRec
-from recbole.utils import get_model, init_seed
 
 from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.evaluator.block_evaluation import offers_products
@@ -19,13 +18,11 @@ FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat"])
 
 
 @pytest.fixture
-def build(prepare):
+def build(new_model):
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
     def made(**keys):
-        config, _, train, _, test = prepare("SASRecMM", **{**PLAIN, **TWO, **keys})
-        init_seed(config["seed"], True)
-        model = get_model("SASRecMM")(config, train.dataset)
+        _, model, train, _, test = new_model("SASRecMM", **{**PLAIN, **TWO, **keys})
         return model.eval(), next(iter(train)), next(iter(test))[0]
 
     return made
@@ -82,10 +79,9 @@ ALONE = {"modalities": [], "features": {}}
 
 
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-def test_without_modalities_it_is_sasrec(build, prepare, loss):
+def test_without_modalities_it_is_sasrec(build, new_model, loss):
     model, train, test = build(loss_type=loss, **ALONE)
-    config, _, data, *_ = prepare("SASRec", loss_type=loss)
-    recboles = get_model("SASRec")(config, data.dataset).eval()
+    recboles = new_model("SASRec", loss_type=loss)[1].eval()
     weights = {name.replace("embedding.id.", "embedding."): w for name, w in
                model.state_dict().items() if "extra_state" not in name}  # fmt: skip
     recboles.load_state_dict(weights)

@@ -84,13 +84,8 @@ def test_a_gpu_keeps_its_device_where_there_is_one(monkeypatch):
     assert config["device"] == torch.device("cuda")
 
 
-def test_training_resumes_from_a_checkpoint(checkpoint, prepare):
-    from recbole.utils import get_model, get_trainer, init_seed
-
-    config, _, train, valid, _ = prepare("SASRec", epochs=2)
-    init_seed(1, True)
-    model = get_model("SASRec")(config, train.dataset)
-    trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
+def test_training_resumes_from_a_checkpoint(checkpoint, new_trainer):
+    trainer, train, valid, _ = new_trainer("SASRec", epochs=2)
     trainer.resume_checkpoint(checkpoint)
     assert trainer.start_epoch == 1
     trainer.fit(train, valid)

@@ -40,11 +40,8 @@ def test_dok_update_of_scipy_is_kept(monkeypatch):
     assert dok_matrix._update is theirs
 
 
-def test_lightgcn_builds_its_graph(prepare):
-    from recbole.utils import get_model
-
-    config, _, train, *_ = prepare("LightGCN")
-    model = get_model("LightGCN")(config, train.dataset)
+def test_lightgcn_builds_its_graph(new_model):
+    _, model, train, *_ = new_model("LightGCN")
     assert model.norm_adj_matrix._nnz() == 2 * len(train.dataset)
 
 

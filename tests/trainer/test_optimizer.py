@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from recbole.utils import get_model, get_trainer, init_seed
 
 
 @pytest.fixture
-def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[[str], tuple[Any, Any]]:
+def build(new_trainer: Callable[..., tuple[Any, ...]]) -> Callable[[str], tuple[Any, Any]]:
     """Return a function from a learner to (trainer, a batch)."""
 
     def made(learner: str) -> tuple[Any, Any]:
-        config, _, train, _, _ = prepare("M3Rec", learner=learner, weight_decay=0.1)
-        init_seed(config["seed"], True)
-        model = get_model("M3Rec")(config, train.dataset)
-        return get_trainer(config["MODEL_TYPE"], "M3Rec")(config, model), next(iter(train))
+        trainer, train, *_ = new_trainer("M3Rec", learner=learner, weight_decay=0.1)
+        return trainer, next(iter(train))
 
     return made
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from recbole.utils import get_model, get_trainer, init_seed
 from torch import nn
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
@@ -25,16 +24,10 @@ FEW = {"softmax_items": 2, "id_updates": "sparse", "train_batch_size": 2}
 
 
 @pytest.fixture
-def build(prepare: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, Any]]:
+def build(new_trainer: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, Any]]:
     """Return a function from configuration keys to (trainer, training loader)."""
 
-    def made(name: str = "M3Rec", **keys: Any) -> tuple[Any, Any]:
-        config, _, train, _, _ = prepare(name, **{**FEW, **keys})
-        init_seed(config["seed"], True)
-        model = get_model(name)(config, train.dataset)
-        return get_trainer(config["MODEL_TYPE"], name)(config, model), train
-
-    return made
+    return lambda name="M3Rec", **keys: new_trainer(name, **{**FEW, **keys})[:2]
 
 
 def table_of(model: Any) -> nn.Parameter:
