@@ -59,10 +59,7 @@ class Edits(NamedTuple):
         if len(here):
             scores[here] = self.replacement[items]
         if self.added is not None:
-            part, row = _within(self.added.rows, rows)
-            item, values = self.added.items[part] - items.start, self.added.values[part]
-            inside = (item >= 0) & (item < scores.shape[1])
-            ScoreTerms(row[inside], item[inside], values[inside]).add_to_(scores)
+            self.added.add_to_block_(scores, rows.start, items.start)
         part, row = _within(self.removed[0], rows)
         item = self.removed[1][part] - items.start
         inside = (item >= 0) & (item < scores.shape[1])
