@@ -1,5 +1,8 @@
 """A small network over made items, its bundle, and a recommender of it; no RecBole, no training."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -107,3 +110,22 @@ def any_shop(write_made, any_score):
     """A recommender of either score."""
     network = made_network(**any_score)
     return Recommender.load(write_made(network=network, settings=SETTINGS | any_score))
+
+
+@pytest.fixture
+def start_server():
+    """Return a function that starts the service of a bundle as a process: it and its address."""
+    running = []
+
+    def start(bundle):
+        command = [sys.executable, "-m", "recbole_m3rec.serving", str(bundle)]
+        running.append(
+            subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+        )
+        return running[-1], running[-1].stdout.readline().split()[2]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,8 +1,6 @@
 """The page in a real browser: search, add, why, neighbours, sliders, by mouse and by keyboard."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -17,13 +15,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def address(write_made):
-    command = [sys.executable, "-m", "recbole_m3rec.serving", str(write_made())]
-    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
-    yield process.stdout.readline().split()[2]
-    process.kill()
-    process.wait()
-    process.stdout.close()
+def address(write_made, start_server):
+    return start_server(write_made())[1]
 
 
 @pytest.fixture
@@ -120,7 +113,7 @@ def test_nothing_is_wider_than_the_window(browser, address, width):
     assert not problems
 
 
-def test_titles_are_text_and_never_markup(browser, write_made, tmp_path):
+def test_titles_are_text_and_never_markup(browser, start_server, tmp_path):
     from recbole_m3rec.serving.bundle.write import write_bundle
     from tests.serving.conftest import SETTINGS, made_items, made_network
 
@@ -130,13 +123,6 @@ def test_titles_are_text_and_never_markup(browser, write_made, tmp_path):
     items = items.set_column(place, "title", [evil])
     about = {"max_history": 20, "features": {}}
     write_bundle(tmp_path / "evil", made_network(), SETTINGS, items, about=about)
-    command = [sys.executable, "-m", "recbole_m3rec.serving", str(tmp_path / "evil")]
-    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
-    try:
-        page, problems = opened(browser, process.stdout.readline().split()[2])
-        assert titles(page)[0] == evil[0]
-        assert not problems
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    page, problems = opened(browser, start_server(tmp_path / "evil")[1])
+    assert titles(page)[0] == evil[0]
+    assert not problems

@@ -19,9 +19,7 @@ needs_server = pytest.mark.skipif(
 
 
 @pytest.fixture
-def redis_address(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def redis_address(tmp_path, port):
     command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     for _ in range(100):

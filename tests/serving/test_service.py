@@ -6,8 +6,6 @@ import select
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -119,27 +117,6 @@ def test_explain_similar_items_users_about(client, shop):
     [
         ("/recommend", {"history": ["i1"], "k": -1}, 422, "k: Input should be greater"),
         ("/recommend", {"history": ["i1"], "k": 10**9}, 422, "k: Input should be less"),
-        ("/recommend", {"history": ["i1"], "k": True}, 422, "k: Input should be a valid integer"),
-        ("/recommend", {"history": ["i1"], "k": "3"}, 422, "k: Input should be a valid integer"),
-        ("/recommend", {"history": ["i1"], "k": 2.0}, 422, "k: Input should be a valid integer"),
-        ("/similar", {"item": "i1", "k": True}, 422, "k: Input should be a valid integer"),
-        (
-            "/recommend",
-            {"history": ["i1"], "exclude_seen": "no"},
-            422,
-            "exclude_seen: Input should",
-        ),
-        ("/recommend", {"history": "i1"}, 422, "history: Input should be a valid list"),
-        ("/recommend", {"history": {"i1": 1}}, 422, "history: Input should be a valid list"),
-        ("/recommend", {"history": ["i1", 5]}, 422, "history.1: Input should be a valid string"),
-        ("/recommend", {"history": ["i1"], "allowed": "i1"}, 422, "allowed: Input should be a v"),
-        ("/recommend", {"history": ["i1"], "blocked": [None]}, 422, "blocked.0: Input should be"),
-        ("/recommend", {"history": ["i1"], "weights": {"id": "2"}}, 422, "id: Input should be a v"),
-        ("/recommend", {"history": ["i1"], "weights": {"id": True}}, 422, "id: Input should be a"),
-        ("/recommend", {"history": ["i1"], "weights": {"id": 1e300}}, 422, "id: Input should be l"),
-        ("/recommend", {"history": ["i1"], "weights": [1]}, 422, "weights: Input should be a va"),
-        ("/explain", {"history": ["i1"], "item": ["i1"]}, 422, "item: Input should be a valid s"),
-        ("/events", {"user": "a", "items": "i1"}, 422, "items: Input should be a valid list"),
         ("/recommend", {"history": ["i1"] * 10_000}, 422, "at most 1000 items"),
         ("/recommend", {"history": ["i" * 300]}, 422, "at most 256 characters"),
         ("/recommend", {"history": [], "user": "ann"}, 422, "either user or history"),
@@ -309,33 +286,11 @@ def test_the_page_loads_nothing_from_elsewhere(client):
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
-@pytest.fixture
-def start_server(write_made, tmp_path):
-    """Return a function that starts the service as a process, on the same files each time."""
-    bundle, running = write_made(), []
-
-    def start():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "recbole_m3rec.serving", str(bundle), "--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        line = process.stdout.readline()
-        return process, line.split()[2]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, tmp_path):
-    acknowledged = []
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, write_made):
+    bundle, acknowledged = write_made(), []
     for round_number in range(2):
-        process, address = start_server()
+        process, address = start_server(bundle)
         deadline = threading.Timer(1.5, lambda p=process: p.send_signal(signal.SIGKILL))
 
         def send(worker, address=address, round_number=round_number):
@@ -354,7 +309,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(start_server, tm
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(send, range(4)))
         deadline.join()
-    rows = sqlite3.connect(tmp_path / "bundle.events.sqlite").execute("SELECT user FROM events")
+    rows = sqlite3.connect(f"{bundle}.events.sqlite").execute("SELECT user FROM events")
     assert len(acknowledged) > 50
     assert not set(acknowledged) - {row[0] for row in rows}
 
@@ -382,7 +337,7 @@ def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_pat
 
 @pytest.mark.slow
 def test_a_hangup_reloads_the_bundle(start_server, write_made):
-    process, address = start_server()
+    process, address = start_server(write_made())
     old = httpx.get(f"{address}/about").json()["bundle"]
     write_made(network=made_network(spread=2.0))
     process.send_signal(signal.SIGHUP)
