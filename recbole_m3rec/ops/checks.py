@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CONVOLUTION_SCHEMA = "(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor"
+CONVOLUTION_BACKWARD_SCHEMA = (
+    "(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
+    " -> (Tensor, Tensor, Tensor)"
+)
 
 
 def check_tensors(device: torch.device, **expected: tuple[Tensor | None, tuple[int, ...]]) -> None:
@@ -56,6 +63,21 @@ def check_convolution(device: torch.device, x: Tensor, weight: Tensor, bias: Ten
         x=(x, (n_tokens, d_inner)),
         weight=(weight, (d_inner, weight.shape[1])),
         bias=(bias, (d_inner,)),
+    )
+
+
+def register_convolution(convolve: Any, convolve_backward: Any) -> None:
+    """Tell torch the shapes of a convolution's operators, and that one gives the other's gradients.
+
+    Their arguments are as in ``CONVOLUTION_SCHEMA`` and ``CONVOLUTION_BACKWARD_SCHEMA``.
+    """
+    convolve.register_fake(lambda x, *_: x.new_empty(x.shape))
+    convolve_backward.register_fake(
+        lambda _, *inputs: tuple(tensor.new_empty(tensor.shape) for tensor in inputs[:3])
+    )
+    convolve.register_autograd(
+        lambda ctx, grad_y: (*convolve_backward(grad_y, *ctx.saved_tensors), None),
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
     )
 
 

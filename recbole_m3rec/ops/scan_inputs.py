@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor
 
 from recbole_m3rec.ops.checks import check_sequences, check_tensors
 
-# Of an operator whose arguments are the fields of ScanInputs.
-SCHEMA = (
+# Of operators whose arguments are the fields of ScanInputs.
+_FIELDS = (
     "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor cu_seqlens, "
     "bool last_only, Tensor? dt_bias, Tensor? z"
 )
+SCHEMA = f"({_FIELDS}) -> Tensor"
+BACKWARD_SCHEMA = f"(Tensor grad_y, {_FIELDS}) -> ({', '.join(['Tensor'] * 8)})"
 
 
 class ScanInputs(NamedTuple):
@@ -42,6 +43,11 @@ class ScanInputs(NamedTuple):
         """Return a tensor to write the result into, ``[n_tokens or n_sequences, d_inner]``."""
         n_results = self.n_sequences() if self.last_only else self.x.shape[0]
         return self.x.new_empty(n_results, self.x.shape[1])
+
+    def new_gradients(self) -> tuple[Tensor, ...]:
+        """Return tensors for the gradients of all floating-point inputs, empty for missing ones."""
+        tensors = (*self[:6], self.dt_bias, self.z)
+        return tuple(self.x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors)
 
 
 def check_scan(inputs: ScanInputs, device: torch.device) -> None:
@@ -84,16 +90,14 @@ def check_state(name: str, state: Tensor, like: Tensor, n_sequences: int) -> Non
         )
 
 
-def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """Keep a scan's inputs for its gradients."""
-    *tensors, ctx.last_only, dt_bias, z = inputs
-    ctx.save_for_backward(*tensors, dt_bias, z)
+def register(scan: Any, scan_backward: Any) -> None:
+    """Tell torch the shapes of a scan's two operators, and that one gives the other's gradients."""
+    scan.register_fake(lambda *arguments: ScanInputs(*arguments).new_result())
+    scan_backward.register_fake(lambda _, *arguments: ScanInputs(*arguments).new_gradients())
 
-
-def gradients_by(
-    scan_backward: Callable[..., tuple[Tensor, ...]],
-) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
-    """Return the gradient function of a scan whose backward operator this is."""
+    def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.last_only, dt_bias, z = inputs
+        ctx.save_for_backward(*tensors, dt_bias, z)
 
     def gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, dt_bias, z = ctx.saved_tensors
@@ -102,4 +106,4 @@ def gradients_by(
         options = None if dt_bias is None else grad_bias, None if z is None else grad_z
         return *grad_six, None, None, *options
 
-    return gradients
+    scan.register_autograd(gradients, setup_context=save_inputs)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.checks import check_convolution, check_sequences, rows
+from recbole_m3rec.ops.checks import (
+    CONVOLUTION_BACKWARD_SCHEMA,
+    CONVOLUTION_SCHEMA,
+    check_convolution,
+    check_sequences,
+    register_convolution,
+    rows,
+)
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.operator import operator
 
@@ -18,10 +25,7 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> l
     ]
 
 
-@operator(
-    "recbole_m3rec::causal_conv1d_silu",
-    "(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor",
-)
+@operator("recbole_m3rec::causal_conv1d_silu", CONVOLUTION_SCHEMA)
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     x, weight, bias, ends = rows(x), weight.contiguous(), bias.contiguous(), cu_seqlens.contiguous()
     y = x.new_empty(x.shape)
@@ -33,16 +37,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Te
     return y
 
 
-@_convolve.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@operator(
-    "recbole_m3rec::causal_conv1d_silu_backward",
-    "(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
-    " -> (Tensor, Tensor, Tensor)",
-)
+@operator("recbole_m3rec::causal_conv1d_silu_backward", CONVOLUTION_BACKWARD_SCHEMA)
 def _convolve_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,17 +54,7 @@ def _convolve_backward(
     return gradients
 
 
-@_convolve_backward.register_fake
-def _(
-    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(weight.shape), x.new_empty(bias.shape)
-
-
-_convolve.register_autograd(
-    lambda ctx, grad_y: (*_convolve_backward(grad_y, *ctx.saved_tensors), None),
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-)
+register_convolution(_convolve, _convolve_backward)
 
 
 def causal_conv1d_silu_cpu(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from recbole_m3rec.ops.checks import rows
 from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.operator import operator
 from recbole_m3rec.ops.scan_inputs import (
+    BACKWARD_SCHEMA,
     SCHEMA,
     ScanInputs,
     check_scan,
     check_state,
-    gradients_by,
-    save_inputs,
+    register,
 )
 
 _CPU = torch.device("cpu")
@@ -54,12 +54,7 @@ class _Call:
         library.call(function, ctypes.byref(self.arguments), *outputs)
 
 
-def _empty_gradients(inputs: ScanInputs) -> tuple[Tensor, ...]:
-    tensors = (*inputs[:6], inputs.dt_bias, inputs.z)
-    return tuple(inputs.x.new_empty((0,) if t is None else t.shape) for t in tensors)
-
-
-@operator("recbole_m3rec::selective_scan", f"({SCHEMA}) -> Tensor")
+@operator("recbole_m3rec::selective_scan", SCHEMA)
 def _scan(*arguments: Any) -> Tensor:
     inputs = ScanInputs(*arguments)
     y = inputs.new_result()
@@ -67,20 +62,11 @@ def _scan(*arguments: Any) -> Tensor:
     return y
 
 
-@_scan.register_fake
-def _(*arguments: Any) -> Tensor:
-    return ScanInputs(*arguments).new_result()
-
-
-@operator(
-    "recbole_m3rec::selective_scan_backward",
-    f"(Tensor grad_y, {SCHEMA})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
+@operator("recbole_m3rec::selective_scan_backward", BACKWARD_SCHEMA)
 def _scan_backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     inputs = ScanInputs(*arguments)
     grad_y = rows(grad_y)
-    gradients = _empty_gradients(inputs)
+    gradients = inputs.new_gradients()
     _Call(inputs).run(
         "m3rec_scan_backward",
         grad_y.data_ptr(),
@@ -90,12 +76,7 @@ def _scan_backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return gradients
 
 
-@_scan_backward.register_fake
-def _(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return _empty_gradients(ScanInputs(*arguments))
-
-
-_scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
+register(_scan, _scan_backward)
 
 
 def _in_float32(inputs: ScanInputs) -> ScanInputs:

@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recbole_m3rec.ops.checks import check_convolution, check_sequences, rows
+from recbole_m3rec.ops.checks import (
+    CONVOLUTION_BACKWARD_SCHEMA,
+    CONVOLUTION_SCHEMA,
+    check_convolution,
+    check_sequences,
+    register_convolution,
+    rows,
+)
 from recbole_m3rec.ops.triton.device import groups_of, next_power_of_2, on_device
 
 BLOCK_T = 16  # tokens of a tile
@@ -21,7 +28,7 @@ def _block_d(d_inner: int) -> int:
 @torch.library.custom_op(
     "recbole_m3rec::causal_conv1d_silu_triton",
     mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens) -> Tensor",
+    schema=CONVOLUTION_SCHEMA,
 )
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
     y = x.new_empty(x.shape)
@@ -41,16 +48,10 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Te
     return y
 
 
-@_convolve.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
 @torch.library.custom_op(
     "recbole_m3rec::causal_conv1d_silu_triton_backward",
     mutates_args=(),
-    schema="(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor cu_seqlens)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema=CONVOLUTION_BACKWARD_SCHEMA,
 )
 def _convolve_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
@@ -80,17 +81,7 @@ def _convolve_backward(
     return grad_x, part_weight.sum(0).to(weight.dtype), part_bias.sum(0).to(bias.dtype)
 
 
-@_convolve_backward.register_fake
-def _(
-    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
-_convolve.register_autograd(
-    lambda ctx, grad_y: (*_convolve_backward(grad_y, *ctx.saved_tensors), None),
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-)
+register_convolution(_convolve, _convolve_backward)
 
 
 def causal_conv1d_silu_triton(

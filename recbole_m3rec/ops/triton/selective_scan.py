@@ -15,12 +15,12 @@ from torch import Tensor
 
 from recbole_m3rec.ops.checks import rows
 from recbole_m3rec.ops.scan_inputs import (
+    BACKWARD_SCHEMA,
     SCHEMA,
     ScanInputs,
     check_scan,
     check_state,
-    gradients_by,
-    save_inputs,
+    register,
 )
 from recbole_m3rec.ops.triton.device import groups_of, next_power_of_2, on_device
 
@@ -128,9 +128,7 @@ class _Call:
         return grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z
 
 
-@torch.library.custom_op(
-    "recbole_m3rec::selective_scan_triton", mutates_args=(), schema=f"({SCHEMA}) -> Tensor"
-)
+@torch.library.custom_op("recbole_m3rec::selective_scan_triton", mutates_args=(), schema=SCHEMA)
 def _scan(*arguments: Any) -> Tensor:
     inputs = ScanInputs(*arguments)
     y = inputs.new_result()
@@ -138,31 +136,16 @@ def _scan(*arguments: Any) -> Tensor:
     return y
 
 
-@_scan.register_fake
-def _(*arguments: Any) -> Tensor:
-    return ScanInputs(*arguments).new_result()
-
-
 @torch.library.custom_op(
     "recbole_m3rec::selective_scan_triton_backward",
     mutates_args=(),
-    schema=f"(Tensor grad_y, {SCHEMA})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=BACKWARD_SCHEMA,
 )
 def _scan_backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return _Call(ScanInputs(*arguments)).backward(grad_y)
 
 
-@_scan_backward.register_fake
-def _(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    x, dt, A, B, C, D, _, _, dt_bias, z = arguments
-    return tuple(
-        x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-        for tensor in (x, dt, A, B, C, D, dt_bias, z)
-    )
-
-
-_scan.register_autograd(gradients_by(_scan_backward), setup_context=save_inputs)
+register(_scan, _scan_backward)
 
 
 def selective_scan_triton(inputs: ScanInputs) -> Tensor:
