@@ -10,8 +10,6 @@ from recbole.utils import argument_list
 from recbole_m3rec.config import layers as configuration
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
-ANY_CORE = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
-
 
 @pytest.fixture
 def layers(tmp_path, monkeypatch):

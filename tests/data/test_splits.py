@@ -21,8 +21,6 @@ HELD_OUT = {"x", "y"}
 KEYS = {"user_inter_num_interval": None, "item_inter_num_interval": None}
 BY_TIME = {"split": {"time_quantiles": [0.6, 0.8]}, "order": "TO", "group_by": None, "mode": "full"}
 
-Rows = list[tuple[str, str, str]]
-
 
 @pytest.fixture
 def build(write_dataset, prepare, monkeypatch):

@@ -1,7 +1,5 @@
 """Tables: means, deviations, places, gains and tests on numbers made by hand."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -12,9 +10,6 @@ from recbole_m3rec.compare.report.significance import holm
 from recbole_m3rec.compare.report.tables import failure_grid, result_grid
 from recbole_m3rec.compare.report.tables import test_grid as grid_of_tests
 from recbole_m3rec.compare.report.write import heading
-from recbole_m3rec.compare.results import Outcome
-
-Make = Callable[..., Outcome]
 
 
 def test_mean_and_sample_deviation_over_seeds(outcome):

@@ -3,7 +3,6 @@
 import csv
 import html.parser
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from recbole_m3rec.compare.report import figures, latex, markdown, write
 from recbole_m3rec.compare.report import html as web
 from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
-from recbole_m3rec.compare.results import Outcome
 
 NASTY = r"<b>&_%|$x$ #1 {y} ~^ `c` *d* \e [f](g) <script>alert('h')</script>" + '"'
-Make = Callable[..., Outcome]
 
 
 class Reader(html.parser.HTMLParser):

@@ -1,16 +1,12 @@
 """Parts of a test beside each other: held-out items, histories, popularity."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.figures import group_names
 from recbole_m3rec.compare.report.slices import cold_grid, edges_apart_from_zero, slice_grids
 from recbole_m3rec.compare.report.tables import result_grid, split
-from recbole_m3rec.compare.results import Outcome
 
-Make = Callable[..., Outcome]
 VALUES = {"hit@5": [1.0, 0.0], "ndcg@5": [0.5, 0.0], "mrr@5": [0.25, 0.0]}
 
 
