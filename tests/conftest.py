@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,6 @@ tqdm.set_lock(threading.RLock())
 N_USERS = 12
 N_ITEMS = 12
 HISTORY = 8
-
-Interactions = Sequence[tuple[str, str, float]]
 
 
 @pytest.fixture(autouse=True)
