@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from recbole_m3rec.cli.exit_codes import log_lines_on_screen, run_command
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.folder_names import fault_of_name
 
 
 class NotConfirmedError(ValueError):
@@ -67,6 +68,24 @@ def dataset_name(text: str) -> str:
             f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
             " letter or digit first"
         )
+    return text
+
+
+def folder_name(text: str) -> str:
+    """Return an argument that names a dataset which is there."""
+    fault = fault_of_name(text)
+    if fault is not None:
+        raise argparse.ArgumentTypeError(f"the name of a dataset {text!r} {fault}")
+    return text
+
+
+def modality_name(text: str) -> str:
+    """Return an argument that can name a modality."""
+    from recbole_m3rec.features.recipe_config import fault_of_modality  # loads torch
+
+    fault = fault_of_modality(text)
+    if fault is not None:
+        raise argparse.ArgumentTypeError(f"the modality {text!r} {fault}")
     return text
 
 

@@ -6,9 +6,12 @@ options of the encoder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from recbole_m3rec.features.encoders import (
     ENCODER_NAMES,
@@ -21,6 +24,9 @@ from recbole_m3rec.support.suggestions import did_you_mean
 # Part of every recipe; raise it when the same recipe would make other vectors, so that files made
 # before are made again.
 _RECIPE_VERSION = 1
+
+_MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_COLUMNS = ("user", "rank", "item", "score", "id", "repetition")  # of recommendations, explained
 
 
 class RecipeError(ValueError):
@@ -55,6 +61,19 @@ class Recipe:
         }
 
 
+def fault_of_modality(name: object) -> str | None:
+    """Return why something cannot name a modality, in words that follow it; None if it can."""
+    if not isinstance(name, str) or not _MODALITY_NAME.fullmatch(name):
+        return "is no name of letters, digits, '-' and '_'"
+    if name in _COLUMNS:
+        return f"is taken: scores are told in columns {', '.join(_COLUMNS)}. Choose another name"
+    if name == "auto":
+        return "stands for all modalities. Choose another name"
+    if hasattr(nn.ModuleDict(), name):  # which holds the modalities of a network by name
+        return "is a name that PyTorch keeps for itself. Choose another, such as image"
+    return None
+
+
 def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
     """Check one entry of ``features:`` and complete it by the encoder's defaults.
 
@@ -64,9 +83,13 @@ def parse_recipe(modality: str, given: Any, key: str | None = None) -> Recipe:
         key: what errors begin with; None is the key in the configuration.
 
     Raises:
-        RecipeError: not a mapping, unknown encoder or option, or a text encoder without fields.
+        RecipeError: a name that is not allowed, not a mapping, unknown encoder or option, or a text
+            encoder without fields.
     """
     key = f"features.{modality}" if key is None else key
+    fault = fault_of_modality(modality)
+    if fault is not None:
+        raise RecipeError(f"{key}: the modality {modality!r} {fault}")
     if not isinstance(given, Mapping):
         raise RecipeError(f"{key}: expected a mapping with encoder and fields, found {given!r}")
     encoder = given.get("encoder")

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,15 @@ from recbole_m3rec.features.feature_file import (
     write_features,
 )
 from recbole_m3rec.features.from_text import make_text_features, work_folder
-from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipes
+from recbole_m3rec.features.recipe_config import (
+    Recipe,
+    RecipeError,
+    fault_of_modality,
+    parse_recipes,
+)
 from recbole_m3rec.features.safe_read import check_is_file
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import did_you_mean
-
-_MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 _logger = logging.getLogger(__name__)
 
@@ -200,11 +202,12 @@ def _listed_modalities(modalities: Any) -> list[str] | None:
             f"modalities: expected auto, a list of names, or [] for none, found {modalities!r}"
         )
     for name in modalities:
-        if not isinstance(name, str) or not _MODALITY_NAME.fullmatch(name):
-            raise ModalityError(f"modalities: {name!r} is no name of letters, digits, '-' and '_'")
         if name in ("id", "auto"):
             why = "is always part of the model" if name == "id" else "stands alone, not in a list"
             raise ModalityError(f"modalities: {name} {why}. Leave it out")
+        fault = fault_of_modality(name)
+        if fault is not None:
+            raise ModalityError(f"modalities: {name!r} {fault}")
     if len(set(modalities)) < len(modalities):
         raise ModalityError(f"modalities: each name once, found {', '.join(modalities)}")
     return list(modalities)
@@ -218,8 +221,11 @@ def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]
         is_feature_file = (
             path.name == f"{dataset}.{modality}{path.suffix}" and path.suffix in FORMATS
         )
-        if is_feature_file and modality != "id" and _MODALITY_NAME.fullmatch(modality):
+        fault = fault_of_modality(modality) if is_feature_file else None
+        if is_feature_file and fault is None:
             by_modality.setdefault(modality, []).append(path)
+        elif fault is not None:
+            _tell_once(f"{path} is no feature file: {modality!r} {fault}")
     return by_modality
 
 

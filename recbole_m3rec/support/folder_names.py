@@ -12,7 +12,7 @@ def fault_of_name(text: object) -> str | None:
     if text.startswith("."):
         return "begins with a dot"
     if "/" in text or "\\" in text:
-        return "is a path; name the folder alone, and the folder around it by --data_path"
+        return "is a path; name the folder alone, and the folder around it as the data path"
     if not text.isprintable():
         return "holds a character that is not printable"
     return None

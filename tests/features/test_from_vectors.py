@@ -9,7 +9,7 @@ import torch
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.prepare import import_features
+from recbole_m3rec.cli.prepare import encode_images, encode_text, import_features
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
@@ -260,6 +260,28 @@ def test_a_users_error_is_one_line_and_exit_code_2(toolkit, capsys, arguments, e
     assert last.startswith("error: ")
     assert expected in last
     assert not list(Path("dataset/shop").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("script", [import_features, encode_images, encode_text])
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (["--modality", "../x"], "the modality '../x' is no name of letters"),
+        (["--modality", "id"], "the modality 'id' is taken"),
+        (["--modality", "repetition"], "the modality 'repetition' is taken"),
+        (["--modality", "items"], "the modality 'items' is a name that PyTorch keeps"),
+        (["--dataset", "../x"], "the name of a dataset '../x' begins with a dot"),
+        (["--dataset", ""], "the name of a dataset '' is empty"),
+    ],
+)
+def test_names_are_checked_before_anything_is_read(toolkit, capsys, script, option, expected):
+    first = ["encode"] if script is encode_images else []
+    needed = ["--source", "raw/image_feat.npy"] if script is import_features else []
+    with pytest.raises(SystemExit) as stopped:
+        script.main([*first, "--dataset", "shop", *needed, *option])
+    assert stopped.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert not list(Path("dataset").rglob("*.parquet"))
 
 
 def test_a_file_that_is_there_is_kept_unless_told_otherwise(toolkit, capsys):

@@ -9,7 +9,7 @@ import pytest
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
 from recbole_m3rec.features.feature_table import FeatureFileError
-from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
+from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe, parse_recipes
 from recbole_m3rec.features.recipes import (
     ModalityError,
     ModalitySource,
@@ -121,6 +121,8 @@ def test_a_listed_modality_without_file_or_recipe_names_the_nearest(folder):
         (["auto", "text"], "auto stands alone"),
         (["text", "text"], "each name once"),
         (["te xt"], "'te xt' is no name"),
+        (["repetition"], "'repetition' is taken: scores are told in columns user, rank"),
+        (["items"], "'items' is a name that PyTorch keeps for itself"),
         ([1], "1 is no name"),
         (None, "found None"),
         ({"text": 1}, "expected auto, a list"),
@@ -129,6 +131,21 @@ def test_a_listed_modality_without_file_or_recipe_names_the_nearest(folder):
 def test_names_that_cannot_be_are_refused(folder, listed, expected):
     with pytest.raises(ModalityError, match=expected):
         resolve(listed, folder, text=TEXT)
+
+
+@pytest.mark.parametrize("name", ["id", "repetition", "auto", "items", "../x", "", 5])
+def test_a_recipe_for_such_a_name_is_refused(name):
+    with pytest.raises(RecipeError, match=f"features.{name}: the modality {name!r} (is|stands)"):
+        parse_recipes({name: TEXT})
+
+
+@pytest.mark.parametrize("name", ["id", "repetition", "score", "items"])
+def test_a_file_of_such_a_name_is_no_modality(folder, name, caplog):
+    bring(folder / "tiny.text.npz")
+    bring(folder / f"tiny.{name}.npz")
+    with caplog.at_level(logging.INFO):
+        assert [source.modality for source in resolve("auto", folder)] == ["text"]
+    assert f"tiny.{name}.npz is no feature file: {name!r} is " in caplog.text
 
 
 def test_two_files_of_the_user_are_refused(folder):

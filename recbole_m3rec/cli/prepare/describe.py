@@ -21,7 +21,7 @@ import numpy as np
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
-from recbole_m3rec.cli.commands import documented_parser, positive, run_script, short
+from recbole_m3rec.cli.commands import documented_parser, folder_name, positive, run_script, short
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
@@ -138,7 +138,7 @@ def show_neighbours(
 def parser() -> argparse.ArgumentParser:
     result = documented_parser(__doc__, "describe")
     add = result.add_argument
-    add("--dataset", required=True, help="its name, as for training")
+    add("--dataset", type=folder_name, required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--features", type=Path, help="folder of the feature files (default that of the dataset)")
     add("--images", type=Path, help="folder of <item id>.jpg, or table of item_id and path")

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.atomic.item_file import ItemFile
-from recbole_m3rec.cli.commands import add_cluster, documented_parser, positive, run_script
+from recbole_m3rec.cli.commands import (
+    add_cluster,
+    documented_parser,
+    folder_name,
+    modality_name,
+    positive,
+    run_script,
+)
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import REPORT_NAME, STORED, count_reasons, read_report
@@ -169,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     result = documented_parser(__doc__, "encode images")
     both = argparse.ArgumentParser(add_help=False)
     add = both.add_argument
-    add("--dataset", required=True, help="its name, as for training")
+    add("--dataset", type=folder_name, required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
@@ -214,7 +221,7 @@ def add_encode_options(step: argparse.ArgumentParser) -> None:
         help=f"{', '.join(IMAGE_ENCODER_NAMES)} (default {PUBLISHED_ENCODER})",
     )
     add("--mapping", type=Path, help="table of item_id and path, instead of a folder")
-    add("--modality", default="image", help="its name (default image)")
+    add("--modality", type=modality_name, default="image", help="its name (default image)")
     add("--output", type=Path, help="default <data path>/<dataset>/<dataset>.<modality>.parquet")
     add(
         "--missing",

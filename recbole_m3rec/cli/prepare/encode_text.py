@@ -20,7 +20,13 @@ from typing import Any
 import yaml
 
 from recbole_m3rec.atomic.item_file import ItemFile
-from recbole_m3rec.cli.commands import add_cluster, documented_parser, run_script
+from recbole_m3rec.cli.commands import (
+    add_cluster,
+    documented_parser,
+    folder_name,
+    modality_name,
+    run_script,
+)
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.features.encoders import ENCODER_NAMES
 from recbole_m3rec.features.encoders.text_fields import join_fields
@@ -75,11 +81,11 @@ def encode_text(arguments: Sequence[str]) -> None:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = documented_parser(__doc__, "encode text")
     add = parser.add_argument
-    add("--dataset", required=True, help="its name, as for training")
+    add("--dataset", type=folder_name, required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-file", type=Path, help="default <data path>/<dataset>/<dataset>.item")
     add("--output", type=Path, help="default <data path>/<dataset>/<dataset>.<modality>.parquet")
-    add("--modality", default="text", help="its name (default text)")
+    add("--modality", type=modality_name, default="text", help="its name (default text)")
     add("--encoder", default="tfidf-svd", help=", ".join(ENCODER_NAMES[:-1]))
     add(
         "--fields",

@@ -19,7 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from recbole_m3rec.atomic.item_tokens import dataset_items
-from recbole_m3rec.cli.commands import documented_parser, run_script
+from recbole_m3rec.cli.commands import (
+    documented_parser,
+    folder_name,
+    modality_name,
+    run_script,
+)
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
@@ -103,10 +108,14 @@ def write(output: Path, table: FeatureTable, overwrite: bool, dry_run: bool) -> 
 def parser() -> argparse.ArgumentParser:
     result = documented_parser(__doc__, "import")
     add = result.add_argument
-    add("--dataset", required=True, help="its name, as for training")
+    add("--dataset", type=folder_name, required=True, help="its name, as for training")
     add("--data-path", type=Path, default=Path("dataset"), help="folder of the datasets' folders")
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
-    add("--modality", help="its name, such as image; of a folder, all that are found")
+    add(
+        "--modality",
+        type=modality_name,
+        help="its name, such as image; of a folder, all that are found",
+    )
     add("--source", type=Path, required=True, help=f"folder, or file ({', '.join(READERS)})")
     add("--ids", type=Path, help="which row is of which item: .csv, .tsv, .json, .txt or .npy")
     add("--id-column", help="column of ids in --ids, or else in the source")
