@@ -81,7 +81,7 @@ def checked_table(
     if not values.size:
         raise FeatureFileError(f"{path}: empty, its values have shape {list(values.shape)}")
     _check_unique(path, tokens)
-    values = _floats(path, values)
+    values = _floats(path, tokens, values)
     _check_finite(path, tokens, values)
     return FeatureTable(tokens.to_numpy(zero_copy_only=False), values, metadata)
 
@@ -138,14 +138,39 @@ def _check_unique(path: Path, tokens: pa.StringArray) -> None:
     )
 
 
-def _floats(path: Path, values: np.ndarray) -> np.ndarray:
+def as_float32(path: Path, ids: Any, values: np.ndarray) -> np.ndarray:
+    """Return numbers ``[n, d]`` as float32, which holds none beyond 3.4e38.
+
+    Args:
+        path: named in errors.
+        ids: of the rows; None where nothing tells them.
+
+    Raises:
+        FeatureFileError: a number is too large.
+    """
+    with np.errstate(over="ignore"):  # becomes infinite, which is reported as it stood there
+        narrow = np.ascontiguousarray(values, dtype=np.float32)
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        too_large = np.isinf(narrow[part]) & np.isfinite(values[part])
+        if too_large.any():
+            row, column = np.argwhere(too_large)[0] + (start, 0)
+            where = f"row {row} (counted from 0)" if ids is None else row_name(ids, int(row))
+            raise FeatureFileError(
+                f"{path}: {where} holds {values[row, column]} in column {column}, more than float32"
+                " can hold. Correct it, or scale the column"
+            )
+    return narrow
+
+
+def _floats(path: Path, tokens: pa.StringArray, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f" or values.dtype.itemsize > 8:
         raise FeatureFileError(
             f"{path}: the values are {values.dtype}, expected float16 or float32. Convert them"
         )
-    dtype = np.float16 if values.dtype.itemsize == 2 else np.float32
-    with np.errstate(over="ignore"):  # becomes infinite, which is reported with its row
-        return np.ascontiguousarray(values, dtype=dtype)
+    if values.dtype.itemsize == 8:
+        return as_float32(path, tokens, values)
+    return np.ascontiguousarray(values, dtype=f"f{values.dtype.itemsize}")
 
 
 def _check_finite(path: Path, tokens: pa.StringArray, values: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import torch
 
-from recbole_m3rec.features.feature_table import FeatureFileError
+from recbole_m3rec.features.feature_table import FeatureFileError, as_float32
 from recbole_m3rec.features.safe_read import check_is_file, decoding, load_npy, load_npz
 
 _ID_KEYS = ("item_id", "item_ids", "ids", "id", "asin")
+_INDEX = re.compile(r"|index|level_0|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read_vectors(path: Path, id_column: str | None = None) -> Vectors:
             f"{path}: {len(vectors.ids):,} ids for {len(vectors.values):,} rows. "
             "Each row needs one id"
         )
-    return Vectors(_as_floats(path, vectors.values), vectors.ids)
+    return Vectors(_as_floats(path, vectors), vectors.ids)
 
 
 def as_ids(path: Path, ids: Any) -> list[str]:
@@ -82,12 +85,13 @@ def as_ids(path: Path, ids: Any) -> list[str]:
     return [str(value) for value in array.tolist()]
 
 
-def _as_floats(path: Path, values: np.ndarray) -> np.ndarray:
+def _as_floats(path: Path, vectors: Vectors) -> np.ndarray:
+    values = vectors.values
     if values.dtype.kind in "iub":
         return values.astype(np.float32)
     if values.dtype.kind != "f":
         raise FeatureFileError(f"{path}: the values are {values.dtype}, expected numbers")
-    return values if values.dtype.itemsize <= 4 else values.astype(np.float32)
+    return values if values.dtype.itemsize <= 4 else as_float32(path, vectors.ids, values)
 
 
 def _read_pt(path: Path, id_column: str | None) -> Vectors:
@@ -144,20 +148,28 @@ def _id_name(path: Path, names: list[str], id_column: str | None) -> str | None:
 
 def _read_csv(path: Path, id_column: str | None) -> Vectors:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    with open(path, encoding="utf-8-sig") as file:
-        names = file.readline().rstrip("\r\n").split(separator)
-    names = [name.strip('"') for name in names]
-    if all(_is_number(name) for name in names):
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file, delimiter=separator), [""])
+    id_name = _id_name(path, names, id_column)
+    if id_name is None and _are_values(names):
         raise FeatureFileError(
-            f"{path}, line 1: expected the columns' names, found numbers. Add a header"
+            f"{path}, line 1: expected the columns' names, found {', '.join(names[:3])}. Add a"
+            " header, such as item_id and a name for each column"
         )
-    id_name = _id_name(path, names, id_column) or names[0]
+    id_name = names[0] if id_name is None else id_name
     table = pa_csv.read_csv(
         path,
         parse_options=pa_csv.ParseOptions(delimiter=separator),
         convert_options=pa_csv.ConvertOptions(column_types={id_name: pa.string()}),
     )
-    return _of_table(path, table, id_name)
+    return _of_table(path, table, id_name, named=id_column is not None)
+
+
+def _are_values(cells: list[str]) -> bool:
+    """Tell whether cells are those of an item, id first; columns may be called 0, 1, 2, …"""
+    numbers = [part for cell in cells[1:] or cells for part in _parts(cell)]
+    counted = [list(map(str, range(first, first + len(cells) - 1))) for first in (0, 1)]
+    return all(map(_is_number, numbers)) and (cells[1:] not in counted or _is_number(cells[0]))
 
 
 def _read_parquet(path: Path, id_column: str | None) -> Vectors:
@@ -167,13 +179,26 @@ def _read_parquet(path: Path, id_column: str | None) -> Vectors:
         raise FeatureFileError(
             f"{path}: no column of ids, such as item_id; it has {table.column_names}. Name it"
         )
-    return _of_table(path, table, id_name)
+    return _of_table(path, table, id_name, named=id_column is not None)
 
 
-def _of_table(path: Path, table: pa.Table, id_name: str) -> Vectors:
+def _of_table(path: Path, table: pa.Table, id_name: str, named: bool) -> Vectors:
     """Take vectors from one column of lists or texts, or from many columns of numbers."""
     names = [name for name in table.column_names if name != id_name]
     ids = as_ids(path, table[id_name].to_pylist())
+    if not names:
+        raise FeatureFileError(
+            f"{path}: {id_name!r} is its only column, expected ids and vectors. A .csv has commas"
+            " between its columns, a .tsv tabs"
+        )
+    for name in filter(_INDEX.fullmatch, table.column_names):
+        is_id = name == id_name and (named or ids != list(map(str, range(len(ids)))))
+        if not is_id:
+            raise FeatureFileError(
+                f"{path}: column {name!r} is the row number that pandas writes, neither ids nor"
+                " part of the vectors. Save the table without it (index=False), or name the ids by"
+                " --id-column"
+            )
     kinds = [table[name].type for name in names]
     if len(names) == 1 and not _is_numeric(kinds[0]):
         is_text = pa.types.is_string(kinds[0]) or pa.types.is_large_string(kinds[0])
@@ -188,7 +213,7 @@ def _of_table(path: Path, table: pa.Table, id_name: str) -> Vectors:
                 " that are no part of the vectors"
             )
     columns = [table[name].to_numpy() for name in names]
-    return Vectors(np.stack(columns, axis=1).astype(np.float32), ids)
+    return Vectors(np.stack(columns, axis=1), ids)
 
 
 def _of_lists(path: Path, ids: list[str], column: pa.Array) -> np.ndarray:
@@ -205,15 +230,18 @@ def _of_texts(path: Path, ids: list[str], column: pa.Array) -> np.ndarray:
     """Read vectors such as ``[0.1, 0.2]`` or ``0.1 0.2``, one text each."""
     rows = []
     for item, text in zip(ids, column, strict=True):
-        numbers = (text.as_py() or "").strip().strip("[]()").replace(",", " ").split()
         try:
-            rows.append(np.array(numbers, dtype=np.float32))
+            rows.append(np.array(_parts(text.as_py() or ""), dtype=np.float64))
         except ValueError as error:
             raise FeatureFileError(
                 f"{path}: item {item!r} has {text.as_py()[:40]!r}, expected numbers"
             ) from error
     _check_lengths(path, ids, np.array([len(row) for row in rows]))
     return np.stack(rows)
+
+
+def _parts(text: str) -> list[str]:
+    return text.strip().strip("[]()").replace(",", " ").split()
 
 
 def _check_lengths(path: Path, ids: list[str], lengths: np.ndarray) -> None:

@@ -63,6 +63,22 @@ def test_numbers_as_ids_are_texts_as_they_are_written(tmp_path):
     assert found.ids == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (",0,1\nb,1,2\na,3,4\nc,5,6\n", None),  # a frame of pandas whose index are the ids
+        ("item_id,0,1\nb,1,2\na,3,4\nc,5,6\n", None),
+        ("index,1,2\nb,1,2\na,3,4\nc,5,6\n", None),
+        ('"item, id",x,y\nb,1,2\na,3,4\nc,5,6\n', None),
+        ("index,1,2\n0,1,2\n1,3,4\n2,5,6\n", "index"),
+    ],
+)
+def test_columns_may_be_numbered_and_an_index_may_be_the_ids(tmp_path, content, named):
+    found = read_vectors(write(tmp_path / "a.csv", content), named)
+    assert found.ids == (["0", "1", "2"] if named else IDS)
+    np.testing.assert_array_equal(found.values, VALUES)
+
+
 def test_half_precision_stays(tmp_path):
     path = write(tmp_path / "a.npy", VALUES.astype(np.float16))
     assert read_vectors(path).values.dtype == np.float16
@@ -109,6 +125,17 @@ def test_pickles_are_refused_and_run_nothing(tmp_path, name):
         ("a.npz", {"item_id": np.float32([1, 2, 3]), "b": VALUES}, "ids of type float32"),
         ("a.pt", 5, "holds a int, expected a tensor"),
         ("a.csv", "1,2\n3,4\n", "line 1: expected the columns' names"),
+        ("a.csv", "a,1.0,4.0\nb,2.0,5.0\n", "line 1: expected the columns' names, found a, 1.0"),
+        ("a.csv", "a,[1 2]\nb,[3 4]\n", r"line 1: expected .* found a, \[1 2\]. Add a header"),
+        ("a.csv", ",item_id,x\n0,a,1\n", "column '' is the row number that pandas writes"),
+        ("a.csv", "Unnamed: 0,item_id,x\n7,a,1\n", "'Unnamed: 0' is the row number"),
+        ("a.csv", "index,item_id,x\n7,a,1\n", "'index' is the row number"),
+        ("a.csv", ",0,1\n0,1,2\n1,3,4\n", "column '' is the row number that pandas writes"),
+        ("a.parquet", {"id": ["a"], "x": [1.0], "__index_level_0__": [3]}, "row number"),
+        ("a.tsv", "item_id,x\na,1\n", "its only column.* a .tsv tabs"),
+        ("a.csv", "id,x\na,1e300\n", r"item 'a'\) holds 1e\+300 in column 0, more than float32"),
+        ("a.csv", "id,x\na,[0 1e300]\n", r"holds 1e\+300 in column 1, more than float32"),
+        ("a.npy", np.array([[1, -1e39]]), r"row 0 \(counted from 0\) holds -1e\+39 in column 1"),
         ("a.csv", "id,x,y\na,1,red\n", "column 'y' is of type string"),
         ("a.csv", "id,x\na,[1 2]\nb,[1]\n", "item 'b' has 1 numbers, 'a' has 2"),
         ("a.csv", "id,x\na,[1 red]\n", r"item 'a' has '\[1 red\]', expected numbers"),
