@@ -7,6 +7,7 @@ read past; everything else that is not a row is an error that names the line.
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def text_encoding(encoding: str | None) -> str:
     """
     try:
         name = codecs.lookup(encoding or "utf-8").name
-    except LookupError as error:
+        io.TextIOWrapper(io.BytesIO(), encoding=name)  # refuses base64 and the like
+    except (LookupError, ValueError) as error:
         raise AtomicFileError(
             f"encoding: {encoding!r} is unknown, expected one such as utf-8"
         ) from error

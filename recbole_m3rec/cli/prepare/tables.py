@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_m3rec.atomic.atomic_file import AtomicFileError, text_encoding
 from recbole_m3rec.atomic.inter_file import DUPLICATES, Filters
 from recbole_m3rec.cli.commands import (
     confirm,
@@ -113,10 +114,29 @@ def columns_of(
     for role, option in needed.items():
         if role not in columns:
             raise ColumnError(
-                f"{table.path}: which column is the {role}? There are {', '.join(table.names)}."
+                f"{table.path}: which column is the {role}? There are"
+                f" {', '.join(map(short, table.names))}."
                 f" Name it by {option}; a file without names of columns needs --no-header"
             )
     return columns
+
+
+def separator(text: str) -> str:
+    """Return an argument that is one character; a shell hands ``\\t`` over as two."""
+    text = {"\\t": "\t"}.get(text, text)
+    if len(text) != 1 or text in '"\r\n':
+        raise argparse.ArgumentTypeError(
+            f"{text!r} separates no values: expected one character, such as ',' ';' '|' or '\\t'"
+        )
+    return text
+
+
+def encoding(text: str) -> str:
+    """Return an argument that is an encoding of text."""
+    try:
+        return text_encoding(text)
+    except AtomicFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def time_format(text: str) -> str:
@@ -240,8 +260,9 @@ def parser() -> argparse.ArgumentParser:
         ("image", "web address of a photo, or its file in --images"),
     ):
         items(f"--{name}", metavar="COLUMN", help=what)
-    add("--separator", help="between values of both tables (default: guessed)")
-    add("--encoding", help="of both tables (default: guessed, UTF-8 or Windows-1252)")
+    add("--separator", type=separator, help="between values of both tables (default: guessed)")
+    guessed = "of both tables (default: guessed, UTF-8 or Windows-1252)"
+    add("--encoding", type=encoding, help=guessed)
     add("--no-header", action="store_true", help="the log has no names; columns are 1, 2, ...")
     add(
         "--duplicates",

@@ -48,7 +48,7 @@ def guess_columns(
         Columns by role, without those that have none. No column has two roles.
 
     Raises:
-        ColumnError: the table has no column of a name given.
+        ColumnError: the table has no column of a name given, or one is given two roles.
     """
     columns: dict[str, str] = {}
     for role, name in given.items():
@@ -57,6 +57,11 @@ def guess_columns(
         if name not in names:
             raise ColumnError(
                 f"no column {name!r}, named as {role}; there are {', '.join(map(repr, names))}"
+            )
+        other = next((each for each, column in columns.items() if column == name), None)
+        if other is not None:
+            raise ColumnError(
+                f"column {name!r} is named as {other} and as {role}, expected a column for each"
             )
         columns[role] = name
     words = {name: as_words(name) for name in names}

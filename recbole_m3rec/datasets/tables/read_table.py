@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -181,8 +182,11 @@ def sample(table: Table, n: int = 1000) -> dict[str, list[str]]:
 def as_strings(array: Any) -> pa.StringArray:
     """Return an Arrow array as text without white space around it, ``""`` where null.
 
-    Whole numbers have no decimals, also where nulls made them floats; lists are joined by ``|``.
+    Whole numbers have no decimals, also where nulls made them floats; lists are joined by ``|``;
+    16 bytes that are no text are a UUID, others hexadecimal.
     """
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
     kind = array.type
     if pa.types.is_dictionary(kind):
         return as_strings(array.dictionary_decode())
@@ -195,6 +199,8 @@ def as_strings(array: Any) -> pa.StringArray:
             (pc.max(pc.abs(numbers)).as_py() or 0) < 2**53
         ):
             array = numbers.cast(pa.int64())
+    elif pa.types.is_fixed_size_binary(kind):
+        array = pa.array(_texts_of_bytes(array.to_pylist()), pa.string())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         values = [
             None if value is None else value.decode("utf-8", "replace")
@@ -207,6 +213,16 @@ def as_strings(array: Any) -> pa.StringArray:
         values = [None if value is None else str(value) for value in array.to_pylist()]
         array = pa.array(values, pa.string())
     return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
+
+
+def _texts_of_bytes(values: list[bytes | None]) -> list[str | None]:
+    filled = [value for value in values if value is not None]
+    if all(value.isascii() and value.decode("ascii").isprintable() for value in filled):
+        return [None if value is None else value.decode("ascii") for value in values]
+    return [
+        None if value is None else str(UUID(bytes=value)) if len(value) == 16 else value.hex()
+        for value in values
+    ]
 
 
 def _unpacked(raw: Any) -> Any:

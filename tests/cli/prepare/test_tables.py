@@ -52,6 +52,13 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
+def test_a_separator_may_be_written_as_a_shell_gives_a_tab(capsys):
+    Path("log.tsv").write_text("user\titem\ttime\nu,1\ti\t2024-01-02\n")
+    given = ["--name", "shop", "--log", "log.tsv", "--yes"]
+    assert run(*given, "--separator", "\\t", "--encoding", "UTF8") == 0
+    assert "log.tsv, text separated by tabs, utf-8" in capsys.readouterr().out
+
+
 def test_a_dry_run_shows_the_guesses_and_ends_well(capsys):
     assert run(*TABLES, "--dry-run") == 0
     assert "to write: dataset/shop/shop.inter" in capsys.readouterr().out
@@ -72,6 +79,11 @@ def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
         ("user,item,time\na,b,soon\n", [], "how are the times in 'time' written?"),
         ("user,item,time\na,b,01/02/2024\n", [], "can be read as %d/%m/%Y and as %m/%d/%Y"),
         ("user,item,time\na,b,2024-01-01\n", ["--item", "sku"], "no column 'sku', named as item"),
+        (
+            "user,item,time\na,b,2024-01-01\n",
+            ["--user", "item", "--item", "item"],
+            "purchases.csv: column 'item' is named as user and as item, expected a column for each",
+        ),
         ("user,item,time\na,b,2024-01-01\n", ["--items", "no.csv"], "there is no such file"),
         ("user,item,time\na,b,2024-01-01\n", ["--k-core", "2"], "--k-core 2 leaves none"),
     ],
@@ -93,6 +105,13 @@ def test_what_cannot_be_known_is_asked_for(capsys, log, arguments, message):
         (["--name", "../x"], "'../x' cannot name a dataset"),
         (["--name", "a=b"], "'a=b' cannot name a dataset"),
         (["--name", ""], "'' cannot name a dataset"),
+        (["--separator", ",,"], "',,' separates no values: expected one character"),
+        (["--separator", ""], "'' separates no values"),
+        (["--separator", "\n"], "'\\n' separates no values"),
+        (["--separator", '"'], "separates no values"),
+        (["--encoding", "foo"], "'foo' is unknown, expected one such as utf-8"),
+        (["--encoding", "base64"], "'base64' is unknown"),
+        (["--encoding", "a\0"], "is unknown"),
     ],
 )
 def test_names_and_time_formats_are_checked_before_anything_is_read(option, says, capsys):

@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +125,24 @@ def test_parquet_columns_of_any_kind_are_text(tmp_path):
     pq.write_table(pa.table({"v": vectors, "s": [{"a": 1}]}), tmp_path / "x.parquet")
     [(arrays, _)] = open_table(tmp_path / "x.parquet").chunks(["v", "s"], Problems(PROBLEMS))
     assert [as_strings(array)[0].as_py() for array in arrays.values()] == ["1.0|2.0", "{'a': 1}"]
+
+
+def test_ids_of_fixed_size_are_text_a_uuid_or_hexadecimal(tmp_path):
+    ids = [UUID(int=0xFF << 100), UUID(int=7)]
+    columns = {
+        "uuid": pa.array([ids[0].bytes, None, ids[1].bytes], pa.binary(16)),
+        "asin": pa.array([b"B000123456", b"B000123457", None], pa.binary(10)),
+        "hash": pa.array([b"\xff\x00", b"ab", None], pa.binary(2)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert sample(open_table(tmp_path / "x.parquet")) == {
+        "uuid": [str(ids[0]), "", str(ids[1])],
+        "asin": ["B000123456", "B000123457", ""],
+        "hash": ["ff00", "6162", ""],
+    }
+    if hasattr(pa, "uuid"):
+        typed = pa.ExtensionArray.from_storage(pa.uuid(), columns["uuid"])
+        assert as_strings(typed).to_pylist() == [str(ids[0]), "", str(ids[1])]
 
 
 def test_a_time_zone_that_nobody_knows_is_an_error(tmp_path):
