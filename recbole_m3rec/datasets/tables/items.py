@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,13 @@ FIELDS = {
 TEXT_ROLES = ("title", "brand", "categories", "description")
 
 _URL = re.compile(r"https?://[^\s\"'\]|]+")
+# A number with whatever may stand between its digits, the power of ten behind it, and letters that
+# make thousands or millions of it.
+_NUMBER = re.compile(r"([-−]?)[$€£¥]?([0-9][0-9.,'’ ]*|[.,][0-9]+)([eE][-+]?[0-9]+)?")
+_MULTIPLE = re.compile(r"\s?[kKmM]\b")
+_WHOLE = "[1-9][0-9]{0,2}(?:['’ ][0-9]{3})+|[0-9]*"
+_POINT = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(,[0-9]{{2,3}})*,[0-9]{{3}})(\.[0-9]+)?")
+_COMMA = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(\.[0-9]{{3}})+)(,[0-9]+)?")
 _BETWEEN = re.compile(r"[>|;]|\s/\s")
 
 
@@ -112,20 +120,29 @@ def addresses(items: Items) -> int:
 
 
 def price(text: str) -> str:
-    """Return the first number in a text in plain digits, ``""`` if there is none.
+    """Return the first number in a text in plain digits, ``""`` if there is none to be sure of.
 
-    Of point and comma the last is the decimal one, unless three digits follow it and it is a comma.
+    A comma before three digits is between thousands, a point alone is the decimal one: ``1,299`` is
+    1299, and ``1.299`` is not.
     """
-    match = re.search(r"-?\d[\d.,' ]*", text)
-    if not match:
+    match = _NUMBER.search(text)
+    if not match or _MULTIPLE.match(text, match.end()):
         return ""
-    digits = re.sub(r"[' ]", "", match.group()).rstrip(".,")
-    whole, mark, rest = max(
-        (digits.rpartition("."), digits.rpartition(",")), key=lambda cut: len(cut[0])
+    sign, digits, power = match.group(1), match.group(2).rstrip(".,'’ "), match.group(3) or ""
+    decimal = "." if _POINT.fullmatch(digits) else "," if _COMMA.fullmatch(digits) else ""
+    if not decimal:
+        return ""
+    whole, mark, rest = digits.rpartition(decimal) if decimal in digits else (digits, "", "")
+    number = (
+        sign.replace("−", "-")
+        + (re.sub("[.,'’ ]", "", whole) or "0")
+        + mark.replace(",", ".")
+        + rest
     )
-    if mark and not (mark == "," and len(rest) == 3) and digits.count(mark) == 1:
-        return re.sub(r"[.,]", "", whole) + "." + rest
-    return re.sub(r"[.,]", "", digits)
+    value = float(number + power)
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.15g}" if power else number
 
 
 def _tidy(role: str, text: str, problems: Problems, table: Table, line: int) -> str:
