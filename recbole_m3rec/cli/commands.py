@@ -6,6 +6,8 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
 
 from recbole_m3rec.cli.exit_codes import log_lines_on_screen, run_command
 from recbole_m3rec.support.command_names import command
@@ -59,6 +61,24 @@ def confirm(yes: bool) -> None:
         )
     if input("Is this right? [y/N] ").strip().lower() not in ("y", "yes"):
         raise NotConfirmedError("nothing was written. Name the columns, --help shows how")
+
+
+def show_files(stem: Path, kinds: Sequence[str]) -> None:
+    """Show which files of a dataset a command writes, what they replace, and what stays beside.
+
+    Args:
+        stem: the files' path without their endings.
+        kinds: the endings.
+    """
+    paths = [Path(f"{stem}.{kind}") for kind in kinds]
+    for path in paths:
+        before = path.stat() if path.exists() else None
+        day = datetime.fromtimestamp(before.st_mtime) if before else None
+        old = f", replacing {before.st_size:,} bytes of {day:%Y-%m-%d %H:%M}" if before else ""
+        print(f"to write: {path}{old}")
+    others = sorted(set(stem.parent.glob(f"{stem.name}.*")) - set(paths))
+    if others:
+        print(f"there, and stays as it is: {', '.join(map(str, others))}")
 
 
 def dataset_name(text: str) -> str:

@@ -150,10 +150,13 @@ def test_recboles_own_movies_are_taken_over_and_get_overviews(tmp_path, monkeypa
     assert not Path("properties").exists()
 
 
-def test_other_releases_get_a_recipe_for_their_texts(tmp_path, monkeypatch):
+def test_other_releases_get_a_recipe_for_their_texts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     release(tmp_path, "ml-1m")
     assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
+    assert "replacing" not in capsys.readouterr().out
+    assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
+    assert "to write: dataset/ml-1m/ml-1m.item, replacing" in capsys.readouterr().out
     recipe = Path("properties/dataset/ml-1m.yaml").read_text()
     assert "fields: [movie_title, release_year, class]" in recipe
     assert run_script(movielens.movielens, ["--source", "ml-2m"]) == 2

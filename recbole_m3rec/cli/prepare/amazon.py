@@ -22,6 +22,7 @@ from recbole_m3rec.cli.commands import (
     documented_parser,
     positive,
     run_script,
+    show_files,
 )
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.amazon.item_fields import ITEM_COLUMNS
@@ -63,7 +64,8 @@ def amazon(arguments: Sequence[str]) -> None:
     )
     filters = Filters(options.since, options.until, options.duplicates, options.k_core)
     if options.dry_run:
-        show_plan(f"{release.year} {category}", files, folder / name, filters, columns)
+        show_plan(f"{release.year} {category}", files, filters, columns)
+    show_files(folder / name, ["inter", *["item"] * (len(files) > 1), "stats.json"])
     if options.download and not options.dry_run:
         fetch_missing(files, options.allow_private)
     if not options.download:
@@ -140,18 +142,13 @@ def column_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in COLUMNS if name in names)
 
 
-def show_plan(
-    what: str, files: list[RawFile], stem: Path, filters: Filters, columns: Sequence[str]
-) -> None:
+def show_plan(what: str, files: list[RawFile], filters: Filters, columns: Sequence[str]) -> None:
     print(f"category: {what}")
     for file in files:
         state = f"{file.path.stat().st_size:,} bytes" if not file.missing else f"from {file.url}"
         print(f"read: {file.path}, {state}")
     print(f"keep: {filters}")
     print(f"columns: {', '.join(columns) or 'none besides ids and time'}")
-    for kind in ("inter", "item", "stats.json") if len(files) > 1 else ("inter", "stats.json"):
-        path = Path(f"{stem}.{kind}")
-        print(f"write: {path}{' (replaced)' if path.exists() else ''}")
 
 
 def show(result: dict[str, Any]) -> None:

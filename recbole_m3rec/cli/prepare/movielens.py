@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.cli.commands import dataset_name, documented_parser, run_script
+from recbole_m3rec.cli.commands import dataset_name, documented_parser, run_script, show_files
 from recbole_m3rec.datasets.movielens import (
     FIELDS,
     OVERVIEW,
@@ -38,8 +38,8 @@ def movielens(arguments: Sequence[str]) -> None:
     print(f"{release.name}: {release.ratings.path}, {release.movies.path}")
     # The recipe of RecBole's own dataset reads RecBole's own file, which has no overviews.
     recipe_file = None if name == SHIPPED else Path("properties/dataset", f"{name}.yaml")
+    show_files(folder / name, ["inter", "item", "stats.json"])
     if options.dry_run:
-        print(f"to write: {folder / name}.inter, .item and .stats.json")
         return
     result = prepare_movielens(
         release,

@@ -31,6 +31,7 @@ from recbole_m3rec.cli.commands import (
     positive,
     run_script,
     short,
+    show_files,
 )
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
@@ -78,7 +79,9 @@ def generic(arguments: Sequence[str]) -> None:
     if options.images:
         print(f"images: {options.images}")
     folder, recipe = options.output / options.name, Path("properties/dataset")
-    print(f"to write: {folder / options.name}.inter and what belongs to it")
+    named = items is not None and options.images and "image" in items.columns
+    kinds = ["inter", *["item"] * bool(items), *["images.csv"] * bool(named), "stats.json"]
+    show_files(folder / options.name, kinds)
     if options.dry_run:
         return
     confirm(options.yes)

@@ -57,6 +57,10 @@ def test_a_short_name_is_all_it_takes(raw, capsys):
     said = capsys.readouterr().out
     for line in ("users: 6", "items: 5", "interactions: 30", "items without metadata: 0"):
         assert line in said.splitlines()
+    assert run("--category", "beauty", "--columns", "rating") == 0
+    said = capsys.readouterr().out
+    assert "to write: dataset/beauty/beauty.inter, replacing" in said
+    assert "there, and stays as it is: dataset/beauty/beauty.item" in said
 
 
 def test_a_dry_run_shows_the_plan_and_does_nothing(raw, capsys):

@@ -52,6 +52,17 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
+def test_what_is_replaced_and_what_stays_is_shown_before_it_is_confirmed(capsys):
+    assert run(*TABLES, "--yes") == 0
+    assert "replacing" not in capsys.readouterr().out
+    size = Path("dataset/shop/shop.inter").stat().st_size
+    assert run(*TABLES[:4]) == 2
+    said = capsys.readouterr().out
+    assert f"to write: dataset/shop/shop.inter, replacing {size:,} bytes of 20" in said
+    assert "to write: dataset/shop/shop.item" not in said
+    assert said.endswith("there, and stays as it is: dataset/shop/shop.item\n")
+
+
 def test_a_separator_may_be_written_as_a_shell_gives_a_tab(capsys):
     Path("log.tsv").write_text("user\titem\ttime\nu,1\ti\t2024-01-02\n")
     given = ["--name", "shop", "--log", "log.tsv", "--yes"]
