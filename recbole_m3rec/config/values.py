@@ -71,7 +71,10 @@ def check_values(
 
 
 def unlike_default(key: str, value: Any, default: Any) -> str | None:
-    """Return what is wrong with the value of a key of a single model, whose default is a number."""
+    """Return what is wrong with the value of a single model's key, by the kind of its default."""
+    if isinstance(default, bool) and isinstance(value, str):
+        words = ("yes", "no", "on", "off")  # each of which Python would take for true
+        return f"{key} must be true or false, found {value!r}." if value.lower() in words else None
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         return None
     if isinstance(value, (int, float)) and not math.isnan(value):

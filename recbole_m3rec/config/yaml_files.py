@@ -1,7 +1,8 @@
-"""Reads the plugin's YAML files safely; numbers such as ``1e-3`` stay numbers."""
+"""Reads YAML files safely; ``1e-3`` is a number, and what no reader is sure of an error."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,29 @@ class ConfigurationError(ValueError):
     """An invalid configuration: says where, what, and what to write instead."""
 
 
+_TEXT = "tag:yaml.org,2002:str"
+# Octal and sexagesimal numbers, and words for true and false.
+_AMBIGUOUS = re.compile(r"[-+]?0[0-7_]+$|[-+]?[0-9][0-9_]*:|(?:yes|no|on|off)$", re.IGNORECASE)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that refuses a key given twice; by YAML 1.1, ``1e-3`` would be a text."""
+    """YAML's safe loader that refuses a key given twice, ``010``, ``1:30`` and ``no``.
+
+    By YAML 1.1, ``1e-3`` would be a text, and ``2024-01-01`` none.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = set()
-        for key, _ in node.value:
+        for key, value in node.value:
+            refuse_ambiguous(value, key.value)
             if isinstance(key, yaml.ScalarNode):
+                refuse_ambiguous(key, key.value)
                 if key.value in keys:
                     raise yaml.MarkedYAMLError(
                         problem=f"the key {key.value!r} is given twice",
@@ -28,6 +44,19 @@ class _Loader(yaml.SafeLoader):
                     )
                 keys.add(key.value)
         return node
+
+
+def refuse_ambiguous(node: yaml.Node, key: Any) -> None:
+    """Raise for a value, or one in a list, that YAML 1.1 takes for something else than it looks."""
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            refuse_ambiguous(each, key)
+    elif isinstance(node, yaml.ScalarNode) and node.tag != _TEXT and _AMBIGUOUS.match(node.value):
+        meaning = json.dumps(yaml.safe_load(node.value))
+        raise ConfigurationError(
+            f"line {node.start_mark.line + 1}: {key}: YAML 1.1 takes {node.value} for {meaning}. "
+            f"Write {meaning} if you mean that, or '{node.value}' in quotes for a text."
+        )
 
 
 _Loader.add_implicit_resolver(
@@ -41,10 +70,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file of ``key: value`` lines; an empty one has no keys.
 
     Raises:
-        ConfigurationError: not YAML, a key given twice, or not a mapping of names to values.
+        ConfigurationError: not YAML, a key given twice, a value such as ``010`` that is not what it
+            looks like, or not a mapping of names to values.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}, {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no valid YAML file: {error}") from error
     if values is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from recbole.config import Config
 
-from recbole_m3rec.config.values import check_catalogue
+from recbole_m3rec.config.values import check_catalogue, unlike_default
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
 
@@ -93,6 +93,12 @@ def test_a_loss_of_other_models_is_told(model, loss, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run", f"--loss_type={loss}"])
     with pytest.raises(ConfigurationError, match="loss_type must be one of"):
         Config(model, "no-such-data")
+
+
+def test_words_for_a_switch_of_a_single_model_are_refused():
+    assert unlike_default("own", "no", True) == "own must be true or false, found 'no'."
+    assert unlike_default("own", "No", "yes") is None
+    assert not any(unlike_default("own", value, False) for value in (True, 0, None, "mean"))
 
 
 def test_a_number_of_a_single_model_must_be_one():

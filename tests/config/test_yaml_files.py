@@ -41,6 +41,35 @@ def test_numbers_are_numbers_and_words_are_words(read, text, value):
         assert type(got) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "where", "meaning"),
+    [
+        ("a: 1\nb: 010\n", "line 2: b: YAML 1.1 takes 010", "8"),
+        ("a: -0_17\n", "line 1: a: YAML 1.1 takes -0_17", "-15"),
+        ("time: 1:30\n", "line 1: time: YAML 1.1 takes 1:30", "90"),
+        ("time: 1:30.5\n", "line 1: time: YAML 1.1 takes 1:30.5", "90.5"),
+        ("a: {b: no}\n", "line 1: b: YAML 1.1 takes no", "false"),
+        ("a:\n  b:\n    - [de, No]\n", "line 3: b: YAML 1.1 takes No", "false"),
+        ("a: {on: 1}\n", "line 1: on: YAML 1.1 takes on", "true"),
+    ],
+)
+def test_values_that_are_not_what_they_look_like_are_refused(read, text, where, meaning):
+    with pytest.raises(ConfigurationError) as refused:
+        read(text)
+    said = str(refused.value)
+    assert f"file.yaml, {where} for {meaning}. Write {meaning} if you mean that, or '" in said
+
+
+def test_in_quotes_they_are_texts_and_dates_are_texts_anyway(read):
+    text = "a: '010'\nb: \"no\"\nc: [2024-01-01, 0, 0x10, 09, '1:30', nope]\nd: true\n"
+    assert read(text) == {
+        "a": "010",
+        "b": "no",
+        "c": ["2024-01-01", 0, 16, "09", "1:30", "nope"],
+        "d": True,
+    }
+
+
 def test_an_empty_file_has_no_keys(read):
     assert read("# nothing\n") == {}
 

@@ -127,6 +127,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):
         (["--encoder", "tfidf-sdv"], "--encoder: unknown encoder 'tfidf-sdv'.*Did you mean tfidf"),
         (["--option", "dim=0"], "--encoder: tfidf-svd: dim must be"),
         (["--option", "dim"], "--option dim: expected NAME=VALUE"),
+        (["--option", "dim=[1"], "dim must be"),
+        (["--option", "dim=010"], "dim must be"),
         (["--pooling", "cls"], "tfidf-svd has no option 'pooling'"),
         (["--fields", "titel"], "no field 'titel'.*Did you mean title?"),
         (["--item-file", "none.item"], "none.item: there is no such file"),

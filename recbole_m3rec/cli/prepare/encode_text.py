@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import (
     add_cluster,
@@ -28,6 +26,7 @@ from recbole_m3rec.cli.commands import (
     run_script,
 )
 from recbole_m3rec.cluster.connect import connected
+from recbole_m3rec.config.literals import read_value
 from recbole_m3rec.features.encoders import ENCODER_NAMES
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_file import read_metadata, write_features
@@ -119,7 +118,7 @@ def recipe_of(options: argparse.Namespace, item_file: ItemFile) -> Recipe:
         name, equals, value = text.partition("=")
         if not equals:
             raise RecipeError(f"--option {text}: expected NAME=VALUE")
-        recipe[name] = yaml.safe_load(value)
+        recipe[name] = read_value(value)
     for name in ("pooling", "max_tokens", "batch_size", "precision"):
         if getattr(options, name) is not None:
             recipe[name] = getattr(options, name)
