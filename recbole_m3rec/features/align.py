@@ -140,8 +140,18 @@ def align(
 
     in_table = rows >= 0
     values = new_values((len(tokens), table.values.shape[1]), table.values.dtype)
+    of_zeros: list[int] = []
     for items in _blocks(np.flatnonzero(in_table)):
-        values[items] = table.values[rows[items]]
+        block = table.values[rows[items]]
+        values[items] = block
+        of_zeros += items[~block.any(axis=1) & (items > 0)].tolist()
+    if of_zeros:
+        _logger.warning(
+            "%s features (%s): %s",
+            modality,
+            source,
+            zeros_hint(len(of_zeros), id2token[of_zeros[0]]),
+        )
     if feature_rows != "own":
         _mix_up(values, np.flatnonzero(in_table[1:]) + 1, id2token, feature_rows, modality, seed)
         source = f"{feature_rows} rows in place of {source}"
@@ -158,6 +168,14 @@ def align(
         fingerprint=fingerprint,
         description=f"{modality}: {n_found:,} of {n_items:,} items ({percent:.1f} %), "
         f"{values.shape[1]}-d, {source}",
+    )
+
+
+def zeros_hint(n: int, item: str) -> str:
+    """Say how many items have a row of zeros, one of them named, and what to do."""
+    return (
+        f"{n:,} items have a row of zeros, such as {item!r}, and count as known. If zeros stand for"
+        " nothing, leave these rows out: an item without a row is missing, which the model knows"
     )
 
 

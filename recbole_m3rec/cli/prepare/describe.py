@@ -34,6 +34,7 @@ from recbole_m3rec.datasets.describe.log import (
     summarize,
     summary_rows,
 )
+from recbole_m3rec.features.align import zeros_hint
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 from recbole_m3rec.features.recipes import files_by_modality
@@ -71,6 +72,8 @@ def describe(arguments: Sequence[str]) -> None:
             fit = fit_to_histories(vectors, pairs) if summary.n_items else None
             rows = [[modality, str(path)], *summary.rows(fit)]
             print(f"\n{text_table(rows, narrowest=FIRST_COLUMN)}")
+            if summary.n_zero_rows:
+                print(zeros_hint(summary.n_zero_rows, summary.zero_row))
             if not summary.n_items:
                 print(f"none of the {len(item_ids):,} items has a row: are ids written alike?")
             else:

@@ -63,6 +63,7 @@ class ModalitySummary:
     n_duplicate_rows: int
     most_alike: int
     n_zero_rows: int
+    zero_row: str  # an item that has one
     n_constant_columns: int
     n_nearly_constant_columns: int
 
@@ -109,6 +110,7 @@ def summarize_features(
     deviation = values.std(axis=0, dtype=np.float64) if len(values) else np.zeros(0)
     constant = np.ptp(values, axis=0) == 0 if len(values) else np.zeros(0, bool)
     low = deviation < NEARLY * np.median(deviation) if len(deviation) else constant
+    of_zeros = np.flatnonzero(present)[~values.any(axis=1)]
     alike = Counter(row.tobytes() for row in values)
     summary = ModalitySummary(
         dim=table.values.shape[1],
@@ -118,7 +120,8 @@ def summarize_features(
         share_of_interactions=float(popularity[present].sum() / popularity.sum()),
         n_duplicate_rows=len(values) - len(alike),
         most_alike=max(alike.values(), default=0),
-        n_zero_rows=int((~values.any(axis=1)).sum()),
+        n_zero_rows=len(of_zeros),
+        zero_row=item_ids[of_zeros[0]] if len(of_zeros) else "",
         n_constant_columns=int(constant.sum()),
         n_nearly_constant_columns=int((low & ~constant).sum()),
     )

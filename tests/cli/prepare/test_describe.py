@@ -93,7 +93,7 @@ def test_a_column_that_hardly_changes_and_rows_of_zeros_are_counted():
     ids = [str(item) for item in range(50)]
     summary, _ = summarize_features(FeatureTable(np.array(ids, object), values), ids, np.ones(50))
     assert (summary.n_nearly_constant_columns, summary.n_constant_columns) == (1, 0)
-    assert summary.n_zero_rows == 1
+    assert (summary.n_zero_rows, summary.zero_row) == (1, "7")
 
 
 def test_features_of_other_items_do_not_fit_the_histories(tmp_path):
@@ -127,9 +127,12 @@ def test_the_table_and_the_picture_are_made(tmp_path, monkeypatch, capsys):
     folder = Path("dataset/shop")
     write_log(folder)
     write_vectors(folder / "shop.text.parquet", taste_vectors())
-    write_vectors(folder / "shop.image.parquet", taste_vectors(5)[:30])
+    pictures = taste_vectors(5)[:30]
+    pictures[3:5] = 0
+    write_vectors(folder / "shop.image.parquet", pictures)
     assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
+    assert said.count("2 items have a row of zeros, such as '00") == 1
     assert "75.0 % (30)" in said
     assert "Item $number_" in said
     with image.open(folder / "shop.png") as plain:
