@@ -190,7 +190,7 @@ def identify(config: Any) -> Identity:
         for key, value in config.final_config_dict.items()
         if key not in NOT_COUNTED
     }
-    data = {path.name: file_digest(path, path.stat().st_mtime_ns) for path in data_files(config)}
+    data = {path.name: file_digest(path, *times_of(path)) for path in data_files(config)}
     features = content_digests(config)
     return Identity(counted, {**data, **{f"features of {m}": d for m, d in features.items()}})
 
@@ -227,9 +227,15 @@ def data_files(config: Any) -> list[Path]:
 
 
 @lru_cache(maxsize=256)
-def file_digest(path: Path, changed: int) -> str:
-    """Return a file's SHA-256, read again only where its time of change (ns) is another."""
+def file_digest(path: Path, written: int, changed: int) -> str:
+    """Return a file's SHA-256, read again only where one of its times (ns) is another."""
     return sha256_of(path)
+
+
+def times_of(path: Path) -> tuple[int, int]:
+    """Return when a file was written, which a restored backup keeps, and when that was set."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ctime_ns
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def test_a_checkpoint_to_begin_with_counts_by_its_contents(folder):
     before = hash_of("S3Rec", **begin)
     Path("begin.pth").write_bytes(b"other")
     assert hash_of("S3Rec", **begin) != before
+
+
+def test_a_restored_backup_of_the_same_size_and_time_makes_another_run(folder):
+    path = folder / "tiny.inter"
+    before, times = hash_of("SASRec"), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(path.read_bytes().replace(b"1", b"9", 1))
+    os.utime(path, ns=times)
+    assert hash_of("SASRec") != before
 
 
 def test_the_name_in_the_table_is_no_part_of_a_run(folder, tmp_path):

@@ -1,5 +1,6 @@
 """Saved datasets and dataloaders are reused while today's features are theirs, and only then."""
 
+import os
 import re
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_caches_are_not_reused_under_other_settings(key, values, rebuilt, digest
 def test_caches_are_not_reused_with_other_features(rebuilt, digests):
     assert rebuilt()
     digests["text"] = "2"
+    assert rebuilt()
+
+
+def test_caches_are_not_reused_with_a_restored_backup_of_the_same_size_and_time(rebuilt, digests):
+    path = Path("dataset/tiny/tiny.inter")
+    assert rebuilt()
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes().replace(b"1", b"9", 1))
+    os.utime(path, ns=times)
     assert rebuilt()
 
 
