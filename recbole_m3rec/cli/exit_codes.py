@@ -99,7 +99,7 @@ def users_error(error: Exception) -> str | None:
         return one_line(getattr(error, "strerror", None) or text)
     if raised_in == "recbole.config.configurator":
         return one_line(f"RecBole refuses the configuration: {text or line}")
-    if raised_in.startswith("recbole.data.") and line.startswith("raise "):
+    if raised_in.startswith(("recbole.data.", "recbole.sampler.")) and line.startswith("raise "):
         return one_line(f"RecBole refuses the data or a setting of them: {text or line}")
     return None
 

@@ -97,6 +97,11 @@ def _build(dataset: Any, build_as_recbole_does: Callable[[], Any]) -> Any:
     if config[COLD]:
         tokens = dataset.field2id_token[dataset.iid_field]
         is_cold = choose_cold_items(tokens, config[COLD], config["seed"])
+        if is_cold[1:].all():
+            raise ConfigurationError(
+                f"{COLD}: {config[COLD]} holds out all {len(is_cold) - 1:,} items and leaves none "
+                "to train on: hold fewer items out."
+            )
         is_kept = ~is_cold.numpy()[frame[dataset.iid_field].to_numpy()]
         dataset.inter_feat = frame[is_kept].reset_index(drop=True)
         dataset._time_ranks = None if ranks is None else ranks[is_kept]

@@ -293,3 +293,12 @@ def test_a_setting_that_fits_no_data_is_one_line(argument, says, call, write_dat
     code, _, error = call("--model=BPR", "--dataset=tiny", "--data_path=dataset", *lists, argument)
     assert code == 2
     assert re.search(says, error)
+
+
+def test_users_who_know_every_item_are_one_line(call, write_dataset):
+    write_dataset(interactions=[(u, i, n) for u in "abc" for n, i in enumerate("vwxyz")])
+    keys = ["--topk=[1]", "--valid_metric=Hit@1", "--user_inter_num_interval=[0,inf)"]
+    keys += ["--item_inter_num_interval=[0,inf)", "--data_path=dataset"]
+    code, _, error = call("--model=BPR", "--dataset=tiny", *keys)
+    assert code == 2
+    assert "Some users have interacted with all items" in error

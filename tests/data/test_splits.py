@@ -150,6 +150,12 @@ def test_the_log_counts_the_items_that_are_held_out(build, caplog):
     assert "4 are test targets of their own" in said
 
 
+def test_a_share_that_holds_out_every_item_is_refused(prepare, write_dataset):
+    write_dataset("tiny", LOG)
+    with pytest.raises(ConfigurationError, match=r"cold_items: 0.99 holds out all \d items and"):
+        prepare("SASRec", **KEYS, train_positions="last", cold_items=0.99)
+
+
 def test_a_draw_depends_on_tokens_and_seed_and_not_on_ids():
     tokens = ["[PAD]", *(f"i{k}" for k in range(30))]
     drawn = splits.choose_cold_items(tokens, 0.1, 1)
