@@ -42,6 +42,11 @@ from recbole_m3rec.datasets.amazon.releases import (
     short_name,
 )
 
+
+class DayError(ValueError):
+    """The days asked for are none."""
+
+
 COLUMNS = ("rating", *ITEM_COLUMNS)
 _DAY = timedelta(days=1)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -62,6 +67,8 @@ def amazon(arguments: Sequence[str]) -> None:
         items=columns != ("rating",) and bool(columns),
         base_url=options.base_url,
     )
+    if None not in (options.since, options.until) and options.since > options.until:
+        raise DayError("--from names a later day than --to. Exchange them")
     filters = Filters(options.since, options.until, options.duplicates, options.k_core)
     if options.dry_run:
         show_plan(f"{release.year} {category}", files, filters, columns)

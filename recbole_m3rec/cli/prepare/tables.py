@@ -95,6 +95,11 @@ def generic(arguments: Sequence[str]) -> None:
 
 def item_source(options: argparse.Namespace) -> TableSource | None:
     if not options.items:
+        for name in (ITEM_OPTIONS.get(role, role) for role in ITEM_ROLES):
+            if getattr(options, name) not in (None, "-"):
+                raise ColumnError(
+                    f"--{name.replace('_', '-')} names a column of the items, which need --items"
+                )
         return None
     table = open_table(options.items, separator=options.separator, encoding=options.encoding)
     options_by_role = {role: getattr(options, ITEM_OPTIONS.get(role, role)) for role in ITEM_ROLES}

@@ -71,6 +71,12 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(raw, capsys):
     assert not Path("dataset").exists()
 
 
+def test_days_in_the_wrong_order_are_refused_before_anything_is_read(raw, capsys):
+    assert run("--category", "beauty", "--from", "2014-02-02", "--to", "2014-02-01") == 2
+    assert capsys.readouterr().err == "error: --from names a later day than --to. Exchange them\n"
+    assert not Path("dataset").exists()
+
+
 def test_a_missing_file_is_an_error_with_address_and_command(raw, capsys):
     (raw / "meta_Beauty.json.gz").unlink()
     url = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/meta_Beauty.json.gz"
