@@ -33,8 +33,8 @@ TEXT_ROLES = ("title", "brand", "categories", "description")
 
 _URL = re.compile(r"https?://[^\s\"'\]|]+")
 # A number with whatever may stand between its digits, the power of ten behind it, and letters that
-# make thousands or millions of it.
-_NUMBER = re.compile(r"([-−]?)[$€£¥]?([0-9][0-9.,'’ ]*|[.,][0-9]+)([eE][-+]?[0-9]+)?")
+# make thousands or millions of it. The point of `Rs.500` or `S/.25` is not its own.
+_NUMBER = re.compile(r"([-−]?)[$€£¥]?([0-9][0-9.,'’ ]*|(?<![\w/])[.,][0-9]+)([eE][-+]?[0-9]+)?")
 _MULTIPLE = re.compile(r"\s?[kKmM]\b")
 _WHOLE = "[1-9][0-9]{0,2}(?:['’ ][0-9]{3})+|[0-9]*"
 _POINT = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(,[0-9]{{2,3}})*,[0-9]{{3}})(\.[0-9]+)?")
