@@ -16,7 +16,7 @@ from recbole_m3rec.baselines.requirements import scores_pair_by_pair
 from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products, products_of
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.evaluator.ranking import best, top_items
-from recbole_m3rec.support.safe_write import new_files
+from recbole_m3rec.support.safe_write import is_stream, new_files
 
 COLUMNS = ("user", "rank", "item", "score")
 HEADER = ",".join(COLUMNS).encode()
@@ -115,7 +115,7 @@ def write_recommendations(
 
 def refuse_to_replace(output: Path) -> None:
     """Raise where a file that is none of recommendations, such as a checkpoint, would be lost."""
-    if not output.is_file() or output.stat().st_size == 0:
+    if is_stream(output) or not output.is_file() or output.stat().st_size == 0:
         return
     with output.open("rb") as file:
         start = file.read(len(HEADER))

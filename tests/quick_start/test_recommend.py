@@ -105,6 +105,14 @@ def test_blocks_of_a_large_catalogue_give_the_same_recommendations(
         assert float(first["score"]) == pytest.approx(float(second["score"]), rel=1e-4, abs=1e-6)
 
 
+def test_a_file_that_the_shell_has_opened_for_output_is_not_replaced_and_may_hold_anything(
+    tmp_path,
+):
+    with open(tmp_path / "all.txt", "a", encoding="utf-8") as file:
+        print("a line before", file=file, flush=True)
+        recommend.refuse_to_replace(Path(f"/dev/fd/{file.fileno()}"))
+
+
 @pytest.mark.parametrize("kind", ["pipe", "full device", "folder"])
 def test_what_is_no_file_is_written_into_or_refused(call, trained, kind):
     checkpoint = str(trained("Pop"))
