@@ -64,6 +64,7 @@ def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:
     for column in (user, item, time):
         missing = column.isna().to_numpy(bool)
         _refuse(column, missing, "a value", "Drop such rows with frame.dropna(), or fill them in")
+    time = time.infer_objects()
     _refuse(
         time,
         np.full(len(time), time.dtype.kind not in "iufM"),

@@ -29,10 +29,16 @@ def frame_of(times, users=None, items=None):
         [1.5, 1.25, 1.5, -np.inf],
         [2**62 + 2, 2**62 + 1, 2**62 + 2, 2**62],  # floats would not tell them apart
         pd.array([2**62 + 2, 2**62 + 1, 2**62 + 2, 2**62], dtype="Int64"),
+        pd.Series([10, 9, 10, 2], dtype=object),
+        pd.Series([DAY, DAY - pd.Timedelta(1, "ns")] * 2, dtype=object),
         [DAY + pd.Timedelta(n, "ns") for n in (3, 2, 3, 1)],
         pd.to_datetime(["2024-03-31 04:00+02:00", "2024-03-31 01:59Z"] * 2, utc=True),
     ],
-    ids=["int", "float", "large", "nullable", "nanoseconds", "zone"],
+    ids=[
+        *("int", "float", "large", "nullable", "objects", "objects of time"),
+        "nanoseconds",
+        "zone",
+    ],
 )
 def test_a_frames_rows_are_in_the_exact_order_of_time_and_equal_times_in_that_of_rows(shop, times):
     frame = frame_of(times)
