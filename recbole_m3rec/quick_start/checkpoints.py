@@ -10,7 +10,7 @@ from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.config.layers import OWN_MODELS
+from recbole_m3rec.config.layers import IN_PARTS, OWN_MODELS
 from recbole_m3rec.config.values import EVALUATE_KEY
 from recbole_m3rec.data import time_order
 from recbole_m3rec.hooks import wrap
@@ -24,6 +24,13 @@ EARLIER_OF_OWN_MODELS = {
     **{"score": "dot", "repetition": False},
     **{"id_init": "normal", "softmax_items": "all", "id_updates": "dense"},
     **{"shard_softmax": False, "score_ids": "same", "low_pass": 0},
+}
+# What RecBole put in place of parts of `eval_args` that nothing named.
+EARLIER_EVAL_ARGS = {
+    "split": {"RS": [0.8, 0.1, 0.1]},
+    "order": "RO",
+    "group_by": "user",
+    "mode": "full",
 }
 
 
@@ -64,6 +71,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(content, Mapping):
             raise TypeError(f"it holds a {type(content).__name__}, no weights and configuration")
         config = content["config"]
+        read = checkpoint_file.settings_of(config)
+        if isinstance(read.get(IN_PARTS), Mapping):
+            read[IN_PARTS] = {**EARLIER_EVAL_ARGS, **read[IN_PARTS]}
         return Checkpoint(
             path=path,
             model=config["model"],
@@ -72,7 +82,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             settings={
                 **EARLIER,
                 **(EARLIER_OF_OWN_MODELS if config["model"] in OWN_MODELS else {}),
-                **checkpoint_file.settings_of(config),
+                **read,
             }
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
             is_exact=PROGRESS in content,

@@ -213,3 +213,16 @@ def test_a_checkpoint_from_before_there_was_a_choice_keeps_recboles_order(traine
         del values["time_order"]
     torch.save(content, path)
     assert read_checkpoint(path).settings["time_order"] == "recbole"
+
+
+def test_a_checkpoint_from_before_parts_of_eval_args_were_completed_keeps_recboles_split(trained):
+    path = trained("SASRec")
+    content = torch.load(path, weights_only=False)
+    content["config"].external_config_dict["eval_args"] = {"mode": "uni5", "group_by": None}
+    torch.save(content, path)
+    assert read_checkpoint(path).settings["eval_args"] == {
+        "split": {"RS": [0.8, 0.1, 0.1]},
+        "order": "RO",
+        "group_by": None,
+        "mode": "uni5",
+    }
