@@ -89,8 +89,9 @@ def resumed_configuration(run: Checkpoint) -> Any:
     from recbole.config import Config
 
     config = Config(run.model, run.dataset, config_dict=dict(run.settings))
+    settings = {**config.internal_config_dict, **run.settings}  # which may be older than a key
     for key in config.cmd_config_dict.keys() - CHANGEABLE_IN_A_RUN:
-        given, before = config.external_config_dict[key], run.settings.get(key)
+        given, before = config.external_config_dict[key], settings.get(key)
         if given != before:
             changeable = sorted(CHANGEABLE_IN_A_RUN - checkpoint_file.NOT_SETTINGS)
             raise CheckpointError(

@@ -1,0 +1,24 @@
+"""What a command may say of a run that it resumes."""
+
+from pathlib import Path
+
+import pytest
+
+from recbole_m3rec.quick_start.checkpoints import Checkpoint, CheckpointError
+from recbole_m3rec.quick_start.resuming import resumed_configuration
+from recbole_m3rec.trainer.checkpoint_file import settings_of
+
+
+@pytest.mark.parametrize(("value", "is_default"), [("2048", True), ("7", False)])
+def test_a_key_that_a_checkpoint_is_older_than_has_its_default(
+    value, is_default, make_config, monkeypatch
+):
+    settings = settings_of(make_config("SASRec"))
+    del settings["train_batch_size"]
+    monkeypatch.setattr("sys.argv", ["run", f"--train_batch_size={value}"])
+    run = Checkpoint(Path("x.ckpt"), "SASRec", "tiny", epoch=1, settings=settings)
+    if is_default:
+        assert resumed_configuration(run)["train_batch_size"] == 2048
+    else:
+        with pytest.raises(CheckpointError, match="was trained with train_batch_size: 2048, which"):
+            resumed_configuration(run)
