@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from recbole_m3rec import __version__
 from recbole_m3rec.cli.exit_codes import USER_ERROR
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.process_settings import ending_at_interrupt
 from recbole_m3rec.support.suggestions import did_you_mean
 
 
@@ -93,13 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def call(module: str, arguments: Sequence[str]) -> int:
     """Import a command, which takes seconds, and run it; Ctrl-C ends the import without a trace."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # nobody ignores it or handles it already
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
+    with ending_at_interrupt():
         main = importlib.import_module(f"recbole_m3rec.{module}").main
-    finally:
-        signal.signal(signal.SIGINT, handler)
     exit_code: int = main(arguments)
     return exit_code
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_m3rec.support.command_names import command
-from recbole_m3rec.support.process_settings import importing_much
+from recbole_m3rec.support.process_settings import ending_at_interrupt, importing_much
 
 USER_ERROR = 2
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service and return its exit code: 0, or 2 for a user's error."""
     options = parser().parse_args(arguments)
     try:
-        with importing_much():
+        with importing_much(), ending_at_interrupt():
             check_installed()
     except NotInstalledError as error:
         print(f"error: {error}", file=sys.stderr)

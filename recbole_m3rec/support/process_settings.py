@@ -1,6 +1,7 @@
 """What a process is told once, before it trains.
 
-How threads wait, what becomes of freed memory, and what the garbage collector leaves alone.
+How threads wait, what becomes of freed memory, what the garbage collector leaves alone, and what
+Ctrl-C does while much is imported.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 # Numbers of glibc's mallopt().
@@ -84,3 +87,23 @@ def importing_much() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def ending_at_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process inside, without a traceback.
+
+    Where somebody ignores or handles it already, and in other threads than the main one, it does
+    what it did.
+    """
+    is_pythons = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        and threading.current_thread() is threading.main_thread()
+    )
+    if is_pythons:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_pythons:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

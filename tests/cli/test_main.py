@@ -1,6 +1,7 @@
 """The one command: which subcommand is called, with what, and what is said of a slip."""
 
 import importlib
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,17 +81,26 @@ def test_help_of_a_group_lists_its_commands(called, capsys, word):
     assert called == []
 
 
-def test_ctrl_c_while_a_command_is_imported_shows_no_traceback():
+@pytest.mark.parametrize("module", ["cli.train", "serving.__main__"])
+def test_ctrl_c_while_a_command_is_imported_shows_no_traceback(module):
     code = (
         "import os, signal, sys\nfrom recbole_m3rec.cli import main\n"
         "signal.signal(2, signal.default_int_handler)\n"  # ignored in what a script has in the back
         "class Interrupted:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'torch': os.kill(os.getpid(), 2)\n"
-        "sys.meta_path.insert(0, Interrupted())\nmain.call('cli.train', ['--help'])"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        f"main.call({module!r}, ['shop-bundle'])"
     )
     ended = fresh_python(code, ends_with=-2)
     assert (ended.stdout, ended.stderr) == ("", "")
+
+
+def test_a_thread_that_is_not_the_main_one_runs_a_command(called):
+    thread = threading.Thread(target=cli.main, args=(["describe", "--dataset", "x"],))
+    thread.start()
+    thread.join()
+    assert len(called) == 1
 
 
 def test_help_lists_every_subcommand_without_loading_any():
@@ -111,7 +121,7 @@ def test_help_of_each_subcommand_names_it(capsys):
         assert stopped.value.code == 0
         shown = capsys.readouterr().out
         assert f" {name} " in shown
-        if subcommand.before and subcommand.module == "train":
+        if subcommand.before and subcommand.module == "cli.train":
             assert "CHECKPOINT" in shown.split("\n\n")[0]
             assert ("--nproc" in shown) == (name == "resume")
         assert "dataset_scripts" not in shown
