@@ -83,7 +83,7 @@ EXTRAS_REQUIRE = {
     "cluster": ["dask>=2024.8", "distributed>=2024.8"],
     # Approximate search in catalogues of more than 200,000 items.
     "faiss": ["faiss-cpu>=1.8"],
-    # Bundles for other runtimes: python -m recbole_m3rec.serving.onnx
+    # Bundles for other runtimes: recbole-m3rec onnx
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2", "safetensors>=0.4.5"],
     # RecBole's hyper-parameter search; trials of `python -m recbole_m3rec.compare --tune`.
     "tuning": ["hyperopt>=0.2.7", "optuna>=4.1"],
