@@ -35,7 +35,7 @@ examples:
   recbole-m3rec recommend saved/M3Rec-Nov-23-2026_10-00-00.pth --output top.csv --k 20
       the 20 best new items of every user
   recbole-m3rec export saved/M3Rec-Nov-23-2026_10-00-00.pth --output shop-bundle
-      a folder with all that recommending needs, for recbole_m3rec.serving
+      a folder with all that recommending needs, for recbole-m3rec serve
   recbole-m3rec show saved/M3Rec-Nov-23-2026_10-00-00.pth
       the model's recommendations on a page in the browser
 """
