@@ -81,6 +81,8 @@ def weights_of(given: Mapping[str, float] | None, names: Iterable[str]) -> np.nd
         return None
     if not isinstance(given, Mapping):
         raise RequestError(f"weights must be a mapping by modality, found {shown(given)}")
+    if not given:
+        return None
     weights = dict.fromkeys(names, 1.0)
     for name, weight in given.items():
         if name not in weights:

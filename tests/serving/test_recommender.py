@@ -7,6 +7,7 @@ import torch
 
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.scores.best import best
+from recbole_m3rec.serving.arguments import weights_of
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender, RequestError
 from recbole_m3rec.serving.scoring.exact import best_by_groups
@@ -140,6 +141,10 @@ def test_weights_weigh_terms(shop):
     equal = shop.recommend([["i4"]], 60, weights={"image": 0, "text": 0, "id": 0})
     assert (equal["score"] == 0).all()
     assert list(equal["item"]) == ids([n for n in range(1, 61) if n != 4])
+
+
+def test_no_weights_are_none_and_cost_nothing():
+    assert weights_of({}, ["image"]) is weights_of(None, ["image"]) is None
 
 
 def test_weights_are_numbers_by_modality(shop):
