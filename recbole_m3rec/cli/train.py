@@ -17,7 +17,7 @@ from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
 from recbole_m3rec.quick_start import resuming
-from recbole_m3rec.quick_start.recommend import write_recommendations
+from recbole_m3rec.quick_start.recommend import refuse_to_replace, write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.text_table import text_table
@@ -119,6 +119,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def recommend(options: argparse.Namespace) -> None:
     """Write the best items of every user into a CSV file."""
+    refuse_to_replace(options.output)
     run = open_checkpoint(options.topk, options)
     config, model, dataset, _, interactions = saved_runs.load_run(run)
     users = write_recommendations(

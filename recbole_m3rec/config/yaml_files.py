@@ -15,14 +15,15 @@ class ConfigurationError(ValueError):
 
 
 _TEXT = "tag:yaml.org,2002:str"
-# Octal and sexagesimal numbers, and words for true and false.
-_AMBIGUOUS = re.compile(r"[-+]?0[0-7_]+$|[-+]?[0-9][0-9_]*:|(?:yes|no|on|off)$", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?0(?=[0_]*[1-7])[0-7_]+$|[-+]?[0-9][0-9_]*:")  # octal and sexagesimal
+_WORD = re.compile("(?:yes|no|on|off)$", re.IGNORECASE)  # true and false
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that refuses a key given twice, ``010``, ``1:30`` and ``no``.
+    """YAML's safe loader that refuses a key given twice, ``010``, ``1:30`` and ``[de, no]``.
 
-    By YAML 1.1, ``1e-3`` would be a text, and ``2024-01-01`` none.
+    ``use_gpu: no`` is false, as everywhere. By YAML 1.1, ``1e-3`` would be a text, and
+    ``2024-01-01`` none.
     """
 
     yaml_implicit_resolvers = {
@@ -34,9 +35,10 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         keys = set()
         for key, value in node.value:
-            refuse_ambiguous(value, key.value)
+            refuse(_NUMBER, value, f"{key.value}: ")
             if isinstance(key, yaml.ScalarNode):
-                refuse_ambiguous(key, key.value)
+                refuse(_NUMBER, key)
+                refuse(_WORD, key)
                 if key.value in keys:
                     raise yaml.MarkedYAMLError(
                         problem=f"the key {key.value!r} is given twice",
@@ -45,16 +47,20 @@ class _Loader(yaml.SafeLoader):
                 keys.add(key.value)
         return node
 
-
-def refuse_ambiguous(node: yaml.Node, key: Any) -> None:
-    """Raise for a value, or one in a list, that YAML 1.1 takes for something else than it looks."""
-    if isinstance(node, yaml.SequenceNode):
+    def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
+        node = super().compose_sequence_node(anchor)
         for each in node.value:
-            refuse_ambiguous(each, key)
-    elif isinstance(node, yaml.ScalarNode) and node.tag != _TEXT and _AMBIGUOUS.match(node.value):
+            refuse(_NUMBER, each)
+            refuse(_WORD, each)
+        return node
+
+
+def refuse(kind: re.Pattern[str], node: yaml.Node, place: str = "") -> None:
+    """Raise for a value that YAML 1.1 takes for something else than it looks."""
+    if isinstance(node, yaml.ScalarNode) and node.tag != _TEXT and kind.match(node.value):
         meaning = json.dumps(yaml.safe_load(node.value))
         raise ConfigurationError(
-            f"line {node.start_mark.line + 1}: {key}: YAML 1.1 takes {node.value} for {meaning}. "
+            f"line {node.start_mark.line + 1}: {place}YAML 1.1 takes {node.value} for {meaning}. "
             f"Write {meaning} if you mean that, or '{node.value}' in quotes for a text."
         )
 

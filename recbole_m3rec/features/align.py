@@ -174,8 +174,8 @@ def align(
 def zeros_hint(n: int, item: str) -> str:
     """Say how many items have a row of zeros, one of them named, and what to do."""
     return (
-        f"{n:,} items have a row of zeros, such as {item!r}, and count as known. If zeros stand for"
-        " nothing, leave these rows out: an item without a row is missing, which the model knows"
+        f"rows of zeros, which count as known: {n:,}, such as that of {item!r}. If zeros stand for "
+        "nothing, leave these rows out: an item without a row is missing, which the model knows"
     )
 
 

@@ -92,7 +92,7 @@ def write_recommendations(
         The number of users.
 
     Raises:
-        RecommendationError: the data come as ready-made sequences, or another file stands there.
+        RecommendationError: the data come as ready-made sequences.
         NotANumberError: a score is NaN.
         CannotWriteError: the file cannot be written, e.g. for a full disk; the old one stays.
     """
@@ -101,7 +101,6 @@ def write_recommendations(
             "The dataset is given as ready-made splits (benchmark_filename), from which a user's "
             "whole history cannot be read."
         )
-    refuse_to_replace(output)
     histories = Histories(interactions, dataset)
     with new_files(output) as [new], new.writing():
         file = io.TextIOWrapper(new.file, encoding="utf-8", newline="")

@@ -64,7 +64,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
             reasons.append(f"{path} was not written by you on this machine")
             continue
         run = read_checkpoint(path)
-        differing = [key for key, value in settings.items() if run.settings.get(key) != value]
+        differing = [k for k, value in settings.items() if not same(value, run.settings.get(k))]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
         elif of_launch not in (None, run.launch):
@@ -80,6 +80,12 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
     )
 
 
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting say the same, such as ``text`` and ``[text]``."""
+    one, other = (list(each) if isinstance(each, tuple) else each for each in (one, other))
+    return bool(one == other or [one] == other or one == [other])
+
+
 def resumed_configuration(run: Checkpoint) -> Any:
     """Return RecBole's configuration of a resumed run: its own, and what the command line changes.
 
@@ -92,7 +98,7 @@ def resumed_configuration(run: Checkpoint) -> Any:
     settings = {**config.internal_config_dict, **run.settings}  # which may be older than a key
     for key in config.cmd_config_dict.keys() - CHANGEABLE_IN_A_RUN:
         given, before = config.external_config_dict[key], settings.get(key)
-        if given != before:
+        if not same(given, before):
             changeable = sorted(CHANGEABLE_IN_A_RUN - checkpoint_file.NOT_SETTINGS)
             raise CheckpointError(
                 f"{run.path} was trained with {key}: {before}, which a resumed run keeps, but the "

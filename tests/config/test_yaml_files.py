@@ -48,9 +48,8 @@ def test_numbers_are_numbers_and_words_are_words(read, text, value):
         ("a: -0_17\n", "line 1: a: YAML 1.1 takes -0_17", "-15"),
         ("time: 1:30\n", "line 1: time: YAML 1.1 takes 1:30", "90"),
         ("time: 1:30.5\n", "line 1: time: YAML 1.1 takes 1:30.5", "90.5"),
-        ("a: {b: no}\n", "line 1: b: YAML 1.1 takes no", "false"),
-        ("a:\n  b:\n    - [de, No]\n", "line 3: b: YAML 1.1 takes No", "false"),
-        ("a: {on: 1}\n", "line 1: on: YAML 1.1 takes on", "true"),
+        ("a:\n  b:\n    - [de, No]\n", "line 3: YAML 1.1 takes No", "false"),
+        ("a: {on: 1}\n", "line 1: YAML 1.1 takes on", "true"),
     ],
 )
 def test_values_that_are_not_what_they_look_like_are_refused(read, text, where, meaning):
@@ -58,6 +57,17 @@ def test_values_that_are_not_what_they_look_like_are_refused(read, text, where, 
         read(text)
     said = str(refused.value)
     assert f"file.yaml, {where} for {meaning}. Write {meaning} if you mean that, or '" in said
+
+
+def test_a_word_for_true_or_false_is_that_where_a_key_has_it(read):
+    assert read("a: no\nb: {c: Yes}\nd: 00\n") == {"a": False, "b": {"c": True}, "d": 0}
+
+
+def test_aliases_of_aliases_are_read_once_each(read):
+    lists = ["l0: &l0 [1]"] + [
+        f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30)
+    ]
+    assert read("\n".join(lists))["l1"] == [[1]] * 9
 
 
 def test_in_quotes_they_are_texts_and_dates_are_texts_anyway(read):

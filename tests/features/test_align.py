@@ -170,7 +170,10 @@ def test_rows_of_zeros_are_told_with_an_item_and_stay_present(caplog):
     rows = {"[PAD]": [0, 0], "a": [0, 1], "c": [0, 0], "b": [0, 0], "other": [0, 0]}
     features = align(table(rows), "image", ["[PAD]", "a", "b", "c"], "none", "a test")
     assert features.present.all()
-    assert "image features (a test): 2 items have a row of zeros, such as 'b', and" in caplog.text
+    assert (
+        "image features (a test): rows of zeros, which count as known: 2, such as that of 'b'."
+        in caplog.text
+    )
     caplog.clear()
     align(table({"a": [0, 1]}), "image", ["[PAD]", "a", "b"], "l2", "a test")
     assert not caplog.text

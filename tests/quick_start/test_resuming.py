@@ -22,3 +22,15 @@ def test_a_key_that_a_checkpoint_is_older_than_has_its_default(
     else:
         with pytest.raises(CheckpointError, match="was trained with train_batch_size: 2048, which"):
             resumed_configuration(run)
+
+
+@pytest.mark.parametrize(
+    ("given", "trained"),
+    [("--topk=[10,20]", (10, 20)), ("--metrics=Hit", ["Hit"]), ("--metrics=['Hit']", "Hit")],
+)
+def test_the_same_value_written_otherwise_is_no_change(given, trained, make_config, monkeypatch):
+    keys = {"valid_metric": "Hit@10", "topk": [10, 20], "metrics": ["Hit"]}
+    settings = settings_of(make_config("SASRec", **keys))
+    settings[given[2:].partition("=")[0]] = trained
+    monkeypatch.setattr("sys.argv", ["run", given])
+    resumed_configuration(Checkpoint(Path("x.ckpt"), "SASRec", "tiny", epoch=1, settings=settings))

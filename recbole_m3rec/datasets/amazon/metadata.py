@@ -30,7 +30,7 @@ PROBLEMS = {
     "items_without_id": "no item id, the line is left out",
     "items_repeated": "an item that an earlier line describes too, the first line wins",
     "items_with_two_titles": "an item that an earlier line gives another title, the first wins",
-    "prices_not_understood": "a price that is no number, left empty",
+    "prices_not_understood": "a price that is no one number, left empty",
     "texts_shortened": f"a text of more than {LONGEST_TEXT:,} characters, cut off there",
 }
 

@@ -17,7 +17,7 @@ PROBLEMS = {
     "items_without_id": "no item id, the row is left out",
     "items_repeated": "an item that an earlier row describes too, the first one wins",
     "items_with_two_titles": "an item that an earlier row gives another title, the first one wins",
-    "prices_not_understood": "a price that is no number, left empty",
+    "prices_not_understood": "a price that is no one number, left empty",
     "texts_shortened": f"a text of more than {LONGEST_TEXT:,} characters, cut off there",
 }
 # Name and type of the field that a role becomes, in the order of the file.

@@ -183,7 +183,7 @@ def as_strings(array: Any) -> pa.StringArray:
     """Return an Arrow array as text without white space around it, ``""`` where null.
 
     Whole numbers have no decimals, also where nulls made them floats; lists are joined by ``|``;
-    16 bytes that are no text are a UUID, others hexadecimal.
+    bytes that are no text are a UUID where they are 16, otherwise hexadecimal.
     """
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
@@ -200,13 +200,9 @@ def as_strings(array: Any) -> pa.StringArray:
         ):
             array = numbers.cast(pa.int64())
     elif pa.types.is_fixed_size_binary(kind):
-        array = pa.array(_texts_of_bytes(array.to_pylist()), pa.string())
+        array = pa.array(map(_text_of_padded, array.to_pylist()), pa.string())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        values = [
-            None if value is None else value.decode("utf-8", "replace")
-            for value in array.to_pylist()
-        ]
-        array = pa.array(values, pa.string())
+        array = pa.array(map(_text_of_bytes, array.to_pylist()), pa.string())
     try:
         array = pc.cast(array, pa.string())
     except pa.ArrowNotImplementedError:  # structs, maps and the like
@@ -215,14 +211,23 @@ def as_strings(array: Any) -> pa.StringArray:
     return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
 
 
-def _texts_of_bytes(values: list[bytes | None]) -> list[str | None]:
-    filled = [value for value in values if value is not None]
-    if all(value.isascii() and value.decode("ascii").isprintable() for value in filled):
-        return [None if value is None else value.decode("ascii") for value in values]
-    return [
-        None if value is None else str(UUID(bytes=value)) if len(value) == 16 else value.hex()
-        for value in values
-    ]
+def _text_of_padded(value: bytes | None) -> str | None:
+    """Return what bytes of a fixed number hold: short texts are filled up with zeros."""
+    text = (value or b"").rstrip(b"\0")
+    if text.isascii() and text.decode("ascii").isprintable():
+        return text.decode("ascii")
+    return _of_no_text(value or b"")
+
+
+def _text_of_bytes(value: bytes | None) -> str | None:
+    try:
+        return (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return _of_no_text(value or b"")
+
+
+def _of_no_text(value: bytes) -> str:
+    return str(UUID(bytes=value)) if len(value) == 16 else value.hex()
 
 
 def _unpacked(raw: Any) -> Any:

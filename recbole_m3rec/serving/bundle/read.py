@@ -126,10 +126,10 @@ def _as_json(content: Mapping[str, Any]) -> bytes:
 def _read_about(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / ABOUT
     if not folder.is_dir():
-        raise BundleError(f"{folder}: there is no such folder. Bundles are written by --export")
+        raise BundleError(f"{folder}: there is no such folder. Bundles are written by export")
     if not path.is_file() or path.is_symlink():
         raise BundleError(
-            f"{folder}: no {ABOUT} in it, so it is no bundle. Name one that --export wrote"
+            f"{folder}: no {ABOUT} in it, so it is no bundle. Name one that export wrote"
         )
     if path.stat().st_size > LARGEST_ABOUT:
         raise BundleError(f"{path}: larger than {LARGEST_ABOUT:,} bytes, so not of this format")

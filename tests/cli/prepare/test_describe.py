@@ -132,7 +132,7 @@ def test_the_table_and_the_picture_are_made(tmp_path, monkeypatch, capsys):
     write_vectors(folder / "shop.image.parquet", pictures)
     assert run_script(describe.describe, ["--dataset", "shop"]) == 0
     said = capsys.readouterr().out
-    assert said.count("2 items have a row of zeros, such as '00") == 1
+    assert said.count("rows of zeros, which count as known: 2, such as that of '00") == 1
     assert "75.0 % (30)" in said
     assert "Item $number_" in said
     with image.open(folder / "shop.png") as plain:

@@ -127,18 +127,20 @@ def test_parquet_columns_of_any_kind_are_text(tmp_path):
     assert [as_strings(array)[0].as_py() for array in arrays.values()] == ["1.0|2.0", "{'a': 1}"]
 
 
-def test_ids_of_fixed_size_are_text_a_uuid_or_hexadecimal(tmp_path):
+def test_ids_of_bytes_are_text_a_uuid_or_hexadecimal(tmp_path):
     ids = [UUID(int=0xFF << 100), UUID(int=7)]
     columns = {
         "uuid": pa.array([ids[0].bytes, None, ids[1].bytes], pa.binary(16)),
         "asin": pa.array([b"B000123456", b"B000123457", None], pa.binary(10)),
-        "hash": pa.array([b"\xff\x00", b"ab", None], pa.binary(2)),
+        "hash": pa.array([b"\xff\x00", b"ab", b"a\x00"], pa.binary(2)),
+        "any": pa.array([b"\xff\x01", b"\xfe\x01", "é".encode()], pa.binary()),
     }
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     assert sample(open_table(tmp_path / "x.parquet")) == {
         "uuid": [str(ids[0]), "", str(ids[1])],
         "asin": ["B000123456", "B000123457", ""],
-        "hash": ["ff00", "6162", ""],
+        "hash": ["ff00", "ab", "a"],
+        "any": ["ff01", "fe01", "é"],
     }
     if hasattr(pa, "uuid"):
         typed = pa.ExtensionArray.from_storage(pa.uuid(), columns["uuid"])
