@@ -35,7 +35,8 @@ _URL = re.compile(r"https?://[^\s\"'\]|]+")
 # A number with whatever may stand between its digits, the power of ten behind it, and letters that
 # make thousands or millions of it. The point of `Rs.500` or `S/.25` is not its own.
 _NUMBER = re.compile(r"([-−]?)[$€£¥]?([0-9][0-9.,'’ ]*|(?<![\w/])[.,][0-9]+)([eE][-+]?[0-9]+)?")
-_MULTIPLE = re.compile(r"\s?[kKmM]\b")
+_DASH = re.compile("[-−–—]")
+_MULTIPLE = re.compile(r"\s?(?:k|m|mio|thousand|million)\b", re.IGNORECASE)
 _WHOLE = "[1-9][0-9]{0,2}(?:['’ ][0-9]{3})+|[0-9]*"
 _POINT = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(,[0-9]{{2,3}})*,[0-9]{{3}})(\.[0-9]+)?")
 _COMMA = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(\.[0-9]{{3}})+)(,[0-9]+)?")
@@ -129,7 +130,9 @@ def price(text: str) -> str:
     if not match or _MULTIPLE.match(text, match.end()):
         return ""
     sign, digits, power = match.group(1), match.group(2).rstrip(".,'’ "), match.group(3) or ""
-    decimal = "." if _POINT.fullmatch(digits) else "," if _COMMA.fullmatch(digits) else ""
+    closed = match.group(2)[-1] if _DASH.match(text, match.end()) else ""  # of `1.299,-`
+    point, comma = _POINT.fullmatch(digits), _COMMA.fullmatch(digits)
+    decimal = "." if point and closed != "," else "," if comma and closed != "." else ""
     if not decimal:
         return ""
     whole, mark, rest = digits.rpartition(decimal) if decimal in digits else (digits, "", "")
