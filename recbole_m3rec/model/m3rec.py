@@ -45,13 +45,13 @@ class PackedRecommender(SequentialRecommender):  # type: ignore[misc]
         self._items = Kept(self._item_vectors)
         if self.network.config.softmax_items != "all":
             self.network.count_targets(dataset.inter_feat[self.ITEM_ID])
-        self._check_updates()
+        self._check_loss_settings()
         self._log_softmax()
         cold_items = getattr(dataset, "cold_items", None)
         if cold_items is not None:
             self.network.hold_out(cold_items)
 
-    def _check_updates(self) -> None:
+    def _check_loss_settings(self) -> None:
         settings = self.network.config
         for key, unused in (("softmax_items", "all"), ("shard_softmax", False)):
             value = getattr(settings, key)

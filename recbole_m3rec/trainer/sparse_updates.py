@@ -78,9 +78,11 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
 
 def refuse_dense_parameters(learner: str, model: nn.Module) -> None:
     """Raise where ``sparse_adam``, which takes sparse gradients alone, would meet others."""
+    if learner.lower() != "sparse_adam":
+        return
     sparse = {id(table) for table in sparse_parameters(model)}
     others = [name for name, each in model.named_parameters() if id(each) not in sparse]
-    if learner.lower() == "sparse_adam" and others:
+    if others:
         raise ConfigurationError(
             f"learner: {learner} moves tables with sparse gradients alone, and "
             f"{type(model).__name__} has other parameters, such as {others[0]}. Use adam or adamw."

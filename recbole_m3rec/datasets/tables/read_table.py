@@ -211,7 +211,7 @@ def as_strings(array: Any) -> pa.StringArray:
     return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
 
 
-def _text_of_padded(value: bytes | None) -> str | None:
+def _text_of_padded(value: bytes | None) -> str:
     """Return what bytes of a fixed number hold: short texts are filled up with zeros."""
     text = (value or b"").rstrip(b"\0")
     if text.isascii() and text.decode("ascii").isprintable():
@@ -219,7 +219,7 @@ def _text_of_padded(value: bytes | None) -> str | None:
     return _of_no_text(value or b"")
 
 
-def _text_of_bytes(value: bytes | None) -> str | None:
+def _text_of_bytes(value: bytes | None) -> str:
     try:
         return (value or b"").decode("utf-8")
     except UnicodeDecodeError:
