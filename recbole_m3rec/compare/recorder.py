@@ -24,17 +24,22 @@ from recbole_m3rec.compare.user_values import (
 )
 from recbole_m3rec.evaluator import block_evaluation
 from recbole_m3rec.quick_start.checkpoints import around
+from recbole_m3rec.trainer.trainer_state import carry
 
 
 @dataclass
 class Recorder:
     """Listens to a run through RecBole's own methods; the run's numbers stay as they are.
 
+    What it has heard is part of the run's checkpoints, so that a run that was cut off is heard
+    whole.
+
     Attributes:
         tests: False keeps the test data from the run.
         on_epoch: called after each epoch that is validated, or trained where none is.
         epochs: an entry an epoch: ``epoch`` (from 0), ``loss``, ``seconds`` of training, and where
             it was validated ``score`` and ``valid``.
+        seconds: from the start to the end, without those between a cut and the start after it.
     """
 
     tests: bool = True
@@ -42,6 +47,9 @@ class Recorder:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     parameters: int | None = None
     seconds: float = 0.0
+    _started: float = 0.0  # when this process began to listen
+    _epoch_started: float | None = None  # when it began to train an epoch, None between two
+    _trained_before: float = 0.0  # seconds that this epoch was trained before a cut
     _log: Any = None  # all interactions, (users, items) as internal ids
     _data: tuple[Any, Any, Any] | None = None  # dataset, validation and test loader
     _columns: dict[str, np.ndarray] = field(default_factory=dict)
@@ -63,7 +71,9 @@ class Recorder:
                 (quick_start, "init_logger", log_to_stderr),
                 (quick_start, "create_dataset", self._created),
                 (quick_start, "data_preparation", self._split),
+                (quick_start, "get_trainer", self._chosen),
                 (trainers, "get_tensorboard", tensorboard_in(folder)),
+                (trainers.Trainer, "_train_epoch", self._training),
                 (trainers.Trainer, "_generate_train_loss_output", self._trained),
                 (trainers.Trainer, "_valid_epoch", self._validated),
                 (trainers.Trainer, "evaluate", self._evaluated),
@@ -74,9 +84,36 @@ class Recorder:
                 (block_evaluation, "rank_targets", self._ranked),
             ):
                 stack.enter_context(around(owner, name, listener))
-            started = perf_counter()
+            self._started = perf_counter()
             yield
-            self.seconds = perf_counter() - started
+            self.seconds += perf_counter() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has been heard so far."""
+        now = perf_counter()
+        in_epoch = 0.0 if self._epoch_started is None else now - self._epoch_started
+        return {
+            "epochs": [dict(epoch) for epoch in self.epochs],
+            "seconds": self.seconds + now - self._started,
+            "in_epoch": self._trained_before + in_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what was heard before the run was cut off, and tell of its epochs again."""
+        self.epochs = list(state["epochs"])
+        self.seconds, self._trained_before = state["seconds"], state["in_epoch"]
+        for epoch in self.epochs:
+            self.on_epoch(epoch)
+
+    def _chosen(self, original: Callable[..., Any], *names: Any) -> Callable[..., Any]:
+        trainer_class = original(*names)
+
+        def build(config: Any, model: Any) -> Any:
+            trainer = trainer_class(config, model)
+            carry(trainer, "recorder", self)
+            return trainer
+
+        return build
 
     def _created(self, original: Callable[..., Any], config: Any) -> Any:
         dataset = original(config)
@@ -89,13 +126,21 @@ class Recorder:
         self._data = (dataset, valid, test)
         return train, valid, test if self.tests else None
 
+    def _training(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._epoch_started = perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._epoch_started = None
+
     def _trained(
         self, original: Callable[..., Any], trainer: Any, epoch: int, start: float, end: float,
         losses: Any,
     ) -> Any:  # fmt: skip
         loss = sum(losses) if isinstance(losses, tuple) else losses
         entry = {"epoch": epoch, "loss": None if loss is None else float(loss)}
-        self.epochs.append({**entry, "seconds": end - start})
+        self.epochs.append({**entry, "seconds": self._trained_before + end - start})
+        self._trained_before = 0.0
         if trainer.config["eval_step"] <= 0:
             self.on_epoch(self.epochs[-1])
         return original(trainer, epoch, start, end, losses)

@@ -18,7 +18,7 @@ from recbole_m3rec.support.safe_write import new_files, write_whole
 
 SPEC, RESULT, FAILURE = "spec.json", "result.json", "failure.json"
 USERS, LISTS = "users.npz", "lists.npz"
-CHECKPOINTS = "checkpoint"  # folder of a run at work, gone when it ends
+CHECKPOINTS = "checkpoint"  # folder of a run at work or cut off, gone when it has ended
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ Start: TypeAlias = Callable[[Job, Events], Worker]
 def run_all(source: Source, at_once: int, progress: Progress, begin: Start | None = None) -> None:
     """Run a source's jobs, so many at once; an error or interrupt here ends all workers.
 
+    The checkpoints of workers that are ended so stay, and their jobs can go on from there.
+
     Args:
         progress: shows them, and is closed at the end.
         begin: starts a job, whose lines and None at their end arrive as events; None starts a
@@ -118,9 +120,8 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
     finally:
         for process in running.values():
             process.kill()
-        for job, process in running.items():
+        for process in running.values():
             process.wait()
-            remove_checkpoints(job)
         progress.close()
 
 
@@ -128,7 +129,8 @@ def start(
     job: Job, environment: Mapping[str, str], events: Events, cwd: str | None = None
 ) -> subprocess.Popen[str]:
     """Start a worker, in this process's folder or another; its lines, then None, are events."""
-    with open(job.folder / LOG, "w", encoding="utf-8") as log:
+    goes_on = (job.folder / results.CHECKPOINTS).is_dir()
+    with open(job.folder / LOG, "a" if goes_on else "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "recbole_m3rec.compare.worker", str(job.folder.resolve())],
             stdin=subprocess.PIPE,  # never written to: its end is this process's end
@@ -173,7 +175,7 @@ def environment_for(at_once: int) -> dict[str, str]:
 
 
 def remove_checkpoints(job: Job) -> None:
-    """Remove the checkpoints of a worker that ended."""
+    """Remove the checkpoints of a worker that ended by itself or was stopped for good."""
     shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
 
 

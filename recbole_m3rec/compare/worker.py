@@ -24,6 +24,8 @@ from recbole_m3rec.compare import results
 from recbole_m3rec.compare.recorder import Recorder
 from recbole_m3rec.compare.runs import Run, configuration, identify
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.quick_start.resuming import RESUME_KEY, install_resuming
+from recbole_m3rec.trainer.safe_format import is_safe_file
 
 LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy")
 
@@ -58,10 +60,18 @@ def end_with_parent() -> None:
 
 
 def work(folder: Path, tell: Any) -> None:
-    """Train by RecBole's ``run_recbole``, test unless the spec says no, and write the result."""
+    """Train by RecBole's ``run_recbole``, test unless the spec says no, and write the result.
+
+    A run that was cut off goes on from its latest state.
+    """
     from recbole.quick_start import quick_start
 
     spec = results.read_spec(folder)
+    checkpoints = folder / results.CHECKPOINTS
+    # No pickle is read from a comparison's folder, whoever may have sent it.
+    states = [path for path in checkpoints.glob("*-last.ckpt") if is_safe_file(path)]
+    latest = {RESUME_KEY: states[0].resolve()} if states else {}
+    install_resuming()
     refuse_what_changed(spec)
     recorder = Recorder(tests=spec["tests"], on_epoch=tell)
     with recorder.listening(folder):
@@ -70,7 +80,9 @@ def work(folder: Path, tell: Any) -> None:
             dataset=spec["dataset"],
             config_dict={
                 **spec["settings"],
-                "checkpoint_dir": str(folder / results.CHECKPOINTS),
+                **latest,
+                "checkpoint_dir": str(checkpoints),
+                "checkpoint_format": "safe",
                 "show_progress": False,
             },
         )

@@ -65,6 +65,14 @@ def test_a_comparison_from_start_to_end(
         compare([Run("new", "BPR", "tiny", 2, good[2].settings)], out, show_progress=False)
 
 
+def results_of(folder):
+    """Return what a run came to, without what the clock and the machine say."""
+    result = json.loads((folder / results.RESULT).read_text(encoding="utf-8"))
+    epochs = [{**epoch, "seconds": None} for epoch in result["epochs"]]
+    assert all(epoch["seconds"] > 0 for epoch in result["epochs"])
+    return epochs, {key: result[key] for key in ("test", "valid", "score", "best_epoch")}
+
+
 def wait_for(found, process):
     while not found():
         assert process.poll() is None, "the comparison ended too early"
@@ -88,7 +96,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
     try:
         # Pop has its result, BPR is at work.
         wait_for(lambda: len(list(done.glob("*/result.json"))) == 1, process)
-        wait_for(lambda: len(list(done.glob("*/checkpoint/*.pth"))) == 1, process)
+        wait_for(lambda: len(list(done.glob("*/checkpoint/*-last.ckpt"))) == 1, process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -109,6 +117,13 @@ def test_a_killed_comparison_goes_on_where_it_was(
     assert __main__.main(arguments) == 0
     assert first.stat().st_mtime_ns == written
     assert len(list(done.glob("*/result.json"))) == 2
+    assert not (cut_off / results.CHECKPOINTS).exists()
+    log = (cut_off / "log.txt").read_text(encoding="utf-8")
+    assert log.count("epoch 0 training") == log.count("epoch 59 training") == 1
+    unbroken = [*arguments[: arguments.index("out")], "unbroken", *arguments[-2:]]
+    assert __main__.main(unbroken) == 0
+    one, other = (results_of(Path(out) / "runs" / cut_off.name) for out in ("out", "unbroken"))
+    assert one == other
     for log in done.glob("*/log.txt"):  # workers that did their work end in peace
         assert "Fatal" not in log.read_text(encoding="utf-8")
 
