@@ -9,7 +9,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -95,6 +95,19 @@ class NewFile:
         """Write all of a file; see :meth:`writing`."""
         with self.writing():
             self.file.write(content)
+
+    def write_by_name(self, write: Callable[[Path], None]) -> None:
+        """Let a library write the file that takes its name alone, and may put another in its place.
+
+        That other one would have no lock, may be its user's alone, and not reach the disk.
+        """
+        with self.writing():
+            write(self.temporary)
+            if not os.path.samestat(os.stat(self.temporary), os.fstat(self.file.fileno())):
+                mode = os.fstat(self.file.fileno()).st_mode
+                self.file.close()
+                self.file = open_alone(self.temporary)
+                self.temporary.chmod(stat.S_IMODE(mode))
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
     config = content.get("config") if isinstance(content, Mapping) else None
     with new_files(path) as [new], new.writing():
         if config is not None and config["checkpoint_format"] == "safe":
-            safe_format.write({**content, "config": plain_config(config)}, new.temporary)
+            plain = {**content, "config": plain_config(config)}
+            new.write_by_name(partial(safe_format.write, plain))
             digest = sha256_of(new.temporary)
         else:
             sink = Sink(new.file)

@@ -59,6 +59,27 @@ def test_two_runs_at_once_do_not_mix(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"first"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has neither these modes nor locks")
+def test_a_library_that_writes_by_name_may_put_another_file_in_its_place(tmp_path):
+    def write(path):
+        other = tmp_path / "other"
+        other.write_bytes(b"whole")
+        other.chmod(0o600)  # as safetensors leaves what it writes
+        other.replace(path)
+
+    before = os.umask(0o027)
+    try:
+        with new_files(tmp_path / "a") as [new]:
+            new.write_by_name(write)
+            assert os.fstat(new.file.fileno()).st_size == 5  # what reaches the disk is that file
+            with pytest.raises(FileInUseError), new_files(tmp_path / "a"):
+                pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
