@@ -3,13 +3,41 @@
 import pytest
 import torch
 
+from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.byte_products import byte_products
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring import eight_bits
-from recbole_m3rec.serving.scoring.eight_bits import EightBits, is_faster
+from recbole_m3rec.serving.scoring.eight_bits import EightBits
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
-pytestmark = pytest.mark.skipif(not is_faster(), reason="no instructions for eight-bit products")
 N, WIDTH, B, K = 2000, 48, 20, 5
+needs_kernel = pytest.mark.skipif(not library.available()[0], reason=library.available()[1])
+
+
+@pytest.fixture(autouse=True, params=["torch", pytest.param("kernel", marks=needs_kernel)])
+def products(request, monkeypatch):
+    """Which products are used; torch's are right everywhere, though fast on some processors."""
+    monkeypatch.setattr(eight_bits, "torch_is_fast", lambda: request.param == "torch")
+    monkeypatch.setattr(eight_bits, "MOST_ROWS_OF_KERNEL", eight_bits.MOST_ROWS)
+
+
+@needs_kernel
+@pytest.mark.parametrize("width", [1, 31, 48, 192, 516])
+@pytest.mark.parametrize("instructions", library.INSTRUCTION_SETS)
+def test_the_kernel_multiplies_whole_numbers_exactly(width, instructions, monkeypatch):
+    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", instructions)
+    largest = min(2**15 - 1, (2**31 - 1) // (127 * width))
+    table = torch.randint(-127, 128, (2500, width), dtype=torch.int8)
+    queries = torch.randint(-largest, largest + 1, (3, width), dtype=torch.int16)
+    table[0], queries[0] = 127, largest
+    table[1] = -127
+    try:
+        found = byte_products(queries, table)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert torch.equal(found.long(), queries.long() @ table.long().t())
+    with pytest.raises(ValueError, match="int16"):
+        byte_products(queries.int(), table)
 
 
 def tables():

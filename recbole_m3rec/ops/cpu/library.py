@@ -23,7 +23,7 @@ from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 11  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 12  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -66,6 +66,7 @@ _FUNCTIONS = {
     "m3rec_matmul_pays": [_INT],
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
+    "m3rec_byte_products": [_POINTER, _SIZE, _SIZE, _POINTER, *_LAST],
     "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
 }
 

@@ -155,6 +155,14 @@ struct Matmul {
     float *y;  // [rows, columns]; read in the backward pass
 };
 
+// Products of a table's rows and a query, in whole numbers.
+struct ByteProducts {
+    const std::int8_t *table;   // [rows, depth]
+    const std::int16_t *query;  // [depth]
+    Index depth;
+    std::int32_t *y;  // [rows]
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
@@ -173,6 +181,7 @@ struct Kernels {
     Index panel;  // columns of a panel of Matmul
     void (*matmul)(const Matmul &, Index first_row, Index last_row, float *);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
+    void (*byte_products)(const ByteProducts &, Index first_row, Index last_row);
 };
 
 extern const Kernels kGenericKernels;

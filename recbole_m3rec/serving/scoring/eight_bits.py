@@ -12,21 +12,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_m3rec.ops.cpu import library
+from recbole_m3rec.ops.cpu.byte_products import byte_products
 from recbole_m3rec.serving.scoring.candidates import Pairs
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 LARGEST = 127
 REMOVED = torch.iinfo(torch.int32).min
 TINY = torch.finfo(torch.float32).tiny
-MOST_ROWS = 64  # of queries; for more, float32 is read from the cache as fast
+# Queries at once, for more of which float32 is read from the cache as fast: by torch's products,
+# and by the compiled kernel's.
+MOST_ROWS, MOST_ROWS_OF_KERNEL = 64, 8
 SLACK = 1.01  # of the bound, for the rounding of float32
 
 
 @functools.cache
-def is_faster() -> bool:
+def torch_is_fast() -> bool:
     """Whether this torch multiplies whole numbers, and the processor has instructions for it."""
     has_instructions = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
     return hasattr(torch, "_int_mm") and bool(has_instructions())
+
+
+def most_rows() -> int:
+    """Return for how many queries at once eight bits are the faster here, 0 for none."""
+    if torch_is_fast():
+        return MOST_ROWS
+    return MOST_ROWS_OF_KERNEL if library.available()[0] else 0
 
 
 class EightBits:
@@ -42,16 +53,18 @@ class EightBits:
         unit = (values.abs().amax(0) / LARGEST).clamp_(min=TINY)  # of each column
         scaled = values / unit
         rounded = scaled.round()
-        self.turned = rounded.to(torch.int8).t()  # [D, n_items]
+        self.bytes = rounded.to(torch.int8)
         self.unit = unit.numpy()
         self.error = float((scaled - rounded).norm(dim=1).max())
         self.length = float(rounded.norm(dim=1).max())
+        # So that no product of a row and a query goes beyond 32 bits.
+        self.largest_query = min(2**15 - 1, (2**31 - 1) // (LARGEST * table.shape[1]))
 
     def top(self, queries: Tensor, k: int, edits: Edits) -> tuple[Tensor, Tensor]:
         """Return what :func:`recbole_m3rec.serving.scoring.exact.exact_top` does."""
         n = 4 * k + 24  # candidates
         is_special = len(edits.replaced) > 0 or any(a is not None for a in edits.allowed)
-        if is_special or len(queries) > MOST_ROWS or n > len(self.table) // 8:
+        if is_special or len(queries) > most_rows() or n > len(self.table) // 8:
             return exact_top(queries, self.table, k, edits)
         items, scores, is_sure = self._candidates(queries, k, n, edits)
         if not is_sure.all():
@@ -66,11 +79,12 @@ class EightBits:
         # By numpy where it can be: a few numbers are less trouble for it than for torch.
         exact = queries.numpy()
         scaled = exact * self.unit
-        step = np.abs(scaled).max(1, keepdims=True) / LARGEST
+        largest = LARGEST if torch_is_fast() else self.largest_query
+        step = np.abs(scaled).max(1, keepdims=True) / largest
         rounded = np.rint(scaled / np.maximum(step, TINY))
         bound = self.error * np.linalg.norm(scaled, axis=1)
         bound += self.length * np.linalg.norm(scaled - rounded * step, axis=1)
-        rough = torch._int_mm(torch.from_numpy(rounded.astype(np.int8)), self.turned)
+        rough = self._products(torch.from_numpy(rounded.astype(np.int16)))
         rough[edits.removed] = REMOVED
         rough[:, 0] = REMOVED
         highest, places = (found.numpy() for found in rough.topk(n + 1))
@@ -91,3 +105,8 @@ class EightBits:
         left_out = highest[:, n] * step[:, 0] + SLACK * bound
         best = torch.from_numpy(found), torch.from_numpy(own)
         return *best, torch.from_numpy(own[:, k - 1] > left_out)
+
+    def _products(self, queries: Tensor) -> Tensor:
+        if torch_is_fast():
+            return torch._int_mm(queries.to(torch.int8), self.bytes.t())
+        return byte_products(queries, self.bytes)
