@@ -25,7 +25,7 @@ SIZES = (100_000, 400_000)
 NO_FILTER = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
 
 
-def loaded(size: int) -> dict[str, float]:
+def loaded(size: int, length: int) -> dict[str, float]:
     """Write a log, and read it in this process as a run does."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,20 +40,22 @@ def loaded(size: int) -> dict[str, float]:
         del columns
         before, started = peak(), time.process_time()
         prepare("Mamba4Rec", "generated", data_path=folder, gpu_id="", **NO_FILTER,
-                train_positions="all")  # fmt: skip
+                train_positions="all", MAX_ITEM_LIST_LENGTH=length)  # fmt: skip
         return {"seconds": time.process_time() - started, "bytes": peak(), "before": before}
 
 
 def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0], rounds=1)
     parser.add_argument("--size", type=int, help="(for the processes it starts)")
+    parser.add_argument("--length", type=int, default=200, help="MAX_ITEM_LIST_LENGTH")
     args = parser.parse_args()
     if args.size:
-        print(json.dumps(loaded(args.size)))
+        print(json.dumps(loaded(args.size, args.length)))
         return
     found = []
     for size in SIZES:
-        command = [sys.executable, __file__, "--size", str(size)]
+        options = ["--size", str(size), "--length", str(args.length)]
+        command = [sys.executable, __file__, *options]
         child = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         found.append(json.loads(child.stdout.splitlines()[-1]))
     more = SIZES[1] - SIZES[0]

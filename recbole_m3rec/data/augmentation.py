@@ -10,9 +10,10 @@ on whole columns and give the same rows in the same order, to the bit. They know
 Letters: N interactions, R rows, L the longest history of a row.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ class PrefixRows(NamedTuple):
     target: Tensor
     length: Tensor
 
-    def taken(self, order: Tensor) -> "PrefixRows":
-        """Return the rows ``order``, in that order."""
+    def taken(self, order: Any) -> "PrefixRows":
+        """Return the rows ``order``, anything that picks rows of a tensor, in that order."""
         return PrefixRows(*(column[order] for column in self))
 
 
@@ -61,8 +62,10 @@ def prefix_rows(users: Tensor, max_length: int) -> PrefixRows:
     return PrefixRows(start, target, target - start)
 
 
-def prefix_lists(values: Tensor, rows: PrefixRows, shape: Sequence[int]) -> Tensor:
-    """Lay the histories of one field out as rows padded with zeros on the right.
+class PrefixLists:
+    """The histories of one field: rows padded with zeros on the right, laid out when asked for.
+
+    All rows laid out take ``L`` times the room of the interactions that they are made of.
 
     Args:
         values: the field of each interaction, ``[N, ...]``.
@@ -70,31 +73,57 @@ def prefix_lists(values: Tensor, rows: PrefixRows, shape: Sequence[int]) -> Tens
         shape: shape of one row, ``(L, ...)``; where the field is narrower than ``shape[1:]`` it is
             broadcast to it.
 
-    Returns:
-        ``[R, *shape]`` with the dtype of ``values``.
-
     Raises:
         ValueError: the field cannot be broadcast to ``shape[1:]``.
     """
-    width, inner = shape[0], tuple(shape[1:])
-    try:
-        values = values.expand(len(values), *inner)
-    except RuntimeError as error:
-        raise ValueError(
-            f"one interaction's value has shape {tuple(values.shape[1:])}, expected {inner}"
-        ) from error
-    lists = values.new_zeros((len(rows.start), *shape))
-    # A sliding view [N + 1, L, ...] of the values: a row's history is one entry, cut to its length.
-    windows = torch.cat([values, values.new_zeros((width, *inner))]).unfold(0, width, 1)
-    windows = windows.movedim(-1, 1)
-    column = torch.arange(width)
-    chunk = max(1, CHUNK_VALUES // max(1, math.prod(shape)))
-    for first in range(0, len(lists), chunk):
-        part = slice(first, first + chunk)
-        history = windows[rows.start[part]]
-        history[column >= rows.length[part, None]] = 0
-        lists[part] = history
-    return lists
+
+    def __init__(self, values: Tensor, rows: PrefixRows, shape: Sequence[int]) -> None:
+        width, inner = shape[0], tuple(shape[1:])
+        try:
+            values = values.expand(len(values), *inner)
+        except RuntimeError as error:
+            raise ValueError(
+                f"one interaction's value has shape {tuple(values.shape[1:])}, expected {inner}"
+            ) from error
+        self._shape, self._rows = tuple(shape), rows
+        self._padded = torch.cat([values, values.new_zeros((width, *inner))])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(R, L, ...)``, that of all rows laid out."""
+        return (len(self._rows.start), *self._shape)
+
+    def taken(self, order: Any) -> "PrefixLists":
+        """Return the rows ``order``, anything that picks rows of a tensor, in that order."""
+        return self._copy(self._padded, self._rows.taken(order))
+
+    def of_values(self, change: Callable[[Tensor], Tensor]) -> "PrefixLists":
+        """Return the same histories of other values, ``change`` of these; it keeps 0 and shape."""
+        return self._copy(change(self._padded), self._rows)
+
+    def _copy(self, padded: Tensor, rows: PrefixRows) -> "PrefixLists":
+        other = copy.copy(self)
+        other._padded, other._rows = padded, rows
+        return other
+
+    def at(self, row: Tensor, column: Tensor) -> Tensor:
+        """Return single entries of rows, before their padding begins."""
+        return self._padded[self._rows.start[row] + column]
+
+    def laid_out(self) -> Tensor:
+        """Return all rows, ``[R, L, ...]`` with the dtype of the values."""
+        rows, width = self._rows, self._shape[0]
+        lists = self._padded.new_zeros(self.shape)
+        # A sliding view [N + 1, L, ...] of the values: a history is one entry, cut to its length.
+        windows = self._padded.unfold(0, width, 1).movedim(-1, 1)
+        column = torch.arange(width)
+        chunk = max(1, CHUNK_VALUES // max(1, math.prod(self._shape)))
+        for first in range(0, len(lists), chunk):
+            part = slice(first, first + chunk)
+            history = windows[rows.start[part]]
+            history[column >= rows.length[part, None]] = 0
+            lists[part] = history
+        return lists
 
 
 class Groups(NamedTuple):

@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from recbole.data.dataset import SequentialDataset
-from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data import augmentation
+from recbole_m3rec.data.history_rows import HistoryRows
 from recbole_m3rec.features.align import ItemFeatures, align
 from recbole_m3rec.features.feature_map import is_large, map_key, mapped_features
 from recbole_m3rec.features.feature_table import FeatureTable, NewValues
@@ -122,8 +122,7 @@ class M3RecDataset(SequentialDataset):
     def data_augmentation(self) -> None:
         """Replace interactions by prefix rows; equal timestamps keep their order in the file.
 
-        Rows come in the order of their targets' times, into which RecBole sorts them next, so that
-        the lists are laid out once.
+        Rows come in the order of their targets' times, into which RecBole sorts them next.
         """
         self._aug_presets()
         self._check_field("uid_field", "time_field")
@@ -136,22 +135,23 @@ class M3RecDataset(SequentialDataset):
                 "check the .inter file and the filters (user_inter_num_interval, val_interval)"
             )
         rows = rows.taken(torch.argsort(self._times()[rows.target], stable=True))
-        new = {field: log[field][rows.target] for field in log}
-        new[self.item_list_length_field] = rows.length
-        for field in log:
-            if field != self.uid_field:
-                list_field = getattr(self, f"{field}_list_field")
-                new[list_field] = self._prefix_lists(field, list_field, rows)
-        self.inter_feat = Interaction(new)
+        fields = {field: log[field][rows.target] for field in log}
+        fields[self.item_list_length_field] = rows.length
+        lists = {
+            getattr(self, f"{field}_list_field"): self._lists_of(field, rows)
+            for field in log
+            if field != self.uid_field
+        }
+        self.inter_feat = HistoryRows(fields, lists)
 
-    def _prefix_lists(self, field: str, list_field: str, rows: augmentation.PrefixRows) -> Tensor:
-        width = self.field2seqlen[list_field]
+    def _lists_of(self, field: str, rows: augmentation.PrefixRows) -> augmentation.PrefixLists:
+        width = self.field2seqlen[getattr(self, f"{field}_list_field")]
         shape: tuple[int, ...] = (width,) if isinstance(width, int) else tuple(width)
         is_float = self.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
         if is_float and field in self.config["numerical_features"]:
             shape += (2,)  # RecBole's pair of a number and its bucket
         try:
-            return augmentation.prefix_lists(self.inter_feat[field], rows, shape)
+            return augmentation.PrefixLists(self.inter_feat[field], rows, shape)
         except ValueError as error:
             raise ValueError(
                 f"field {field}: {error}; set seq_len: {{{field}: n}} to the longest kept value"
@@ -197,12 +197,7 @@ class M3RecDataset(SequentialDataset):
 
     def _split(self, parts: Sequence[Tensor]) -> list["M3RecDataset"]:
         self._drop_unused_col()
-        return [
-            self.copy(
-                Interaction({field: self.inter_feat[field][rows] for field in self.inter_feat})
-            )
-            for rows in parts
-        ]
+        return [self.copy(self.inter_feat[rows]) for rows in parts]
 
 
 def _check_settings(config: Any) -> None:

@@ -1,6 +1,7 @@
 """The training loader of ``train_positions: all``: batches of windows, counted in targets."""
 
 from collections.abc import Iterator
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -11,6 +12,7 @@ from recbole.data.transform import construct_transform
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_m3rec.data.history_rows import entries
 from recbole_m3rec.data.shared_batches import deal_by_size
 from recbole_m3rec.data.windows import (
     TARGET_LIST,
@@ -158,8 +160,9 @@ class WindowTrainDataLoader(AbstractDataLoader):
             sequences_of_prefix_rows(
                 feat[self.uid_field],
                 feat[self.iid_field],
-                feat[self.list_field],
+                partial(entries, feat, self.list_field),
                 feat[self.length_field],
+                config["MAX_ITEM_LIST_LENGTH"],
             ),
             config["MAX_ITEM_LIST_LENGTH"],
         )

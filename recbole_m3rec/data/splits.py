@@ -218,6 +218,8 @@ def _with_cold_targets(
             "items that are held out was used after another item. Hold out more, or take another "
             "seed."
         )
+    from recbole.data.interaction import Interaction
+
     width = dataset.config["MAX_ITEM_LIST_LENGTH"]
     start = torch.maximum(first, before - width)[target]
     rows = augmentation.PrefixRows(start, target, before[target] - start)
@@ -231,9 +233,9 @@ def _with_cold_targets(
             values = rows.length
         else:
             source = log[field.removesuffix(suffix)][warm]
-            values = augmentation.prefix_lists(source, rows, known.shape[1:])
+            values = augmentation.PrefixLists(source, rows, known.shape[1:]).laid_out()
         new[field] = torch.cat([known, values.to(known.dtype)])
-    return test.copy(type(test.inter_feat)(new))
+    return test.copy(Interaction(new))
 
 
 def _empty(dataset: Any, part: str, cuts: Cuts | None) -> str:

@@ -180,9 +180,18 @@ def users_in_another_order(
 
 def restore_times(dataset: Any, values: torch.Tensor) -> None:
     """Replace ranks in a built dataset by the times they stand for, in lists too."""
+    from recbole_m3rec.data.history_rows import HistoryRows
+
+    def times(ranks: torch.Tensor) -> torch.Tensor:
+        ranks = ranks.to(torch.int32)  # some of RecBole's models make float lists
+        return values.index_select(0, ranks.flatten()).view(ranks.shape)
+
     feat = dataset.inter_feat
     for field in (dataset.time_field, dataset.time_field + dataset.config["LIST_SUFFIX"]):
-        if field in feat:
-            ranks = feat[field].to(torch.int32)  # some of RecBole's models make float lists
-            feat.interaction[field] = values.index_select(0, ranks.flatten()).view(ranks.shape)
+        if field not in feat:
+            continue
+        if isinstance(feat, HistoryRows):
+            feat.change(field, times)
+        else:
+            feat.interaction[field] = times(feat[field])
     dataset._time_ranks, dataset._building = None, False

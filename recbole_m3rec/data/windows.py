@@ -14,6 +14,7 @@ Letters: P prefix rows, S sequences, W windows, L the most inputs of a row, T al
     sequences.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -77,7 +78,11 @@ def window_rows(lengths: Tensor, max_length: int) -> Windows:
 
 
 def sequences_of_prefix_rows(
-    users: Tensor, targets: Tensor, histories: Tensor, lengths: Tensor
+    users: Tensor,
+    targets: Tensor,
+    entries: Callable[[Tensor, Tensor], Tensor],
+    lengths: Tensor,
+    max_length: int,
 ) -> Sequences:
     """Put the sequences together again that prefix rows were made of.
 
@@ -89,8 +94,9 @@ def sequences_of_prefix_rows(
     Args:
         users: ``[P]``.
         targets: ``[P]`` item ids.
-        histories: ``[P, L]`` item ids, padded on the right.
+        entries: from rows and columns to item ids of histories, ``[n]`` each.
         lengths: items of each history, ``[P]``, in ``1..L``.
+        max_length: L.
 
     Raises:
         ValueError: a history of length 0.
@@ -101,12 +107,12 @@ def sequences_of_prefix_rows(
         )
     order = torch.argsort(users, stable=True)
     user, target, length = users[order], targets[order], lengths[order]
-    latest = histories[order, length - 1]
+    latest = entries(order, length - 1)
     starts = torch.ones(len(order), dtype=torch.bool)
     starts[1:] = (
         (user[1:] != user[:-1])
         | (latest[1:] != target[:-1])
-        | (length[1:] != (length[:-1] + 1).clamp(max=histories.shape[1]))
+        | (length[1:] != (length[:-1] + 1).clamp(max=max_length))
     )
     first = starts.nonzero().squeeze(1)
     n_context = length[first]
@@ -115,7 +121,7 @@ def sequences_of_prefix_rows(
     # A sequence is the history of its first row, then the targets of all its rows.
     items = targets.new_empty(int(offset[-1]))
     sequence, column = _ragged(n_context)
-    items[offset[sequence] + column] = histories[order[first[sequence]], column]
+    items[offset[sequence] + column] = entries(order[first[sequence]], column)
     sequence, column = _ragged(n_rows)
     items[(offset[:-1] + n_context)[sequence] + column] = target
     return Sequences(items, offset, user[first], n_context)

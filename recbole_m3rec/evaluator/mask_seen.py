@@ -83,14 +83,16 @@ def used_in(dataset: Any) -> tuple[Tensor, Tensor]:
     items are enough: together with the targets they are all interactions of the split's rows, first
     ones included. Lists that were given as files are read whole.
     """
+    from recbole_m3rec.data.history_rows import entries
+
     rows = dataset.inter_feat
     users, items = rows[dataset.uid_field], rows[dataset.iid_field]
     lists = list_field(dataset)
     if lists is None:
         return users, items
     if dataset.config["benchmark_filename"] is None:
-        length = rows[dataset.item_list_length_field]
-        before = rows[lists].gather(1, (length - 1).clamp(min=0)[:, None]).squeeze(1)
+        latest = (rows[dataset.item_list_length_field] - 1).clamp(min=0)
+        before = entries(rows, lists, torch.arange(len(rows)), latest)
         return torch.cat([users, users]), torch.cat([items, before])
     row, column = rows[lists].nonzero(as_tuple=True)
     return torch.cat([users, users[row]]), torch.cat([items, rows[lists][row, column]])
@@ -137,7 +139,7 @@ def count_repeats(loader: Any, seen: SeenItems) -> tuple[int, int]:
     if lists is not None:
         for start in range(0, len(items), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
-            listed = dataset.inter_feat[lists][some] == items[some, None]
+            listed = dataset.inter_feat[some][lists] == items[some, None]
             is_repeat[some] |= listed.any(1)
     return int(is_repeat.sum()), len(items)
 

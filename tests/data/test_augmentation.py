@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_m3rec.data import augmentation
-from recbole_m3rec.data.augmentation import prefix_lists, prefix_rows, split_at, split_last_out
+from recbole_m3rec.data.augmentation import PrefixLists, prefix_rows, split_at, split_last_out
 
 LENGTHS = st.sampled_from([1, 2, 5, 50])
 
@@ -51,7 +51,7 @@ def test_lists_hold_the_values_of_the_history_then_zeros(monkeypatch, chunk_valu
     users = [1, 1, 1, 1, 2, 3, 3, 3]
     values = (torch.arange(8 * torch.Size(inner).numel()) + 1).reshape(8, *inner).to(dtype)
     values[1] = float("inf") if dtype.is_floating_point else -1
-    lists = prefix_lists(values, prefix_rows(torch.tensor(users), 2), (2, *inner))
+    lists = PrefixLists(values, prefix_rows(torch.tensor(users), 2), (2, *inner)).laid_out()
     assert lists.dtype == dtype
     for row, (history, _) in zip(lists, naive_prefixes(users, 2), strict=True):
         assert torch.equal(row[: len(history)], values[history])
@@ -61,7 +61,7 @@ def test_lists_hold_the_values_of_the_history_then_zeros(monkeypatch, chunk_valu
 def test_a_field_wider_than_declared_is_refused():
     rows = prefix_rows(torch.tensor([1, 1]), 2)
     with pytest.raises(ValueError, match=r"shape \(3,\), expected \(2,\)"):
-        prefix_lists(torch.ones(2, 3), rows, (2, 2))
+        PrefixLists(torch.ones(2, 3), rows, (2, 2)).laid_out()
 
 
 @given(st.lists(st.integers(0, 4), max_size=40), st.integers(1, 3))

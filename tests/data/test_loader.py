@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.utils import create_samplers, load_split_dataloaders, save_split_dataloaders
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.trainer import Trainer
 
+from recbole_m3rec.data.augmentation import PrefixLists
 from recbole_m3rec.data.dataset import M3RecDataset
 from recbole_m3rec.data.loader import WindowBatchSampler, WindowTrainDataLoader
 from recbole_m3rec.data.windows import TARGET_LIST
@@ -107,6 +109,28 @@ def test_rows_of_more_targets_than_a_batch_are_batches_of_their_own(make_loader)
     batches = list(loader)
     assert len(scored(batches)) == len(split)
     assert any(len(batch) == 1 and (batch[TARGET_LIST] > 0).sum() > 2 for batch in batches)
+
+
+@pytest.mark.parametrize("mask_seen", [False, True])
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_no_histories_of_training_rows_are_laid_out(
+    make_config, write_dataset, monkeypatch, positions, mask_seen
+):
+    write_dataset("long", LOG)
+    settings = {"modalities": [], "train_positions": positions, "mask_seen": mask_seen}
+    filters = {f"{kind}_inter_num_interval": "[1,inf)" for kind in ("user", "item")}
+    sizes = {"MAX_ITEM_LIST_LENGTH": 4, "train_batch_size": 13, "eval_batch_size": 2}
+    config = make_config("Mamba4Rec", "long", **settings, **filters, **sizes)
+    most_rows = []
+    original = PrefixLists.laid_out
+    monkeypatch.setattr(
+        PrefixLists, "laid_out", lambda self: most_rows.append(self.shape[0]) or original(self)
+    )
+    train, *held_out = data_preparation(config, create_dataset(config))
+    for loader in (train, *held_out):
+        for _ in loader:
+            pass
+    assert max(most_rows) <= 13  # a batch
 
 
 def test_what_recbole_counts_in_the_split_is_the_same_with_windows(make_loader):

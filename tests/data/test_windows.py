@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_m3rec.data.augmentation import prefix_lists, prefix_rows
+from recbole_m3rec.data.augmentation import PrefixLists, prefix_rows
 from recbole_m3rec.data.windows import (
     WindowTable,
     group_by_targets,
@@ -17,6 +17,12 @@ LENGTHS = st.sampled_from([1, 2, 3, 5, 8, 50])
 HISTORIES = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=70), min_size=1, max_size=6)
 
 
+def sequences_of(users, targets, lists, lengths):
+    return sequences_of_prefix_rows(
+        users, targets, lambda row, column: lists[row, column], lengths, lists.shape[1]
+    )
+
+
 def prefix_table(histories, max_length):
     """RecBole's prefix rows of users 1, 2, ...: users, targets, histories, lengths."""
     users = torch.arange(1, len(histories) + 1).repeat_interleave(
@@ -24,7 +30,7 @@ def prefix_table(histories, max_length):
     )
     items = torch.tensor([item for history in histories for item in history])
     rows = prefix_rows(users, max_length)
-    lists = prefix_lists(items, rows, (max_length,))
+    lists = PrefixLists(items, rows, (max_length,)).laid_out()
     return users[rows.target], items[rows.target], lists, rows.length
 
 
@@ -73,7 +79,7 @@ def scored(table):
 )
 def test_on_histories_that_fit_every_target_sees_what_its_prefix_row_shows(histories, max_length):
     users, targets, lists, lengths = prefix_table(histories, max_length)
-    table = WindowTable(sequences_of_prefix_rows(users, targets, lists, lengths), max_length)
+    table = WindowTable(sequences_of(users, targets, lists, lengths), max_length)
     assert len(table) == len(histories)
     assert list(scored(table)) == [
         (user, tuple(history[:length]), target)
@@ -91,7 +97,7 @@ def test_sequences_survive_other_users_rows_in_between(histories, max_length, da
     order = torch.empty_like(turns)
     for user in users.unique():
         order[turns == user] = (users == user).nonzero().flatten()
-    sequences = sequences_of_prefix_rows(users[order], targets[order], lists[order], lengths[order])
+    sequences = sequences_of(users[order], targets[order], lists[order], lengths[order])
     expected = [(u + 1, items) for u, items in enumerate(histories) if len(items) > 1]
     assert sequences.user.tolist() == [user for user, _ in expected]
     assert sequences.n_context.tolist() == [1] * len(expected)
@@ -110,7 +116,7 @@ def test_of_rows_with_gaps_each_target_is_still_scored_once_after_its_own_histor
         st.lists(st.booleans(), min_size=len(columns[0]), max_size=len(columns[0])).filter(any)
     )
     users, targets, lists, lengths = (column[torch.tensor(kept)] for column in columns)
-    table = WindowTable(sequences_of_prefix_rows(users, targets, lists, lengths), max_length)
+    table = WindowTable(sequences_of(users, targets, lists, lengths), max_length)
     assert int(table.n_targets.min()) >= 1
     assert int(table.n_inputs.max()) <= max_length
     got = list(scored(table))
@@ -125,12 +131,12 @@ def test_of_rows_with_gaps_each_target_is_still_scored_once_after_its_own_histor
 def test_a_row_without_a_history_is_refused_by_number():
     one = torch.tensor([1, 1])
     with pytest.raises(ValueError, match="row 1 has a history of length 0"):
-        sequences_of_prefix_rows(one, one, one[:, None].expand(2, 3), torch.tensor([1, 0]))
+        sequences_of(one, one, one[:, None].expand(2, 3), torch.tensor([1, 0]))
 
 
 def test_rows_are_trimmed_to_the_longest_of_the_batch():
     users, targets, lists, lengths = prefix_table([[1, 2, 3, 4], [5, 6], [7, 8, 9]], 50)
-    table = WindowTable(sequences_of_prefix_rows(users, targets, lists, lengths), 50)
+    table = WindowTable(sequences_of(users, targets, lists, lengths), 50)
     inputs, targets = table.rows(torch.tensor([2, 1]))
     assert inputs.tolist() == [[7, 8], [5, 0]]
     assert targets.tolist() == [[8, 9], [6, 0]]
