@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from recbole_m3rec.cli.exit_codes import log_lines_on_screen, run_command
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.exit_codes import log_lines_on_screen, run_command
 from recbole_m3rec.support.folder_names import fault_of_name
 
 

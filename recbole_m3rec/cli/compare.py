@@ -9,7 +9,6 @@ from pathlib import Path
 
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.compare_arguments import parse
-from recbole_m3rec.cli.exit_codes import SOME_FAILED
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.write import NOT_TUNED
@@ -17,6 +16,7 @@ from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.compare.runs import Run, first_seed, locked
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
+from recbole_m3rec.support.exit_codes import SOME_FAILED
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from recbole_m3rec import __version__
-from recbole_m3rec.cli.exit_codes import USER_ERROR
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.exit_codes import USER_ERROR
 from recbole_m3rec.support.process_settings import ending_at_interrupt
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -42,7 +42,7 @@ SUBCOMMANDS = {
     "show": Subcommand(
         "cli.train", "a checkpoint's page, in the browser", ("--show",), "CHECKPOINT"
     ),
-    "serve": Subcommand("serving.__main__", "a bundle's page and service", wants="BUNDLE"),
+    "serve": Subcommand("serving.serve", "a bundle's page and service", wants="BUNDLE"),
     "onnx": Subcommand("serving.onnx", "a bundle as ONNX graphs", wants="BUNDLE"),
     "compare": Subcommand("cli.compare", "many models, datasets and seeds, one report"),
     "ablate": Subcommand("cli.ablate", "M3Rec without each of its parts"),

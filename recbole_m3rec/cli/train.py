@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.arguments import parse
-from recbole_m3rec.cli.exit_codes import run_command
 from recbole_m3rec.cli.parsers import NEWEST, UsageError
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
@@ -20,6 +19,7 @@ from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.quick_start.recommend import refuse_to_replace, write_recommendations
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.exit_codes import run_command
 from recbole_m3rec.support.text_table import text_table
 from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 from recbole_m3rec.trainer.progress import best_checkpoint
@@ -183,8 +183,8 @@ def show(options: argparse.Namespace) -> int:
     import tempfile
 
     from recbole_m3rec.quick_start.export import export_checkpoint
-    from recbole_m3rec.serving.__main__ import check_installed
-    from recbole_m3rec.serving.__main__ import main as serve
+    from recbole_m3rec.serving.serve import check_installed
+    from recbole_m3rec.serving.serve import main as serve
 
     check_installed()
     run = open_checkpoint(options.show, options)

@@ -21,7 +21,6 @@ from recbole_m3rec.baselines.item_columns import (
     reads_vectors,
 )
 from recbole_m3rec.baselines.requirements import GRAPH_FILES
-from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.config.data_checks import (
     UnknownNameError,
     has_data,
@@ -33,6 +32,7 @@ from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.data.digests import feature_digests
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.recipes import ModalitySource, load_or_build
+from recbole_m3rec.support.exit_codes import one_line, users_error
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec import __version__
-from recbole_m3rec.cli.exit_codes import one_line, users_error
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.recorder import Recorder
 from recbole_m3rec.compare.runs import Run, configuration, identify
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.quick_start.resuming import RESUME_KEY, install_resuming
+from recbole_m3rec.support.exit_codes import one_line, users_error
 from recbole_m3rec.trainer.safe_format import is_safe_file
 
 LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy")

@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -34,10 +34,11 @@ from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.library import without_kernels
 from recbole_m3rec.ops.cpu.linear import FEWEST_ROWS
-from recbole_m3rec.serving.bundle.read import BundleError, read_bundle
+from recbole_m3rec.serving.bundle.read import read_bundle
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.stepper import step_by_modules
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.exit_codes import run_command
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -253,23 +254,17 @@ def _write_items(shop: Recommender, output: Path) -> None:
     (output / "about.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 for a user's error."""
+def onnx_graphs(arguments: Sequence[str]) -> None:
+    """Write the graphs that the arguments ask for."""
     parser = argparse.ArgumentParser(
         prog=command("onnx"), description="Write a bundle as ONNX graphs."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that export wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     options = parser.parse_args(arguments)
-    try:
-        found = export_onnx(options.bundle, options.output)
-    except (BundleError, OnnxError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = export_onnx(options.bundle, options.output)
     checked = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
     print(f"graphs: {options.output} (greatest difference from PyTorch: {checked})")
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = partial(run_command, onnx_graphs, when_interrupted="Some graphs may not be written.")

@@ -35,7 +35,7 @@ def called(monkeypatch):
         ("evaluate x.pth --topk=[1]", "train --evaluate x.pth --topk=[1]"),
         ("recommend x.pth --output top.csv", "train --topk x.pth --output top.csv"),
         ("recommend --help", "train --topk --help"),
-        ("serve shop-bundle --port 0", "serving.__main__ shop-bundle --port 0"),
+        ("serve shop-bundle --port 0", "serving.serve shop-bundle --port 0"),
         ("onnx shop-bundle --output x", "serving.onnx shop-bundle --output x"),
         ("compare --models A", "compare --models A"),
         ("prepare amazon --category toys", "prepare.amazon --category toys"),
@@ -81,7 +81,7 @@ def test_help_of_a_group_lists_its_commands(called, capsys, word):
     assert called == []
 
 
-@pytest.mark.parametrize("module", ["cli.train", "serving.__main__"])
+@pytest.mark.parametrize("module", ["cli.train", "serving.serve"])
 def test_ctrl_c_while_a_command_is_imported_shows_no_traceback(module):
     code = (
         "import os, signal, sys\nfrom recbole_m3rec.cli import main\n"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_m3rec.cli import arguments, exit_codes, train
+from recbole_m3rec.cli import arguments, train
 from recbole_m3rec.quick_start import resuming
+from recbole_m3rec.support import exit_codes
 
 
 def metrics(output):

@@ -120,7 +120,9 @@ def start_server():
     def start(bundle):
         command = [sys.executable, "-m", "recbole_m3rec.serving", str(bundle)]
         running.append(
-            subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         )
         return running[-1], running[-1].stdout.readline().split()[2]
 
@@ -129,3 +131,4 @@ def start_server():
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()

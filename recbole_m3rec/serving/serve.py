@@ -1,0 +1,118 @@
+"""The service, until interrupted: ``recbole-m3rec serve BUNDLE``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.exit_codes import run_command
+from recbole_m3rec.support.process_settings import ending_at_interrupt, importing_much
+
+
+class NotInstalledError(ImportError):
+    """A package of the service is missing; says how it is installed."""
+
+
+class CannotListenError(OSError):
+    """An address or a port that is taken, forbidden or none."""
+
+
+def check_installed() -> None:
+    """Raise where the service cannot be imported.
+
+    Raises:
+        NotInstalledError: see there.
+    """
+    try:
+        import uvicorn  # noqa: F401
+
+        import recbole_m3rec.serving.service.app  # noqa: F401
+    except ImportError as error:
+        message = f"{error}: pip install 'recbole_m3rec[serving]'"
+        raise NotInstalledError(message) from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the service's options."""
+    made = argparse.ArgumentParser(
+        prog=command("serve"),
+        description="Serve a bundle: a page for people, JSON for programs.",
+        epilog="Environment: M3REC_API_KEY (that requests then bring in X-API-Key), "
+        "M3REC_ADMIN_TOKEN (for POST /admin/reload). SIGHUP reloads the bundle, too.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that export wrote")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    made.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    made.add_argument(
+        "--store", help="SQLite file of events, or redis://…; by default BUNDLE.events.sqlite"
+    )
+    made.add_argument("--images", type=Path, help="folder of pictures <item id>.jpg")
+    made.add_argument("--exact", action="store_true", help="do without the bundle's index")
+    made.add_argument("--threads", type=int, help="of the model; by default one less than cores")
+    made.add_argument("--max-batch", type=int, default=64, help="requests scored together")
+    made.add_argument(
+        "--max-wait-ms", type=float, default=2.0, help="that a request waits for others"
+    )
+    return made
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        CannotListenError: see there.
+    """
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        raise CannotListenError(
+            f"cannot listen at {host}:{port}: {reason}. Name another --host or --port; --port 0 "
+            "takes a free one"
+        ) from error
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Run the service until it is interrupted."""
+    options = parser().parse_args(arguments)
+    with importing_much(), ending_at_interrupt():
+        check_installed()
+    import torch
+    import uvicorn
+
+    from recbole_m3rec.serving.service.app import create_app
+    from recbole_m3rec.serving.service.limits import RequestLimits
+    from recbole_m3rec.serving.service.state import Settings
+    from recbole_m3rec.serving.service.store import open_store
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
+    bundle = Path(os.path.abspath(options.bundle))
+    store = open_store(options.store or str(bundle.with_name(f"{bundle.name}.events.sqlite")))
+    app = create_app(
+        Settings(
+            bundle=bundle,
+            store=store,
+            images=options.images,
+            admin_token=os.environ.get("M3REC_ADMIN_TOKEN") or None,
+            limits=RequestLimits(api_key=os.environ.get("M3REC_API_KEY") or None),
+            most=max(1, options.max_batch),
+            wait=max(0.0, options.max_wait_ms / 1000),
+            index=not options.exact,
+        )
+    )
+    listening = listen(options.host, options.port)
+    port = listening.getsockname()[1]
+    print(f"Recommendations at http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+main = partial(run_command, serve, when_interrupted="The service has ended.")
