@@ -150,7 +150,7 @@ def locked(output: Path) -> Iterator[None]:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = open_alone(output / ".lock")
+        lock = open_alone(output / ".lock", output)
     except OSError as error:
         raise CannotWriteError(
             f"--output {output} is no folder that can be written ({error.strerror}). Name another."

@@ -35,14 +35,15 @@ class NewFile:
         path: its place.
         shared: several runs may write it at once, each under a name of its own; the last one wins
             whole, and what killed ones left is cleared.
+        named: what errors name, where the file stands for something else, such as a folder.
 
     Raises:
         FileInUseError: another run writes the same file, and it is not shared.
         CannotWriteError: it cannot be made, or is a folder, a disk or a socket.
     """
 
-    def __init__(self, path: Path, shared: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, shared: bool = False, named: Path | None = None) -> None:
+        self.path, self.named = path, named or path
         self.is_stream = is_stream(path)
         target = Path(os.path.realpath(path))  # a link stays a link
         own = f".{uuid.uuid4().hex}" if shared else ""
@@ -57,7 +58,7 @@ class NewFile:
             target.parent.mkdir(parents=True, exist_ok=True)
             if shared:
                 clear_leftovers(target.parent, [f".{glob.escape(target.name)}.*.tmp"])
-            self.file = open_alone(self.temporary)
+            self.file = open_alone(self.temporary, self.named)
             self.file.truncate(0)
 
     def to_disk(self) -> None:
@@ -106,7 +107,7 @@ class NewFile:
             if not os.path.samestat(os.stat(self.temporary), os.fstat(self.file.fileno())):
                 mode = os.fstat(self.file.fileno()).st_mode
                 self.file.close()
-                self.file = open_alone(self.temporary)
+                self.file = open_alone(self.temporary, self.named)
                 self.temporary.chmod(stat.S_IMODE(mode))
 
     @contextmanager
@@ -129,10 +130,11 @@ class NewFile:
             raise
         except OSError as error:
             state = "nothing was left there"
-            if self.path.exists():
-                state = f"{'what' if self.is_stream else 'the file that'} was there is unchanged"
+            if self.named.exists():
+                is_file = self.named.is_file()
+                state = f"{'the file that' if is_file else 'what'} was there is unchanged"
             raise CannotWriteError(
-                f"cannot write {self.path}: {error.strerror or error}; {state}. Make room, or name"
+                f"cannot write {self.named}: {error.strerror or error}; {state}. Make room, or name"
                 " a folder that can be written"
             ) from error
 
@@ -247,8 +249,12 @@ def clear_leftovers(
     return removed
 
 
-def open_alone(path: Path) -> IO[bytes]:
+def open_alone(path: Path, named: Path | None = None) -> IO[bytes]:
     """Open a file, made if need be, to read and write; no other run has it open this way.
+
+    Args:
+        path: the file.
+        named: what it is called in the error; None is the path.
 
     Raises:
         FileInUseError: another run has.
@@ -266,7 +272,7 @@ def open_alone(path: Path) -> IO[bytes]:
         except BlockingIOError as error:
             file.close()
             raise FileInUseError(
-                f"{path}: another run is writing this file. Wait until it has ended"
+                f"{named or path}: another run is writing it. Wait until it has ended"
             ) from error
         except OSError:  # a file system without locks
             return file

@@ -134,7 +134,8 @@ def test_two_comparisons_do_not_write_into_one_folder(
     write_dataset("tiny")
     refuse_workers()
     (tmp_path / "out").mkdir()
-    with open_alone(tmp_path / "out" / ".lock"), pytest.raises(FileInUseError):
+    in_use = f"^{tmp_path / 'out'}: another run"
+    with open_alone(tmp_path / "out" / ".lock"), pytest.raises(FileInUseError, match=in_use):
         compare(
             [Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out", show_progress=False
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import random
 import shutil
@@ -226,6 +227,26 @@ def test_a_failed_write_leaves_what_was_there(write_made, monkeypatch, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no limit of this kind")
+def test_a_disk_that_is_full_is_one_error_of_the_library_s_files_too(write_made, tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(CannotWriteError, match=f"^cannot write {tmp_path / 'bundle'}: .*large"):
+            write_made()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_cannot_be_written_is_named_as_it_was_given(write_made, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWriteError, match=f"^cannot write {tmp_path / 'file' / 'bundle'}: "):
+        write_made("file/bundle")
+
+
 def test_what_a_killed_export_left_is_removed_and_one_at_work_is_not_disturbed(
     write_made, tmp_path
 ):
@@ -238,7 +259,7 @@ def test_what_a_killed_export_left_is_removed_and_one_at_work_is_not_disturbed(
     (tmp_path / ".bundle.new").mkdir()
     with (
         open_alone(tmp_path / ".bundle.lock.tmp"),
-        pytest.raises(FileInUseError, match=r"bundle.*another run is writing"),
+        pytest.raises(FileInUseError, match=f"^{folder}: another run is writing it"),
     ):
         write_made()
     assert (tmp_path / ".bundle.new").exists()

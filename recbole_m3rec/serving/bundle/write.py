@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def write_bundle(
     if len(set(items["item_id"].to_pylist())) != items.num_rows:
         raise BundleError(f"{folder}: items must have ids of their own, found some twice")
     temporary = folder.with_name(f".{folder.name}.new")
-    lock = NewFile(folder.with_name(f"{folder.name}.lock"))
+    lock = NewFile(folder.with_name(f"{folder.name}.lock"), named=folder)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -121,10 +122,10 @@ def write_bundle(
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
         _put_in_place(temporary, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CannotWriteError(
-            f"cannot write {folder}: {error.strerror or error}; nothing was left there that was "
-            "not there before. Make room, or name a folder that can be written"
+            f"cannot write {folder}: {getattr(error, 'strerror', None) or error}; nothing was left "
+            "there that was not there before. Make room, or name a folder that can be written"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
