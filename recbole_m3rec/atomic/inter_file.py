@@ -147,16 +147,23 @@ def read_interactions(
     path: Path,
     user_field: str = "user_id",
     item_field: str = "item_id",
-    time_field: str = "timestamp",
+    time_field: str | None = None,
 ) -> Interactions:
-    """Read an ``.inter`` file, without ratings; where it has no times they are all 0.
+    """Read an ``.inter`` file, without ratings.
+
+    Args:
+        path: its place.
+        user_field: of the users.
+        item_field: of the items.
+        time_field: of the times; None is ``timestamp``, and where that is not there they are all 0.
 
     Raises:
         FileNotFoundError: there is no such file.
         AtomicFileError: it is empty, in another format, or lacks a field or a time.
     """
     fields = [user_field, item_field]
-    has_times = time_field in read_header(path)
+    has_times = time_field is not None or "timestamp" in read_header(path)
+    time_field = time_field or "timestamp"
     columns = read_columns(path, [*fields, time_field] if has_times else fields)
     if not len(columns[0]):
         raise AtomicFileError(f"{path}: holds a header and no interaction")

@@ -39,9 +39,11 @@ from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 from recbole_m3rec.features.recipes import files_by_modality
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.safe_write import CannotWriteError, is_stream
 from recbole_m3rec.support.text_table import text_table
 
 FIRST_COLUMN = 26  # characters of tables
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 FIVE = 5  # the k-core of properties/overall.yaml
 TITLE_FIELDS = ("title", "movie_title", "name")
 
@@ -49,6 +51,8 @@ TITLE_FIELDS = ("title", "movie_title", "name")
 def describe(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     name, folder = options.dataset, options.data_path / options.dataset
+    picture = options.output or folder / f"{name}.png"
+    refuse_to_replace(picture)
     log = read_interactions(
         folder / f"{name}.inter", options.user_id_field, options.item_id_field, options.time_field
     )
@@ -94,13 +98,24 @@ def describe(arguments: Sequence[str]) -> None:
         files = read(options.images)
         images = {place: files[item] for place, item in enumerate(item_ids) if item in files}
         print(f"\n{options.images}: pictures of {len(images):,} of {len(item_ids):,} items")
-    picture = options.output or folder / f"{name}.png"
     try:
         draw_summary(picture, name, whole, left, modalities, examples, titles, images)
     except ModuleNotFoundError as error:
         print(f"\nno picture: {error}. Install it by pip install 'recbole_m3rec[plots]'")
     else:
         print(f"\npicture: {picture}")
+
+
+def refuse_to_replace(picture: Path) -> None:
+    """Raise where a file that is no picture, such as a dataset's, would be lost."""
+    if is_stream(picture) or not picture.is_file():
+        return
+    with picture.open("rb") as file:
+        start = file.read(len(PNG))
+    if start not in (b"", PNG):
+        raise CannotWriteError(
+            f"cannot write {picture}: it is there and no picture (PNG). Name another --output"
+        )
 
 
 def titles_of(options: argparse.Namespace, path: Path, item_ids: Sequence[str]) -> list[str]:
@@ -151,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     add("--title-field", help="of the .item file (default title, movie_title or name)")
     for field in ("user_id", "item_id"):
         add(f"--{field.replace('_', '-')}-field", default=field, help=f"default {field}")
-    add("--time-field", default="timestamp", help="default timestamp")
+    add("--time-field", help="default timestamp, where there is one")
     return result
 
 

@@ -169,6 +169,28 @@ def test_a_dataset_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     write_log(Path("dataset/shop"))
     assert run_script(describe.describe, ["--dataset", "shop", "--items", "no"]) == 2
     assert "no item 'no'" in capsys.readouterr().err
+    assert run_script(describe.describe, ["--dataset", "shop", "--time-field", "nope"]) == 2
+    error = capsys.readouterr().err
+    assert "shop.inter, line 1: no field 'nope'; the file has user_id, item_id, timestamp" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("dataset/shop/shop.inter", "it is there and no picture (PNG). Name another --output"),
+        ("dataset", "it is a folder. Name a file"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_told_first_and_replaces_no_other_file(
+    tmp_path, monkeypatch, capsys, output, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_log(Path("dataset/shop"))
+    before = Path("dataset/shop/shop.inter").read_bytes()
+    assert run_script(describe.describe, ["--dataset", "shop", "--output", output]) == 2
+    assert capsys.readouterr() == ("", f"error: cannot write {output}: {message}\n")
+    assert Path("dataset/shop/shop.inter").read_bytes() == before
 
 
 @pytest.mark.parametrize(
