@@ -133,8 +133,11 @@ class NewFile:
             if self.named.exists():
                 is_file = self.named.is_file()
                 state = f"{'the file that' if is_file else 'what'} was there is unchanged"
+            reason = error.strerror or error
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                reason = f"{self.target.parent} is no folder"
             raise CannotWriteError(
-                f"cannot write {self.named}: {error.strerror or error}; {state}. Make room, or name"
+                f"cannot write {self.named}: {reason}; {state}. Make room, or name"
                 " a folder that can be written"
             ) from error
 
