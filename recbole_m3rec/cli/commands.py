@@ -63,14 +63,15 @@ def confirm(yes: bool) -> None:
         raise NotConfirmedError("nothing was written. Name the columns, --help shows how")
 
 
-def show_files(stem: Path, kinds: Sequence[str]) -> None:
+def show_files(stem: Path, kinds: Sequence[str], more: Sequence[Path] = ()) -> None:
     """Show which files of a dataset a command writes, what they replace, and what stays beside.
 
     Args:
         stem: the files' path without their endings.
         kinds: the endings.
+        more: files elsewhere that it writes.
     """
-    paths = [Path(f"{stem}.{kind}") for kind in kinds]
+    paths = [*(Path(f"{stem}.{kind}") for kind in kinds), *more]
     for path in paths:
         before = path.stat() if path.exists() else None
         day = datetime.fromtimestamp(before.st_mtime) if before else None

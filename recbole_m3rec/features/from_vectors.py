@@ -14,6 +14,7 @@ from recbole_m3rec.features.feature_table import (
     FeatureTable,
     checked_table,
 )
+from recbole_m3rec.features.safe_read import check_is_file
 from recbole_m3rec.features.vector_files import Vectors, as_ids
 
 # Columns of mapping files in use: the row of an item, and its id.
@@ -145,8 +146,7 @@ def read_places(
         FileNotFoundError: there is no such file.
         FeatureFileError: it cannot be read so, or an id or a row stands there twice.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of ids")
+    check_is_file(path, "file of ids")
     try:
         pairs = _pairs(path, id_column, row_column)
     except UnicodeDecodeError as error:

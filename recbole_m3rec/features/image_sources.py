@@ -72,6 +72,19 @@ def images_by_mapping(mapping: Path) -> dict[str, Path]:
     """
     if not mapping.is_file():
         raise ImageSourceError(f"{mapping}: there is no such mapping file")
+    try:
+        images = _read_mapping(mapping)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImageSourceError(
+            f"{mapping}: cannot be read ({error}). Expected a table in UTF-8, separated by commas"
+            " or tabs"
+        ) from error
+    if not images:
+        raise ImageSourceError(f"{mapping}: holds no item")
+    return images
+
+
+def _read_mapping(mapping: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     with open(mapping, encoding="utf-8-sig", newline="") as file:
         separator = "\t" if "\t" in file.readline() else ","
@@ -93,8 +106,6 @@ def images_by_mapping(mapping: Path) -> dict[str, Path]:
             if item_id in images:
                 raise ImageSourceError(f"{where}: item {item_id!r} stands on a line before, too")
             images[item_id] = mapping.parent / path
-    if not images:
-        raise ImageSourceError(f"{mapping}: holds no item")
     return images
 
 

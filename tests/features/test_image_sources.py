@@ -91,10 +91,11 @@ def test_a_mapping_names_paths_beside_it(tmp_path, separator):
         ("item_id,path\n,1.jpg\n", "line 2: expected an item id and a path"),
         ("item_id,path\n", "holds no item"),
         ("", "line 1: expected the columns"),
+        ("item_id,path\na,\udce4.jpg\n", "cannot be read .*0xe4.* Expected a table in UTF-8"),
     ],
 )
 def test_a_wrong_mapping_is_named_by_line(tmp_path, content, expected):
-    (tmp_path / "map.csv").write_text(content)
+    (tmp_path / "map.csv").write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ImageSourceError, match=f"map.csv.*{expected}"):
         images_by_mapping(tmp_path / "map.csv")
 

@@ -39,6 +39,7 @@ from recbole_m3rec.datasets.tables.column_roles import (
     ColumnError,
     guess_columns,
 )
+from recbole_m3rec.datasets.tables.items import TEXT_ROLES
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import Table, open_table, sample
 from recbole_m3rec.datasets.tables.time_formats import (
@@ -78,16 +79,18 @@ def generic(arguments: Sequence[str]) -> None:
     items = item_source(options)
     if options.images:
         print(f"images: {options.images}")
-    folder, recipe = options.output / options.name, Path("properties/dataset")
+    folder = options.output / options.name
+    recipe_file = Path("properties/dataset", f"{options.name}.yaml")
     named = items is not None and options.images and "image" in items.columns
     kinds = ["inter", *["item"] * bool(items), *["images.csv"] * bool(named), "stats.json"]
-    show_files(folder / options.name, kinds)
+    has_texts = items is not None and bool(items.columns.keys() & set(TEXT_ROLES))
+    makes_recipe = has_texts and not recipe_file.exists()
+    show_files(folder / options.name, kinds, [recipe_file] * makes_recipe)
     if options.dry_run:
         return
     confirm(options.yes)
     shop = Shop(TableSource(log, columns), time_format, items, options.images)
     filters = Filters(duplicates=options.duplicates, k_core=options.k_core)
-    recipe_file = recipe / f"{options.name}.yaml"
     result = prepare_shop(shop, folder, options.name, filters, recipe_file)
     show(result)
     say_next(options, result, recipe_file)

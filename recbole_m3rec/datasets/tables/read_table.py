@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
+from recbole_m3rec.features.safe_read import check_is_file
 
 _ROWS_AT_ONCE = 65_536
 _HEAD = 1 << 20
@@ -142,10 +144,11 @@ def open_table(
         header: whether text begins with names; otherwise columns are called 1, 2, …
 
     Raises:
-        RawFileError: no such file, an empty one, a spreadsheet, or no table.
+        FileNotFoundError: no such file.
+        FeatureFileError: a folder, a pipe or a device.
+        RawFileError: an empty file, a spreadsheet, or no table.
     """
-    if not path.is_file():
-        raise RawFileError(f"{path}: there is no such file")
+    check_is_file(path, "file")
     with _explained(path), open(path, "rb") as raw:
         head = raw.read(4)
         raw.seek(0)
@@ -247,6 +250,7 @@ def _guessed_encoding(start: bytes) -> str:
 
 
 def _values(line: str, separator: str) -> list[str]:
+    csv.field_size_limit(sys.maxsize)
     return next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
 
 

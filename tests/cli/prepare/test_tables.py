@@ -7,6 +7,7 @@ import pytest
 
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import tables
+from tests.fresh_python import fresh_python
 
 TABLES = ("--name", "shop", "--log", "purchases.csv", "--items", "products.csv")
 
@@ -49,6 +50,11 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     assert "users: 6" in said
     assert "after five-core, which training applies: 6 users, 6 items, 36 interactions" in said
     assert said[-1] == "  recbole-m3rec train --model=M3Rec --dataset=shop"
+    named = [
+        [line.split()[-1] for line in said if line.startswith(f"{word} ")]
+        for word in ("to", "wrote")
+    ]
+    assert sorted(named[0]) == sorted(named[1])
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
@@ -76,6 +82,17 @@ def test_a_dry_run_shows_the_guesses_and_ends_well(capsys):
     assert not Path("dataset").exists()
 
 
+def test_a_long_cell_in_a_log_without_names_is_read(capsys):
+    Path("log.csv").write_text(f"u,{'i' * 200_000},2024-01-02\nu,b,2024-01-03\n")
+    columns = ["--user", "1", "--item", "2", "--time", "3", "--no-header", "--yes"]
+    code = (
+        "import csv\ncsv.field_size_limit(131072)\n"  # what a new process has
+        "from recbole_m3rec.cli.main import main\n"
+        f"raise SystemExit(main(['prepare', 'tables', '--name=a', '--log=log.csv', *{columns}]))"
+    )
+    assert "items: 2" in fresh_python(code).stdout
+
+
 def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
     assert run("--name", "shop", "--log", "purchases.csv", "--yes") == 0
@@ -97,6 +114,7 @@ def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
             "purchases.csv: column 'item' is named as user and as item, expected a column for each",
         ),
         ("user,item,time\na,b,2024-01-01\n", ["--items", "no.csv"], "there is no such file"),
+        ("user,item,time\na,b,2024-01-01\n", ["--items", "."], ".: is a folder, expected a file."),
         ("user,item,time\na,b,2024-01-01\n", ["--k-core", "2"], "--k-core 2 leaves none"),
     ],
 )
