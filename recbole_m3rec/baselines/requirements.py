@@ -18,8 +18,13 @@ from recbole_m3rec.trainer import pretraining
 # What a knowledge graph of RecBole is made of.
 GRAPH_FILES = ("ent", "kg", "link")
 
-# Libraries that RecBole imports in the middle of a training.
-LIBRARIES = {"NCL": "faiss"}
+# Libraries that RecBole imports in the middle of a training, and what pip calls them.
+LIBRARIES = {
+    "NCL": ("faiss", "'recbole_m3rec[faiss]'"),
+    "KGAT": ("dgl", "dgl"),
+    "KGIN": ("torch_scatter", "torch_scatter"),
+    "MCCLK": ("torch_scatter", "torch_scatter"),
+}
 
 # FEARec gives each layer its share of the frequencies, and divides by the layers less one.
 FEAREC_LAYERS = 2
@@ -106,11 +111,10 @@ def check_model(config: Any) -> None:
             f"{config['train_neg_sample_args']}: leave it out, or set "
             "--train_neg_sample_args={'distribution':'uniform','sample_num':1}."
         )
-    library = LIBRARIES.get(model)
+    library, package = LIBRARIES.get(model, (None, None))
     if library and importlib.util.find_spec(library) is None:
         raise ConfigurationError(
-            f"{model} needs the library {library}, which is not installed: pip install"
-            f" 'recbole_m3rec[{library}]'."
+            f"{model} needs the library {library}, which is not installed: pip install {package}."
         )
     if model == "FEARec" and config["n_layers"] < FEAREC_LAYERS:
         raise ConfigurationError(
@@ -128,6 +132,24 @@ def check_clusters(config: Any, dataset: Any) -> None:
             f"{dataset.user_num - 1:,} users and {dataset.item_num - 1:,} items, and NCL clusters "
             "each. Set "
             f"--num_clusters={max(1, fewest // 10)}."
+        )
+
+
+def check_towers(config: Any, dataset: Any) -> None:
+    """Raise where a model of two towers (DSSM) has numbers that it counts and does not read."""
+    from recbole.utils import FeatureSource, FeatureType
+
+    fields = dataset.fields(
+        ftype=[FeatureType.FLOAT, FeatureType.FLOAT_SEQ],
+        source=[FeatureSource.USER, FeatureSource.ITEM],
+    )
+    read = config["numerical_features"] or []
+    unread = [field for field in fields if field not in read]
+    if config["double_tower"] and unread:
+        raise ConfigurationError(
+            f"{config['model']} reads numbers of users and items that are named alone: set "
+            f"--numerical_features=[{','.join([*read, *unread])}], or leave {', '.join(unread)} "
+            "out of load_col."
         )
 
 

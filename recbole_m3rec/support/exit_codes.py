@@ -97,6 +97,11 @@ def users_error(error: Exception) -> str | None:
         and line.startswith("raise ")  # our own words, not those of what we called
     ):
         return one_line(getattr(error, "strerror", None) or text)
+    if isinstance(error, ModuleNotFoundError) and raised_in.startswith("recbole."):
+        missing = error.name or text
+        return one_line(
+            f"{raised_in} needs {missing}, which is not installed: pip install {missing}"
+        )
     if raised_in == "recbole.config.configurator":
         return one_line(f"RecBole refuses the configuration: {text or line}")
     if raised_in.startswith(("recbole.data.", "recbole.sampler.")) and line.startswith("raise "):

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import re
+import sys
 
 import pytest
 from recbole.utils import get_model
@@ -48,15 +49,49 @@ def test_a_model_of_negatives_is_told_before_training_that_there_are_none(write_
     assert call("--model=MultiVAE", *run)[0] == 0
 
 
-def test_a_library_that_is_missing_is_named(prepare, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "library", "package"),
+    [
+        ("NCL", "faiss", "'recbole_m3rec[faiss]'"),
+        ("KGAT", "dgl", "dgl"),
+        ("KGIN", "torch_scatter", "torch_scatter"),
+        ("MCCLK", "torch_scatter", "torch_scatter"),
+    ],
+)
+def test_a_library_that_is_missing_is_named(prepare, monkeypatch, model, library, package):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *rest: None if name == "faiss" else find(name, *rest),
+        lambda name, *rest: None if name == library else find(name, *rest),
     )
-    with pytest.raises(ConfigurationError, match="NCL needs the library faiss, which is not"):
-        prepare("NCL")
+    said = f"{model} needs the library {library}, which is not installed: pip install {package}"
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        prepare(model)
+
+
+def test_a_library_that_recbole_imports_itself_is_named(write_dataset, call, monkeypatch):
+    write_dataset()
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    code, _, error = call("--model=lightgbm", "--dataset=tiny", "--data_path=dataset")
+    assert code == 2
+    assert "needs lightgbm, which is not installed: pip install lightgbm" in error
+
+
+def test_dssm_is_told_which_numbers_it_would_count_and_not_read(write_dataset, call):
+    folder = write_dataset()
+    for name, column in (("inter", "label"), ("item", "price")):
+        header, *rows = (folder / f"tiny.{name}").read_text().splitlines()
+        rows = [f"{row}\t{place % 2}" for place, row in enumerate(rows)]
+        (folder / f"tiny.{name}").write_text("\n".join([f"{header}\t{column}:float", *rows]) + "\n")
+    run = ["--model=DSSM", "--dataset=tiny", "--data_path=dataset", "--epochs=1", "--gpu_id="]
+    run += ["--metrics=AUC", "--valid_metric=AUC", "--eval_args={mode: labeled}"]
+    columns = "inter: [user_id, item_id, label, timestamp], item: [item_id, price]"
+    run += [f"--load_col={{{columns}}}"]
+    code, _, error = call(*run)
+    assert code == 2
+    assert "set --numerical_features=[price], or leave price out of load_col" in error
+    assert call(*run, "--numerical_features=[price]")[0] == 0
 
 
 def test_ncl_is_refused_more_clusters_than_users(write_dataset, prepare, monkeypatch):
