@@ -84,9 +84,7 @@ def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> 
                 "--config_files follow it after a space, or after = in quotes."
             )
         if not equals:
-            following = settings[place + 1] if place + 1 < len(settings) else ""
-            shown = following if following and not following.startswith("-") else "VALUE"
-            raise UsageError(f"{key} has no value. A setting is written {key}={shown}.")
+            raise UsageError(without_value(key, settings[place + 1 :]))
         if "=" in value:
             raise UsageError(
                 f"{setting} has two equals signs, and RecBole would drop it. Write it into a YAML "
@@ -94,6 +92,18 @@ def check_settings(settings: Sequence[str], parser: argparse.ArgumentParser) -> 
             )
         if values.setdefault(key, value) != value:
             raise UsageError(f"{key} is given twice, as {values[key]} and as {value}.")
+
+
+def without_value(key: str, rest: Sequence[str]) -> str:
+    """Return what to say of a key that no value is joined to: how it is written, and spelt."""
+    from recbole_m3rec.config.known_keys import SLIP, keys_of_recbole
+
+    shown = next((value for value in rest[:1] if not value.startswith("--")), "VALUE")
+    known = KEYS.keys() | keys_of_recbole(every_model=False) | keys_of_recbole(every_model=True)
+    meant = [] if key[2:] in known else nearest(key[2:], known, count=1, likeness=SLIP)
+    if meant:
+        return f"{key} is no setting and has no value. Did you mean --{meant[0]}={shown}?"
+    return f"{key} has no value. A setting is written {key}={shown}."
 
 
 def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:

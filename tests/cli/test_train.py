@@ -118,6 +118,20 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(call, given, expected):
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("--hiden_size 8", "hiden_size is no setting .* Did you mean --hidden_size=8"),
+        ("--learning_rate 0.1 --hiden_size=8", "A setting is written --learning_rate=0.1."),
+        ("--weight_decay -1", "A setting is written --weight_decay=-1."),
+        ("--epochs --hiden_size=8", "A setting is written --epochs=VALUE."),
+    ],
+)
+def test_a_value_after_a_space_is_told_how_it_is_written_and_spelt(given, says):
+    with pytest.raises(arguments.UsageError, match=says):
+        arguments.parse(["--model=SASRec", "--dataset=x", *given.split()])
+
+
 def test_a_setting_named_k_stays_a_setting_where_nothing_is_recommended():
     """ItemKNN's number of neighbours is called ``k``."""
     options, settings = arguments.parse(["--model=ItemKNN", "--dataset=tiny", "--k=50"])
