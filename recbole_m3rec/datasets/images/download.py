@@ -8,7 +8,7 @@ import queue
 import shutil
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,73 +137,46 @@ def _still_holds(entry: Entry, folder: Path, retry_refused: bool) -> bool:
     return entry.status == REFUSED and not retry_refused
 
 
-class _Hosts:
-    """Hands out addresses so that no host is asked more than ``per_host`` times at once."""
-
-    def __init__(self, urls: Iterable[str], per_host: int) -> None:
-        self._waiting: dict[str, deque[str]] = defaultdict(deque)
-        for url in urls:
-            self._waiting[_host(url)].append(url)
-        self._busy: dict[str, int] = defaultdict(int)
-        self._per_host = per_host
-        self._changed = threading.Condition()
-
-    def take(self) -> str | None:
-        """Return the next address that may be asked, waiting for one; None when none is left."""
-        with self._changed:
-            while self._waiting:
-                for host, urls in self._waiting.items():
-                    if self._busy[host] < self._per_host:
-                        self._busy[host] += 1
-                        url = urls.popleft()
-                        # To the end of the line, so that hosts take turns.
-                        del self._waiting[host]
-                        if urls:
-                            self._waiting[host] = urls
-                        return url
-                self._changed.wait()
-            return None
-
-    def give_back(self, url: str) -> None:
-        with self._changed:
-            self._busy[_host(url)] -= 1
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._waiting.clear()
-            self._changed.notify_all()
-
-
 def _results(
     left: Mapping[str, Sequence[str]],
     politeness: Politeness,
     fetch: Callable[[str, Sequence[str]], list[Entry]],
-) -> Iterable[list[Entry]]:
+) -> Iterator[list[Entry]]:
     """Yield what became of each address, as it comes: an entry for each of its items."""
-    hosts = _Hosts(left, politeness.per_host)
-    finished: queue.Queue[list[Entry] | BaseException] = queue.Queue()
+    waiting: dict[str, deque[str]] = defaultdict(deque)  # by host
+    for url in left:
+        waiting[_host(url)].append(url)
+    free = dict.fromkeys(waiting, politeness.per_host)
+    asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None ends a thread
+    finished: queue.SimpleQueue[tuple[str, list[Entry] | BaseException]] = queue.SimpleQueue()
 
     def work() -> None:
-        while (url := hosts.take()) is not None:
+        while (url := asked.get()) is not None:
             try:
-                finished.put(fetch(url, left[url]))
+                finished.put((url, fetch(url, left[url])))
             except BaseException as error:
-                finished.put(error)
-            finally:
-                hosts.give_back(url)
+                finished.put((url, error))
 
-    for _ in range(min(politeness.at_once, len(left))):
+    n_threads = n_idle = min(politeness.at_once, len(left))
+    for _ in range(n_threads):
         # Daemons: an interrupted run does not wait for servers that stall.
         threading.Thread(target=work, daemon=True).start()
     try:
         for _ in left:
-            result = finished.get()
+            while n_idle and (host := next((h for h in waiting if free[h]), None)) is not None:
+                urls = waiting.pop(host)
+                asked.put(urls.popleft())
+                if urls:
+                    waiting[host] = urls  # to the end of the line, so that hosts take turns
+                n_idle, free[host] = n_idle - 1, free[host] - 1
+            url, result = finished.get()
+            n_idle, free[_host(url)] = n_idle + 1, free[_host(url)] + 1
             if isinstance(result, BaseException):
                 raise result
             yield result
     finally:
-        hosts.stop()
+        for _ in range(n_threads):
+            asked.put(None)
 
 
 def _fetch(

@@ -20,9 +20,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from recbole_m3rec.datasets.io.http import Answer, http_get
+from recbole_m3rec.datasets.io.http import http_get
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
-from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
@@ -56,16 +55,6 @@ class Limits:
     longest_wait: float = 120.0
 
 
-@dataclass(frozen=True)
-class Download:
-    """A file that was fetched; ``url`` is the address after all redirects."""
-
-    path: Path
-    n_bytes: int
-    content_type: str
-    url: str
-
-
 class _TryAgainError(Exception):
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -78,19 +67,17 @@ def download(
     *,
     limits: Limits = Limits(),  # noqa: B008
     allow_private: bool = False,
-    sha256: str | None = None,
     check: Callable[[Path], str | None] | None = None,
     show_progress: bool | None = False,
     sleep: Callable[[float], None] = time.sleep,
-) -> Download:
+) -> None:
     """Fetch a file. What has arrived stays in ``<path>.part``, from which the next call goes on.
 
     Args:
         url: http or https.
-        path: replaced when the whole file is there and passes the checks.
+        path: replaced when the whole file is there, as long as the server says, and is checked.
         limits: of time and size.
         allow_private: also ask this machine and private networks.
-        sha256: what the file must have, hex; its length is checked wherever the server tells it.
         check: looks at the complete file, returns what is wrong with it or None.
         show_progress: whether a progress bar is shown; None shows it on terminals alone.
         sleep: waits between tries.
@@ -108,12 +95,14 @@ def download(
     except OSError as error:
         raise _cannot_write(path, error) from error
     transfer = _Transfer(url, part, file, limits, allow_private)
-    with file, tqdm(**_bar(path, show_progress)) as transfer.bar:
+    hidden = None if show_progress is None else not show_progress
+    with (
+        file,
+        tqdm(desc=path.name, unit="B", unit_scale=True, disable=hidden) as transfer.bar,
+    ):
         try:
             transfer.run(sleep)
             problem = check(part) if check else None
-            if sha256 is not None and sha256_of(part) != sha256.lower():
-                problem = f"its SHA-256 is not {sha256}"
             if problem:
                 raise DownloadError(f"{url}: {problem}", "wrong content")
             file.flush()
@@ -126,9 +115,8 @@ def download(
             if transfer.size == 0 or not isinstance(error, _GaveUpError):
                 transfer.forget()
             raise
-        except (CannotWriteError, OSError) as error:
+        except OSError as error:
             raise _cannot_write(path, error) from error
-    return Download(path, transfer.size, transfer.content_type, transfer.final_url)
 
 
 class _GaveUpError(DownloadError):
@@ -147,7 +135,6 @@ class _Transfer:
         self.allow_private = allow_private
         self.note = part.with_name(part.name + ".json")
         self.size = self.file.seek(0, os.SEEK_END)
-        self.content_type = self.final_url = ""
 
     def run(self, sleep: Callable[[float], None]) -> None:
         """Try until the file is complete."""
@@ -190,8 +177,8 @@ class _Transfer:
                 stall=limits.stall,
                 deadline=deadline,
                 allow_private=self.allow_private,
-            ) as answer:
-                self._receive(answer, note)
+            ) as response:
+                self._receive(response, note)
         except (CannotWriteError, DownloadError):
             raise
         except ssl.SSLCertVerificationError as error:
@@ -206,9 +193,8 @@ class _Transfer:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise _TryAgainError(f"the connection broke ({reason})") from error
 
-    def _receive(self, answer: Answer, known: dict[str, Any]) -> None:
-        status, headers = answer.status, answer.headers
-        self.content_type, self.final_url = headers.get("Content-Type", ""), answer.url
+    def _receive(self, response: http.client.HTTPResponse, known: dict[str, Any]) -> None:
+        status, headers = response.status, response.headers
         validator = headers.get("ETag", "")
         if not validator or validator.startswith("W/"):
             validator = headers.get("Last-Modified", "")
@@ -233,11 +219,11 @@ class _Transfer:
         if changed:
             self._cut()
             raise _TryAgainError("the file has changed on the server")
-        self._remember(validator, total)
+        self._remember(validator)
         self._refuse_size(total or 0)
         self.bar.total = total
         self.bar.update(self.size - self.bar.n)
-        while piece := answer.read(_PIECE):
+        while piece := response.read1(_PIECE):
             self._refuse_size(self.size + len(piece))
             try:
                 self.file.write(piece)
@@ -259,8 +245,8 @@ class _Transfer:
                 return note
         return {}
 
-    def _remember(self, validator: str, total: int | None) -> None:
-        note = {"url": self.url, "validator": validator, "total": total}
+    def _remember(self, validator: str) -> None:
+        note = {"url": self.url, "validator": validator}
         try:
             self.note.write_text(json.dumps(note), encoding="utf-8")
         except OSError as error:
@@ -294,8 +280,3 @@ def _cannot_write(path: Path, error: OSError) -> CannotWriteError:
         f"cannot write {path}: {error.strerror or error}. Make room, or name a folder that can be"
         " written; what has arrived is kept"
     )
-
-
-def _bar(path: Path, show: bool | None) -> dict[str, Any]:
-    disabled = None if show is None else not show
-    return {"desc": path.name, "unit": "B", "unit_scale": True, "disable": disabled}

@@ -10,7 +10,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
@@ -27,20 +26,6 @@ MOST_REDIRECTS = 5
 USER_AGENT = "recbole-m3rec"
 
 
-@dataclass
-class Answer:
-    """What a server answered; ``url`` is the address after all redirects."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    response: http.client.HTTPResponse
-
-    def read(self, n_bytes: int) -> bytes:
-        """Return what has arrived, at most ``n_bytes``; nothing at the end."""
-        return self.response.read1(n_bytes)
-
-
 @contextmanager
 def http_get(
     url: str,
@@ -49,7 +34,7 @@ def http_get(
     stall: float,
     deadline: float | None = None,
     allow_private: bool = False,
-) -> Iterator[Answer]:
+) -> Iterator[http.client.HTTPResponse]:
     """Ask for an address, following redirects.
 
     The connection goes to the very address that was checked; the name is not looked up again.
@@ -87,7 +72,7 @@ def http_get(
             response = connection.getresponse()
             place = response.headers.get("Location")
             if response.status not in REDIRECTS or not place:
-                yield Answer(str(address), response.status, response.headers, response)
+                yield response
                 return
         finally:
             timed.close()

@@ -1,6 +1,5 @@
 """Downloads from a server that misbehaves in every way."""
 
-import hashlib
 import time
 from email.utils import formatdate
 
@@ -44,9 +43,7 @@ def length(content=CONTENT):
 
 
 def whole(handler):
-    reply(200, CONTENT, Content_Length=length(), Content_Type="application/gzip", ETag='"1"')(
-        handler
-    )
+    reply(200, CONTENT, Content_Length=length(), ETag='"1"')(handler)
 
 
 def cut(handler):
@@ -102,7 +99,7 @@ class Fetch:
         if answers:
             self.server.answers = list(answers)
         options = {"allow_private": True, "limits": QUICK, "sleep": self.waits.append} | options
-        return download(options.pop("url", self.server.url), self.path, **options)
+        download(options.pop("url", self.server.url), self.path, **options)
 
     def names(self):
         return sorted(path.name for path in self.path.parent.iterdir())
@@ -114,9 +111,8 @@ def fetch(server, tmp_path):
 
 
 def test_a_file_is_fetched_whole(fetch):
-    found = fetch()
+    fetch()
     assert fetch.path.read_bytes() == CONTENT
-    assert (found.n_bytes, found.content_type) == (len(CONTENT), "application/gzip")
     assert fetch.names() == ["file.gz"]
     assert fetch.waits == []
     assert fetch.server.requests[0]["path"] == "/some/file.gz?v=1"
@@ -245,14 +241,6 @@ def test_a_file_that_is_too_large_is_refused(answer, fetch):
     assert fetch.names() == []
 
 
-def test_the_wrong_checksum_leaves_no_file(fetch):
-    fetch(sha256=hashlib.sha256(CONTENT).hexdigest().upper())
-    fetch.path.unlink()
-    with pytest.raises(DownloadError, match="its SHA-256 is not 00"):
-        fetch(sha256="00" * 32)
-    assert fetch.names() == []
-
-
 def test_what_a_check_does_not_like_leaves_the_old_file(fetch):
     fetch()
     with pytest.raises(DownloadError, match="no picture"):
@@ -307,8 +295,8 @@ def test_the_address_that_was_checked_is_the_one_asked(fetch, monkeypatch):
 
 
 def test_redirects_are_followed_and_checked_each(fetch, monkeypatch):
-    found = fetch(reply(302, Location="/other?x=a b"), whole)
-    assert found.url.endswith("/other?x=a%20b")
+    fetch(reply(302, Location="/other?x=a b"), whole)
+    assert fetch.server.requests[1]["path"] == "/other?x=a%20b"
     fetch.server.requests.clear()
     monkeypatch.setattr("recbole_m3rec.datasets.io.urls.is_public", lambda ip: ip != "10.0.0.1")
     with pytest.raises(RefusedAddressError, match=r"10\.0\.0\.1"):
