@@ -17,16 +17,17 @@ from tests.serving.conftest import N_ITEMS, made_features, made_network
 def test_a_session_equals_the_batch_path_after_each_of_200_items(any_shop):
     shop = any_shop
     shop.max_history = 200
-    draw = np.random.default_rng(0)
-    history = [f"i{n}" for n in draw.integers(1, N_ITEMS + 1, 200)]
-    session = shop.session()
-    for length, item in enumerate(history, start=1):
+    history = [f"i{n}" for n in np.random.default_rng(0).integers(1, N_ITEMS + 1, 200)]
+    options = {"explain": True, "exclude_seen": False}
+    batch = shop.recommend([history[:length] for length in range(1, 201)], 5, **options)
+    session, found = shop.session(), []
+    for item in history:
         session.add(item)
-        ours = session.recommend(5, explain=True, exclude_seen=False)
-        batch = shop.recommend([history[:length]], 5, explain=True, exclude_seen=False)
-        assert list(ours["item"]) == list(batch["item"]), length
-        columns = ["score", "image", "text", "id"]
-        assert np.allclose(ours[columns], batch[columns], rtol=1e-5, atol=1e-5)
+        found.append(session.recommend(5, **options))
+    ours = pd.concat(found, ignore_index=True)
+    assert list(ours["item"]) == list(batch["item"])
+    columns = ["score", "image", "text", "id"]
+    assert np.allclose(ours[columns], batch[columns], rtol=1e-5, atol=1e-5)
     assert session.history == history
 
 
