@@ -1,4 +1,4 @@
-"""Reading fields from, and writing, raw ``.item`` files."""
+"""Reading fields from, and writing, raw ``.item`` files; the items of a dataset."""
 
 from __future__ import annotations
 
@@ -74,6 +74,25 @@ class ItemFile:
         _check_tokens(self, tokens)
         values = dict(zip(present, (column.to_pylist() for column in columns[1:]), strict=True))
         return tokens, [values.get(field, [""] * len(tokens)) for field in fields]
+
+
+def dataset_items(
+    folder: Path, name: str, *, item_id_field: str = "item_id"
+) -> tuple[Path, list[str]] | None:
+    """Return the items of ``<name>.inter``, or else of ``<name>.item``, and which file it was.
+
+    Returns:
+        None where neither file is there.
+
+    Raises:
+        AtomicFileError: the file is not in the atomic format, or has no such field.
+    """
+    inter, item = folder / f"{name}.inter", folder / f"{name}.item"
+    if inter.is_file():
+        return inter, read_columns(inter, [item_id_field])[0].unique().to_pylist()
+    if item.is_file():
+        return item, ItemFile(item, item_id_field).read([])[0]
+    return None
 
 
 def write_row(file: IO[bytes], values: Sequence[str]) -> None:

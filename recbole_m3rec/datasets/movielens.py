@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ from recbole_m3rec.atomic.inter_file import (
     NothingLeftError,
     counts,
     filtered,
-    write_interactions,
 )
 from recbole_m3rec.atomic.item_file import write_row
 from recbole_m3rec.datasets.amazon.item_fields import clean
@@ -27,11 +26,10 @@ from recbole_m3rec.datasets.io.raw_lines import RawFileError, reading
 from recbole_m3rec.datasets.tables import csv_rows, interactions
 from recbole_m3rec.datasets.tables.images import check_images
 from recbole_m3rec.datasets.tables.interactions import read_purchases
-from recbole_m3rec.datasets.tables.prepare import recipe
+from recbole_m3rec.datasets.tables.prepare import Content, recipe, write_dataset
 from recbole_m3rec.datasets.tables.read_table import TextTable, as_strings, open_table
 from recbole_m3rec.datasets.tables.time_formats import EPOCH
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
-from recbole_m3rec.support.safe_write import new_files
 
 SHIPPED = "ml-100k"  # RecBole reads this dataset from its own package, whatever lies elsewhere
 FIELDS = {"movie_title": "token_seq", "release_year": "token", "class": "token_seq"}
@@ -149,20 +147,18 @@ def prepare_movielens(
         images = images_in_folder(posters) if posters.is_dir() else images_by_mapping(posters)
         result |= check_images(images, items, posters)[1]
     result["problems"] = problems.found()
-    inter, item, stats = (folder / f"{name}.{kind}" for kind in ("inter", "item", "stats.json"))
-    recipes = [recipe_file] if recipe_file is not None and not recipe_file.exists() else []
-    with new_files(inter, item, *recipes, stats) as files:
-        with files[0].writing():
-            write_interactions(log, files[0].file)
-        with files[1].writing():
-            heads = [f"{field}:{kind}" for field, kind in fields.items()]
-            write_row(files[1].file, ["item_id:token", *heads])
-            for movie, row in movies.items():
-                write_row(files[1].file, [movie, *(row.get(field, "") for field in fields)])
-        if recipes:
-            files[2].write(recipe(name, list(fields)).encode())
-        files[-1].write((json.dumps(result, indent=2) + "\n").encode())
-    return result | {"written": [str(path) for path in (inter, item, *recipes, stats)]}
+    more: dict[Path, Content] = {folder / f"{name}.item": partial(_write_movies, movies, fields)}
+    if recipe_file is not None and not recipe_file.exists():
+        more[recipe_file] = recipe(name, list(fields))
+    return write_dataset(folder / name, log, result, more)
+
+
+def _write_movies(
+    movies: Mapping[str, Mapping[str, str]], fields: Mapping[str, str], file: IO[bytes]
+) -> None:
+    write_row(file, ["item_id:token", *(f"{field}:{kind}" for field, kind in fields.items())])
+    for movie, row in movies.items():
+        write_row(file, [movie, *(row.get(field, "") for field in fields)])
 
 
 def _movies(

@@ -53,6 +53,10 @@ class ModalitySource:
     path: Path | None
     recipe: Recipe | None
 
+    def __post_init__(self) -> None:
+        if self.path is None and self.recipe is None:
+            raise ValueError(f"{self.modality}: a source needs a file or a recipe")
+
     def __str__(self) -> str:
         return str(self.recipe) if self.recipe is not None else str(self.path)
 
@@ -144,8 +148,7 @@ def load_or_build(
         except ValueError as error:
             raise RecipeError(f"features.{source.modality}: {error}") from error
         return FeatureTable(np.array(ids, object), codes, {"recipe": recipe.as_metadata()})
-    if path is None:
-        raise ValueError(f"{source.modality}: a source needs a file or a recipe")
+    assert path is not None  # only random codes have none
     make_if_out_of_date(source, item_file, show_progress)
     return read_features(path)
 
@@ -179,8 +182,7 @@ def digest(source: ModalitySource, item_file: Path | None = None, seed: int | No
         seed: counts for random codes, if given.
     """
     if source.recipe is None:
-        if source.path is None:
-            raise ValueError(f"{source.modality}: a source needs a file or a recipe")
+        assert source.path is not None
         return sha256_of(source.path)
     parts: dict[str, Any] = {"modality": source.modality, "recipe": source.recipe.as_metadata()}
     if source.recipe.encoder == RANDOM_CODES:

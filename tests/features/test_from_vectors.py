@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_m3rec.atomic.item_tokens import dataset_items
+from recbole_m3rec.atomic.item_file import dataset_items
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_images, encode_text, import_features
 from recbole_m3rec.features.feature_file import read_features

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_m3rec.atomic.item_tokens import dataset_items
+from recbole_m3rec.atomic.item_file import dataset_items
 from recbole_m3rec.cli.commands import (
     documented_parser,
     folder_name,

@@ -148,9 +148,7 @@ class ParsedItems(NamedTuple):
     def from_bytes(cls, content: bytes) -> ParsedItems:
         """Read what :meth:`to_bytes` made."""
         n_read, n_lines, n_other, items, cases = json.loads(content)
-        noted = Noted()
-        noted.cases = cases
-        return cls(n_read, n_lines, n_other, items, noted)
+        return cls(n_read, n_lines, n_other, items, Noted(cases))
 
 
 def parse_items(

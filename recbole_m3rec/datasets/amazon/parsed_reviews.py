@@ -45,6 +45,4 @@ class ParsedReviews(NamedTuple):
         for part in columns:
             for name in ("rating", "time"):  # copies, that the other bytes need not stay
                 part[name] = part[name].to_numpy().copy()
-        noted = Noted()
-        noted.cases = {kind: (lines, n) for kind, (lines, n) in about["cases"].items()}
-        return cls(about["n_lines"], columns, noted)
+        return cls(about["n_lines"], columns, Noted(about["cases"]))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
 
 
+@dataclass
 class Noted:
     """The cases of a piece of a file, lines counted from its first; its file is told later."""
 
-    def __init__(self) -> None:
-        self.cases: dict[str, tuple[list[int], int]] = {}
+    cases: dict[str, tuple[list[int], int]] = field(default_factory=dict)
 
     def add(self, kind: str, lines: Sequence[int]) -> None:
         """Count a case for each of these lines, of which the first few are kept."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,8 @@ from recbole_m3rec.features.image_sources import images_in_folder
 from recbole_m3rec.support.safe_write import new_files
 
 RECBOLES_CORE = 5  # that of properties/overall.yaml
+
+Content = bytes | Callable[[IO[bytes]], object]
 
 
 @dataclass(frozen=True)
@@ -100,33 +104,50 @@ def prepare_shop(
     }
     filled = items.filled() if items else {}
     fields = [item_table.FIELDS[role][0] for role in item_table.TEXT_ROLES if role in filled]
-    makes_recipe = recipe_file is not None and bool(fields) and not recipe_file.exists()
-    parts = {
-        "inter": folder / f"{name}.inter",
-        **({"item": folder / f"{name}.item"} if items else {}),
-        **({"images": folder / f"{name}.images.csv"} if mapping else {}),
-        **({"recipe": recipe_file} if makes_recipe and recipe_file else {}),
-        "stats": folder / f"{name}.stats.json",  # comes last: where it is, all is
+    more: dict[Path, Content] = {}
+    if items:
+        more[folder / f"{name}.item"] = partial(write_items, items)
+    if mapping:
+        more[folder / f"{name}.images.csv"] = mapping_text(images, folder)
+    if recipe_file is not None and fields and not recipe_file.exists():
+        more[recipe_file] = recipe(name, fields)
+    return write_dataset(folder / name, log, result, more)
+
+
+def write_dataset(
+    stem: Path, log: Interactions, result: dict[str, Any], more: Mapping[Path, Content]
+) -> dict[str, Any]:
+    """Write the files of a dataset, all or none: ``.inter``, others, and ``.stats.json``.
+
+    Args:
+        stem: folder and name.
+        result: what the statistics say.
+        more: the other files, each as its content or what writes it.
+
+    Returns:
+        ``result``, and the paths ``written``.
+
+    Raises:
+        CannotWriteError: e.g. the disk is full; files that were there are unchanged.
+        FileInUseError: another run writes the same dataset.
+    """
+    contents = {
+        Path(f"{stem}.inter"): partial(write_interactions, log),
+        **more,
+        # Comes last: where it is, all is.
+        Path(f"{stem}.stats.json"): (json.dumps(result, indent=2) + "\n").encode(),
     }
-    with new_files(*parts.values()) as opened:
-        files = dict(zip(parts, opened, strict=True))
-        with files["inter"].writing():
-            write_interactions(log, files["inter"].file)
-        if items:
-            with files["item"].writing():
-                write_items(items, files["item"].file)
-        contents = {
-            "images": mapping_text(images, folder) if mapping else b"",
-            "recipe": recipe(name, fields).encode(),
-            "stats": (json.dumps(result, indent=2) + "\n").encode(),
-        }
-        for part, content in contents.items():
-            if part in files:
-                files[part].write(content)
-    return result | {"written": [str(path) for path in parts.values()]}
+    with new_files(*contents) as files:
+        for file, content in zip(files, contents.values(), strict=True):
+            with file.writing():
+                if isinstance(content, bytes):
+                    file.file.write(content)
+                else:
+                    content(file.file)
+    return result | {"written": [str(path) for path in contents]}
 
 
-def recipe(name: str, fields: list[str]) -> str:
+def recipe(name: str, fields: list[str]) -> bytes:
     """Return the YAML by which training makes features of an item's texts."""
     return (
         f"# How dataset/{name}/{name}.text.parquet is made where it is not there.\n"
@@ -134,7 +155,7 @@ def recipe(name: str, fields: list[str]) -> str:
         "  text:\n"
         "    encoder: tfidf-svd\n"
         f"    fields: [{', '.join(fields)}]\n"
-    )
+    ).encode()
 
 
 def _log(shop: Shop, problems: Problems, filters: Filters) -> tuple[Interactions, dict[str, int]]:
