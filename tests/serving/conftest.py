@@ -69,29 +69,33 @@ def made_histories():
     return pa.table({"user_id": ["ann", "böb"], "item_ids": [["i1", "i2"], ["i9", "i8", "i7"]]})
 
 
+def write_made_bundle(folder, n_items=N_ITEMS, **more):
+    """Write a bundle and return its folder; keywords are those of ``write_bundle``."""
+    network = more.pop("network", None) or made_network(n_items)
+    items = more.pop("items", None) or made_items(n_items)
+    about = {"max_history": 20, "metrics": {"test": {"hit@10": 0.5}}, "features": {}}
+    about |= more.pop("about", {})
+    more = {"settings": SETTINGS, "histories": made_histories(), **more}
+    write_bundle(folder, network, more.pop("settings"), items, about=about, **more)
+    return folder
+
+
 @pytest.fixture
 def write_made(tmp_path):
-    """Return a function that writes a bundle; keywords are those of ``write_bundle``."""
+    """Return a function that writes a bundle of a name, as ``write_made_bundle`` does."""
+    return lambda name="bundle", **more: write_made_bundle(tmp_path / name, **more)
 
-    def write(name="bundle", n_items=N_ITEMS, **more):
-        network = more.pop("network", None) or made_network(n_items)
-        settings = more.pop("settings", SETTINGS)
-        about = {"max_history": 20, "metrics": {"test": {"hit@10": 0.5}}, "features": {}}
-        about |= more.pop("about", {})
-        folder = tmp_path / name
-        items = more.pop("items", None) or made_items(n_items)
-        write_bundle(
-            folder, network, settings, items, about=about, histories=made_histories(), **more
-        )
-        return folder
 
-    return write
+@pytest.fixture(scope="session")
+def made_bundle(tmp_path_factory):
+    """The made bundle, which no test changes."""
+    return write_made_bundle(tmp_path_factory.mktemp("made") / "bundle")
 
 
 @pytest.fixture
-def shop(write_made):
+def shop(made_bundle):
     """A recommender of the made bundle."""
-    return Recommender.load(write_made())
+    return Recommender.load(made_bundle)
 
 
 @pytest.fixture(params=[("dot", "same"), ("cosine", "own"), ("cosine", "offset")], ids="-".join)
