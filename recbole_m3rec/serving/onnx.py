@@ -87,7 +87,7 @@ class Step(nn.Module):
         n_kinds = len(self.kinds)
         old, mask = given[: 1 + n_kinds * self.n_blocks], given[-1]
         vectors = dict(zip(self.names, given[len(old) : -1], strict=True))
-        rest = self._empty_state(self.network.layers[0], 0)[n_kinds:]
+        rest = self._empty_state(self.network.layers[0], mask.shape[0])[n_kinds:]
         states = [MambaState(*old[i : i + n_kinds], *rest) for i in range(1, len(old), n_kinds)]
         query, after = step_by_modules(self.network, vectors, states)
         new = [query, *chain(*(state[:n_kinds] for state in after))]

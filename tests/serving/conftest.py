@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -32,10 +33,11 @@ def made_features(n_items, missing=True):
     }
 
 
-def made_network(n_items=N_ITEMS, spread=1.0, **settings):
+def made_network(n_items=N_ITEMS, spread=1.0, n_content=2, **settings):
     """A network with random weights, large enough that scores differ."""
     torch.manual_seed(0)
-    network = M3RecNetwork(n_items + 1, made_features(n_items), **{**SETTINGS, **settings})
+    features = dict(islice(made_features(n_items).items(), n_content))
+    network = M3RecNetwork(n_items + 1, features, **{**SETTINGS, **settings})
     with torch.no_grad():
         network.item_embedding.weight.normal_(0, spread)
         if network.score_embedding is not None:
