@@ -189,9 +189,11 @@ def test_a_recipe_is_completed_by_defaults():
     options = {"dim": 512, "min_df": 2, "max_ngram": 1, "unit_rows": True}
     assert recipe == Recipe("tfidf-svd", ("title",), options)
     assert str(recipe) == "tfidf-svd of title"
-    assert (
-        str(parse_recipe("text", {"encoder": "random-codes"})) == "random-codes of deviation 0.02"
-    )
+    codes = parse_recipe("text", {"encoder": "random-codes"})
+    assert str(codes) == "random-codes of deviation 0.02"
+    bert = parse_recipe("text", {"encoder": "transformers:bert", "fields": "a", "pooling": "mean"})
+    assert (bert.options["pooling"], bert.options["max_tokens"]) == ("mean", 512)
+    assert str(bert) == "transformers:bert of a"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,10 @@ def test_a_recipe_is_completed_by_defaults():
         (CODES | {"fields": ["a"]}, "has no option 'fields'"),
         ({"encoder": "tfidf-svd"}, "needs fields"),
         ({"encoder": "tfidf-svd", "fields": [1]}, r"fields must be names .* found \[1\]"),
+        (TEXT | {"keep_html": "yes"}, "keep_html must be true or false, found 'yes'"),
+        ({"encoder": "os:system", "fields": ["a"]}, "unknown encoder"),
+        ({"encoder": "transformers:", "fields": ["a"]}, "unknown encoder"),
+        ({"encoder": "transformers:a", "fields": ["b"], "device": "cpu"}, "no option 'device'"),
         ("tfidf-svd", "expected a mapping"),
     ],
 )

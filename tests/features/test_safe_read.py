@@ -2,7 +2,9 @@
 
 import io
 import os
+import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +52,44 @@ def test_folders_and_links_that_lead_nowhere_are_called_so(tmp_path, read, suffi
     os.mkfifo(tmp_path / f"pipe{suffix}")
     with pytest.raises(FeatureFileError, match=f"pipe{suffix}: is a device or pipe"):
         read(tmp_path / f"pipe{suffix}")
+
+
+class Trap:
+    """Makes a file where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("touched"),)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_pickles_are_refused_and_run_nothing(tmp_path, read):
+    torch.save({"item_id": Trap(), "embedding": torch.ones(1, 1)}, tmp_path / "x.pt")
+    torch.save(Trap(), tmp_path / "y.pt")
+    np.savez(tmp_path / "x.npz", item_id=np.array([Trap()]), embedding=np.ones((1, 1)))
+    (tmp_path / "x.npy").write_bytes(pickle.dumps(Trap()))
+    (tmp_path / "x.ids.txt").write_text("a\n")
+    for name in ("x.pt", "y.pt", "x.npz", "x.npy"):
+        with pytest.raises(FeatureFileError, match=f"{name}: .*unpickling can run code"):
+            read(tmp_path / name)
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".parquet", ".csv"])
+def test_files_that_are_not_there_or_of_something_else_are_named(tmp_path, read, suffix):
+    if suffix == ".csv" and read is read_features:
+        return  # no format of a feature file
+    with pytest.raises(FileNotFoundError, match=f"x{suffix}: there is no such f"):
+        read_with_ids(read, tmp_path / f"x{suffix}")
+    for content in (b"item_id:token\ttitle:token_seq\n1\tToy Story\n", b"\x93\xff\x00 nothing"):
+        (tmp_path / f"x{suffix}").write_bytes(content)
+        with pytest.raises(FeatureFileError, match=f"x{suffix}"):
+            read_with_ids(read, tmp_path / f"x{suffix}")
+
+
+def read_with_ids(read, path):
+    np.save(path.with_suffix(".item_id.npy"), np.array(["a"]))
+    return read(path)
 
 
 @pytest.mark.parametrize("read", READERS)

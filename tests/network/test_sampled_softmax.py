@@ -68,7 +68,7 @@ def test_the_sum_over_all_items_is_estimated_without_bias():
     counts = torch.randint(1, 20, (N_ITEMS,))
     exponentials = torch.randn(N_ITEMS).double().exp()
     estimates = []
-    for _ in range(4000):
+    for _ in range(1000):
         targets = torch.multinomial(counts.double(), 6, replacement=True)
         drawn = torch.randint(N_ITEMS, (5,))
         chosen = make_candidates(drawn, N_ITEMS, targets, counts)
@@ -77,7 +77,7 @@ def test_the_sum_over_all_items_is_estimated_without_bias():
     assert torch.stack(estimates).mean() == pytest.approx(
         float(exponentials.sum()), abs=4 * float(error)
     )
-    assert error < 0.02 * exponentials.sum()
+    assert error < 0.04 * exponentials.sum()
 
 
 @pytest.mark.parametrize("repetition", [False, True])
@@ -92,8 +92,8 @@ def test_as_many_as_there_are_items_is_the_exact_loss(repetition):
 def test_many_draws_come_close_to_the_exact_loss():
     exact = network().cross_entropy(HISTORIES, TARGETS, SCORED)
     sampled = network(softmax_items=20)
-    losses = [sampled.cross_entropy(HISTORIES, TARGETS, SCORED) for _ in range(200)]
-    assert float(torch.stack(losses).mean()) == pytest.approx(float(exact), rel=0.02)
+    losses = [sampled.cross_entropy(HISTORIES, TARGETS, SCORED).detach() for _ in range(60)]
+    assert float(torch.stack(losses).mean()) == pytest.approx(float(exact.detach()), rel=0.02)
 
 
 def test_a_step_touches_its_items_alone(monkeypatch):

@@ -74,16 +74,23 @@ def raw_scan_inputs(lengths, last_only=False, d_inner=37, d_state=8):
 
 def scan_loop(tensors, ends, last_only=False):
     """The recurrence, one step of one sequence at a time; softplus and gate where there are 8."""
+    return scan_loop_states(tensors, ends, last_only)[0]
+
+
+def scan_loop_states(tensors, ends, last_only=False):
+    """The same, and the state after each sequence."""
     x, dt, A, B, C, D, *more = tensors
     dt = F.softplus(dt + more[0]) if more else dt
-    rows = []
+    rows, states = [], []
     for start, end in itertools.pairwise(ends.tolist()):
         state = torch.zeros_like(A)
         for t in range(start, end):
             state = torch.exp(dt[t, :, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
             if not last_only or t == end - 1:
                 rows.append(state @ C[t] + D * x[t])
-    return torch.stack(rows) * F.silu(more[1]) if more else torch.stack(rows)
+        states.append(state)
+    y = torch.stack(rows)
+    return y * F.silu(more[1]) if more else y, torch.stack(states)
 
 
 def compiled_scan(tensors, ends, last_only=False):

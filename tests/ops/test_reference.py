@@ -5,7 +5,7 @@ import torch
 
 from recbole_m3rec.ops import reference
 from recbole_m3rec.ops.reference import selective_scan_reference
-from tests.ops.kernel_cases import NAMES, ends_of, scan_inputs
+from tests.ops.kernel_cases import NAMES, ends_of, scan_inputs, scan_loop, scan_loop_states
 
 RAGGED = [3, 1, 7, 2, 5]
 
@@ -15,19 +15,6 @@ def inputs(lengths, scale=1.0):
     tensors = [tensor.double() for tensor in scan_inputs(lengths, 3, 4)[0]]
     tensors[1] *= scale
     return tensors
-
-
-def loop(x, dt, A, B, C, D, lengths):
-    """Follow the definition, one step at a time."""
-    ys, last, t = [], [], 0
-    for length in lengths:
-        state = torch.zeros_like(A)
-        for _ in range(length):
-            state = torch.exp(dt[t][:, None] * A) * state + (dt[t] * x[t])[:, None] * B[t]
-            ys.append(state @ C[t] + D * x[t])
-            t += 1
-        last.append(state)
-    return torch.stack(ys), torch.stack(last)
 
 
 @pytest.fixture(params=[1, 40, 1 << 22], ids=["a block a sequence", "some blocks", "one block"])
@@ -46,7 +33,7 @@ def test_result_last_state_and_gradients_equal_the_loop(lengths, scale):
     for tensor in (*ours, *theirs):
         tensor.requires_grad_()
     y, state = selective_scan_reference(*ours, ends_of(lengths))
-    expected, expected_state = loop(*theirs, lengths)
+    expected, expected_state = scan_loop_states(theirs, ends_of(lengths))
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(state, expected_state, rtol=1e-10, atol=1e-10)
 
@@ -66,7 +53,7 @@ def test_blocks_are_really_cut_and_each_sequence_is_in_one(monkeypatch):
 
 
 def test_float32_stays_float32_and_close():
-    exact, _ = loop(*inputs(RAGGED), RAGGED)
+    exact = scan_loop(inputs(RAGGED), ends_of(RAGGED))
     y, _ = selective_scan_reference(*(t.float() for t in inputs(RAGGED)), ends_of(RAGGED))
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)

@@ -2,8 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -113,31 +113,26 @@ def test_a_work_folder_that_cannot_be_written_is_named(tmp_path):
         encode_batches(BATCHES, Squares(), key={}, work=tmp_path / "work")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the process is forked")
 def test_a_killed_process_loses_no_finished_file(tmp_path, monkeypatch):
-    script = """
-import sys, time, numpy as np
-from pathlib import Path
-from recbole_m3rec.features.encoders import batches
-batches._longest_wait = lambda elapsed: 0.0
-def encode(left):
-    for number, batch in enumerate(left):
-        if number == 2:
-            print("two are done", flush=True)
+    monkeypatch.setattr(batches_module, "_longest_wait", lambda elapsed: 0.0)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+
+        def encode(left):
+            yield next(squares := Squares()(left))
+            yield next(squares)
+            os.write(writing, b"two are done")
             time.sleep(60)
-        yield np.array([[n, n**2] for n in batch])
-batches.encode_batches([[1, 2], [3, 4], [5]], encode, key={"model": 1}, work=Path(sys.argv[1]))
-"""
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert child.stdout is not None
-    while b"two are done" not in child.stdout.readline():
-        assert child.poll() is None
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+
+        with suppress(BaseException):
+            encode_batches(BATCHES, encode, key={"model": 1}, work=tmp_path)
+        os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 100) == b"two are done"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     rest = Squares()
     rows = encode_batches(BATCHES, rest, key={"model": 1}, work=tmp_path)
     assert rest.seen == [[5]]

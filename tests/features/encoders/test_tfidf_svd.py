@@ -1,9 +1,8 @@
 """TF-IDF and SVD."""
 
 import hashlib
+import inspect
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd, fit_tfidf_svd
+from tests.fresh_python import fresh_python
 
 
 def some_texts(n):
@@ -74,19 +74,15 @@ def test_case_and_width_of_letters_do_not_matter():
 def test_result_is_equal_to_the_bit_whatever_the_threads_and_the_hash_seed():
     # As large as this, the matrix products of several threads differ from those of one.
     here = hashlib.sha256(encode_tfidf_svd(some_texts(600), dim=100)).hexdigest()
-    script = (
-        "import hashlib, test_tfidf_svd as t;"
-        "print(hashlib.sha256(t.encode_tfidf_svd(t.some_texts(600), dim=100)).hexdigest())"
+    code = (
+        "import hashlib, numpy as np\n"
+        "from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd\n"
+        f"{inspect.getsource(some_texts)}"
+        "print(hashlib.sha256(encode_tfidf_svd(some_texts(600), dim=100)).hexdigest())"
     )
     threads = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED")
-    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
-    environment = os.environ | dict.fromkeys(variables, threads) | {"PYTHONPATH": path}
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split()[-1] == here
+    assert fresh_python(code, **dict.fromkeys(variables, threads)).stdout.split() == [here]
 
 
 def test_progress_counts_every_text():
