@@ -25,7 +25,7 @@ from recbole_m3rec.features.feature_table import (
     checked_table,
     row_name,
 )
-from recbole_m3rec.features.safe_read import decoding, load_npy, load_npz
+from recbole_m3rec.features.safe_read import as_numpy, decoding, load_npy, load_npz
 from recbole_m3rec.support.safe_write import new_files
 
 _METADATA_KEY = b"recbole_m3rec"
@@ -236,9 +236,7 @@ def _read_pt(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, Any
     ids, values = content.get("item_id"), content[_value_key(path, list(content))]
     if not isinstance(values, torch.Tensor):
         raise FeatureFileError(f"{path}: expected a tensor, found a {type(values).__name__}")
-    if values.dtype == torch.bfloat16:  # NumPy has none; float32 holds every bfloat16
-        values = values.float()
-    return ids.numpy() if isinstance(ids, torch.Tensor) else ids, values.detach().numpy(), {}
+    return ids.numpy() if isinstance(ids, torch.Tensor) else ids, as_numpy(values), {}
 
 
 def _value_key(path: Path, keys: list[str]) -> str:

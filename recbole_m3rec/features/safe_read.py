@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 
 from recbole_m3rec.features.feature_table import FeatureFileError
 
@@ -92,6 +93,14 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(array, np.ndarray):  # bytes of something else
             raise FeatureFileError(f"{path}: entry {name!r} is no array. Make the file again")
     return arrays
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's numbers; NumPy has no bfloat16, of which float32 holds every one."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    numbers: np.ndarray = tensor.detach().numpy()
+    return numbers
 
 
 def _check_claim(path: Path, file: IO[bytes], n_bytes: int, name: str = "") -> None:

@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 import torch
 
 from recbole_m3rec.features.feature_table import FeatureFileError, as_float32
-from recbole_m3rec.features.safe_read import check_is_file, decoding, load_npy, load_npz
+from recbole_m3rec.features.safe_read import (
+    as_numpy,
+    check_is_file,
+    decoding,
+    load_npy,
+    load_npz,
+)
 
 _ID_KEYS = ("item_id", "item_ids", "ids", "id", "asin")
 _INDEX = re.compile(r"|index|level_0|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
@@ -97,28 +103,21 @@ def _as_floats(path: Path, vectors: Vectors) -> np.ndarray:
 def _read_pt(path: Path, id_column: str | None) -> Vectors:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, torch.Tensor):
-        return Vectors(_numbers(content), None)
+        return Vectors(as_numpy(content), None)
     if isinstance(content, list) and content and isinstance(content[0], torch.Tensor):
-        return Vectors(_numbers(torch.stack(content)), None)
+        return Vectors(as_numpy(torch.stack(content)), None)
     if not isinstance(content, dict):
         raise FeatureFileError(f"{path}: holds a {type(content).__name__}, expected a tensor")
     tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
     if len(tensors) == len(content) > 0 and all(tensor.dim() == 1 for tensor in tensors):
         widths = {len(tensor) for tensor in tensors}
         if len(widths) == 1 and id_column is None:  # a vector by id
-            return Vectors(_numbers(torch.stack(tensors)), [str(key) for key in content])
+            return Vectors(as_numpy(torch.stack(tensors)), [str(key) for key in content])
     entries = {
-        str(key): _numbers(value) if isinstance(value, torch.Tensor) else value
+        str(key): as_numpy(value) if isinstance(value, torch.Tensor) else value
         for key, value in content.items()
     }
     return _of_entries(path, entries, id_column)
-
-
-def _numbers(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:  # NumPy has none; float32 holds every bfloat16
-        tensor = tensor.float()
-    numbers: np.ndarray = tensor.detach().numpy()
-    return numbers
 
 
 def _of_entries(path: Path, entries: dict[str, Any], id_column: str | None) -> Vectors:

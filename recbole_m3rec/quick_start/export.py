@@ -22,7 +22,7 @@ from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
 from recbole_m3rec.quick_start.recommend import Histories
-from recbole_m3rec.serving.bundle.text_encoders import TFIDF, as_tensors
+from recbole_m3rec.serving.bundle.encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.serving.scoring.index import LARGE, build_index

@@ -15,8 +15,7 @@ from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
 from recbole_m3rec.network.m3rec import ID
 from recbole_m3rec.network.untrained_items import N_CANDIDATES, lenders, nearest
 from recbole_m3rec.serving.arguments import is_id, shown
-from recbole_m3rec.serving.bundle.image_encoders import encode_images
-from recbole_m3rec.serving.bundle.text_encoders import encode_text, texts_of
+from recbole_m3rec.serving.bundle.encoders import encode_images, encode_text, texts_of
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.support.suggestions import expected_one_of
 

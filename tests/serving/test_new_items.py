@@ -11,7 +11,7 @@ from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
-from recbole_m3rec.serving.bundle.text_encoders import as_tensors, from_tensors
+from recbole_m3rec.serving.bundle.encoders import as_tensors, from_tensors
 from recbole_m3rec.serving.bundle.write import write_bundle
 from recbole_m3rec.serving.new_items import NewItemError
 from recbole_m3rec.serving.recommender import Recommender

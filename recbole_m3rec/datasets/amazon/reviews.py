@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ import pyarrow.json
 from recbole_m3rec.atomic.inter_file import EARLIEST, LATEST, READ_AS_MISSING, Interactions
 from recbole_m3rec.cluster.kept_pieces import KeptPieces, identity
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.datasets.amazon.parsed_reviews import ParsedReviews
 from recbole_m3rec.datasets.io.id_codes import IdCodes, interactions_of
 from recbole_m3rec.datasets.io.problems import Noted, Problems
 from recbole_m3rec.datasets.io.raw_lines import Block, Range, line_pieces
@@ -38,6 +37,10 @@ PROBLEMS = {
 
 _SCHEMA = pa.schema(
     [("user", pa.string()), ("item", pa.string()), ("rating", pa.float64()), ("time", pa.int64())]
+)
+_IDS = pa.dictionary(pa.int32(), pa.string())
+_PARSED = pa.schema(
+    [("user", _IDS), ("item", _IDS), ("rating", pa.float32()), ("time", pa.int64())]
 )
 _FEW_LINES = 128
 
@@ -97,6 +100,39 @@ def read_reviews(
                 ratings.append(columns["rating"])
                 times.append(columns["time"])
     return interactions_of(users, items, ratings, times), n_lines
+
+
+class ParsedReviews(NamedTuple):
+    """What a piece of a review file holds.
+
+    ``columns`` are in parts, by name: ``user`` and ``item`` Arrow's dictionaries of texts,
+    ``rating`` float32, ``time`` int64.
+    """
+
+    n_lines: int
+    columns: list[dict[str, Any]]
+    noted: Noted
+
+    def to_bytes(self) -> bytes:
+        """Return an Arrow stream."""
+        about = {"n_lines": self.n_lines, "cases": self.noted.cases}
+        schema = _PARSED.with_metadata({"about": json.dumps(about)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as stream:
+            for part in self.columns:
+                stream.write_batch(pa.record_batch(list(part.values()), schema=schema))
+        return sink.getvalue().to_pybytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ParsedReviews:
+        """Read what :meth:`to_bytes` made."""
+        with pa.ipc.open_stream(content) as stream:
+            about = json.loads(stream.schema.metadata[b"about"])
+            columns = [dict(zip(_PARSED.names, batch.columns, strict=True)) for batch in stream]
+        for part in columns:
+            for name in ("rating", "time"):  # copies, that the other bytes need not stay
+                part[name] = part[name].to_numpy().copy()
+        return cls(about["n_lines"], columns, Noted(about["cases"]))
 
 
 def parse_reviews(

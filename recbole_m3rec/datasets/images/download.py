@@ -24,7 +24,7 @@ from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
     STORED,
     Entry,
-    GrowingReport,
+    append_to_report,
     read_report,
     write_report,
 )
@@ -100,13 +100,12 @@ def fetch_images(
     n_left = sum(map(len, left.values()))
     with (
         tqdm(total=n_left, desc="images", unit="image", disable=not show_progress) as bar,
-        GrowingReport(folder / REPORT_NAME) as report,
+        open(folder / REPORT_NAME, "a", encoding="utf-8", newline="") as report,
     ):
         fetch = partial(_fetch_on, cluster) if cluster.is_remote else _fetch
         fetch = partial(fetch, folder=folder, limits=limits, allow_private=allow_private)
-        results = _results(left, politeness, fetch)
-        for made in results:
-            report.add(made)
+        for made in _results(left, politeness, fetch):
+            append_to_report(report, made)
             for entry in made:
                 entries[entry.item_id] = entry
                 before = earlier.get(entry.item_id)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import TextIO
 
 from recbole_m3rec.support.safe_write import CannotWriteError, write_whole
 
@@ -64,22 +65,10 @@ def write_report(folder: Path, entries: Iterable[Entry]) -> None:
     write_whole(folder / REPORT_NAME, text.getvalue().encode())
 
 
-class GrowingReport:
-    """The report while it grows: each line is with the system before the next fetch is awaited."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> GrowingReport:
-        self._file = open(self._path, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        return self
-
-    def add(self, entries: Iterable[Entry]) -> None:
-        try:
-            csv.writer(self._file).writerows(map(astuple, entries))
-            self._file.flush()
-        except OSError as error:
-            raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from error
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def append_to_report(file: TextIO, entries: Iterable[Entry]) -> None:
+    """Add lines to a growing report; they are with the system before the next fetch is awaited."""
+    try:
+        csv.writer(file).writerows(map(astuple, entries))
+        file.flush()
+    except OSError as error:
+        raise CannotWriteError(f"cannot write {file.name}: {error.strerror}") from error

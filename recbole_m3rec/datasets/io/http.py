@@ -54,11 +54,8 @@ def http_get(
     address = parse_address(url)
     for _ in range(MOST_REDIRECTS + 1):
         timed = _Limits(stall, deadline)
-        connection = _connection(address, timed, allow_private)
-        target = address.target
+        connection, target = _connection(address, timed, allow_private)
         try:
-            if isinstance(connection, _ViaProxy):
-                target = str(address)
             connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
             usual = {
                 "Host": address.host_header,
@@ -167,16 +164,12 @@ class _Plain(_Timed, http.client.HTTPConnection):
     pass
 
 
-class _ViaProxy(_Plain):
-    """To a proxy, which is told the whole address."""
-
-
 class _Encrypted(_Timed, http.client.HTTPSConnection):
     pass
 
 
-def _connection(address: Address, limits: _Limits, allow_private: bool) -> Any:
-    """Return a connection, not made yet, to a host that may be asked."""
+def _connection(address: Address, limits: _Limits, allow_private: bool) -> tuple[Any, str]:
+    """Return a connection, not made yet, to a host that may be asked, and what to ask it for."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(address.scheme)
     if proxy and urllib.request.proxy_bypass(address.host):
@@ -190,6 +183,7 @@ def _connection(address: Address, limits: _Limits, allow_private: bool) -> Any:
     if not allow_private:
         refuse_private(address.host, answers)
     connection: Any
+    target = address.target
     if proxy and answers and allow_private:
         try:
             refuse_private(address.host, answers)
@@ -199,7 +193,7 @@ def _connection(address: Address, limits: _Limits, allow_private: bool) -> Any:
         through = parse_address(proxy if "://" in proxy else f"http://{proxy}")
         answers = resolve(through.host, through.port)
         if address.scheme == "http":
-            connection = _ViaProxy(through.host, through.port)
+            connection, target = _Plain(through.host, through.port), str(address)
         else:
             connection = _Encrypted(through.host, through.port, context=_context())
             connection.set_tunnel(address.host, address.port)
@@ -208,7 +202,7 @@ def _connection(address: Address, limits: _Limits, allow_private: bool) -> Any:
     else:
         connection = _Encrypted(address.host, address.port, context=_context())
     connection.prepare(answers, limits)
-    return connection
+    return connection, target
 
 
 def _context() -> ssl.SSLContext:
