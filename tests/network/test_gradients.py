@@ -50,16 +50,18 @@ FUSION = ("content.text.weight",)
 BEFORE = ("content.text.projector", "content.text.missing", "input_norms.text")
 
 
-def test_frozen_teaches_the_text_side_through_the_shared_block_but_not_that():
-    assert of_text_sequences("frozen") == named(*EXPERT, *FUSION, *BEFORE)
+# Frozen, the shared block learns nothing of text, and what lies before it does, through the block;
+# detached, nothing before the last expert learns.
+TAUGHT = {
+    "frozen": (*EXPERT, *FUSION, *BEFORE),
+    "detached": ("layers.1.experts.text", *FUSION),
+    "shared": (*EXPERT, *FUSION, *BEFORE, ".shared."),
+}
 
 
-def test_detached_teaches_the_last_expert_and_the_fusion_weight_alone():
-    assert of_text_sequences("detached") == named("layers.1.experts.text", *FUSION)
-
-
-def test_shared_teaches_the_shared_block_too():
-    assert of_text_sequences("shared") == named(*EXPERT, *FUSION, *BEFORE, ".shared.")
+@pytest.mark.parametrize("rule", TAUGHT)
+def test_a_rule_says_what_the_text_side_teaches(rule):
+    assert of_text_sequences(rule) == named(*TAUGHT[rule])
 
 
 @pytest.mark.parametrize("rule", ["frozen", "detached", "shared"])

@@ -22,11 +22,11 @@ def set_lags(repeats, values):
 
 def naive(repeats, histories, n_items):
     """The definition, one history after another."""
-    scores = torch.zeros(len(histories), n_items)
+    scores, by_lag = torch.zeros(len(histories), n_items), repeats.by_lag.tolist()
     for row, history in enumerate(histories):
         for lag, item in enumerate(reversed(history), start=1):
             kind = min(int(math.log2(lag)), N_LAGS - 1)
-            scores[row, item] += SCALE * repeats.by_lag[kind].item()
+            scores[row, item] += SCALE * by_lag[kind]
     return scores
 
 
@@ -114,12 +114,12 @@ def test_every_way_to_a_score_adds_the_same(score):
             torch.testing.assert_close(single, scores[:, item], atol=1e-5, rtol=1e-5)
 
 
-def train(network, histories, targets, steps=60):
+def train(network, histories, targets):
     seq, lengths = padded(histories)
     packed, targets = pack(seq, lengths), torch.tensor(targets)
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
     network.train()
-    for _ in range(steps):
+    for _ in range(30):
         optimiser.zero_grad()
         network.cross_entropy(packed, targets).backward()
         optimiser.step()

@@ -44,34 +44,19 @@ def test_an_unknown_backend_is_an_error_that_names_the_nearest():
 
 
 @pytest.mark.usefixtures("_absent")
-@pytest.mark.parametrize(
-    ("name", "way"),
-    [
-        ("cpu", "C\\+\\+ compiler"),
-        ("triton", "triton>=3.2"),
-        ("mamba_ssm", "pip install --no-build-isolation"),
-    ],
-)
-def test_the_error_on_an_absent_backend_says_how_to_get_it(name, way):
-    with pytest.raises(ScanBackendError, match=f"{name} is not available: not built.*{way}"):
-        check_backend(name)
-
-
-@pytest.mark.usefixtures("_absent")
-def test_selective_scan_refuses_an_absent_backend_too():
-    one = torch.ones(1, 1)
-    with pytest.raises(ScanBackendError, match="cpu is not available"):
-        selective_scan(
-            *(one, one, -one, one, one, one[0]),
-            torch.tensor([0, 1], dtype=torch.int32),
-            backend="cpu",
-        )
-
-
-@pytest.mark.usefixtures("_absent")
-def test_auto_without_kernels_is_the_reference():
-    assert choose_backend("auto", torch.zeros(1)) == "reference"
+def test_an_absent_backend_is_an_error_that_says_how_to_get_it_and_auto_does_without():
+    ways = {"cpu": "C\\+\\+ compiler", "triton": "triton>=3.2", "mamba_ssm": "pip install --no-b"}
+    one, ends = torch.ones(1, 1), torch.tensor([0, 1], dtype=torch.int32)
+    for name, way in ways.items():
+        assert backends()[name] == "absent: not built, says the test"
+        refused = f"{name} is not available: not built.*{way}"
+        with pytest.raises(ScanBackendError, match=refused):
+            check_backend(name)
+        with pytest.raises(ScanBackendError, match=refused):
+            selective_scan(one, one, -one, one, one, one[0], ends, backend=name)
     check_backend("auto")
+    assert choose_backend("auto", one) == "reference"
+    assert backends()["reference"].startswith("available")
 
 
 @pytest.mark.usefixtures("_present")
@@ -120,13 +105,6 @@ def test_auto_logs_why_it_is_the_reference(caplog):
 def test_backends_names_all_but_auto():
     assert set(backends()) == set(BACKENDS) - {"auto"}
     assert all(text.startswith("available") for text in backends().values())
-
-
-@pytest.mark.usefixtures("_absent")
-def test_backends_says_why_one_is_absent():
-    for name in ("cpu", "triton", "mamba_ssm"):
-        assert backends()[name] == "absent: not built, says the test"
-    assert backends()["reference"].startswith("available")
 
 
 @pytest.mark.parametrize("last_only", [False, True])

@@ -6,21 +6,25 @@ import torch
 
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.scoring.index import Index, build_index
-from tests.serving.conftest import made_features, made_network
+from tests.serving.conftest import made_features, made_network, write_made_bundle
 
 pytest.importorskip("faiss")
 N = 3000
 
 
-@pytest.fixture
-def shops(write_made):
-    """A recommender with an index, and an exact one, over the same bundle."""
+@pytest.fixture(scope="module")
+def indexed_bundle(tmp_path_factory):
     network = made_network(N)
-    queries = torch.randn(64, 24)
-    tensors, measured = build_index(network.item_table(), queries)
+    tensors, measured = build_index(network.item_table(), torch.randn(64, 24))
     assert measured["recall@10"] >= 0.98
-    folder = write_made(n_items=N, network=network, index=tensors, about={"index": measured})
-    return Recommender.load(folder), Recommender.load(folder, index=False)
+    folder, about = tmp_path_factory.mktemp("indexed") / "bundle", {"index": measured}
+    return write_made_bundle(folder, n_items=N, network=network, index=tensors, about=about)
+
+
+@pytest.fixture
+def shops(indexed_bundle):
+    """A recommender with an index, and an exact one, over the same bundle."""
+    return Recommender.load(indexed_bundle), Recommender.load(indexed_bundle, index=False)
 
 
 def histories(n):

@@ -163,8 +163,12 @@ def test_an_item_with_a_new_address_loses_its_old_image(shop, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == picture(3, "PNG")
 
 
-def test_a_picture_that_many_addresses_give_is_a_placeholder(shop, tmp_path):
+def test_a_picture_that_many_addresses_give_is_a_placeholder_unless_it_is_to_be_kept(
+    shop, tmp_path
+):
     paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
+    kept = fetch(shop, tmp_path / "kept", paths, placeholder_from=0)
+    assert {entry.status for entry in kept.values()} == {"stored"}
     paths |= {f"same{number}": "/ok/1" for number in range(9)}  # one address: no placeholder
     found = fetch(shop, tmp_path, paths, placeholder_from=5)
     reasons = {found[f"item{number}"].reason for number in range(5)}
@@ -176,12 +180,6 @@ def test_a_picture_that_many_addresses_give_is_a_placeholder(shop, tmp_path):
     again = fetch(shop, tmp_path, paths | {"item9": "/blank/9"}, placeholder_from=5)
     assert shop.asked == {"/blank/9": 1}
     assert again["item9"].reason == "placeholder, the same picture at 6 addresses"
-
-
-def test_placeholders_may_be_kept(shop, tmp_path):
-    paths = {f"item{number}": f"/blank/{number}" for number in range(5)}
-    found = fetch(shop, tmp_path, paths, placeholder_from=0)
-    assert {entry.status for entry in found.values()} == {"stored"}
 
 
 def test_no_host_is_asked_more_often_at_once_than_it_may(shop, tmp_path):
