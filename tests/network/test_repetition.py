@@ -22,12 +22,12 @@ def set_lags(repeats, values):
 
 def naive(repeats, histories, n_items):
     """The definition, one history after another."""
-    scores, by_lag = torch.zeros(len(histories), n_items), repeats.by_lag.tolist()
+    scores, by_lag = [[0.0] * n_items for _ in histories], repeats.by_lag.tolist()
     for row, history in enumerate(histories):
         for lag, item in enumerate(reversed(history), start=1):
             kind = min(int(math.log2(lag)), N_LAGS - 1)
-            scores[row, item] += SCALE * by_lag[kind]
-    return scores
+            scores[row][item] += SCALE * by_lag[kind]
+    return torch.tensor(scores)
 
 
 def padded(histories):
