@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from recbole_m3rec.compare import scheduler, worker
+from tests import before_forks  # noqa: F401
 
 
 class Forked:
