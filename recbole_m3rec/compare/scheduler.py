@@ -220,11 +220,7 @@ class Progress:
         if not self.terminal:
             self.say(f"{job.label}: started")
             return
-        taken = {bar.pos for bar in self.bars.values()}
-        place = next(p for p in range(1, len(taken) + 2) if -p not in taken and p not in taken)
-        self.bars[job] = tqdm(
-            total=job.epochs, desc=job.label, unit="epoch", position=place, leave=False
-        )
+        self.bars[job] = tqdm(total=job.epochs, desc=job.label, unit="epoch", leave=False)
 
     def epoch(self, job: Any, epoch: Mapping[str, Any]) -> None:
         """Show how far a job is."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recbole_m3rec.compare.report.significance import Paired, holm, paired
 from recbole_m3rec.compare.results import Outcome
@@ -20,9 +21,6 @@ PROTOCOL = (
     *("mask_seen", "cold_items", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
     *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
 )
-
-# Each user's mean, ``[n]`` float64, by metric.
-Means = dict[str, np.ndarray]
 
 # The model that is compared with all others unless another is named.
 OWN = "M3Rec"
@@ -252,47 +250,38 @@ def _over_seeds(pairs: Sequence[tuple[Outcome, Outcome]], metric: str) -> Paired
     return found
 
 
-def _over_users(here: Means, there: Means, metric: str) -> Paired:
+def _over_users(here: pd.DataFrame, there: pd.DataFrame, metric: str) -> Paired:
     if metric not in here or metric not in there:
         return Paired(0, 0.0, None, None)
-    return paired(here[metric], there[metric])
+    return paired(here[metric].to_numpy(), there[metric].to_numpy())
 
 
-def _users_of_both(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Means, Means]:
+def _users_of_both(
+    pairs: Sequence[tuple[Outcome, Outcome]],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the means of the users that the runs of two names have in common, in one order."""
     reference, other = by_user([pair[0] for pair in pairs]), by_user([pair[1] for pair in pairs])
     if reference is None or other is None:
-        return {}, {}
-    _, here, there = np.intersect1d(reference[0], other[0], return_indices=True)
-    return (
-        {metric: values[here] for metric, values in reference[1].items()},
-        {metric: values[there] for metric, values in other[1].items()},
-    )
+        return pd.DataFrame(), pd.DataFrame()
+    common = reference.index.intersection(other.index)
+    return reference.loc[common], other.loc[common]
 
 
-def by_user(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, Means] | None:
+def by_user(outcomes: Sequence[Outcome]) -> pd.DataFrame | None:
     """Return each user's means over runs, and over the tests of a user in each.
 
     Returns:
-        Tokens in alphabetical order ``[n]``, and ``[n]`` float64 for each metric that all runs
-        have; None where a run has no values of users, or has other users.
+        A row for each user by token, a column for each metric that all runs have; None where a run
+        has no values of users, or has other users, as of another split.
     """
-    tokens: np.ndarray | None = None
-    total: Means = {}
+    runs = []
     for outcome in outcomes:
-        values = outcome.users
-        if values is None:
+        users = outcome.users
+        if users is None:
             return None
-        users, row = np.unique(values.users, return_inverse=True)
-        tests = np.bincount(row)
-        columns = zip(values.metrics, values.values.T, strict=True)
-        means = {metric: np.bincount(row, weights=column) / tests for metric, column in columns}
-        if tokens is None:
-            tokens, total = users, means
-        elif np.array_equal(tokens, users):
-            total = {metric: total[metric] + means[metric] for metric in total if metric in means}
-        else:  # another split
-            return None
-    if tokens is None:
+        values = pd.DataFrame(users.values, index=users.users, columns=list(users.metrics))
+        runs.append(values.groupby(level=0).mean())
+    if not runs or any(not run.index.equals(runs[0].index) for run in runs):
         return None
-    return tokens, {metric: values / len(outcomes) for metric, values in total.items()}
+    metrics = [metric for metric in runs[0] if all(metric in run for run in runs)]
+    return pd.concat([run[metrics] for run in runs]).groupby(level=0).mean()
