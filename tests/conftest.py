@@ -5,12 +5,14 @@ test runs in a folder of its own with an empty command line.
 """
 
 import logging
+import random
 import shutil
 import socket
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from tqdm import tqdm
@@ -18,6 +20,8 @@ from tqdm import tqdm
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.compare import scheduler
+from recbole_m3rec.features.feature_file import write_features
+from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.support import command_names
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
@@ -29,6 +33,10 @@ tqdm.set_lock(threading.RLock())
 N_USERS = 12
 N_ITEMS = 12
 HISTORY = 8
+
+CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
+TWO_MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
+ALL_USED = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +74,22 @@ def tiny_interactions():
 
 
 @pytest.fixture
-def write_dataset(tmp_path, tiny_interactions):
+def write_files(tmp_path):
+    """Return ``write``, which writes a dataset's atomic files, texts or bytes by their endings."""
+
+    def write(name, files):
+        folder = tmp_path / "dataset" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, content in files.items():
+            content = content if isinstance(content, bytes) else content.encode()
+            (folder / f"{name}.{ending}").write_bytes(content)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_dataset(write_files, tiny_interactions):
     """Return ``write``, which writes ``dataset/<name>/<name>.inter`` and ``<name>.item``."""
 
     def write(name="tiny", interactions=None, items=None, shuffle=None):
@@ -81,25 +104,28 @@ def write_dataset(tmp_path, tiny_interactions):
         Returns:
             The dataset's folder.
         """
-        import random
-
-        folder = tmp_path / "dataset" / name
-        folder.mkdir(parents=True, exist_ok=True)
         rows = list(tiny_interactions if interactions is None else interactions)
         if shuffle is not None:
             random.Random(shuffle).shuffle(rows)
         lines = ["user_id:token\titem_id:token\ttimestamp:float"]
         lines += [f"{user}\t{item}\t{time}" for user, item, time in rows]
-        (folder / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        files = {"inter": "\n".join(lines) + "\n"}
         if items is None:
             items = {item: tiny_title(item) for item in sorted({item for _, item, _ in rows})}
         if items:
             lines = ["item_id:token\ttitle:token_seq\tkind:token"]
             lines += [f"{item}\t{title}\t{title.split()[-1]}" for item, title in items.items()]
-            (folder / f"{name}.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return folder
+            files["item"] = "\n".join(lines) + "\n"
+        return write_files(name, files)
 
     return write
+
+
+def write_vectors(folder, modality, tokens, values, name="tiny"):
+    """Write a dataset's feature file, a row of values for each item token."""
+    table = FeatureTable(np.array(tokens, dtype=object), np.array(values, dtype=np.float32))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_features(folder / f"{name}.{modality}.parquet", table)
 
 
 def tiny_title(item):
@@ -147,8 +173,7 @@ def small(model):
     else:
         settings |= {"hidden_size": 8, "embedding_size": 8, "inner_size": 8, "n_heads": 2}
     if model in ("SASRecMM", "ContentKNN"):
-        codes = {"encoder": "random-codes", "dim": 6, "std": 0.5}
-        settings |= {"modalities": ["text"], "features": {"text": codes}}
+        settings |= {"modalities": ["text"], "features": {"text": CODES}}
     return settings
 
 
@@ -226,6 +251,12 @@ def call(capsys):
         return code, captured.out, (captured.err.splitlines() or [""])[-1]
 
     return run
+
+
+def metrics_in(output):
+    """Return a printed table of metrics: the values of each, as they are written."""
+    rows = [line.split() for line in output.splitlines()]
+    return {row[0]: row[1:] for row in rows if row and "@" in row[0]}
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,13 @@ from recbole_m3rec.cli import ablate
 from recbole_m3rec.cli.parsers import UsageError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from tests.compare.conftest import forked_workers, tiny_of_fourteen  # noqa: F401  (fixtures)
+from tests.conftest import TWO_MODALITIES
 
-CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
 TITLES = "features: {text: {encoder: tfidf-svd, fields: [title], dim: 4}}"
 
 
 def rows(make_config, **keys):
-    own = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}, **keys}
-    return {row.name: row for row in ablate.variants(make_config("M3Rec", **own))}
+    return {r.name: r for r in ablate.variants(make_config("M3Rec", **{**TWO_MODALITIES, **keys}))}
 
 
 def test_every_part_of_the_model_has_its_row(make_config):
@@ -26,16 +25,9 @@ def test_every_part_of_the_model_has_its_row(make_config):
         *("random features", "shuffled features", "one shared expert", "unshared Mamba blocks"),
         *("modality_gradient: frozen", "modality_gradient: detached", "train_positions: last"),
         *("score: dot", "repetition: False", "low_pass: 0", "lr_scheduler: none"),
-        "id_init: normal",
-        *("score_ids: offset", "score_ids: own"),
-        *(
-            "feature_norm: none",
-            "feature_norm: standardize",
-            "hidden_size: 64",
-            "hidden_size: 128",
-            "train_batch_size: 512",
-        ),
-        *("train_batch_size: 2048", "published preset"),
+        *("id_init: normal", "score_ids: offset", "score_ids: own", "feature_norm: none"),
+        *("feature_norm: standardize", "hidden_size: 64", "hidden_size: 128"),
+        *("train_batch_size: 512", "train_batch_size: 2048", "published preset"),
     ]
     assert found["without image"].settings == {"modalities": ["text"]}
     assert found["ID alone"].model == "Mamba4Rec"

@@ -11,22 +11,15 @@ import torch
 from recbole_m3rec.cli import arguments, train
 from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.support import exit_codes
-
-
-def metrics(output):
-    """Read the printed table: metric to its values."""
-    lines = [line.split() for line in output.splitlines()]
-    start = next(place for place, line in enumerate(lines) if line[:1] == ["metric"])
-    table = lines[start + 1 :]
-    return {line[0]: line[1:] for line in table[: table.index([])]}
+from tests.conftest import metrics_in
 
 
 def test_training_prints_metrics_checkpoint_and_log(call, write_dataset, small_arguments):
     write_dataset()
     code, out, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     assert code == 0
-    assert list(metrics(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (3, 5)]
-    assert all(len(values) == 2 for values in metrics(out).values())
+    assert list(metrics_in(out)) == [f"{m}@{k}" for m in ("hit", "ndcg", "mrr") for k in (3, 5)]
+    assert all(len(values) == 2 for values in metrics_in(out).values())
     checkpoint = next(line for line in out.splitlines() if line.startswith("checkpoint: "))
     assert Path(checkpoint.removeprefix("checkpoint: ")).is_file()
 
@@ -195,14 +188,14 @@ def test_evaluating_gives_the_metrics_of_training(call, trained, small_arguments
     _, expected, _ = call("--model=SASRec", "--epochs=1", *small_arguments)
     code, out, error = call("--evaluate", str(checkpoint), "--eval_batch_size=7")
     assert code == 0, error
-    assert metrics(out) == metrics(expected)
+    assert metrics_in(out) == metrics_in(expected)
 
 
 def test_evaluating_takes_other_metrics_and_lengths(call, trained):
     checkpoint = str(trained("SASRec"))
     code, out, error = call("--evaluate", checkpoint, "--metrics=['Recall']", "--topk=[1,2]")
     assert code == 0, error
-    assert list(metrics(out)) == ["recall@1", "recall@2"]
+    assert list(metrics_in(out)) == ["recall@1", "recall@2"]
 
 
 def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
@@ -220,7 +213,7 @@ def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     code, out, error = call("--resume", str(checkpoint), "--epochs=3", "--learning_rate=0.01")
     assert code == 0, error
     assert started == [(1, 0.01), (2, 0.01)]
-    assert metrics(out)["ndcg@5"][1] != "-"
+    assert metrics_in(out)["ndcg@5"][1] != "-"
     assert resuming.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
@@ -249,7 +242,7 @@ def test_a_finished_training_goes_on_to_its_test(call, trained, write_dataset, s
     before = last.read_bytes()
     code, out, error = call("--resume", str(last))
     assert code == 0, error
-    assert metrics(out) == metrics(expected)
+    assert metrics_in(out) == metrics_in(expected)
     assert last.read_bytes() == before
     assert "epochs must be an integer" in call("--resume", str(last), "--epochs=many")[2]
 

@@ -1,41 +1,26 @@
 """What is kept of a run equals what RecBole says of it."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.compare.recorder import Recorder, agreeing, listed_before
+from tests.conftest import ALL_USED, small
 
 METRICS = ["Hit", "NDCG", "MRR", "Recall", "MAP", "Precision", "ItemCoverage", "GAUC"]
-SETTINGS: dict[str, Any] = {
-    "epochs": 2,
-    "hidden_size": 8,
-    "embedding_size": 8,
-    "inner_size": 8,
-    "train_batch_size": 32,
-    "eval_batch_size": 5,
-    "MAX_ITEM_LIST_LENGTH": 5,
-    "metrics": METRICS,
-    "topk": [2, 5],
-    "valid_metric": "NDCG@5",
-    "metric_decimal_place": 12,
-    "show_progress": False,
-    "data_path": "dataset",
-    "gpu_id": "",
-}
-OWN = {"modalities": [], "d_state": 4}
+SETTINGS = {"epochs": 2, "eval_batch_size": 5, "metrics": METRICS, "topk": [2, 5]}
+SETTINGS["metric_decimal_place"] = 12
 
 
 def run(recorder, model, folder, **keys):
-    settings = {**SETTINGS, **(OWN if model == "M3Rec" else {}), **keys}
     with recorder.listening(folder):
-        result = quick_start.run_recbole(model=model, dataset="tiny", config_dict=settings)
-    return result
+        return alone(model, **keys)
+
+
+def alone(model, **keys):
+    settings = {**small(model), **SETTINGS, **keys}
+    return quick_start.run_recbole(model=model, dataset="tiny", config_dict=settings)
 
 
 RUNS = {}
@@ -99,8 +84,7 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
     write_dataset("tiny", [row for rows in log.values() for row in rows])
     recorder = Recorder()
     keys = {"metrics": ["Hit", "MRR"], "valid_metric": "Hit@5", "mask_seen": True}
-    result = run(recorder, model, tmp_path, user_inter_num_interval=None,
-                 item_inter_num_interval=None, **keys)["test_result"]  # fmt: skip
+    result = run(recorder, model, tmp_path, **ALL_USED, **keys)["test_result"]
     users = recorder.user_values()
     assert sorted(users.users) == sorted(log)
     assert list(users.targets) == [log[user][-1][1] for user in users.users]
@@ -129,8 +113,7 @@ def test_listening_changes_no_number_and_leaves_recbole_as_it_was(write_dataset,
     before = Trainer.evaluate, quick_start.create_dataset
     listened = run(Recorder(), "SASRec", tmp_path)
     assert (Trainer.evaluate, quick_start.create_dataset) == before
-    alone = quick_start.run_recbole(model="SASRec", dataset="tiny", config_dict=dict(SETTINGS))
-    assert listened == alone
+    assert listened == alone("SASRec")
 
 
 def test_each_epoch_is_told_as_it_ends(write_dataset, tmp_path):

@@ -14,7 +14,7 @@ from recbole_m3rec.compare.runs import Run, configuration, identify, prepare
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.config.data_checks import UnknownNameError
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.features.feature_file import FeatureTable, write_features
+from tests.conftest import write_vectors
 
 SMALL = {"data_path": "dataset", "gpu_id": "", "hidden_size": 8, "epochs": 1}
 IMAGES = {**SMALL, "modalities": ["image"], "d_state": 4}
@@ -31,9 +31,8 @@ def folder(write_dataset):
 
 
 def write_images(folder, scale=1.0):
-    vectors = np.arange(48, dtype=np.float32).reshape(12, 4) * scale
-    table = FeatureTable(np.array([f"i{item:02d}" for item in range(12)]), vectors, {})
-    write_features(folder / "tiny.image.parquet", table)
+    vectors = np.arange(48).reshape(12, 4) * scale
+    write_vectors(folder, "image", [f"i{item:02d}" for item in range(12)], vectors)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +45,7 @@ def write_images(folder, scale=1.0):
         {"epochs": 2},
         {"mask_seen": True},
         {"topk": [1, 5], "valid_metric": "Hit@5"},
-        {
-            "eval_args": {
-                "split": {"RS": [8, 1, 1]},
-                "order": "RO",
-                "group_by": None,
-                "mode": "full",
-            }
-        },
+        {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "RO", "group_by": None}},
         {"user_inter_num_interval": "[2,inf)"},
     ],
 )

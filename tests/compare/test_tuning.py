@@ -10,14 +10,26 @@ from recbole_m3rec.compare import results, tuning
 from recbole_m3rec.compare.runs import Run
 
 
+@pytest.fixture
+def write_space(tmp_path, write_dataset):
+    """Return a function that writes BPR's search space, beside the tiny dataset."""
+    pytest.importorskip("optuna")
+
+    def write(*lines):
+        write_dataset("tiny")
+        spaces = tmp_path / "properties" / "tuning"
+        spaces.mkdir(parents=True)
+        (spaces / "BPR.hyper").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    return write
+
+
 def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
-    write_dataset, tmp_path, small_settings, forked_workers, refuse_workers
+    write_space, tmp_path, small_settings, forked_workers, refuse_workers
 ):
     optuna = pytest.importorskip("optuna")
-    write_dataset("tiny")
-    spaces = tmp_path / "properties" / "tuning"
-    spaces.mkdir(parents=True)
-    (spaces / "BPR.hyper").write_text("learning_rate choice [0.05,0.001]\n", encoding="utf-8")
+
+    write_space("learning_rate choice [0.05,0.001]")
     runs = [
         Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8}),
         Run("Pop", "Pop", "tiny", 1, small_settings),
@@ -55,13 +67,9 @@ def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
 
 
 def test_trials_that_draw_the_same_settings_at_once_share_one_result(
-    write_dataset, tmp_path, monkeypatch, small_settings
+    write_space, tmp_path, monkeypatch, small_settings
 ):
-    pytest.importorskip("optuna")
-    write_dataset("tiny")
-    spaces = tmp_path / "properties" / "tuning"
-    spaces.mkdir(parents=True)
-    (spaces / "BPR.hyper").write_text("learning_rate choice [0.05]\n", encoding="utf-8")
+    write_space("learning_rate choice [0.05]")
     study = tuning._Study(Run("BPR", "BPR", "tiny", 1, small_settings), tmp_path / "out", 2)
     job = study.next_job()
     assert job is not None
@@ -73,13 +81,8 @@ def test_trials_that_draw_the_same_settings_at_once_share_one_result(
     assert study.counted() == {"completed": 2, "pruned": 0, "failed": 0}
 
 
-def test_what_a_person_has_set_is_not_searched(write_dataset, tmp_path, small_settings):
-    pytest.importorskip("optuna")
-    write_dataset("tiny")
-    spaces = tmp_path / "properties" / "tuning"
-    spaces.mkdir(parents=True)
-    lines = "learning_rate choice [0.05]\nembedding_size choice [8,16]\n"
-    (spaces / "BPR.hyper").write_text(lines, encoding="utf-8")
+def test_what_a_person_has_set_is_not_searched(write_space, tmp_path, small_settings):
+    write_space("learning_rate choice [0.05]", "embedding_size choice [8,16]")
     run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8})
     assert list(tuning._Study(run, tmp_path / "out", 1).space) == ["learning_rate"]
 

@@ -107,11 +107,8 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float"
     ],
 )
 @pytest.mark.parametrize("model", ["BPR", "SASRec"])
-def test_an_unusable_interaction_file_is_a_clear_error(text, says, model, make_config, tmp_path):
-    folder = tmp_path / "dataset" / "hand"
-    folder.mkdir(parents=True)
-    if text is not None:
-        (folder / "hand.inter").write_text(text)
+def test_an_unusable_interaction_file_is_a_clear_error(text, says, model, make_config, write_files):
+    write_files("hand", {} if text is None else {"inter": text})
     with pytest.raises(AtomicFileError, match=says):
         create_dataset(make_config(model, "hand"))
 

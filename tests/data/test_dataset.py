@@ -14,8 +14,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_m3rec.data.dataset import M3RecDataset, feature_folder
-from recbole_m3rec.features.feature_file import FeatureTable, write_features
 from recbole_m3rec.features.recipes import resolve_modalities
+from tests.conftest import write_vectors
 
 COLUMNS = ("user_id:token", "item_id:token", "timestamp:float", "rating:float", "tags:token_seq")
 
@@ -135,17 +135,17 @@ def test_a_log_in_which_nobody_comes_back_is_refused():
 # Splits of real files
 
 
-def write_log(folder, name="log", n_users=30, n_items=25, seed=0):
+@pytest.fixture
+def log(write_files):
     """An ``.inter`` file with ties in time, ratings and tags, and users of 1 to 20 interactions."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     lines = ["\t".join(COLUMNS)]
     for _ in range(300):
-        user = int(n_users * draw.random() ** 2)
+        user = int(30 * draw.random() ** 2)
         tags = " ".join(f"t{tag}" for tag in draw.integers(0, 5, draw.integers(1, 4)))
         time, rating = 1_400_000_000 + int(draw.integers(0, 40)) * 100, draw.integers(1, 6)
-        lines.append(f"u{user}\ti{draw.integers(n_items)}\t{time}\t{rating}\t{tags}")
-    (folder / name).mkdir(parents=True)
-    (folder / name / f"{name}.inter").write_text("\n".join(lines) + "\n")
+        lines.append(f"u{user}\ti{draw.integers(25)}\t{time}\t{rating}\t{tags}")
+    write_files("log", {"inter": "\n".join(lines) + "\n"})
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,7 @@ def write_log(folder, name="log", n_users=30, n_items=25, seed=0):
     ],
     ids=str,
 )
-def test_splits_equal_recboles_to_the_bit(tmp_path, configure, split, group_by, max_length):
-    write_log(tmp_path / "dataset")
+def test_splits_equal_recboles_to_the_bit(log, configure, split, group_by, max_length):
     config = configure(
         dataset="log",
         eval_args={"split": split, "order": "TO", "mode": "full", "group_by": group_by},
@@ -179,8 +178,7 @@ def test_splits_equal_recboles_to_the_bit(tmp_path, configure, split, group_by, 
     assert ours.field2id_token.keys() == recboles.field2id_token.keys()
 
 
-def test_unused_columns_are_dropped_from_every_part(tmp_path, configure):
-    write_log(tmp_path / "dataset")
+def test_unused_columns_are_dropped_from_every_part(log, configure):
     config = configure(
         dataset="log",
         load_col={"inter": [column.split(":")[0] for column in COLUMNS]},
@@ -197,12 +195,10 @@ def test_unused_columns_are_dropped_from_every_part(tmp_path, configure):
 # Item features
 
 
-def write_modality(folder, modality, tokens, dim=3, name="tiny"):
+def write_modality(folder, modality, tokens, dim=3):
     """A feature file whose row for item ``i07`` is 7, 7.5, 8, ..."""
     values = [[int(token[1:]) + column / 2 for column in range(dim)] for token in tokens]
-    table = FeatureTable(np.array(tokens, object), np.array(values, np.float32), {})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_features(folder / f"{name}.{modality}.parquet", table)
+    write_vectors(folder, modality, tokens, values)
 
 
 TOKENS = [f"i{number:02d}" for number in range(12)]
@@ -310,12 +306,10 @@ def test_a_longest_history_below_one_is_refused(configure, length):
         M3RecDataset(configure(MAX_ITEM_LIST_LENGTH=length))
 
 
-def test_a_ready_made_row_without_history_is_refused_by_file_and_line(tmp_path, configure):
-    folder = tmp_path / "dataset" / "ready"
-    folder.mkdir(parents=True)
+def test_a_ready_made_row_without_history_is_refused_by_file_and_line(write_files, configure):
     header = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
-    (folder / "ready.train.inter").write_text(header + "u1\ti1 i2\ti3\nu2\ti3\ti1\n")
-    (folder / "ready.test.inter").write_text(header + "u1\ti1 i2 i3\ti2\nu2\t\ti2\n")
+    train, test = "u1\ti1 i2\ti3\nu2\ti3\ti1\n", "u1\ti1 i2 i3\ti2\nu2\t\ti2\n"
+    write_files("ready", {"train.inter": header + train, "test.inter": header + test})
     config = configure(
         dataset="ready",
         benchmark_filename=["train", "test"],

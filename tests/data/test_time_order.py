@@ -12,8 +12,8 @@ from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.quick_start.checkpoints import read_checkpoint
 from recbole_m3rec.quick_start.recommend import Histories
+from tests.conftest import ALL_USED
 
-ALL = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
 START = 1_600_000_000
 N_USERS, LENGTH = 8, 6
 
@@ -33,7 +33,7 @@ def create(make_config, write_dataset):
 
     def made(model="SASRec", interactions=None, seed=7, **keys):
         write_dataset("made", interactions or seconds_apart(), shuffle=seed)
-        return create_dataset(make_config(model, "made", **{**ALL, **keys}))
+        return create_dataset(make_config(model, "made", **{**ALL_USED, **keys}))
 
     return made
 
@@ -191,13 +191,11 @@ ROWS = "u\ta\t1\nu\tb\t{}\nu\tc\t3\nv\ta\t{}\n"
         ("token\n" + ROWS.format(2, 4), "line 1: .* is timestamp:token, .* Expected timest"),
     ],
 )
-def test_times_that_have_no_order_are_refused(make_config, tmp_path, text, says):
-    folder = tmp_path / "dataset" / "hand"
-    folder.mkdir(parents=True)
-    (folder / "hand.inter").write_text(HEADER + text)
+def test_times_that_have_no_order_are_refused(make_config, write_files, text, says):
+    write_files("hand", {"inter": HEADER + text})
     for model in ("BPR", "M3Rec"):
         with pytest.raises(TimesError, match=f"hand.inter.*{says}"):
-            create_dataset(make_config(model, "hand", **ALL))
+            create_dataset(make_config(model, "hand", **ALL_USED))
 
 
 def test_another_value_of_time_order_is_refused(make_config):

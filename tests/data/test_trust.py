@@ -11,6 +11,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole_m3rec.data import cache
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file
+from tests.conftest import metrics_in
 from tests.trainer.killed_runs import arguments
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}
@@ -154,15 +155,12 @@ def test_changed_interactions_are_warned_of(option, trained, call, caplog):
 
 
 def test_a_safe_checkpoint_is_read_by_every_option(call, write_dataset, small_arguments):
-    def metrics(output):
-        return [line for line in output.splitlines() if "@" in line]
-
     write_dataset()
     arguments = ["--model=SASRec", "--epochs=1", "--checkpoint_format=safe", *small_arguments]
     code, trained, error = call(*arguments)
     assert code == 0, error
     [checkpoint] = Path("saved").glob("*.safetensors")
-    assert metrics(call("--evaluate", str(checkpoint))[1]) == metrics(trained)
+    assert metrics_in(call("--evaluate", str(checkpoint))[1]) == metrics_in(trained)
     for given in (["--topk", "--output=top.csv"], ["--resume", "--epochs=2"]):
         code, _, error = call(given[0], str(checkpoint), given[1])
         assert code == 0, error

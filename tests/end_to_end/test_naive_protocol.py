@@ -13,6 +13,8 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import get_model, get_trainer
 
+from tests.conftest import ALL_USED
+
 OTHERS = ("SASRec", "BPR", "ItemKNN")
 SEQUENTIAL = ("M3Rec", "SASRec")
 METRICS = ("Hit", "Recall", "NDCG", "MRR", "Precision", "MAP")
@@ -107,8 +109,7 @@ def naive_rank(scores, target, seen):
 
 def built(model_name, seed, prepare):
     keys = {
-        "user_inter_num_interval": "[0,inf)",
-        "item_inter_num_interval": "[0,inf)",
+        **ALL_USED,
         "MAX_ITEM_LIST_LENGTH": LENGTH,
         "metrics": list(METRICS),
         "topk": list(TOPK),
@@ -171,12 +172,10 @@ def scores_of(model, dataset, user, before):
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_splits_histories_masks_and_metrics_are_the_naive_ones(seed, prepare, tmp_path):
+def test_splits_histories_masks_and_metrics_are_the_naive_ones(seed, prepare, write_files):
     lines = generate(seed)
-    path = tmp_path / "dataset/made/made.inter"
-    path.parent.mkdir(parents=True)
     header = "user_id:token\titem_id:token\ttimestamp:float"
-    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    write_files("made", {"inter": "\n".join([header, *lines]) + "\n"})
     histories = naive_histories(lines)
     for name in ("M3Rec", OTHERS[seed // 18]):  # 18 seeds go through all times, masked and not
         sequential = name in SEQUENTIAL

@@ -5,24 +5,10 @@ import pytest
 import torch
 from recbole.quick_start import run_recbole
 
-from recbole_m3rec.features.feature_file import FeatureTable, write_features
+from tests.conftest import N_ITEMS, small, write_vectors
 
-SETTINGS = {
-    "epochs": 2,
-    "hidden_size": 8,
-    "d_state": 4,
-    "train_batch_size": 16,
-    "eval_batch_size": 32,
-    "MAX_ITEM_LIST_LENGTH": 5,
-    "topk": [3, 5],
-    "valid_metric": "NDCG@5",
-    "metric_decimal_place": 12,
-    "show_progress": False,
-    "data_path": "dataset",
-    "gpu_id": "",
-    "modalities": ["image"],
-}
-N_ITEMS = 12
+SETTINGS = {**small("M3Rec"), "epochs": 2, "train_batch_size": 16, "metric_decimal_place": 12}
+SETTINGS |= {"modalities": ["image"], "dropout_prob": 0.2}
 
 
 def train(**keys):
@@ -33,8 +19,7 @@ def write_images(folder, order, seed=0):
     """One vector for each item, the same whatever the order of the rows."""
     vectors = np.random.default_rng(seed).normal(size=(N_ITEMS, 6)).astype(np.float32)
     ids = np.array([f"i{item:02d}" for item in range(N_ITEMS)])
-    table = FeatureTable(ids[order], vectors[order], {})
-    write_features(folder / "tiny.image.parquet", table)
+    write_vectors(folder, "image", ids[order], vectors[order])
 
 
 @pytest.fixture

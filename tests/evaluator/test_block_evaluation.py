@@ -11,12 +11,11 @@ from recbole_m3rec.evaluator import block_evaluation, pipeline, ranking
 from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
+from tests.conftest import TWO_MODALITIES
 
 METRICS = ["Hit", "MRR", "MAP", "Recall", "NDCG", "Precision", "GAUC"]
 OF_LISTS = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]
 UNROUNDED = {"metric_decimal_place": 30}
-CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
-MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def training(new_trainer):
     def start(model="M3Rec", **keys):
         keys = {"metrics": METRICS + OF_LISTS, **UNROUNDED, **keys}
         if model == "M3Rec":
-            keys = {**MODALITIES, **keys}
+            keys = {**TWO_MODALITIES, **keys}
         trainer, train, valid, test = new_trainer(model, **keys)
         with torch.no_grad():
             for weight in trainer.model.parameters():  # scores well apart

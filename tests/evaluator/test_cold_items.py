@@ -1,34 +1,24 @@
 """Metrics of held-out targets are RecBole's on their rows alone."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.compare.recorder import Recorder
+from tests.conftest import small
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 1,
-    "hidden_size": 8,
-    "embedding_size": 8,
-    "inner_size": 8,
-    "d_state": 4,
-    "modalities": [],
-    "train_batch_size": 32,
+SETTINGS = {
     "eval_batch_size": 20,  # a row at a time for general models
-    "MAX_ITEM_LIST_LENGTH": 5,
     "metrics": ["Hit", "NDCG"],
     "topk": [2, 5],
-    "valid_metric": "NDCG@5",
     "metric_decimal_place": 12,
-    "show_progress": False,
-    "data_path": "dataset",
-    "gpu_id": "",
     "cold_items": 0.25,
 }
+
+
+def run(model, **keys):
+    settings = {**small(model), **SETTINGS, **keys}
+    return quick_start.run_recbole(model=model, dataset="tiny", config_dict=settings)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +29,7 @@ def test_warm_and_cold_are_the_means_over_their_own_rows(write_dataset, tmp_path
     write_dataset("tiny")
     recorder = Recorder()
     with recorder.listening(tmp_path):
-        result = quick_start.run_recbole(
-            model=model, dataset="tiny", config_dict={**SETTINGS, "mask_seen": mask_seen}
-        )["test_result"]
+        result = run(model, mask_seen=mask_seen)["test_result"]
     users = recorder.user_values()
     assert users is not None
     assert recorder._data is not None
@@ -63,7 +51,6 @@ def test_warm_and_cold_are_the_means_over_their_own_rows(write_dataset, tmp_path
         assert np.array_equal(hit > 0, users.rank <= 5)
 
 
-def test_validation_knows_no_held_out_target(write_dataset, tmp_path):
+def test_validation_knows_no_held_out_target(write_dataset):
     write_dataset("tiny")
-    result = quick_start.run_recbole(model="SASRec", dataset="tiny", config_dict=SETTINGS)
-    assert set(result["best_valid_result"]) == {"hit@2", "hit@5", "ndcg@2", "ndcg@5"}
+    assert set(run("SASRec")["best_valid_result"]) == {"hit@2", "hit@5", "ndcg@2", "ndcg@5"}

@@ -6,9 +6,10 @@ import random
 import pytest
 import torch
 
-from recbole_m3rec.cli.train import main
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import mask_seen as protocol
+from recbole_m3rec.evaluator.ranking import rank_targets
+from tests.conftest import ALL_USED, metrics_in
 
 MODELS = ["M3Rec", "SASRec", "BPR"]
 N_ITEMS, N_USERS, HISTORY = 20, 15, 12
@@ -43,8 +44,7 @@ def split(prepare, repeats):
     """Return a function that gives (dataset, validation loader, test loader) for a model."""
 
     def build(model, **keys):
-        keys |= {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
-        _, dataset, _, valid, test = prepare(model, **keys)
+        _, dataset, _, valid, test = prepare(model, **ALL_USED, **keys)
         return dataset, valid, test
 
     return build
@@ -70,8 +70,6 @@ def test_every_model_takes_out_the_same_items(split, repeats, model):
 
 @pytest.mark.parametrize("largest", [1, 7, 40])
 def test_blocks_of_any_size_leave_out_the_same_items(largest):
-    from recbole_m3rec.evaluator.ranking import rank_targets
-
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(9, 4, generator=generator)
     table = torch.randn(13, 4, generator=generator)
@@ -141,16 +139,14 @@ def test_a_loader_without_histories_is_not_believed(split):
         next(iter(valid))
 
 
-def test_lists_of_ready_made_splits_are_history_whole(write_dataset, prepare):
-    folder = write_dataset("ready", items={})
+def test_lists_of_ready_made_splits_are_history_whole(write_files, prepare):
     header = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float\n"
     parts = {
         "train": "u1\ta b c\td\t1\nu2\te f\ta\t1\nu3\td g\te\t1\n",
         "valid": "u1\tc d\te\t2\nu2\tf a\tb\t2\n",
         "test": "u1\td e\tb\t3\nu2\ta b\tc\t3\nu3\te\tf\t3\n",
     }
-    for part, rows in parts.items():
-        (folder / f"ready.{part}.inter").write_text(header + rows)
+    write_files("ready", {f"{part}.inter": header + rows for part, rows in parts.items()})
     columns = ["user_id", "item_id_list", "item_id", "timestamp"]
     _, dataset, _, valid, test = prepare(
         "SASRec",
@@ -159,8 +155,7 @@ def test_lists_of_ready_made_splits_are_history_whole(write_dataset, prepare):
         benchmark_filename=["train", "valid", "test"],
         alias_of_item_id=["item_id_list"],
         load_col={"inter": columns},
-        user_inter_num_interval=None,
-        item_inter_num_interval=None,
+        **ALL_USED,
     )
 
     def histories(loader):
@@ -176,17 +171,12 @@ def test_lists_of_ready_made_splits_are_history_whole(write_dataset, prepare):
     assert protocol.count_repeats(test, test.seen_items) == (1, 3)
 
 
-def test_a_checkpoint_keeps_its_protocol_and_can_be_asked_for_the_other(repeats, capsys, tmp_path):
-    settings = ["--epochs=1", "--data_path=dataset", "--show_progress=False", "--topk=[5]"]
-    settings += ["--valid_metric=Hit@5", "--hidden_size=8", "--inner_size=8", "--n_heads=2"]
-    settings += ["--user_inter_num_interval=[0,inf)", "--item_inter_num_interval=[0,inf)"]
-    settings += ["--use_gpu=False"]
-
-    def tables(*arguments):
-        assert main([*arguments, "--metrics=['Hit','NDCG','MRR']"]) == 0
-        return [line for line in capsys.readouterr().out.splitlines() if "@5" in line]
-
-    trained = tables("--model=SASRec", "--dataset=tiny", *settings, "--mask_seen=True")
+def test_a_checkpoint_keeps_its_protocol_and_can_be_asked_for_the_other(
+    repeats, call, small_arguments, tmp_path
+):
+    keys = ["--epochs=1", *(f"--{key}={value}" for key, value in ALL_USED.items())]
+    trained = metrics_in(call("--model=SASRec", *small_arguments, *keys, "--mask_seen=True")[1])
+    assert trained
     [checkpoint] = (tmp_path / "saved").glob("*.pth")
-    assert tables("--evaluate", str(checkpoint)) == trained
-    assert tables("--evaluate", str(checkpoint), "--mask_seen=False") != trained
+    assert metrics_in(call("--evaluate", str(checkpoint))[1]) == trained
+    assert metrics_in(call("--evaluate", str(checkpoint), "--mask_seen=False")[1]) != trained

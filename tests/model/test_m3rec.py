@@ -9,12 +9,11 @@ from recbole_m3rec.model import m3rec as m3rec_module
 from recbole_m3rec.model.m3rec import M3Rec
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError
+from tests.conftest import TWO_MODALITIES
 
-CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
-MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
 CASES = pytest.mark.parametrize(
     ("name", "keys"),
-    [("M3Rec", MODALITIES), ("M3Rec", {"modalities": []}), ("Mamba4Rec", {})],
+    [("M3Rec", TWO_MODALITIES), ("M3Rec", {"modalities": []}), ("Mamba4Rec", {})],
     ids=["two modalities", "none", "Mamba4Rec"],
 )
 LOSSES = pytest.mark.parametrize("loss", ["CE", "BPR"])
@@ -92,12 +91,12 @@ def test_predict_full_sort_and_forward_agree(build, name, keys, loss):
 
 
 def test_full_sort_keeps_no_gradient(build):
-    model, _, batch = build("M3Rec", **MODALITIES)
+    model, _, batch = build("M3Rec", **TWO_MODALITIES)
     assert not model.full_sort_predict(batch).requires_grad
 
 
 def test_the_network_has_the_configured_modalities_in_order(build):
-    keys = {**MODALITIES, "modalities": ["text", "image"]}
+    keys = {**TWO_MODALITIES, "modalities": ["text", "image"]}
     assert build("M3Rec", **keys)[0].network.modalities == ("text", "image", "id")
     assert build("M3Rec", modalities=[])[0].network.modalities == ("id",)
 
@@ -115,7 +114,7 @@ def test_mamba4rec_is_m3rec_without_modalities(build):
 
 def test_settings_reach_the_network(build):
     keys = {"hidden_size": 16, "num_layers": 1, "d_state": 3, "d_conv": 2, "expand": 3}
-    network = build("M3Rec", modality_gradient="shared", **keys, **MODALITIES)[0].network
+    network = build("M3Rec", modality_gradient="shared", **keys, **TWO_MODALITIES)[0].network
     block = network.layers[0].shared.mamba
     assert (network.config.hidden_size, len(network.layers)) == (16, 1)
     assert block.A_log.shape == (48, 3)

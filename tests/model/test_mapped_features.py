@@ -1,37 +1,28 @@
 """Models whose features are mapped beside the same models with features in memory."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_m3rec import FeatureTable, write_features
 from recbole_m3rec.features import feature_map
 from recbole_m3rec.network import item_encoder
 from recbole_m3rec.network.item_encoder import ContentModality
-
-Trained = tuple[Any, dict[str, float], Any]
+from tests.conftest import write_vectors
 
 
 @pytest.fixture
-def train(
-    new_trainer: Callable[..., tuple[Any, ...]], write_dataset: Callable[..., Path]
-) -> Callable[..., Trained]:
+def train(new_trainer, write_dataset):
     """Return a function that trains an epoch: to the model, its test metrics and a test batch."""
 
-    def trained(name: str, **keys: Any) -> Trained:
+    def trained(name, **keys):
         settings = {"modalities": ["image"], "features": {}, "softmax_items": 4, **keys}
         folder = write_dataset("tiny")
         with open(folder / "tiny.inter", encoding="utf-8") as lines:
             items = sorted({line.split("\t")[1] for line in list(lines)[1:]})
         values = np.random.default_rng(0).normal(size=(len(items) - 1, 6)).astype(np.float32)
-        table = FeatureTable(np.array(items[1:], object), values)
-        write_features(folder / "tiny.image.parquet", table)
+        write_vectors(folder, "image", items[1:], values)
         trainer, train, valid, test = new_trainer(name, **settings)
         trainer.fit(train, valid, saved=False, show_progress=False)
         metrics = dict(trainer.evaluate(test, load_best_model=False))
@@ -42,9 +33,7 @@ def train(
 
 @pytest.mark.parametrize("name", ["M3Rec", "SASRecMM"])
 @pytest.mark.parametrize("score", ["dot", "cosine"])
-def test_training_and_evaluation_are_those_with_features_in_memory(
-    train: Callable[..., Trained], name: str, score: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_and_evaluation_are_those_with_features_in_memory(train, name, score, monkeypatch):
     expected, metrics, batch = train(name, score=score)
     assert not item_encoder.feature_maps(expected.network)
     monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
@@ -62,15 +51,13 @@ def test_training_and_evaluation_are_those_with_features_in_memory(
     )
 
 
-def test_neither_a_step_nor_an_evaluation_projects_all_items_at_once(
-    train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_a_step_nor_an_evaluation_projects_all_items_at_once(train, monkeypatch):
     monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
     monkeypatch.setattr(item_encoder, "PROJECTED_AT_A_TIME", 18)
     monkeypatch.setattr("recbole_m3rec.network.m3rec.FEW_ITEMS", 1.0)
     original, wholes = ContentModality.forward, []
 
-    def forward(self: ContentModality, items: torch.Tensor | None) -> Any:
+    def forward(self, items):
         wholes.append(items is None)
         return original(self, items)
 
@@ -83,9 +70,7 @@ def test_neither_a_step_nor_an_evaluation_projects_all_items_at_once(
     assert "features" not in buffers
 
 
-def test_the_table_in_a_file_leaves_no_file(
-    train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_in_a_file_leaves_no_file(train, monkeypatch):
     monkeypatch.setattr(feature_map, "MAPPED_FROM", 0)
     train("M3Rec")
     names = {path.name for path in Path("dataset/tiny").iterdir()}

@@ -8,9 +8,8 @@ from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.evaluator.block_evaluation import offers_products
 from recbole_m3rec.network import untrained_items
 from recbole_m3rec.network.item_encoder import FeatureMismatchError
+from tests.conftest import CODES, TWO_MODALITIES
 
-CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
-TWO = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
 # As RecBole's SASRec has it.
 PLAIN = {"score": "dot", "repetition": False, "train_positions": "last", "feature_norm": "none"}
 PLAIN["initializer_range"] = 0.5  # so that attention matters
@@ -22,7 +21,7 @@ def build(new_model):
     """Return a function from configuration keys to (model, a training batch, a test batch)."""
 
     def made(**keys):
-        _, model, train, _, test = new_model("SASRecMM", **{**PLAIN, **TWO, **keys})
+        _, model, train, _, test = new_model("SASRecMM", **{**PLAIN, **TWO_MODALITIES, **keys})
         return model.eval(), next(iter(train)), next(iter(test))[0]
 
     return made
@@ -90,7 +89,7 @@ def test_without_modalities_it_is_sasrec(build, new_model, loss):
 
 
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-@pytest.mark.parametrize("keys", [TWO, ALONE], ids=["two modalities", "none"])
+@pytest.mark.parametrize("keys", [TWO_MODALITIES, ALONE], ids=["two modalities", "none"])
 @pytest.mark.parametrize("score", ["dot", "cosine"])
 def test_all_positions_are_the_mean_over_targets_of_each_after_its_prefix(build, keys, loss, score):
     # Histories of five inputs at three a row: windows overlap, some positions are not scored.

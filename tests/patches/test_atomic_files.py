@@ -6,23 +6,18 @@ from recbole.data import create_dataset
 from recbole.data.dataset import dataset as recboles_module
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
+from tests.conftest import ALL_USED
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
-ALL = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
 
 
 @pytest.fixture
-def create(make_config, tmp_path):
+def create(make_config, write_files):
     """Return a function that makes a dataset of the bytes of atomic files, by suffix."""
 
-    def made(model="BPR", **files):
-        keys = {key: value for key, value in files.items() if not isinstance(value, bytes)}
-        folder = tmp_path / "dataset" / "hand"
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, content in files.items():
-            if isinstance(content, bytes):
-                (folder / f"hand.{suffix}").write_bytes(content)
-        return create_dataset(make_config(model, "hand", **{**ALL, **keys}))
+    def made(model="BPR", keys=None, **files):
+        write_files("hand", files)
+        return create_dataset(make_config(model, "hand", **ALL_USED, **(keys or {})))
 
     return made
 
@@ -51,7 +46,7 @@ def test_a_quote_in_an_id_swallows_no_row(create, model):
 def test_byte_order_mark_and_line_ends_change_nothing(create, mark, end):
     inter = mark + end.join([HEADER.encode(), b"u\ta\t1", b"u\tb\t2", b"v\ta\t3", b""])
     item = mark + end.join([b"item_id:token\tprice:float", b"a\t1", b"b\t2", b""])
-    dataset = create(inter=inter, item=item, load_col=None)
+    dataset = create(inter=inter, item=item, keys={"load_col": None})
     assert pairs(dataset) == [("u", "a"), ("u", "b"), ("v", "a")]
     assert dataset.item_feat["price"].tolist()[1:] == [1, 2]
     assert dataset.config["encoding"] is None  # as it was
@@ -70,7 +65,7 @@ def test_what_is_wrong_in_an_item_file_is_named_by_line(create, item, says):
     inter = (HEADER + "\nu\ta\t1\nu\tb\t2\n").encode()
     head = b"item_id:token\tkind:token\tprice:float\n"
     with pytest.raises(AtomicFileError, match=says):
-        create(inter=inter, item=head + item, load_col=None)
+        create(inter=inter, item=head + item, keys={"load_col": None})
 
 
 @pytest.mark.parametrize(
@@ -82,10 +77,8 @@ def test_what_is_wrong_in_an_item_file_is_named_by_line(create, item, says):
         (b"u\ta\0\t1\n", "line 2: holds bytes that are no text"),
     ],
 )
-def test_a_damaged_log_ends_with_one_line_and_code_2(call, tmp_path, inter, says):
-    folder = tmp_path / "dataset" / "hand"
-    folder.mkdir(parents=True)
-    (folder / "hand.inter").write_bytes(HEADER.encode() + b"\n" + inter)
+def test_a_damaged_log_ends_with_one_line_and_code_2(call, write_files, inter, says):
+    write_files("hand", {"inter": HEADER.encode() + b"\n" + inter})
     code, _, error = call("--model=SASRec", "--dataset=hand", "--gpu_id=")
     assert code == 2
     assert "hand.inter, " + says in error

@@ -8,20 +8,16 @@ import pytest
 from recbole.data.dataset import Dataset
 
 from recbole_m3rec.patches import tables
+from tests.conftest import ALL_USED
 
 
 @pytest.fixture
-def dataset_of(make_config, tmp_path):
+def dataset_of(make_config, write_files):
     """Return a function that builds RecBole's plain Dataset from the text of atomic files."""
 
     def build(inter, item=None, **keys):
-        folder = tmp_path / "dataset" / "hand"
-        folder.mkdir(parents=True)
-        (folder / "hand.inter").write_text(inter)
-        if item:
-            (folder / "hand.item").write_text(item)
-        everything = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
-        return Dataset(make_config("BPR", "hand", load_col=None, **{**everything, **keys}))
+        write_files("hand", {"inter": inter, **({"item": item} if item else {})})
+        return Dataset(make_config("BPR", "hand", load_col=None, **ALL_USED, **keys))
 
     return build
 
@@ -60,18 +56,16 @@ def test_lists_are_measured_one_by_one(dataset_of):
     assert tokens == [["red", "warm"], ["warm"]]
 
 
-def test_benchmark_histories_keep_their_own_lengths(make_config, tmp_path):
+def test_benchmark_histories_keep_their_own_lengths(make_config, write_files):
     """sequential_dataset.py:165 would give every history the number of rows as its length."""
     from recbole.data.dataset import SequentialDataset
 
-    folder = tmp_path / "dataset" / "hand"
-    folder.mkdir(parents=True)
     header = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
     rows = "u1\ta b\tc\nu2\ta\tb\nu3\ta b c\ta\n"
-    for part in ("train", "valid", "test"):
-        (folder / f"hand.{part}.inter").write_text(header + rows)
+    parts = ["train", "valid", "test"]
+    write_files("hand", {f"{part}.inter": header + rows for part in parts})
     keys = {
-        "benchmark_filename": ["train", "valid", "test"],
+        "benchmark_filename": parts,
         "alias_of_item_id": ["item_id_list"],
         "load_col": None,
         "TIME_FIELD": "timestamp",

@@ -1,10 +1,6 @@
 """``train_batch_size`` is the batch of all processes: a step of several is the step of one."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +23,7 @@ SASRECMM = ["--model=SASRecMM", *SASREC[1:], "--hidden_dropout_prob=0.0", "--mod
 SHARDED = ["--shard_softmax=True", "--train_positions=last", "--cold_items=0.2"]
 
 
-def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
+def world(folder, given, size, **options):
     """Run a world in a new folder with the data set and return its latest state."""
     folder.mkdir()
     write_tiny(folder)
@@ -48,7 +44,7 @@ def world(folder: Path, given: list[str], size: int, **options: Any) -> Path:
     ],
     ids=["M3Rec-all", "M3Rec-last", "SASRec", "M3Rec-sharded-cold", "SASRecMM-sharded-cold"],
 )
-def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: list[str]) -> None:
+def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path, given):
     alone = parameters_of(world(tmp_path / "1", given, 1))
     losses = losses_of(tmp_path / "1")
     for size in (2, 4) if given[0] == "--model=M3Rec" else (4,):
@@ -58,7 +54,7 @@ def test_a_step_of_2_and_4_processes_is_the_step_of_one(tmp_path: Path, given: l
             torch.testing.assert_close(together[name], value, rtol=0, atol=1e-5, msg=name)
 
 
-def test_two_machines_of_one_process_give_the_numbers_of_one_machine_of_two(tmp_path: Path) -> None:
+def test_two_machines_of_one_process_give_the_numbers_of_one_machine_of_two(tmp_path):
     given = [*M3REC, "--dropout_prob=0.3", "--train_batch_size=16", "--train_positions=all"]
     here = world(tmp_path / "here", given, 2)
     far = world(tmp_path / "far", given, 2, local_world_size=1)  # both first on a shared disk
@@ -67,7 +63,7 @@ def test_two_machines_of_one_process_give_the_numbers_of_one_machine_of_two(tmp_
         assert torch.equal(value, parameters_of(far)[name]), name
 
 
-def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path: Path) -> None:
+def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path):
     places = [tmp_path / "a", tmp_path / "b"]
     for place in places:
         place.mkdir()
@@ -82,19 +78,19 @@ def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path: Path) -> N
 SPARSE = ["--id_updates=sparse", "--dropout_prob=0.0", "--learner=adam", "--weight_decay=0"]
 
 
-def same_negatives(rank: int) -> None:
+def same_negatives(rank):
     """Let every target have the same negative in all worlds."""
     from recbole_m3rec.network.m3rec import M3RecNetwork
 
     bpr = M3RecNetwork.bpr
 
-    def fixed(self: Any, packed: Any, targets: Any, negatives: Any, scored: Any = None) -> Any:
+    def fixed(self, packed, targets, negatives, scored=None):
         return bpr(self, packed, targets, targets % (self.n_items - 1) + 1, scored)
 
-    M3RecNetwork.bpr = fixed  # type: ignore[method-assign]
+    M3RecNetwork.bpr = fixed
 
 
-def test_sparse_steps_of_2_and_4_processes_are_those_of_one(tmp_path: Path) -> None:
+def test_sparse_steps_of_2_and_4_processes_are_those_of_one(tmp_path):
     given = [*M3REC, *SPARSE, "--loss_type=BPR", "--train_batch_size=30"]
     one, two, four = (
         parameters_of(world(tmp_path / str(size), given, size, prepare=same_negatives))
@@ -105,7 +101,7 @@ def test_sparse_steps_of_2_and_4_processes_are_those_of_one(tmp_path: Path) -> N
         torch.testing.assert_close(four[name], value, rtol=0, atol=1e-5, msg=name)
 
 
-def test_processes_that_draw_other_items_make_the_same_sparse_step(tmp_path: Path) -> None:
+def test_processes_that_draw_other_items_make_the_same_sparse_step(tmp_path):
     places = [tmp_path / "a", tmp_path / "b"]
     for place in places:
         place.mkdir()

@@ -1,15 +1,11 @@
 """A lost process ends the others soon, with one message; torchrun's restart goes on by itself."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch.multiprocessing as mp
@@ -34,61 +30,59 @@ OPTIONS = Options(nproc=2, world_size=4, ip="localhost", port="1", group_offset=
 SEEN_BY_COLLECTIVE_OR_WATCH = [[-signal.SIGKILL, 2], [-signal.SIGKILL, watch.LOST]]
 
 
-def full_at_first(rank: int) -> None:
+def full_at_first(rank):
     """Let the first process find the disk full three times."""
     original, left = checkpoint_file.new_files, [3 * (rank == 0)]
 
-    def new_files(*paths: Path) -> Any:
+    def new_files(*paths):
         if left[0]:
             left[0] -= 1
             raise CannotWriteError(f"cannot write {paths[0]}")
         return original(*paths)
 
-    checkpoint_file.new_files = new_files  # type: ignore[assignment]
+    checkpoint_file.new_files = new_files
 
 
-def at_step(step: int, rank: int, number: int) -> Callable[[int], None]:
+def at_step(step, rank, number):
     """Return what lets one process send itself a signal after a step; watches look often."""
 
-    def prepare(own_rank: int) -> None:
+    def prepare(own_rank):
         watch.EVERY, watch.LIMIT = 0.2, 3.0
         if own_rank != rank:
             return
         original, steps = Progress._add_loss, [0]
 
-        def counted(self: Progress) -> None:
+        def counted(self):
             steps[0] += 1
             if steps[0] == step:
                 os.kill(os.getpid(), number)
             original(self)
 
-        Progress._add_loss = counted  # type: ignore[method-assign]
+        Progress._add_loss = counted
 
     return prepare
 
 
-def place(folder: Path) -> Path:
+def place(folder):
     """Return a new folder with the data set."""
     folder.mkdir()
     write_tiny(folder)
     return folder
 
 
-def errors_in(folder: Path) -> list[str]:
+def errors_in(folder):
     lines = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line.startswith("error: ")]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+def undisturbed(tmp_path_factory):
     folder = place(tmp_path_factory.mktemp("runs") / "undisturbed")
     assert run_world(folder, GIVEN, 2) == [0, 0]
     return outcome(folder)
 
 
-def test_a_disk_that_is_full_for_a_while_stops_none_of_them(
-    tmp_path: Path, undisturbed: tuple[str, str, str]
-) -> None:
+def test_a_disk_that_is_full_for_a_while_stops_none_of_them(tmp_path, undisturbed):
     folder = place(tmp_path / "run")
     assert run_world(folder, GIVEN, 2, prepare=full_at_first) == [0, 0]
     assert outcome(folder) == undisturbed
@@ -96,8 +90,8 @@ def test_a_disk_that_is_full_for_a_while_stops_none_of_them(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
-    tmp_path: Path, undisturbed: tuple[str, str, str], rank: int
-) -> None:
+    tmp_path, undisturbed, rank
+):
     folder = place(tmp_path / "run")
     codes = run_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGKILL))
     assert sorted(codes) in SEEN_BY_COLLECTIVE_OR_WATCH
@@ -110,9 +104,7 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
     assert outcome(folder) == undisturbed
 
 
-def test_a_restart_before_any_checkpoint_begins_anew(
-    tmp_path: Path, undisturbed: tuple[str, str, str]
-) -> None:
+def test_a_restart_before_any_checkpoint_begins_anew(tmp_path, undisturbed):
     folder = place(tmp_path / "run")
     stop = at_step(2, 1, signal.SIGKILL)
     assert sorted(run_world(folder, GIVEN, 2, prepare=stop)) in SEEN_BY_COLLECTIVE_OR_WATCH
@@ -121,7 +113,7 @@ def test_a_restart_before_any_checkpoint_begins_anew(
     assert outcome(folder) == undisturbed
 
 
-def test_a_restart_does_not_go_on_from_another_start(tmp_path: Path) -> None:
+def test_a_restart_does_not_go_on_from_another_start(tmp_path):
     folder = place(tmp_path / "run")
     assert run_world(folder, GIVEN, 1, TORCHELASTIC_RUN_ID="a") == [0]
     again = {"TORCHELASTIC_RUN_ID": "b", "TORCHELASTIC_RESTART_COUNT": "1"}
@@ -130,7 +122,7 @@ def test_a_restart_does_not_go_on_from_another_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_hangs_ends_the_other(tmp_path: Path, rank: int) -> None:
+def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
     folder = place(tmp_path / "run")
     processes = start_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGSTOP))
     begun = time.monotonic()
@@ -145,13 +137,13 @@ def test_a_process_that_hangs_ends_the_other(tmp_path: Path, rank: int) -> None:
     assert list((folder / "saved").glob("*-last.ckpt"))
 
 
-def test_torchrun_says_how_many_processes_there_are(tmp_path: Path) -> None:
+def test_torchrun_says_how_many_processes_there_are(tmp_path):
     folder = place(tmp_path / "run")
     assert run_world(folder, [*GIVEN, "--nproc=2"], 2) == [2, 2]
     assert "torchrun says how many processes there are: leave out --nproc" in errors_in(folder)[0]
 
 
-def test_without_its_variables_torchrun_has_started_nothing(monkeypatch: Any) -> None:
+def test_without_its_variables_torchrun_has_started_nothing(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
@@ -162,15 +154,15 @@ def test_without_its_variables_torchrun_has_started_nothing(monkeypatch: Any) ->
     assert launch.torchrun() is None
 
 
-def raised(text: str) -> ProcessRaisedException:
+def raised(text):
     return ProcessRaisedException(text, 0, 1)
 
 
-def killed(name: str | None, code: int) -> ProcessExitedException:
+def killed(name, code):
     return ProcessExitedException("gone", 0, 1, exit_code=code, signal_name=name)
 
 
-def test_what_a_process_raised_explains_the_others() -> None:
+def test_what_a_process_raised_explains_the_others():
     lost, own = raised("recbole_m3rec.processes.launch.LostError: gone"), raised("ValueError: NaN")
     assert launch.worst({0: lost, 1: own}, OPTIONS) is own
     told = launch.worst({0: lost, 1: killed("SIGKILL", -9)}, OPTIONS)
@@ -180,7 +172,7 @@ def test_what_a_process_raised_explains_the_others() -> None:
     assert "as said above" in str(launch.worst({0: killed(None, watch.LOST)}, OPTIONS))
 
 
-def hang_or_die(rank: int, folder: str, *_: Any) -> None:
+def hang_or_die(rank, folder, *_):
     """Stand in for a worker: the second is killed, the first ignores SIGTERM and never ends."""
     if rank == 1:
         while not Path(folder, "0").exists():
@@ -191,9 +183,7 @@ def hang_or_die(rank: int, folder: str, *_: Any) -> None:
     time.sleep(600)
 
 
-def test_a_process_that_ignores_it_is_ended_when_another_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_ignores_it_is_ended_when_another_was_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.5)
     forks = functools.partial(mp.start_processes, start_method="fork")  # no second import
     monkeypatch.setattr(launch.mp, "spawn", forks)

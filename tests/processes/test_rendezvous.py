@@ -1,10 +1,7 @@
 """Processes that cannot meet are refused at once or given up aloud; nothing waits for ever."""
 
-from __future__ import annotations
-
 import socket
 import threading
-from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -31,25 +28,25 @@ ALONE = Options(nproc=1, world_size=-1, ip="localhost", port="5678", group_offse
         ({"nproc": 2, "port": "65536"}, "from 1 to 65535"),
     ],
 )
-def test_options_without_meaning_are_told(options: dict[str, Any], says: str) -> None:
+def test_options_without_meaning_are_told(options, says):
     with pytest.raises(ProcessesError, match=says):
         check(ALONE._replace(**options))
 
 
-def test_options_with_a_meaning_pass(port: int) -> None:
+def test_options_with_a_meaning_pass(port):
     check(ALONE)
     check(ALONE._replace(nproc=2, port=str(port)))
     check(ALONE._replace(nproc=2, world_size=4, group_offset=2, ip="far", port=port))
 
 
-def test_recboles_run_checks_them_too() -> None:
+def test_recboles_run_checks_them_too():
     from recbole.quick_start import run
 
     with pytest.raises(ProcessesError, match="--nproc must be"):
         run("SASRec", "ml-100k", nproc=0)
 
 
-def test_a_taken_port_is_told() -> None:
+def test_a_taken_port_is_told():
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()
@@ -58,11 +55,11 @@ def test_a_taken_port_is_told() -> None:
             check(ALONE._replace(nproc=2, port=str(taken)))
 
 
-def told(*given: tuple[int, int]) -> list[str]:
+def told(*given):
     """Join at once as each of (rank, port), in worlds of three; return the errors of all."""
-    errors: list[str] = []
+    errors = []
 
-    def enter(rank: int, port: int) -> None:
+    def enter(rank, port):
         try:
             join("gloo", rank, 3, "localhost", port)
         except ProcessesError as error:
@@ -76,9 +73,7 @@ def told(*given: tuple[int, int]) -> list[str]:
     return errors
 
 
-def test_absent_peers_are_waited_for_aloud_and_given_up(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_absent_peers_are_waited_for_aloud_and_given_up(monkeypatch, capfd):
     monkeypatch.setattr(rendezvous, "PATIENCE", 4.0)
     monkeypatch.setattr(rendezvous, "EVERY", 0.5)
     ports = [free_port(), free_port()]
@@ -92,7 +87,7 @@ def test_absent_peers_are_waited_for_aloud_and_given_up(
     assert not dist.is_initialized()
 
 
-def test_a_number_given_twice_is_told(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_given_twice_is_told(port, monkeypatch):
     monkeypatch.setattr(rendezvous, "PATIENCE", 3.0)
     errors = told((0, port), (1, port), (1, port))
     assert any("Process 1 is there already" in text for text in errors)

@@ -1,20 +1,16 @@
 """Worlds of several processes, forked from the test's, with torchrun's variables."""
 
-from __future__ import annotations
-
 import os
 import socket
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch._dynamo  # loaded by the first custom operator, once here and not in every process
 
 from recbole_m3rec.trainer.progress import Progress
 from tests.trainer.killed_runs import start, wait
 
 
-def free_port() -> int:
+def free_port():
     """Return a port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -22,14 +18,14 @@ def free_port() -> int:
 
 
 def start_world(
-    folders: Path | Sequence[Path],
-    given: Sequence[str],
-    world_size: int,
+    folders,
+    given,
+    world_size,
     *,
-    local_world_size: int | None = None,
-    prepare: Callable[[int], None] = lambda rank: None,
-    **variables: str,
-) -> list[int]:
+    local_world_size=None,
+    prepare=lambda rank: None,
+    **variables,
+):
     """Start all processes of a world and return their numbers.
 
     Args:
@@ -42,8 +38,8 @@ def start_world(
     port, here = str(free_port()), local_world_size or world_size
     places = [folders] * world_size if isinstance(folders, Path) else list(folders)
 
-    def become(rank: int) -> Callable[[], None]:
-        def act() -> None:
+    def become(rank):
+        def act():
             os.environ |= {
                 **{"RANK": str(rank), "WORLD_SIZE": str(world_size)},
                 **{"LOCAL_RANK": str(rank % here), "LOCAL_WORLD_SIZE": str(here)},
@@ -58,31 +54,31 @@ def start_world(
     return [start(places[rank], list(given), become(rank)) for rank in range(world_size)]
 
 
-def run_world(*args: object, **kwargs: object) -> list[int]:
+def run_world(*args, **kwargs):
     """Run a world to its end and return the exit codes of its processes."""
-    return [wait(process) for process in start_world(*args, **kwargs)]  # type: ignore[arg-type]
+    return [wait(process) for process in start_world(*args, **kwargs)]
 
 
-def note_losses(rank: int) -> None:
+def note_losses(rank):
     """Let the first process write the loss of each step, as it adds them up, into a file."""
     original = Progress._add_loss
 
-    def noted(self: Progress) -> None:
+    def noted(self):
         before = self.loss or 0.0
         original(self)
         if rank == 0:
             with open("losses.txt", "a", encoding="utf-8") as file:
                 file.write(f"{self.loss - before!r}\n")
 
-    Progress._add_loss = noted  # type: ignore[method-assign]
+    Progress._add_loss = noted
 
 
-def losses_of(folder: Path) -> list[float]:
+def losses_of(folder):
     """Return the losses that a world wrote."""
     return [float(line) for line in (folder / "losses.txt").read_text().split()]
 
 
-def parameters_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+def parameters_of(checkpoint):
     """Return a checkpoint's weights."""
     from recbole_m3rec.trainer import checkpoint_file
 

@@ -4,8 +4,6 @@ Processes are forked from the test's, which has imported everything, so that a r
 second. ``python -m tests.trainer.killed_runs 100`` tries a hundred seeds and prints each.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -15,16 +13,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import thop  # noqa: F401  (each run would import it anew)
 import torch
 
 from recbole_m3rec.cli import train
 from recbole_m3rec.trainer import checkpoint_file
+from tests import before_forks  # noqa: F401
 
 SHARED = [
     *("--dataset=tiny", "--data_path=dataset", "--epochs=7", "--train_batch_size=16"),
@@ -43,12 +39,12 @@ MODELS = {
 WAYS = ("time", "line", "terminate")
 
 
-def arguments(model: str, *more: str) -> list[str]:
+def arguments(model, *more):
     """Return a run's arguments."""
     return [f"--model={model}", *SHARED, *MODELS[model], *more]
 
 
-def start(folder: Path, given: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+def start(folder, given, prepare=lambda: None):
     """Start a run in a folder in a forked process and return its number."""
     process = os.fork()
     if process:
@@ -66,7 +62,7 @@ def start(folder: Path, given: list[str], prepare: Callable[[], None] = lambda: 
         logging.getLogger().handlers.clear()  # RecBole logs where nobody else does
         sys.argv = ["run_recbole.py"]
         torch.set_num_threads(1)
-        train.print_metrics = write_metrics  # type: ignore[assignment]
+        train.print_metrics = write_metrics
         prepare()
         code = train.main(given)
     except BaseException:
@@ -78,17 +74,17 @@ def start(folder: Path, given: list[str], prepare: Callable[[], None] = lambda: 
         os._exit(code)
 
 
-def write_metrics(results: Any) -> None:
+def write_metrics(results):
     """Write a run's metrics, to the last digit, beside its files."""
     Path("metrics.json").write_text(json.dumps(results, default=float), encoding="utf-8")
 
 
-def wait(process: int) -> int:
+def wait(process):
     """Wait for a process and return its exit code, negative for the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def outcome(folder: Path) -> tuple[str, str, str]:
+def outcome(folder):
     """Return a run's metrics and the digests of the weights of its best and its latest state."""
     [last] = (folder / "saved").glob("*-last.ckpt")
     run = last.name.removesuffix("-last.ckpt")
@@ -97,7 +93,7 @@ def outcome(folder: Path) -> tuple[str, str, str]:
     return metrics, *digests(best, last)
 
 
-def digests(best: Path, last: Path) -> tuple[str, str]:
+def digests(best, last):
     """Return the digests of everything that two checkpoints hold of a training."""
     found = []
     for path in (best, last):
@@ -109,7 +105,7 @@ def digests(best: Path, last: Path) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def digest_of(value: Any) -> str:
+def digest_of(value):
     """Return a digest of every bit of a nested value with tensors and arrays."""
     if isinstance(value, torch.Tensor):
         value = value.numpy()
@@ -122,13 +118,13 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
-def end_at_line(number: int) -> Callable[[], None]:
+def end_at_line(number):
     """Return what ends a process, at once, at its n-th line in the files that save."""
 
-    def prepare() -> None:
+    def prepare():
         left = number
 
-        def trace(frame: Any, event: str, argument: Any) -> Any:
+        def trace(frame, event, argument):
             nonlocal left
             if "recbole_m3rec" not in frame.f_code.co_filename:
                 return None
@@ -146,7 +142,7 @@ def end_at_line(number: int) -> Callable[[], None]:
     return prepare
 
 
-def interrupt(seed: int, folder: Path, seconds: float, lines: int) -> tuple[str, str]:
+def interrupt(seed, folder, seconds, lines):
     """Kill a run once or twice, resume it to its end, and return its model and how it went.
 
     Args:
@@ -163,7 +159,7 @@ def interrupt(seed: int, folder: Path, seconds: float, lines: int) -> tuple[str,
     if chance.random() < 0.25:
         given.append("--checkpoint_format=safe")
     story = [model, *given[len(arguments(model)) :]]
-    resume: list[str] = []
+    resume = []
     for _ in range(chance.choice((1, 1, 2))):
         way = chance.choice(WAYS)
         if way == "line":
@@ -191,7 +187,7 @@ def interrupt(seed: int, folder: Path, seconds: float, lines: int) -> tuple[str,
     return model, ", ".join(story)
 
 
-def write_tiny(folder: Path) -> None:
+def write_tiny(folder):
     """Write a data set of twelve users with eight interactions each."""
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user in range(12):
@@ -204,9 +200,9 @@ def write_tiny(folder: Path) -> None:
 class Trial:
     """Unbroken runs of every model, and killed ones that are compared with them."""
 
-    def __init__(self, folder: Path, models: Iterable[str] = MODELS) -> None:
+    def __init__(self, folder, models=MODELS):
         self.folder = folder
-        self.expected: dict[str, tuple[str, str, str]] = {}
+        self.expected = {}
         self.seconds = 0.0
         for model in models:
             place = self.place(model)
@@ -216,14 +212,14 @@ class Trial:
             assert code == 0, (place / "output.txt").read_text(encoding="utf-8")[-3000:]
             self.expected[model] = outcome(place)
 
-    def place(self, name: str) -> Path:
+    def place(self, name):
         """Return a new folder with the data set."""
         place = self.folder / name
         place.mkdir()
         write_tiny(place)
         return place
 
-    def differs(self, seed: int) -> str | None:
+    def differs(self, seed):
         """Return how a seed's run went where it ended otherwise than the unbroken one."""
         place = self.place(str(seed))
         model, self.story = interrupt(seed, place, self.seconds, lines=4000)
@@ -235,7 +231,7 @@ class Trial:
         return None if all(equal) else f"seed {seed}: {self.story}: {equal}"
 
 
-def main() -> int:
+def main():
     """Try seeds 0, 1, … and print how each went."""
     import tempfile
 

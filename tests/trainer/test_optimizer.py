@@ -1,20 +1,16 @@
 """AdamW makes its step in one kernel, the same step; a run goes on as it began."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
 
 @pytest.fixture
-def build(new_trainer: Callable[..., tuple[Any, ...]]) -> Callable[[str], tuple[Any, Any]]:
+def build(new_trainer):
     """Return a function from a learner to (trainer, a batch)."""
 
-    def made(learner: str) -> tuple[Any, Any]:
+    def made(learner):
         trainer, train, *_ = new_trainer("M3Rec", learner=learner, weight_decay=0.1)
         return trainer, next(iter(train))
 
@@ -22,8 +18,8 @@ def build(new_trainer: Callable[..., tuple[Any, ...]]) -> Callable[[str], tuple[
 
 
 def test_a_step_in_one_kernel_is_that_of_torchs_loop(
-    build: Callable[[str], tuple[Any, Any]],
-) -> None:
+    build,
+):
     trainer, batch = build("adamw")
     assert all(group["fused"] for group in trainer.optimizer.param_groups)
     trainer.model.calculate_loss(batch).backward()
@@ -44,14 +40,14 @@ def test_a_step_in_one_kernel_is_that_of_torchs_loop(
         assert not torch.equal(ours, start)
 
 
-def test_adam_is_torchs_loop_as_recbole_builds_it(build: Callable[[str], tuple[Any, Any]]) -> None:
+def test_adam_is_torchs_loop_as_recbole_builds_it(build):
     trainer, _ = build("adam")
     assert not any(group["fused"] for group in trainer.optimizer.param_groups)
 
 
 def test_a_run_that_began_in_torchs_loop_goes_on_in_it(
-    build: Callable[[str], tuple[Any, Any]],
-) -> None:
+    build,
+):
     trainer, batch = build("adamw")
     trainer.model.calculate_loss(batch).backward()
     earlier = torch.optim.AdamW(trainer.model.parameters(), lr=0.01)

@@ -1,12 +1,7 @@
 """Sparse updates of the ID vectors: only a step's items move, and a run resumes to the last bit."""
 
-from __future__ import annotations
-
 import os
 import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,24 +19,22 @@ FEW = {"softmax_items": 2, "id_updates": "sparse", "train_batch_size": 2}
 
 
 @pytest.fixture
-def build(new_trainer: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, Any]]:
+def build(new_trainer):
     """Return a function from configuration keys to (trainer, training loader)."""
 
     return lambda name="M3Rec", **keys: new_trainer(name, **{**FEW, **keys})[:2]
 
 
-def table_of(model: Any) -> nn.Parameter:
+def table_of(model):
     embedding = model.network.item_embedding
-    weight: nn.Parameter = getattr(embedding, "id", embedding).weight
+    weight = getattr(embedding, "id", embedding).weight
     return weight
 
 
 @pytest.mark.parametrize("name", ["M3Rec", "Mamba4Rec", "SASRecMM"])
 @pytest.mark.parametrize("loss", ["CE", "BPR"])
-def test_a_step_moves_the_ids_of_its_items_alone_and_all_other_weights(
-    build: Callable[..., tuple[Any, Any]], name: str, loss: str
-) -> None:
-    more: dict[str, Any] = {"modalities": "auto"} if name == "Mamba4Rec" else {}
+def test_a_step_moves_the_ids_of_its_items_alone_and_all_other_weights(build, name, loss):
+    more = {"modalities": "auto"} if name == "Mamba4Rec" else {}
     if loss == "BPR":
         more["softmax_items"] = "all"
     trainer, train = build(name, loss_type=loss, **more)
@@ -67,7 +60,7 @@ def test_a_step_moves_the_ids_of_its_items_alone_and_all_other_weights(
     assert all(changed)
 
 
-def test_where_every_row_has_a_gradient_lazy_adam_is_adam() -> None:
+def test_where_every_row_has_a_gradient_lazy_adam_is_adam():
     torch.manual_seed(0)
     start_from = torch.randn(5, 3)
     tables = [nn.Embedding(5, 3, sparse=sparse) for sparse in (False, True)]
@@ -91,7 +84,7 @@ def test_where_every_row_has_a_gradient_lazy_adam_is_adam() -> None:
     torch.testing.assert_close(*rest)
 
 
-def test_a_schedule_sets_the_rate_of_both_before_and_after_a_checkpoint_is_read() -> None:
+def test_a_schedule_sets_the_rate_of_both_before_and_after_a_checkpoint_is_read():
     weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     parts = torch.optim.AdamW([weights[0]], lr=1.0), torch.optim.SparseAdam([weights[1]], lr=1.0)
     both = DenseAndSparse(*parts)
@@ -105,7 +98,7 @@ def test_a_schedule_sets_the_rate_of_both_before_and_after_a_checkpoint_is_read(
     assert 0 < rates[0] < rates[1] < rates[2] < 1
 
 
-def test_untouched_zeros_are_zeros_that_can_be_written() -> None:
+def test_untouched_zeros_are_zeros_that_can_be_written():
     like = torch.ones(3, 4, dtype=torch.float64)
     zeros = untouched_zeros(like)
     assert (zeros.shape, zeros.dtype) == (like.shape, like.dtype)
@@ -116,9 +109,7 @@ def test_untouched_zeros_are_zeros_that_can_be_written() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 @pytest.mark.parametrize("form", ["recbole", "safe"])
-def test_a_run_that_is_stopped_and_resumed_ends_as_the_unbroken_one(
-    tmp_path: Path, form: str
-) -> None:
+def test_a_run_that_is_stopped_and_resumed_ends_as_the_unbroken_one(tmp_path, form):
     if form == "safe":
         pytest.importorskip("safetensors")
     given = ["--softmax_items=2", "--id_updates=sparse", f"--checkpoint_format={form}"]
@@ -139,16 +130,12 @@ def test_a_run_that_is_stopped_and_resumed_ends_as_the_unbroken_one(
         ({"clip_grad_norm": {"max_norm": 5}}, "clip_grad_norm"),
     ],
 )
-def test_settings_that_would_move_every_item_are_refused(
-    build: Callable[..., tuple[Any, Any]], keys: dict[str, Any], says: str
-) -> None:
+def test_settings_that_would_move_every_item_are_refused(build, keys, says):
     with pytest.raises(ConfigurationError, match=f"id_updates: sparse does not go with {says}"):
         build(**keys)
 
 
 @pytest.mark.parametrize("softmax_items", ["all", 1000])
-def test_an_exact_softmax_is_refused(
-    build: Callable[..., tuple[Any, Any]], softmax_items: int | str
-) -> None:
+def test_an_exact_softmax_is_refused(build, softmax_items):
     with pytest.raises(ModelConfigError, match=f"softmax_items: {softmax_items} gives each of"):
         build(softmax_items=softmax_items)
