@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_m3rec.cli.commands import run_script
-from recbole_m3rec.cli.compare import say_what_became
-from recbole_m3rec.cli.compare_arguments import add_common_options, settings_of
+from recbole_m3rec.cli.compare import add_common_options, say_what_became, settings_of
 from recbole_m3rec.cli.parsers import Parser, UsageError
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare

@@ -109,18 +109,16 @@ def without_value(key: str, rest: Sequence[str]) -> str:
 def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     """Raise for options that do not go together or miss a part."""
     asked = next((name for name in DEEDS if getattr(options, name) is not None), None)
-    checkpoint = getattr(options, asked) if asked is not None else None
-    if checkpoint is not None:
-        if options.config_files and checkpoint != NEWEST:
-            raise UsageError(
-                "--config_files does not go with a checkpoint, which brings its own configuration. "
-                "Change single settings by --key=value."
-            )
-        if options.resume is None and (options.nproc != 1 or options.world_size > 0):
+    if asked is not None and options.config_files and getattr(options, asked) != NEWEST:
+        raise UsageError(
+            "--config_files does not go with a checkpoint, which brings its own configuration. "
+            "Change single settings by --key=value."
+        )
+    if asked is not None and options.resume is None:
+        if options.nproc != 1 or options.world_size > 0:
             raise UsageError(
                 "--evaluate, --topk, --export and --show run in one process; leave out --nproc."
             )
-    if asked is not None and options.resume is None:
         deed = DEEDS[asked]
         refused = [key for key in keys(settings) if key not in deed.settings]
         if refused:

@@ -75,10 +75,9 @@ def train(options: argparse.Namespace) -> None:
         named = read_names(options)
         model, dataset = named["model"], named["dataset"]
     resuming.install_resuming()
-    started = torchrun()
-    if started is not None and (options.nproc != 1 or options.world_size > 0):
+    started, several = torchrun(), options.nproc != 1 or options.world_size > 0
+    if started is not None and several:
         raise UsageError("torchrun says how many processes there are: leave out --nproc.")
-    several = options.nproc != 1 or options.world_size > 0
     with SIGNALS.caught(by_workers=several), saved_runs.noting_checkpoint() as checkpoints:
         result = run(
             model,

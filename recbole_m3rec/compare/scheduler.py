@@ -109,7 +109,7 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
             if line is None:
                 code = running.pop(job).wait()
                 note_death(job, code)
-                remove_checkpoints(job)
+                shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
                 progress.ended(job, failed=(job.folder / results.FAILURE).is_file())
                 source.ended(job)
             elif not job.stopped and (epoch := read_line(line)) is not None:
@@ -172,11 +172,6 @@ def environment_for(at_once: int) -> dict[str, str]:
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {**os.environ, **threads, "PYTHONPATH": path}
-
-
-def remove_checkpoints(job: Job) -> None:
-    """Remove the checkpoints of a worker that ended by itself or was stopped for good."""
-    shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
 
 
 def read_line(line: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
 OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN")
@@ -66,7 +66,6 @@ def keys_of_recbole(every_model: bool) -> frozenset[str]:
 def known_keys(config: Any) -> set[str]:
     """Return every key that some part of RecBole or of the plugin reads for this model."""
     from recbole_m3rec.config.layers import properties_folder
-    from recbole_m3rec.config.yaml_files import read_yaml
 
     known = {key for keys in config.parameters.values() for key in keys}
     known |= set(config.internal_config_dict) | LAUNCHER_KEYS | CONTENT_KEYS

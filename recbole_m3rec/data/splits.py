@@ -27,6 +27,7 @@ from torch import Tensor
 
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data import augmentation
+from recbole_m3rec.evaluator.mask_seen import list_field
 
 COLD = "cold_items"
 TIME = "time_quantiles"
@@ -180,17 +181,13 @@ def _split_at(dataset: Any, cuts: Cuts) -> list[Any]:
     rows = dataset.inter_feat
     times = _times(dataset, rows)
     part = (times > cuts.ends[0]).long() + (times > cuts.ends[1]).long()
-    if not _has_lists(dataset, rows):
+    if list_field(dataset) is None:
         first = augmentation.group_rows(rows[dataset.uid_field])
         is_first = torch.zeros(len(rows), dtype=torch.bool)
         is_first[first.order[first.position == 0]] = True
         part[is_first & (part > 0)] = -1
     dataset._drop_unused_col()
     return [dataset.copy(rows[(part == k).nonzero().squeeze(1)]) for k in range(3)]
-
-
-def _has_lists(dataset: Any, rows: Any) -> bool:
-    return getattr(dataset, "item_id_list_field", None) in rows.columns
 
 
 def _with_cold_targets(

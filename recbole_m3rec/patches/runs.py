@@ -124,8 +124,6 @@ def measure_without_waiting() -> None:
     """
     from recbole.quick_start import quick_start
 
-    from recbole_m3rec.hooks import wrap
-
     psutil = importlib.import_module("psutil")
 
     @wrap(quick_start, "get_environment")

@@ -31,8 +31,8 @@ class Options(NamedTuple):
 def check(options: Options) -> None:
     """Raise for options that no training can be started with on this machine."""
     nproc, world, ip, port, offset = options
-    for name, value in (("nproc", nproc), ("world_size", world), ("group_offset", offset)):
-        least = {"nproc": 1, "world_size": -1, "group_offset": 0}[name]
+    counts = (("nproc", nproc, 1), ("world_size", world, -1), ("group_offset", offset, 0))
+    for name, value, least in counts:
         if not isinstance(value, int) or value < least or (name == "world_size" and value == 0):
             expected = f"an integer from {0 if name == 'group_offset' else 1} on"
             raise ProcessesError(f"--{name} must be {expected}, found {value}.")

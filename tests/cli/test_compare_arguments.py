@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recbole_m3rec.cli import compare
-from recbole_m3rec.cli.compare_arguments import parse
+from recbole_m3rec.cli.compare import parse
 from recbole_m3rec.cli.parsers import UsageError
 
 

@@ -176,10 +176,8 @@ def draw_groups(
             labels = group_names(by, edges, seeds)
             axes.set_xticks(range(len(labels)))
             axes.set_xticklabels(label.replace(" (n", "\nn").rstrip(")") for label in labels)
-        group = np.searchsorted(edges, by, side="right")
-        n = np.maximum(np.bincount(group, minlength=len(edges) + 1), 1)
-        mean = np.bincount(group, weights=values, minlength=len(edges) + 1) / n
-        square = np.bincount(group, weights=values**2, minlength=len(edges) + 1) / n
+        n, mean = group_means(by, values, edges)
+        _, square = group_means(by, values**2, edges)
         # Values of one test under several seeds are no new tests.
         error = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(n / seeds, 1))
         x = np.arange(len(n)) + (place - (len(names) - 1) / 2) * min(0.08, 0.6 / len(names))
@@ -216,6 +214,15 @@ def group_edges(values: np.ndarray) -> np.ndarray:
     quantiles = np.quantile(values, np.arange(1, GROUPS) / GROUPS, method="lower")
     edges = np.unique(quantiles)
     return edges[edges > values.min()]
+
+
+def group_means(
+    by: np.ndarray, values: np.ndarray, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many values each group has, and their mean, 0 where it has none."""
+    group = np.searchsorted(edges, by, side="right")
+    n = np.bincount(group, minlength=len(edges) + 1)
+    return n, np.bincount(group, weights=values, minlength=len(n)) / np.maximum(n, 1)
 
 
 def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:

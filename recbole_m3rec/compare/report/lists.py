@@ -37,10 +37,9 @@ def list_grid(table: Table, features: Mapping[str, FeatureTable]) -> Grid | None
     k = list_length(table, known)
     rows = []
     for name, runs in known.items():
-        values = [[*measures(lists, k).values()] for lists in runs]
         values = [
-            [*own, *(distance(lists, k, vectors) for vectors in features.values())]
-            for own, lists in zip(values, runs, strict=True)
+            [*measures(each, k).values(), *(distance(each, k, f) for f in features.values())]
+            for each in runs
         ]
         means = np.array(values, dtype=float).mean(axis=0)
         digits = [*(digits for _, digits, _ in METRICS.values()), 2, *[3] * len(features)]

@@ -6,7 +6,13 @@ import numpy as np
 
 from recbole_m3rec.compare.report.aggregate import DIGITS, Table
 from recbole_m3rec.compare.report.document import Entry, Grid
-from recbole_m3rec.compare.report.figures import GROUPED, group_edges, group_names, rows_of
+from recbole_m3rec.compare.report.figures import (
+    GROUPED,
+    group_edges,
+    group_means,
+    group_names,
+    rows_of,
+)
 from recbole_m3rec.compare.report.tables import NONE, metric_title, result_entry
 from recbole_m3rec.evaluator.cold_items import COLD, WARM
 
@@ -65,13 +71,8 @@ def _slices(table: Table, column: str) -> Grid | None:
             if edges is None:
                 edges = edges_apart_from_zero(by)
                 head = [f"{column} {label}" for label in group_names(by, edges, seeds)]
-            group = np.searchsorted(edges, by, side="right")
-            n = np.bincount(group, minlength=len(edges) + 1)
-            mean = np.bincount(group, weights=values, minlength=len(n)) / np.maximum(n, 1)
-            entries = [
-                Entry(f"{m:.{DIGITS}f}" if count else NONE)
-                for m, count in zip(mean, n, strict=True)
-            ]
+            groups = zip(*group_means(by, values, edges), strict=True)
+            entries = [Entry(f"{mean:.{DIGITS}f}" if n else NONE) for n, mean in groups]
             rows.append([Entry(name), Entry(metric_title(metric)), *entries])
     if not rows:
         return None
