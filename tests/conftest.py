@@ -12,7 +12,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from tqdm import tqdm
@@ -20,23 +19,15 @@ from tqdm import tqdm
 import recbole_m3rec  # noqa: F401  (registers the plugin before any test touches RecBole)
 from recbole_m3rec.cli.train import main
 from recbole_m3rec.compare import scheduler
-from recbole_m3rec.features.feature_file import write_features
-from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.support import command_names
+from tests.first_run import first_run  # noqa: F401  (a fixture)
+from tests.tiny import inter_file, small, tiny_log, tiny_title
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
 
 # tqdm's own lock is shared with forks, and one that a test kills would keep it for ever.
 tqdm.set_lock(threading.RLock())
-
-N_USERS = 12
-N_ITEMS = 12
-HISTORY = 8
-
-CODES = {"encoder": "random-codes", "dim": 6, "std": 0.5}
-TWO_MODALITIES = {"modalities": ["image", "text"], "features": {"image": CODES, "text": CODES}}
-ALL_USED = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
 
 
 @pytest.fixture(autouse=True)
@@ -62,15 +53,8 @@ def own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_interactions():
-    """(user, item, time): a dozen users, eight of a dozen items each, no item twice.
-
-    Every item is used by eight users, so that nothing falls to a five-core filter.
-    """
-    return [
-        (f"u{user:02d}", f"i{(5 * user + 7 * step) % N_ITEMS:02d}", float(100 * user + step))
-        for user in range(N_USERS)
-        for step in range(HISTORY)
-    ]
+    """The interactions of the tiny dataset."""
+    return tiny_log()
 
 
 @pytest.fixture
@@ -107,9 +91,7 @@ def write_dataset(write_files, tiny_interactions):
         rows = list(tiny_interactions if interactions is None else interactions)
         if shuffle is not None:
             random.Random(shuffle).shuffle(rows)
-        lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-        lines += [f"{user}\t{item}\t{time}" for user, item, time in rows]
-        files = {"inter": "\n".join(lines) + "\n"}
+        files = {"inter": inter_file(rows)}
         if items is None:
             items = {item: tiny_title(item) for item in sorted({item for _, item, _ in rows})}
         if items:
@@ -119,19 +101,6 @@ def write_dataset(write_files, tiny_interactions):
         return write_files(name, files)
 
     return write
-
-
-def write_vectors(folder, modality, tokens, values, name="tiny"):
-    """Write a dataset's feature file, a row of values for each item token."""
-    table = FeatureTable(np.array(tokens, dtype=object), np.array(values, dtype=np.float32))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_features(folder / f"{name}.{modality}.parquet", table)
-
-
-def tiny_title(item):
-    """Return a title of two words that depends on an item's token alone."""
-    number = int("".join(filter(str.isdigit, item)) or 0)
-    return f"{('red', 'green', 'blue')[number % 3]} {('hat', 'shoe', 'coat', 'scarf')[number % 4]}"
 
 
 @pytest.fixture
@@ -152,29 +121,6 @@ def make_config(write_dataset):
         return Config(model=model, dataset=dataset, config_dict=settings)
 
     return make
-
-
-def small(model):
-    """Return settings under which any model trains in a moment."""
-    settings = {
-        "epochs": 1,
-        "train_batch_size": 32,
-        "eval_batch_size": 32,
-        "MAX_ITEM_LIST_LENGTH": 5,
-        "topk": [3, 5],
-        "valid_metric": "NDCG@5",
-        "show_progress": False,
-        "data_path": "dataset",
-        "gpu_id": "",
-    }
-    if model in ("M3Rec", "Mamba4Rec"):
-        settings |= {"hidden_size": 8, "num_layers": 2, "d_state": 4, "modalities": []}
-        settings |= {"dropout_prob": 0.0}
-    else:
-        settings |= {"hidden_size": 8, "embedding_size": 8, "inner_size": 8, "n_heads": 2}
-    if model in ("SASRecMM", "ContentKNN"):
-        settings |= {"modalities": ["text"], "features": {"text": CODES}}
-    return settings
 
 
 @pytest.fixture
@@ -251,12 +197,6 @@ def call(capsys):
         return code, captured.out, (captured.err.splitlines() or [""])[-1]
 
     return run
-
-
-def metrics_in(output):
-    """Return a printed table of metrics: the values of each, as they are written."""
-    rows = [line.split() for line in output.splitlines()]
-    return {row[0]: row[1:] for row in rows if row and "@" in row[0]}
 
 
 @pytest.fixture(scope="session")

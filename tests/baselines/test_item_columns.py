@@ -12,7 +12,7 @@ from recbole_m3rec.baselines import item_columns
 from recbole_m3rec.baselines.item_columns import set_value
 from recbole_m3rec.baselines.item_vectors import VectorEmbedding
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from tests.conftest import metrics_in
+from tests.tiny import metrics_in
 
 WITH_COLUMNS = ["GRU4RecF", "SASRecF", "FDSA"]
 PLAIN = {"n_layers": 1, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0}

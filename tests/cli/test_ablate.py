@@ -9,7 +9,7 @@ from recbole_m3rec.cli import ablate
 from recbole_m3rec.cli.parsers import UsageError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from tests.compare.conftest import forked_workers, tiny_of_fourteen  # noqa: F401  (fixtures)
-from tests.conftest import TWO_MODALITIES
+from tests.tiny import TWO_MODALITIES
 
 TITLES = "features: {text: {encoder: tfidf-svd, fields: [title], dim: 4}}"
 

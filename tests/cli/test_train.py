@@ -11,7 +11,7 @@ import torch
 from recbole_m3rec.cli import arguments, train
 from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.support import exit_codes
-from tests.conftest import metrics_in
+from tests.tiny import metrics_in
 
 
 def test_training_prints_metrics_checkpoint_and_log(call, write_dataset, small_arguments):

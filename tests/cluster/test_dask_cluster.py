@@ -11,7 +11,6 @@ import pytest
 
 from tests.cluster import made_pieces
 from tests.cluster.workers import kill, wait_until, workers
-from tests.fresh_python import fresh_python
 
 pytest.importorskip("distributed")
 
@@ -174,16 +173,9 @@ def test_local_starts_workers_of_its_own():
 
 
 @pytest.mark.slow
-def test_without_the_option_dask_is_not_imported():
-    fresh_python(
-        "import sys\n"
-        "from recbole_m3rec.cli import ablate, compare\n"
-        "from recbole_m3rec.cli.prepare import amazon, encode_images, encode_text\n"
-        "from recbole_m3rec.cluster.connect import connected\n"
-        "with connected(None) as cluster:\n"
-        "    assert list(cluster.map(len, [('ab',)])) == [2]\n"
-        "assert not {'dask', 'distributed'} & set(sys.modules)\n"
-    )
+def test_without_the_option_dask_is_not_imported(first_run):
+    assert first_run["mapped"] == [2]
+    assert first_run["dask"] == []
 
 
 CODES = "--features={'text': {'encoder': 'random-codes', 'dim': 6}}"

@@ -128,33 +128,23 @@ def test_a_killed_comparison_goes_on_where_it_was(
         assert "Fatal" not in log.read_text(encoding="utf-8")
 
 
-def test_two_comparisons_do_not_write_into_one_folder(
+def test_a_folder_that_is_none_or_of_another_comparison_is_refused(
     write_dataset, tmp_path, small_settings, refuse_workers
 ):
     write_dataset("tiny")
     refuse_workers()
-    (tmp_path / "out").mkdir()
-    in_use = f"^{tmp_path / 'out'}: another run"
-    with open_alone(tmp_path / "out" / ".lock"), pytest.raises(FileInUseError, match=in_use):
-        compare(
-            [Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out", show_progress=False
-        )
-
-
-def test_an_output_that_is_no_folder_is_said_in_one_line(
-    write_dataset, tmp_path, small_settings, refuse_workers
-):
-    write_dataset("tiny")
-    refuse_workers()
-    (tmp_path / "out").touch()
+    run, out = Run("Pop", "Pop", "tiny", 1, small_settings), tmp_path / "out"
+    out.touch()
     with pytest.raises(CannotWriteError, match="--output .*out is no folder that can be written"):
-        compare(
-            [Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out", show_progress=False
-        )
+        compare([run], out, show_progress=False)
+    out.unlink()
+    out.mkdir()
+    with open_alone(out / ".lock"), pytest.raises(FileInUseError, match=f"^{out}: another run"):
+        compare([run], out, show_progress=False)
 
 
-def test_a_run_whose_data_changed_since_the_comparison_began_is_a_failure(
-    write_dataset, tmp_path, small_settings
+def test_a_run_whose_data_changed_since_or_are_not_where_it_runs_is_a_failure(
+    write_dataset, tmp_path, small_settings, monkeypatch
 ):
     folder = write_dataset("tiny")
     (planned,) = comparison.plan([Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out")
@@ -164,4 +154,9 @@ def test_a_run_whose_data_changed_since_the_comparison_began_is_a_failure(
     with open(folder / "tiny.inter", "a", encoding="utf-8") as file:
         file.write("u00\ti00\t9999.0\n")
     with pytest.raises(ConfigurationError, match=r"tiny\.inter changed while the comparison"):
+        worker.refuse_what_changed(spec)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    says = r"tiny\.inter is not in dataset .*elsewhere.* same files"
+    with pytest.raises(ConfigurationError, match=says):
         worker.refuse_what_changed(spec)

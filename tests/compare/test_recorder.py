@@ -6,7 +6,7 @@ import torch
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.compare.recorder import Recorder, agreeing, listed_before
-from tests.conftest import ALL_USED, small
+from tests.tiny import ALL_USED, small
 
 METRICS = ["Hit", "NDCG", "MRR", "Recall", "MAP", "Precision", "ItemCoverage", "GAUC"]
 SETTINGS = {"epochs": 2, "eval_batch_size": 5, "metrics": METRICS, "topk": [2, 5]}

@@ -14,7 +14,7 @@ from recbole_m3rec.compare.runs import Run, configuration, identify, prepare
 from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.config.data_checks import UnknownNameError
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from tests.conftest import write_vectors
+from tests.tiny import write_vectors
 
 SMALL = {"data_path": "dataset", "gpu_id": "", "hidden_size": 8, "epochs": 1}
 IMAGES = {**SMALL, "modalities": ["image"], "d_state": 4}

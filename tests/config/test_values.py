@@ -18,15 +18,11 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
         ("--learning_rate=1e999", "learning_rate must be a number > 0, found inf"),
         ("--weight_decay=-0.1", "weight_decay must be a number >= 0"),
         ("--train_batch_size=0", "train_batch_size must be an integer >= 1, found 0"),
-        ("--train_batch_size=-5", "train_batch_size must be an integer >= 1"),
-        ("--train_batch_size=abc", "train_batch_size must be an integer >= 1"),
         ("--train_batch_size=2.5", "train_batch_size must be an integer >= 1"),
-        ("--eval_batch_size=0", "eval_batch_size must be an integer >= 1"),
         ("--seed=abc", "seed must be an integer"),
         ("--seed=-1", "seed must be an integer"),
         ("--seed=4294967296", "seed must be an integer"),
         ("--worker=-1", "worker must be an integer >= 0"),
-        ("--stopping_step=-1", "stopping_step must be an integer >= 0"),
         ("--epochs=None", "epochs must be an integer >= 0, found None"),
         ("--epochs=True", "epochs must be an integer >= 0, found True"),
         ("--hidden_size=None", "hidden_size must be an integer >= 1, found None"),
@@ -120,13 +116,8 @@ def test_a_file_of_comments_is_told(text, tmp_path):
 
 
 def test_values_that_recbole_takes_are_taken(monkeypatch):
-    given = [
-        "--learner=Adam",
-        "--topk=5,10",
-        "--valid_metric=hit@5",
-        "--use_gpu=0",
-        "--eval_step=-1",
-    ]
+    given = ["--learner=Adam", "--topk=5,10", "--valid_metric=hit@5"]
+    given += ["--use_gpu=0", "--eval_step=-1"]
     given += ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}, 'mode': 'uni100', 'order': 'RO'}"]
     monkeypatch.setattr("sys.argv", ["run", *given])
     config = Config("BPR", "ml-100k")

@@ -15,7 +15,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_m3rec.data.dataset import M3RecDataset, feature_folder
 from recbole_m3rec.features.recipes import resolve_modalities
-from tests.conftest import write_vectors
+from tests.tiny import write_vectors
 
 COLUMNS = ("user_id:token", "item_id:token", "timestamp:float", "rating:float", "tags:token_seq")
 

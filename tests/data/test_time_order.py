@@ -12,7 +12,7 @@ from recbole_m3rec.atomic.exact_times import TimesError
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.quick_start.checkpoints import read_checkpoint
 from recbole_m3rec.quick_start.recommend import Histories
-from tests.conftest import ALL_USED
+from tests.tiny import ALL_USED
 
 START = 1_600_000_000
 N_USERS, LENGTH = 8, 6

@@ -11,7 +11,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole_m3rec.data import cache
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file
-from tests.conftest import metrics_in
+from tests.tiny import metrics_in
 from tests.trainer.killed_runs import arguments
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}

@@ -13,7 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import get_model, get_trainer
 
-from tests.conftest import ALL_USED
+from tests.tiny import ALL_USED
 
 OTHERS = ("SASRec", "BPR", "ItemKNN")
 SEQUENTIAL = ("M3Rec", "SASRec")

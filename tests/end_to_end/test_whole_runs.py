@@ -5,7 +5,7 @@ import pytest
 import torch
 from recbole.quick_start import run_recbole
 
-from tests.conftest import N_ITEMS, small, write_vectors
+from tests.tiny import N_ITEMS, small, write_vectors
 
 SETTINGS = {**small("M3Rec"), "epochs": 2, "train_batch_size": 16, "metric_decimal_place": 12}
 SETTINGS |= {"modalities": ["image"], "dropout_prob": 0.2}

@@ -11,7 +11,7 @@ from recbole_m3rec.evaluator import block_evaluation, pipeline, ranking
 from recbole_m3rec.evaluator.block_evaluation import Products, collect_ranks, offers_products
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
 from recbole_m3rec.model.m3rec import M3Rec, PackedRecommender
-from tests.conftest import TWO_MODALITIES
+from tests.tiny import TWO_MODALITIES
 
 METRICS = ["Hit", "MRR", "MAP", "Recall", "NDCG", "Precision", "GAUC"]
 OF_LISTS = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]

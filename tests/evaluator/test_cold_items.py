@@ -5,7 +5,7 @@ import pytest
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.compare.recorder import Recorder
-from tests.conftest import small
+from tests.tiny import small
 
 SETTINGS = {
     "eval_batch_size": 20,  # a row at a time for general models

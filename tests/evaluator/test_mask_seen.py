@@ -9,7 +9,7 @@ import torch
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.evaluator import mask_seen as protocol
 from recbole_m3rec.evaluator.ranking import rank_targets
-from tests.conftest import ALL_USED, metrics_in
+from tests.tiny import ALL_USED, metrics_in
 
 MODELS = ["M3Rec", "SASRec", "BPR"]
 N_ITEMS, N_USERS, HISTORY = 20, 15, 12

@@ -9,7 +9,7 @@ from recbole_m3rec.model import m3rec as m3rec_module
 from recbole_m3rec.model.m3rec import M3Rec
 from recbole_m3rec.network.packed import pack
 from recbole_m3rec.network.settings import ModelConfigError
-from tests.conftest import TWO_MODALITIES
+from tests.tiny import TWO_MODALITIES
 
 CASES = pytest.mark.parametrize(
     ("name", "keys"),

@@ -9,7 +9,7 @@ import torch
 from recbole_m3rec.features import feature_map
 from recbole_m3rec.network import item_encoder
 from recbole_m3rec.network.item_encoder import ContentModality
-from tests.conftest import write_vectors
+from tests.tiny import write_vectors
 
 
 @pytest.fixture

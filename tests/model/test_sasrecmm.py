@@ -8,7 +8,7 @@ from recbole_m3rec.data.windows import TARGET_LIST
 from recbole_m3rec.evaluator.block_evaluation import offers_products
 from recbole_m3rec.network import untrained_items
 from recbole_m3rec.network.item_encoder import FeatureMismatchError
-from tests.conftest import CODES, TWO_MODALITIES
+from tests.tiny import CODES, TWO_MODALITIES
 
 # As RecBole's SASRec has it.
 PLAIN = {"score": "dot", "repetition": False, "train_positions": "last", "feature_norm": "none"}

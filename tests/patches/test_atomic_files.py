@@ -6,7 +6,7 @@ from recbole.data import create_dataset
 from recbole.data.dataset import dataset as recboles_module
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
-from tests.conftest import ALL_USED
+from tests.tiny import ALL_USED
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 

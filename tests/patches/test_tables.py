@@ -8,7 +8,7 @@ import pytest
 from recbole.data.dataset import Dataset
 
 from recbole_m3rec.patches import tables
-from tests.conftest import ALL_USED
+from tests.tiny import ALL_USED
 
 
 @pytest.fixture

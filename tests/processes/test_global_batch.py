@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.processes.worlds import losses_of, parameters_of, run_world
-from tests.trainer.killed_runs import MODELS, SHARED, write_tiny
+from tests.tiny import write_tiny
+from tests.trainer.killed_runs import MODELS, SHARED
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
@@ -25,7 +26,6 @@ SHARDED = ["--shard_softmax=True", "--train_positions=last", "--cold_items=0.2"]
 
 def world(folder, given, size, **options):
     """Run a world in a new folder with the data set and return its latest state."""
-    folder.mkdir()
     write_tiny(folder)
     codes = run_world(folder, [*ONE_EPOCH, *given], size, **options)
     assert codes == [0] * size, (folder / "output.txt").read_text()[-3000:]
@@ -64,10 +64,7 @@ def test_two_machines_of_one_process_give_the_numbers_of_one_machine_of_two(tmp_
 
 
 def test_machines_that_share_no_disk_each_keep_a_checkpoint(tmp_path):
-    places = [tmp_path / "a", tmp_path / "b"]
-    for place in places:
-        place.mkdir()
-        write_tiny(place)
+    places = [write_tiny(tmp_path / name) for name in "ab"]
     given = [*ONE_EPOCH, "--model=BPR", *MODELS["BPR"], "--epochs=1", "--train_batch_size=16"]
     assert run_world(places, given, 2, local_world_size=1) == [0, 0]
     a, b = ([*(place / "saved").glob("*-last.ckpt")] for place in places)
@@ -102,10 +99,7 @@ def test_sparse_steps_of_2_and_4_processes_are_those_of_one(tmp_path):
 
 
 def test_processes_that_draw_other_items_make_the_same_sparse_step(tmp_path):
-    places = [tmp_path / "a", tmp_path / "b"]
-    for place in places:
-        place.mkdir()
-        write_tiny(place)
+    places = [write_tiny(tmp_path / name) for name in "ab"]
     given = [*ONE_EPOCH, *M3REC, *SPARSE, "--softmax_items=2", "--train_batch_size=8"]
     assert run_world(places, given, 2, local_world_size=1) == [0, 0]
     a, b = (parameters_of(*(place / "saved").glob("*-last.ckpt")) for place in places)

@@ -17,7 +17,8 @@ from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import Progress
 from tests.processes.worlds import run_world, start_world
-from tests.trainer.killed_runs import arguments, outcome, wait, write_tiny
+from tests.tiny import write_tiny
+from tests.trainer.killed_runs import arguments, outcome, wait
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
@@ -63,13 +64,6 @@ def at_step(step, rank, number):
     return prepare
 
 
-def place(folder):
-    """Return a new folder with the data set."""
-    folder.mkdir()
-    write_tiny(folder)
-    return folder
-
-
 def errors_in(folder):
     lines = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line.startswith("error: ")]
@@ -77,13 +71,13 @@ def errors_in(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = place(tmp_path_factory.mktemp("runs") / "undisturbed")
+    folder = write_tiny(tmp_path_factory.mktemp("runs") / "undisturbed")
     assert run_world(folder, GIVEN, 2) == [0, 0]
     return outcome(folder)
 
 
 def test_a_disk_that_is_full_for_a_while_stops_none_of_them(tmp_path, undisturbed):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     assert run_world(folder, GIVEN, 2, prepare=full_at_first) == [0, 0]
     assert outcome(folder) == undisturbed
 
@@ -92,7 +86,7 @@ def test_a_disk_that_is_full_for_a_while_stops_none_of_them(tmp_path, undisturbe
 def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
     tmp_path, undisturbed, rank
 ):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     codes = run_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGKILL))
     assert sorted(codes) in SEEN_BY_COLLECTIVE_OR_WATCH
     error = errors_in(folder)[0]
@@ -105,7 +99,7 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
 
 
 def test_a_restart_before_any_checkpoint_begins_anew(tmp_path, undisturbed):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     stop = at_step(2, 1, signal.SIGKILL)
     assert sorted(run_world(folder, GIVEN, 2, prepare=stop)) in SEEN_BY_COLLECTIVE_OR_WATCH
     assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
@@ -114,7 +108,7 @@ def test_a_restart_before_any_checkpoint_begins_anew(tmp_path, undisturbed):
 
 
 def test_a_restart_does_not_go_on_from_another_start(tmp_path):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     assert run_world(folder, GIVEN, 1, TORCHELASTIC_RUN_ID="a") == [0]
     again = {"TORCHELASTIC_RUN_ID": "b", "TORCHELASTIC_RESTART_COUNT": "1"}
     assert run_world(folder, GIVEN, 1, **again) == [0]
@@ -123,7 +117,7 @@ def test_a_restart_does_not_go_on_from_another_start(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     processes = start_world(folder, GIVEN, 2, prepare=at_step(6, rank, signal.SIGSTOP))
     begun = time.monotonic()
     try:
@@ -138,7 +132,7 @@ def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
 
 
 def test_torchrun_says_how_many_processes_there_are(tmp_path):
-    folder = place(tmp_path / "run")
+    folder = write_tiny(tmp_path / "run")
     assert run_world(folder, [*GIVEN, "--nproc=2"], 2) == [2, 2]
     assert "torchrun says how many processes there are: leave out --nproc" in errors_in(folder)[0]
 

@@ -1,9 +1,12 @@
 """A checkpoint's bundle recommends what --topk writes, without RecBole and without the data."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,21 +17,22 @@ import pytest
 import recbole_m3rec
 from recbole_m3rec import Recommender
 from recbole_m3rec.serving.bundle.read import read_bundle
+from tests.trainer.killed_runs import start, wait
 
 CLONE = Path(recbole_m3rec.__file__).parents[1]
 
 
 @pytest.fixture
 def train(call, write_dataset, small_arguments):
-    """Return a function that trains a model one epoch on the tiny dataset: the checkpoint."""
+    """Return a function that trains M3Rec one epoch on the tiny dataset: the checkpoint."""
 
-    def run(model, *more):
+    def run(*more):
         write_dataset()
-        unknown = () if model == "SASRec" else ("--hidden_dropout", "--attn_", "--embedding_size")
-        known = [one for one in small_arguments if not one.startswith(unknown or "#")]
-        code, _, error = call(f"--model={model}", "--epochs=1", *known, *more)
+        unknown = ("--hidden_dropout", "--attn_", "--embedding_size")
+        known = [one for one in small_arguments if not one.startswith(unknown)]
+        code, _, error = call("--model=M3Rec", "--epochs=1", *known, *more)
         assert code == 0, error
-        return next(Path("saved").glob(f"{model}-*.pth"))
+        return next(Path("saved").glob("M3Rec-*.pth"))
 
     return run
 
@@ -56,14 +60,14 @@ def same_as_topk(call, checkpoint, *options):
 
 
 @pytest.mark.parametrize("options", [(), ("--keep_seen",)])
-def test_the_bundle_recommends_what_topk_writes(call, train, options):
-    same_as_topk(call, train("Mamba4Rec"), *options)
+def test_the_bundle_recommends_what_topk_writes(call, trained, options):
+    same_as_topk(call, trained("Mamba4Rec"), *options)
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "standardize", "whiten"])
 def test_with_content_and_without_the_data(call, train, norm):
     recipe = "{'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
-    same_as_topk(call, train("M3Rec", f"--features={recipe}", f"--feature_norm={norm}"))
+    same_as_topk(call, train(f"--features={recipe}", f"--feature_norm={norm}"))
     shutil.rmtree("dataset")
     shop = Recommender.load("shop")
     assert shop.modalities == ("text", "id")
@@ -76,14 +80,14 @@ def test_with_content_and_without_the_data(call, train, norm):
     assert same["score"][0] == pytest.approx(1, abs=1e-4)
 
 
-def test_no_histories_go_along_unless_asked(call, train):
-    bundle = read_bundle(export(call, train("Mamba4Rec")))
+def test_no_histories_go_along_unless_asked(call, trained):
+    bundle = read_bundle(export(call, trained("Mamba4Rec")))
     assert bundle.histories is None
     assert bundle.about["protocol"]["topk"] == [3, 5]
 
 
-def test_other_models_and_other_folders_are_refused(call, train, tmp_path):
-    checkpoint = train("SASRec")
+def test_other_models_and_other_folders_are_refused(call, trained):
+    checkpoint = trained("SASRec")
     code, _, error = call("--export", str(checkpoint), "--output", "shop")
     assert code == 2
     assert "is of SASRec" in error
@@ -96,8 +100,8 @@ def test_other_models_and_other_folders_are_refused(call, train, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_bundle_is_used_without_recbole(call, train):
-    export(call, train("Mamba4Rec"))
+def test_the_bundle_is_used_without_recbole(call, trained):
+    export(call, trained("Mamba4Rec"))
     program = (
         "import sys; from recbole_m3rec import Recommender\n"
         "print(len(Recommender.load('shop').recommend([['i01', 'i02']], 3)))\n"
@@ -113,26 +117,21 @@ def test_the_bundle_is_used_without_recbole(call, train):
     assert result.stdout.split("\n")[:2] == ["3", "[]"]
 
 
-@pytest.mark.slow
-def test_show_serves_the_page_of_a_checkpoint(train):
-    checkpoint = train("Mamba4Rec")
-    process = subprocess.Popen(
-        [sys.executable, CLONE / "run_recbole.py", "--show", checkpoint, "--page_port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the service is forked")
+def test_show_serves_the_page_of_a_checkpoint(trained, tmp_path):
+    process = start(tmp_path, ["--show", str(trained("Mamba4Rec")), "--page_port=0"])
+    shown = tmp_path / "output.txt"
     try:
-        address = next(
-            found[0] for line in process.stdout if (found := re.findall(r"http\S+", line))
-        )
-        with urllib.request.urlopen(address) as page:
+        while not (found := shown.exists() and re.search(r"http\S+(?= )", shown.read_text())):
+            assert os.waitpid(process, os.WNOHANG) == (0, 0)
+            time.sleep(0.05)
+        with urllib.request.urlopen(found[0]) as page:
             assert b"What next?" in page.read()
-        with urllib.request.urlopen(f"{address}/users") as users:
+        with urllib.request.urlopen(f"{found[0]}/users") as users:
             assert b"u00" in users.read()
     finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
+        os.kill(process, signal.SIGTERM)
+        wait(process)
 
 
 def test_without_the_service_show_says_what_to_install_before_it_reads_anything(call, monkeypatch):
@@ -145,8 +144,9 @@ def test_without_the_service_show_says_what_to_install_before_it_reads_anything(
 
 @pytest.mark.slow
 def test_every_user_of_ml_100k_gets_what_topk_writes(call):
-    arguments = ("--model=M3Rec", "--dataset=ml-100k", "--train_batch_size=8192", "--epochs=1")
-    code, _, error = call(*arguments, "--hidden_size=16", "--d_state=4", "--show_progress=False")
+    keys = ["--train_batch_size=8192", "--MAX_ITEM_LIST_LENGTH=8", "--hidden_size=8", "--d_state=2"]
+    keys += ["--epochs=1", "--num_layers=1", "--show_progress=False"]
+    code, _, error = call("--model=M3Rec", "--dataset=ml-100k", *keys)
     assert code == 0, error
     frame = same_as_topk(call, next(Path("saved").glob("M3Rec-*.pth")))
     assert frame["user"].nunique() == 943

@@ -21,9 +21,10 @@ import torch
 from recbole_m3rec.cli import train
 from recbole_m3rec.trainer import checkpoint_file
 from tests import before_forks  # noqa: F401
+from tests.tiny import write_tiny
 
 SHARED = [
-    *("--dataset=tiny", "--data_path=dataset", "--epochs=7", "--train_batch_size=16"),
+    *("--dataset=tiny", "--data_path=dataset", "--epochs=5", "--train_batch_size=16"),
     *("--MAX_ITEM_LIST_LENGTH=5", "--topk=[3,5]", "--valid_metric=NDCG@5", "--stopping_step=3"),
     *("--show_progress=False", "--gpu_id=", "--metric_decimal_place=12", "--learning_rate=0.02"),
 ]
@@ -187,16 +188,6 @@ def interrupt(seed, folder, seconds, lines):
     return model, ", ".join(story)
 
 
-def write_tiny(folder):
-    """Write a data set of twelve users with eight interactions each."""
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user in range(12):
-        for step in range(8):
-            lines.append(f"u{user}\ti{(5 * user + 7 * step) % 12}\t{100 * user + step}")
-    (folder / "dataset" / "tiny").mkdir(parents=True)
-    (folder / "dataset" / "tiny" / "tiny.inter").write_text("\n".join(lines) + "\n")
-
-
 class Trial:
     """Unbroken runs of every model, and killed ones that are compared with them."""
 
@@ -214,10 +205,7 @@ class Trial:
 
     def place(self, name):
         """Return a new folder with the data set."""
-        place = self.folder / name
-        place.mkdir()
-        write_tiny(place)
-        return place
+        return write_tiny(self.folder / name)
 
     def differs(self, seed):
         """Return how a seed's run went where it ended otherwise than the unbroken one."""

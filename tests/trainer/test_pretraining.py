@@ -8,7 +8,7 @@ from recbole.quick_start import run_recbole
 
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.pretraining import STAGES
-from tests.conftest import metrics_in
+from tests.tiny import metrics_in
 
 SETTINGS = {"pretrain_epochs": 3, "save_step": 2, "n_layers": 1, "latent_dimension": 4}
 SETTINGS |= {"mlp_hidden_size": [8], "critic_layers": [4], "metrics_k": 3}
