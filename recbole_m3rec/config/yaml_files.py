@@ -83,8 +83,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}, {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}," if mark else ""
+        problem = error.problem or error.context
+        raise ConfigurationError(f"{path}{line} is no valid YAML: {problem}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no valid YAML file: {error}") from error
+        raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

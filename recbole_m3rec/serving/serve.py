@@ -90,12 +90,11 @@ def serve(arguments: Sequence[str]) -> None:
     from recbole_m3rec.serving.service.app import create_app
     from recbole_m3rec.serving.service.limits import RequestLimits
     from recbole_m3rec.serving.service.state import Settings
-    from recbole_m3rec.serving.service.store import open_store
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
     bundle = Path(os.path.abspath(options.bundle))
-    store = open_store(options.store or str(bundle.with_name(f"{bundle.name}.events.sqlite")))
+    store = options.store or str(bundle.with_name(f"{bundle.name}.events.sqlite"))
     app = create_app(
         Settings(
             bundle=bundle,

@@ -55,7 +55,7 @@ def test_a_program_on_the_command_line_is_not_run(text, monkeypatch):
 )
 def test_a_program_in_a_file_is_an_error(text):
     Path("mine.yaml").write_text(f"epochs: {text}\n")
-    with pytest.raises(ConfigurationError, match=r"mine\.yaml is no valid YAML"):
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml, line 1, is no valid YAML"):
         Config("SASRec", "ml-100k", config_file_list=["mine.yaml"])
     assert not Path("mark").exists()
 

@@ -1,5 +1,7 @@
 """The plugin's YAML: numbers are numbers, and nothing but data can be written in it."""
 
+import re
+
 import pytest
 
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
@@ -84,9 +86,17 @@ def test_an_empty_file_has_no_keys(read):
     assert read("# nothing\n") == {}
 
 
-@pytest.mark.parametrize("text", ["key: !!python/object/apply:os.getcwd []", "key: [1", "\x00"])
-def test_anything_but_data_is_refused_with_the_files_name(read, text):
-    with pytest.raises(ConfigurationError, match=r"file\.yaml is no valid YAML"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("key: !!python/object/apply:os.getcwd []", ", line 1, is no valid YAML: could not"),
+        ("a: 1\nkey: [1\nb: }", ", line 3, is no valid YAML: expected"),
+        ("a: 1\na: 2", ", line 2, is no valid YAML: the key 'a' is given twice"),
+        ("\x00", " is no valid YAML: unacceptable character"),
+    ],
+)
+def test_anything_but_data_is_refused_with_file_and_line(read, text, said):
+    with pytest.raises(ConfigurationError, match=re.escape(f"file.yaml{said}")):
         read(text)
 
 

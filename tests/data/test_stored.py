@@ -30,7 +30,7 @@ CASES = {
     "M3Rec": {"modalities": ["noise"], "features": {"noise": {"encoder": "random-codes"}}}
     | {"cold_items": 0.2},
     "BPR": {"eval_args": {"order": "RO", "split": {"RS": [8, 1, 1]}, "group_by": None}},
-    "KGAT": {},
+    "CKE": {},
     "FM": {"threshold": {"timestamp": 600}, "normalize_all": False, "load_col": None}
     | {"metrics": ["AUC"], "topk": [3], "valid_metric": "AUC", "train_neg_sample_args": None}
     | {"eval_args": {"mode": "labeled", "order": "RO", "split": {"RS": [8, 1, 1]}}},
@@ -63,7 +63,7 @@ def test_a_saved_dataset_is_the_one_that_was_saved(model, make_config, write_dat
     items = [f"i{n:02d}\tred hat\t{n + 0.5}\ta b c{n}" for n in range(12)]
     header = "item_id:token\ttitle:token_seq\tprice:float\ttags:token_seq"
     (folder / "tiny.item").write_text("\n".join([header, *items]) + "\n")
-    if model == "KGAT":
+    if model == "CKE":
         for name, text in KG.items():
             (folder / name).write_text(text)
 
@@ -75,7 +75,7 @@ def test_a_saved_dataset_is_the_one_that_was_saved(model, make_config, write_dat
         before = copy.deepcopy(stored.attributes_of(dataset))
         loaders = data_preparation(config, dataset)
         np.random.seed(0)
-        if model == "KGAT":
+        if model == "CKE":
             loaders[0].set_mode(KGDataLoaderState.RSKG)
         batches = [
             [batch[0] if isinstance(batch, tuple) else batch for batch in loader]

@@ -4,7 +4,6 @@ import pytest
 
 from recbole_m3rec.serving.service.app import create_app
 from recbole_m3rec.serving.service.state import Settings
-from recbole_m3rec.serving.service.store import SQLiteStore
 
 schemathesis = pytest.importorskip("schemathesis")
 hypothesis = pytest.importorskip("hypothesis")
@@ -12,7 +11,7 @@ hypothesis = pytest.importorskip("hypothesis")
 
 @pytest.mark.slow
 def test_requests_from_the_description_get_documented_answers(write_made, tmp_path):
-    app = create_app(Settings(write_made(), SQLiteStore(tmp_path / "events.sqlite")))
+    app = create_app(Settings(write_made(), str(tmp_path / "events.sqlite")))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     n_operations = 0
     for operation in schema.get_all_operations():

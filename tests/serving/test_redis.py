@@ -36,7 +36,7 @@ def redis_address(tmp_path, port):
 @needs_server
 def test_two_replicas_agree(write_made, redis_address):
     bundle = write_made()
-    apps = [create_app(Settings(bundle, open_store(redis_address))) for _ in range(2)]
+    apps = [create_app(Settings(bundle, redis_address)) for _ in range(2)]
     with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
         user = "ann\u0000 🦉 {*}"
         for number, client in enumerate((first, second, first)):
@@ -50,8 +50,8 @@ def test_two_replicas_agree(write_made, redis_address):
 
 
 def test_a_server_that_is_not_there_is_no_readiness(write_made):
-    store = open_store("redis://127.0.0.1:1/0")
-    assert isinstance(store, RedisStore)
+    store = "redis://127.0.0.1:1/0"
+    assert isinstance(open_store(store), RedisStore)
     with TestClient(
         create_app(Settings(write_made(), store)), raise_server_exceptions=False
     ) as client:

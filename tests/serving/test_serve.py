@@ -42,3 +42,9 @@ def test_what_cannot_be_served_is_one_line(write_made, tmp_path, capsys, more, e
     error = capsys.readouterr().err
     assert error.startswith(f"error: {expected.format(port=port, folder=tmp_path)}")
     assert error.count("\n") == 1
+
+
+def test_a_bundle_that_is_not_there_leaves_no_events(tmp_path, capsys):
+    assert main([str(tmp_path / "none")]) == 2
+    assert f"{tmp_path / 'none'}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

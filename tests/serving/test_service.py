@@ -21,7 +21,7 @@ from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.endpoints import PAGE
 from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.state import Settings
-from recbole_m3rec.serving.service.store import SQLiteStore, StoreError, open_store
+from recbole_m3rec.serving.service.store import StoreError, open_store
 from tests.serving.conftest import made_network
 
 
@@ -31,7 +31,7 @@ def make_client(made_bundle, tmp_path):
     opened = []
 
     def make(bundle=made_bundle, **settings):
-        store = SQLiteStore(tmp_path / "events.sqlite")
+        store = str(tmp_path / "events.sqlite")
         client = TestClient(
             create_app(Settings(bundle, store, **settings)), raise_server_exceptions=False
         )
@@ -337,7 +337,7 @@ def test_a_hangup_reloads_the_bundle_and_a_kill_loses_no_event(start_server, wri
 
 
 def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_path):
-    store = SQLiteStore(tmp_path / "events.sqlite")
+    store = str(tmp_path / "events.sqlite")
     app = create_app(Settings(write_made(), store, limits=RequestLimits(body_seconds=3.0)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -19,7 +19,7 @@ from recbole_m3rec.serving.scoring.ranker import Answers, Question
 from recbole_m3rec.serving.service import schemas as s
 from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.limits import RequestLimits
-from recbole_m3rec.serving.service.store import Store
+from recbole_m3rec.serving.service.store import open_store
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Settings:
 
     Attributes:
         bundle: its folder; read again on reload.
-        store: of events.
+        store: where events are: a SQLite file, or ``redis://…``; opened once the bundle is read.
         images: folder of files ``<item id>.jpg``, or None.
         admin_token: that ``/admin/reload`` wants; None turns it off.
         limits: bounds of a request.
@@ -42,7 +42,7 @@ class Settings:
     """
 
     bundle: Path
-    store: Store
+    store: str
     images: Path | None = None
     admin_token: str | None = None
     limits: RequestLimits = field(default_factory=RequestLimits)
@@ -55,10 +55,11 @@ class Service:
     """What the endpoints share: the recommender at the moment, the store, the batches."""
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
-        self.settings, self.store = settings, settings.store
+        self.settings = settings
         self.executor = ThreadPoolExecutor(1, "model")
         self.pictures = images_in_folder(settings.images) if settings.images else {}
         self.shop = Recommender.load(settings.bundle, index=settings.index)
+        self.store = open_store(settings.store)
         _set_aside()
         self._loading = asyncio.Lock()
         sizes = Histogram(
