@@ -100,8 +100,8 @@ class EightBits:
             own += added.look_up(rows, torch.from_numpy(found))[1].numpy()
         own[found <= 0] = -np.inf
         own[:, 1:][found[:, 1:] == found[:, :-1]] = -np.inf
-        order = np.argsort(-own, axis=1, kind="stable")[:, :k]
-        found, own = (np.take_along_axis(each, order, 1) for each in (found, own))
+        order = rows[:, None].numpy(), np.argsort(-own, axis=1, kind="stable")[:, :k]
+        found, own = found[order], own[order]
         left_out = highest[:, n] * step[:, 0] + SLACK * bound
         best = torch.from_numpy(found), torch.from_numpy(own)
         return *best, torch.from_numpy(own[:, k - 1] > left_out)
