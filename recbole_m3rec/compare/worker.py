@@ -24,6 +24,7 @@ from recbole_m3rec.compare.recorder import Recorder
 from recbole_m3rec.compare.runs import Run, configuration, identify
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.quick_start.resuming import RESUME_KEY, install_resuming
+from recbole_m3rec.support import written_here
 from recbole_m3rec.support.exit_codes import one_line, users_error
 from recbole_m3rec.trainer.safe_format import is_safe_file
 
@@ -68,9 +69,7 @@ def work(folder: Path, tell: Any) -> None:
 
     spec = results.read_spec(folder)
     checkpoints = folder / results.CHECKPOINTS
-    # No pickle is read from a comparison's folder, whoever may have sent it.
-    states = [path for path in checkpoints.glob("*-last.ckpt") if is_safe_file(path)]
-    latest = {RESUME_KEY: states[0].resolve()} if states else {}
+    latest = latest_state(checkpoints)
     install_resuming()
     refuse_what_changed(spec)
     recorder = Recorder(tests=spec["tests"], on_epoch=tell)
@@ -80,9 +79,8 @@ def work(folder: Path, tell: Any) -> None:
             dataset=spec["dataset"],
             config_dict={
                 **spec["settings"],
-                **latest,
+                **({RESUME_KEY: latest} if latest else {}),
                 "checkpoint_dir": str(checkpoints),
-                "checkpoint_format": "safe",
                 "show_progress": False,
             },
         )
@@ -112,6 +110,17 @@ def work(folder: Path, tell: Any) -> None:
         recorder.user_values() if spec["tests"] else None,
         recorder.lists() if spec["tests"] else None,
     )
+
+
+def latest_state(checkpoints: Path) -> Path | None:
+    """Return the latest state of a run that was cut off; None where there is none to be trusted.
+
+    A comparison's folder may come from somebody else, and RecBole's checkpoints are pickles.
+    """
+    files = [path for path in checkpoints.glob("*") if not path.name.startswith(".")]
+    if not all(is_safe_file(path) or written_here.is_own(path) for path in files):
+        return None
+    return next((path.resolve() for path in files if path.name.endswith("-last.ckpt")), None)
 
 
 def refuse_what_changed(spec: Mapping[str, Any]) -> None:

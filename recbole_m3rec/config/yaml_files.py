@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         keys = set()
         for key, value in node.value:
-            refuse(_NUMBER, value, f"{key.value}: ")
+            refuse(_NUMBER, value, f"{key.value}: " if isinstance(key, yaml.ScalarNode) else "")
             if isinstance(key, yaml.ScalarNode):
                 refuse(_NUMBER, key)
                 refuse(_WORD, key)
@@ -88,8 +88,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}," if mark else ""
         problem = error.problem or error.context
         raise ConfigurationError(f"{path}{line} is no valid YAML: {problem}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        problem = " ".join(str(error).split())  # PyYAML fails on `!!timestamp x` by itself
+        raise ConfigurationError(f"{path} is no valid YAML: {problem}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

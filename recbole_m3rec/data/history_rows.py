@@ -76,8 +76,13 @@ class HistoryRows(Interaction):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
             return self._lay_out(index) if index in self._lists else self._fields[index]
-        if isinstance(index, (list, np.ndarray)):
-            index = torch.as_tensor(index)
+        if not isinstance(index, slice):
+            index = index if isinstance(index, Tensor) else torch.from_numpy(np.array(index))
+            if index.dtype != torch.bool:
+                index = index.long()  # where bytes would be a mask, and nothing a float
+            if index.dim() == 0:
+                row = self[index[None]].interaction
+                return Interaction({name: values[0] for name, values in row.items()})
         return HistoryRows(
             {name: values[index] for name, values in self._fields.items()},
             {name: lists.taken(index) for name, lists in self._lists.items()},
@@ -96,6 +101,9 @@ class HistoryRows(Interaction):
 
     def sort(self, by: Any, ascending: Any = True) -> None:
         """Sort the rows, as RecBole does."""
+        for name in {by} if isinstance(by, str) else set(by):
+            if name in self._lists:
+                self._lay_out(name)
         keys = Interaction({**self._fields, ORDER: torch.arange(self.length)})
         keys.sort(by, ascending)
         self._reindex(keys[ORDER])

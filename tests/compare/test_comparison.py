@@ -17,7 +17,15 @@ from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.runs import Run
 from recbole_m3rec.config.yaml_files import ConfigurationError
-from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, open_alone
+from recbole_m3rec.support import written_here
+from recbole_m3rec.support.hashing import sha256_of
+from recbole_m3rec.support.safe_write import (
+    CannotWriteError,
+    FileInUseError,
+    open_alone,
+    write_whole,
+)
+from recbole_m3rec.trainer import safe_format
 
 PACKAGE = Path(comparison.__file__).parents[2]
 
@@ -63,6 +71,30 @@ def test_a_comparison_from_start_to_end(
     assert "three heads" not in (out / "report.html").read_text(encoding="utf-8")
     with pytest.raises(AssertionError, match="a worker was started"):
         compare([Run("new", "BPR", "tiny", 2, good[2].settings)], out, show_progress=False)
+
+
+@pytest.mark.slow
+def test_a_model_whose_checkpoint_is_recboles_alone_is_compared(
+    write_dataset, tmp_path, small_settings, forked_workers
+):
+    write_dataset("tiny")
+    settings = {**small_settings, "epochs": 1}
+    del settings["hidden_size"]
+    (outcome,) = compare([Run("KNN", "ItemKNN", "tiny", 1, settings)], tmp_path / "out")
+    assert outcome.failure is None
+    assert outcome.measured["test"]
+
+
+def test_no_checkpoint_that_could_run_code_is_gone_on_with(tmp_path):
+    assert worker.latest_state(tmp_path / "none") is None
+    state = tmp_path / "BPR-last.ckpt"
+    safe_format.write({"epoch": 1}, state)
+    assert worker.latest_state(tmp_path) == state
+    (tmp_path / "BPR.pth").write_bytes(b"a pickle of somebody else")
+    assert worker.latest_state(tmp_path) is None
+    write_whole(tmp_path / "BPR.pth", b"a pickle of our own")
+    written_here.note(tmp_path / "BPR.pth", sha256_of(tmp_path / "BPR.pth"))
+    assert worker.latest_state(tmp_path) == state
 
 
 def results_of(folder):

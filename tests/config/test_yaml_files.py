@@ -92,6 +92,8 @@ def test_an_empty_file_has_no_keys(read):
         ("key: !!python/object/apply:os.getcwd []", ", line 1, is no valid YAML: could not"),
         ("a: 1\nkey: [1\nb: }", ", line 3, is no valid YAML: expected"),
         ("a: 1\na: 2", ", line 2, is no valid YAML: the key 'a' is given twice"),
+        ("a: !!timestamp x", " is no valid YAML: "),
+        ("[b]: 010", ", line 1: YAML 1.1 takes 010 for 8"),
         ("\x00", " is no valid YAML: unacceptable character"),
     ],
 )

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
@@ -44,6 +45,9 @@ def is_late(rows):
         torch.tensor([True, False, False, True, True, False]),
         torch.tensor([3, 1]).numpy(),
         torch.empty(0, dtype=torch.int64),
+        [],
+        np.arange(6)[::-1],
+        torch.tensor([1, 0, 0, 1, 0, 1], dtype=torch.uint8),
     ],
 )
 def test_picked_rows_are_the_same_and_still_late(index):
@@ -85,6 +89,21 @@ def test_what_else_changes_rows_does_it_as_in_recbole(do):
     late, plain = made()
     for each in (late, plain):
         do(each)
+    assert_same(late, plain)
+
+
+@pytest.mark.parametrize("index", [2, -1, np.int64(3), torch.tensor(1)])
+def test_a_single_row_is_the_same(index):
+    late, plain = made()
+    row, expected = late[index], plain[index]
+    assert row.columns == expected.columns
+    assert all(torch.equal(row[name], expected[name]) for name in row)
+
+
+def test_rows_can_be_sorted_by_a_history():
+    late, plain = made()
+    for each in (late, plain):
+        each.sort("history")
     assert_same(late, plain)
 
 

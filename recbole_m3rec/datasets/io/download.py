@@ -198,9 +198,8 @@ class _Transfer:
         validator = headers.get("ETag", "")
         if not validator or validator.startswith("W/"):
             validator = headers.get("Last-Modified", "")
-        place = re.fullmatch(
-            r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip()
-        )
+        held = headers.get("Content-Range", "").strip()
+        place = re.fullmatch(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", held)
         if status == 416 and place and place.group(2) == str(self.size):
             return  # all of it was there
         if status == 206 and place and place.group(1) == str(self.size):
@@ -208,7 +207,7 @@ class _Transfer:
             changed = validator and validator != known.get("validator")
         elif status == 200:
             length = headers.get("Content-Length", "").strip()
-            total, changed = int(length) if length.isdecimal() else None, False
+            total, changed = int(length) if re.fullmatch(r"\d{1,18}", length) else None, False
             self._cut()
         elif status in (206, 416):
             total, changed = None, True

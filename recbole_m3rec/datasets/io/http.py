@@ -73,7 +73,12 @@ def http_get(
                 return
         finally:
             timed.close()
-        following = parse_address(urljoin(str(address), place))
+        try:
+            following = parse_address(urljoin(str(address), place))
+        except RefusedAddressError:
+            raise
+        except ValueError as error:
+            raise RefusedAddressError(f"{address} redirects to {place!r} ({error})") from error
         if address.scheme == "https" and following.scheme == "http":
             raise RefusedAddressError(f"{address} redirects to {following}, which is not encrypted")
         address = following

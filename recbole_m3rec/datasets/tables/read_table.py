@@ -6,7 +6,6 @@ import codecs
 import csv
 import gzip
 import io
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -250,7 +249,7 @@ def _guessed_encoding(start: bytes) -> str:
 
 
 def _values(line: str, separator: str) -> list[str]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(2**31 - 1)  # Windows takes no more
     return next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
 
 

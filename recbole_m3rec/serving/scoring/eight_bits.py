@@ -19,7 +19,7 @@ from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 LARGEST = 127
 REMOVED = torch.iinfo(torch.int32).min
-TINY = torch.finfo(torch.float32).tiny
+TINY, EPS = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).eps
 # Queries at once, for more of which float32 is read from the cache as fast: by torch's products,
 # and by the compiled kernel's.
 MOST_ROWS, MOST_ROWS_OF_KERNEL = 64, 8
@@ -102,6 +102,8 @@ class EightBits:
         own[:, 1:][found[:, 1:] == found[:, :-1]] = -np.inf
         order = rows[:, None].numpy(), np.argsort(-own, axis=1, kind="stable")[:, :k]
         found, own = found[order], own[order]
+        # Where rounding to whole numbers loses nothing, that of float32 is left.
+        bound += exact.shape[1] * EPS * self.length * np.linalg.norm(scaled, axis=1)
         left_out = highest[:, n] * step[:, 0] + SLACK * bound
         best = torch.from_numpy(found), torch.from_numpy(own)
         return *best, torch.from_numpy(own[:, k - 1] > left_out)

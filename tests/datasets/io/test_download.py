@@ -303,6 +303,13 @@ def test_redirects_are_followed_and_checked_each(fetch, monkeypatch):
         fetch(reply(301, Location="http://10.0.0.1/x"), allow_private=False)
     with pytest.raises(RefusedAddressError, match="only http and https"):
         fetch(reply(301, Location="file:///etc/passwd"))
+    with pytest.raises(RefusedAddressError, match="redirects to 'http://.image./x'"):
+        fetch(reply(302, Location="http://[image]/x"))
+
+
+def test_a_length_beyond_sense_is_none(fetch):
+    with pytest.raises(DownloadError):
+        fetch(reply(206, **{"Content-Range": f"bytes 0-1/{'9' * 5000}"}), limits=Limits(tries=1))
 
 
 def test_redirects_without_end_end(fetch):
