@@ -100,13 +100,18 @@ def register_models() -> None:
 
 
 def register_dataset_and_trainer() -> None:
-    """Put both where RecBole looks for ``<Model>Dataset`` and ``<Model>Trainer``."""
+    """Put both where RecBole looks for ``<Model>Dataset`` and ``<Model>Trainer``.
+
+    Its other sequential models get its own dataset in this package's form.
+    """
     import recbole.trainer
     from recbole.data import dataset as datasets
 
     from recbole_m3rec.data.dataset import M3RecDataset
+    from recbole_m3rec.data.sequential_dataset import SequentialDataset
     from recbole_m3rec.trainer.pipeline import M3RecTrainer
 
+    datasets.SequentialDataset = SequentialDataset
     for name in MODELS:
         setattr(datasets, f"{name}Dataset", M3RecDataset)
         setattr(recbole.trainer, f"{name}Trainer", M3RecTrainer)

@@ -1,19 +1,13 @@
-"""RecBole's sequential dataset with item features, built without Python loops over rows."""
+"""RecBole's sequential dataset with item features."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
-from recbole.data.dataset import SequentialDataset
-from recbole.utils import FeatureType
-from torch import Tensor
 
 from recbole_m3rec.baselines.item_columns import item_file
-from recbole_m3rec.data import augmentation
-from recbole_m3rec.data.history_rows import HistoryRows
+from recbole_m3rec.data.sequential_dataset import SequentialDataset
 from recbole_m3rec.features.align import ItemFeatures, align
 from recbole_m3rec.features.feature_map import is_large, map_key, mapped_features
 from recbole_m3rec.features.feature_table import FeatureTable, NewValues
@@ -50,7 +44,7 @@ def modality_sources(config: Any) -> tuple[ModalitySource, ...]:
 
 
 class M3RecDataset(SequentialDataset):
-    """RecBole's ``SequentialDataset`` with the same splits, to the bit, and item features.
+    """A sequential dataset with item features.
 
     Features are read once RecBole has settled its item ids, so that they never add or reorder an
     item.
@@ -63,8 +57,6 @@ class M3RecDataset(SequentialDataset):
         ValueError: a setting or a history that no row can be made of; modalities that cannot be
             met.
     """
-
-    inter_feat: Any  # a pandas frame while RecBole filters, an Interaction from build() on
 
     def __init__(self, config: Any) -> None:
         _check_settings(config)
@@ -103,8 +95,6 @@ class M3RecDataset(SequentialDataset):
             load_or_build(source, file, tokens=tokens, seed=seed, show_progress=show_progress)
         )
 
-    # Augmentation and splits, as RecBole's but on whole columns
-
     def _benchmark_presets(self) -> None:
         super()._benchmark_presets()
         lengths = self.inter_feat[self.item_list_length_field].to_numpy()
@@ -118,86 +108,6 @@ class M3RecDataset(SequentialDataset):
                     f"({len(empty)} such lines): drop these lines"
                 )
             row += n_rows
-
-    def data_augmentation(self) -> None:
-        """Replace interactions by prefix rows; equal timestamps keep their order in the file.
-
-        Rows come in the order of their targets' times, into which RecBole sorts them next.
-        """
-        self._aug_presets()
-        self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
-        log = self.inter_feat
-        rows = augmentation.prefix_rows(log[self.uid_field], self.max_item_list_len)
-        if len(rows.target) == 0:
-            raise ValueError(
-                f"{self.dataset_name}: no user has two interactions, so nothing has a next item: "
-                "check the .inter file and the filters (user_inter_num_interval, val_interval)"
-            )
-        rows = rows.taken(torch.argsort(self._times()[rows.target], stable=True))
-        fields = {field: log[field][rows.target] for field in log}
-        fields[self.item_list_length_field] = rows.length
-        lists = {
-            getattr(self, f"{field}_list_field"): self._lists_of(field, rows)
-            for field in log
-            if field != self.uid_field
-        }
-        self.inter_feat = HistoryRows(fields, lists)
-
-    def _lists_of(self, field: str, rows: augmentation.PrefixRows) -> augmentation.PrefixLists:
-        width = self.field2seqlen[getattr(self, f"{field}_list_field")]
-        shape: tuple[int, ...] = (width,) if isinstance(width, int) else tuple(width)
-        is_float = self.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
-        if is_float and field in self.config["numerical_features"]:
-            shape += (2,)  # RecBole's pair of a number and its bucket
-        try:
-            return augmentation.PrefixLists(self.inter_feat[field], rows, shape)
-        except ValueError as error:
-            raise ValueError(
-                f"field {field}: {error}; set seq_len: {{{field}: n}} to the longest kept value"
-            ) from error
-
-    def sort(self, by: str | list[str], ascending: bool | list[bool] = True) -> None:
-        """Sort interactions or rows stably; rows in the order of time already are left alone."""
-        if by == self.time_field and ascending is True:
-            times = self._times()
-            if bool((times[1:] >= times[:-1]).all()):
-                return
-        super().sort(by=by, ascending=ascending)
-
-    def _times(self) -> Tensor:
-        times = self.inter_feat[self.time_field]
-        return times[..., 0] if times.dim() > 1 else times  # a number and its bucket
-
-    def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list["M3RecDataset"]:
-        """Split by leaving each user's last one or two rows out; see ``Dataset.leave_one_out``."""
-        modes = ("valid_and_test", "valid_only", "test_only")
-        if group_by is None or leave_one_mode not in modes:
-            return super().leave_one_out(group_by, leave_one_mode)  # RecBole's error
-        n_out = 2 if leave_one_mode == "valid_and_test" else 1
-        parts = augmentation.split_last_out(self.inter_feat[group_by], n_out)
-        if n_out == 1:
-            nothing = torch.empty(0, dtype=torch.int64)
-            parts.insert(2 if leave_one_mode == "valid_only" else 1, nothing)
-        return self._split(parts)
-
-    def split_by_ratio(
-        self, ratios: Sequence[float], group_by: str | None = None
-    ) -> list["M3RecDataset"]:
-        """Split each user's rows by ratios; see ``Dataset.split_by_ratio``."""
-        if group_by is None:
-            return super().split_by_ratio(ratios, group_by)
-        total = sum(ratios)
-        shares = [ratio / total for ratio in ratios]
-
-        def cuts(size: int) -> list[int]:
-            return self._calcu_split_ids(tot=size, ratios=shares)
-
-        return self._split(augmentation.split_at(self.inter_feat[group_by], cuts, len(shares)))
-
-    def _split(self, parts: Sequence[Tensor]) -> list["M3RecDataset"]:
-        self._drop_unused_col()
-        return [self.copy(self.inter_feat[rows]) for rows in parts]
 
 
 def _check_settings(config: Any) -> None:

@@ -58,7 +58,7 @@ def test_lists_are_measured_one_by_one(dataset_of):
 
 def test_benchmark_histories_keep_their_own_lengths(make_config, write_files):
     """sequential_dataset.py:165 would give every history the number of rows as its length."""
-    from recbole.data.dataset import SequentialDataset
+    from recbole.data.dataset.sequential_dataset import SequentialDataset
 
     header = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
     rows = "u1\ta b\tc\nu2\ta\tb\nu3\ta b c\ta\n"

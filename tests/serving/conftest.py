@@ -124,12 +124,13 @@ def start_server():
     running = []
 
     def start(bundle):
-        command = [sys.executable, "-m", "recbole_m3rec.serving", str(bundle)]
-        running.append(
-            subprocess.Popen(
-                [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+        program = (  # a shell's background ignores Ctrl-C
+            "import signal; signal.signal(2, signal.default_int_handler)\n"
+            "import sys; from recbole_m3rec.serving.serve import main; sys.exit(main(sys.argv[1:]))"
         )
+        command = [sys.executable, "-c", program, str(bundle), "--port", "0"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, text=True, **pipes))
         return running[-1], running[-1].stdout.readline().split()[2]
 
     yield start
