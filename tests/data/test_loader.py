@@ -112,15 +112,22 @@ def test_rows_of_more_targets_than_a_batch_are_batches_of_their_own(make_loader)
 
 
 @pytest.mark.parametrize("mask_seen", [False, True])
-@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("Mamba4Rec", {"modalities": [], "train_positions": "all"}),
+        ("Mamba4Rec", {"modalities": [], "train_positions": "last"}),
+        ("SASRec", {}),
+    ],
+)
 def test_no_histories_of_training_rows_are_laid_out(
-    make_config, write_dataset, monkeypatch, positions, mask_seen
+    make_config, write_dataset, monkeypatch, model, more, mask_seen
 ):
     write_dataset("long", LOG)
-    settings = {"modalities": [], "train_positions": positions, "mask_seen": mask_seen}
+    settings = {"train_neg_sample_args": None, "mask_seen": mask_seen, **more}
     filters = {f"{kind}_inter_num_interval": "[1,inf)" for kind in ("user", "item")}
     sizes = {"MAX_ITEM_LIST_LENGTH": 4, "train_batch_size": 13, "eval_batch_size": 2}
-    config = make_config("Mamba4Rec", "long", **settings, **filters, **sizes)
+    config = make_config(model, "long", **settings, **filters, **sizes)
     most_rows = []
     original = PrefixLists.laid_out
     monkeypatch.setattr(
