@@ -72,8 +72,9 @@ def register() -> None:
 
     from recbole_m3rec.baselines import requirements
     from recbole_m3rec.config import data_checks, layers, literals, values
-    from recbole_m3rec.data import cache, shared_batches, time_order
     from recbole_m3rec.data import pipeline as data
+    from recbole_m3rec.data import shared_batches, time_order
+    from recbole_m3rec.data.saved import cache
     from recbole_m3rec.evaluator import all_processes, mask_seen
     from recbole_m3rec.evaluator import pipeline as evaluation
     from recbole_m3rec.processes import distributed, global_batch

@@ -31,7 +31,7 @@ from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.config.literals import PLAIN, read_value
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
-from recbole_m3rec.data import stored
+from recbole_m3rec.data.saved import stored
 from recbole_m3rec.datasets.amazon.item_fields import item_fields, parse_json, parse_python
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError, read_blocks

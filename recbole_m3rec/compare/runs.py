@@ -29,7 +29,7 @@ from recbole_m3rec.config.data_checks import (
 from recbole_m3rec.config.layers import FILES_KEY
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.dataset import modality_sources
-from recbole_m3rec.data.digests import feature_digests
+from recbole_m3rec.data.saved.digests import feature_digests
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.recipes import ModalitySource, load_or_build
 from recbole_m3rec.support.exit_codes import one_line, users_error

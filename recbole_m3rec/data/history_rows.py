@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,7 @@ class HistoryRows(Interaction):
         self._fields[name] = self._lists.pop(name).laid_out()
         return self._fields[name]
 
-    def entries(self, name: str, row: Tensor, column: Tensor) -> Tensor:
-        """Return single entries of a list, which is not laid out for it."""
-        if name in self._lists:
-            return self._lists[name].at(row, column)
-        return self._fields[name][row, column]
-
-    def change(self, name: str, how: Any) -> None:
+    def change(self, name: str, how: Callable[[Tensor], Tensor]) -> None:
         """Change every value of a field or a list; ``how`` is a function that keeps 0 and shape."""
         if name in self._lists:
             self._lists[name] = self._lists[name].of_values(how)
@@ -121,8 +115,18 @@ class HistoryRows(Interaction):
 
 
 def entries(rows: Interaction, name: str, row: Tensor, column: Tensor) -> Tensor:
-    """Return single entries of a list of rows, before its padding begins."""
-    if isinstance(rows, HistoryRows):
-        return rows.entries(name, row, column)
+    """Return single entries of a list, before its padding begins; it is not laid out for them.
+
+    Args:
+        rows: of a sequential dataset.
+        name: of the list.
+        row: numbers of rows, ``[n]`` int64.
+        column: places in their histories, likewise.
+
+    Returns:
+        ``[n, ...]``.
+    """
+    if isinstance(rows, HistoryRows) and name in rows._lists:
+        return rows._lists[name].at(row, column)
     values: Tensor = rows[name]
     return values[row, column]

@@ -22,7 +22,8 @@ import torch.distributed as dist
 from recbole_m3rec.baselines import item_columns, item_vectors, requirements
 from recbole_m3rec.config import data_checks, layers
 from recbole_m3rec.config.values import check_catalogue
-from recbole_m3rec.data import cache, digests, sources, splits, time_order
+from recbole_m3rec.data import sources, splits, time_order
+from recbole_m3rec.data.saved import cache, digests
 from recbole_m3rec.evaluator.mask_seen import give_histories
 from recbole_m3rec.features.recipes import make_if_out_of_date
 from recbole_m3rec.hooks import wrap, wrap_everywhere

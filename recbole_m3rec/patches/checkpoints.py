@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
+from recbole_m3rec.data.saved.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import overlay, wrap_everywhere
 from recbole_m3rec.trainer import checkpoint_file
 

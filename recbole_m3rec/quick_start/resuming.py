@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from recbole_m3rec.data.digests import DIGEST_KEYS, warn_of_changes
+from recbole_m3rec.data.saved.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.quick_start.checkpoints import (

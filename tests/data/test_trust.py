@@ -8,7 +8,7 @@ import pytest
 import torch
 from recbole.data import create_dataset, data_preparation
 
-from recbole_m3rec.data import cache
+from recbole_m3rec.data.saved import cache
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file
 from tests.tiny import metrics_in

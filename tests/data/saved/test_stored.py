@@ -12,7 +12,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.data.interaction import Interaction
 from recbole.utils import KGDataLoaderState
 
-from recbole_m3rec.data import stored
+from recbole_m3rec.data.saved import stored
 from recbole_m3rec.features.feature_table import FeatureFileError
 
 SAVED = {"save_dataset": True, "save_dataloaders": True}

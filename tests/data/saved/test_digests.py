@@ -1,6 +1,6 @@
 """What features are known by changes with what they are made of, and with nothing else."""
 
-from recbole_m3rec.data.digests import feature_digests
+from recbole_m3rec.data.saved.digests import feature_digests
 
 
 def test_features_are_identified_by_their_recipes_and_what_those_read(make_config, write_dataset):

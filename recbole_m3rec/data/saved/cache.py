@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.config.layers import DATASET_KEYS
-from recbole_m3rec.data import stored
-from recbole_m3rec.data.digests import DIGEST_KEYS, changed
+from recbole_m3rec.data.saved import stored
+from recbole_m3rec.data.saved.digests import DIGEST_KEYS, changed
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.hooks import Overlay, overlay, wrap, wrap_everywhere
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
