@@ -50,9 +50,25 @@ class Repetition(nn.Module):
             first = starts[of_token]
         lengths = scored - first + 1
         rows = torch.repeat_interleave(torch.arange(len(scored), device=scored.device), lengths)
-        place = torch.arange(len(rows), device=scored.device) - (lengths.cumsum(0) - lengths)[rows]
-        lag = lengths[rows] - place  # 1 for the latest
-        lag_class = torch.log2(lag.double()).long().clamp(max=N_LAGS - 1)
-        # Plain indexing would add up its gradient in the order in which threads come.
-        values = F.embedding(lag_class, SCALE * self.by_lag[:, None]).squeeze(1)
-        return ScoreTerms(rows, histories.values[first[rows] + place], values)
+        ends = lengths.cumsum(0)
+        lag = ends[rows] - torch.arange(len(rows), device=scored.device)  # 1 for the latest
+        values = _take(SCALE * self.by_lag, _lag_classes(lag))
+        return ScoreTerms(rows, histories.values[(scored + 1)[rows] - lag], values)
+
+
+def _lag_classes(lag: Tensor) -> Tensor:
+    """Return ``floor(log2 lag)``, at most the last class: a logarithm for each lag that occurs."""
+    longest = int(lag.max()) if len(lag) else 0
+    lags = torch.arange(1, longest + 1, device=lag.device)
+    return torch.log2(lags.double()).long().clamp(max=N_LAGS - 1)[lag - 1]
+
+
+def _take(numbers: Tensor, places: Tensor) -> Tensor:
+    """Return ``numbers[places]``, whose gradient is added up in the order of the places.
+
+    Plain indexing would add it up in the order in which threads come. On a GPU so would
+    ``index_select``; on a CPU ``embedding`` takes ten times as long.
+    """
+    if numbers.device.type == "cpu":
+        return numbers.index_select(0, places)
+    return F.embedding(places, numbers[:, None]).squeeze(1)
