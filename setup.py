@@ -85,7 +85,7 @@ EXTRAS_REQUIRE = {
     "faiss": ["faiss-cpu>=1.8"],
     # Bundles for other runtimes: recbole-m3rec onnx
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2", "safetensors>=0.4.5"],
-    # RecBole's hyper-parameter search; trials of `python -m recbole_m3rec.compare --tune`.
+    # RecBole's hyper-parameter search; trials of `recbole-m3rec compare --tune`.
     "tuning": ["hyperopt>=0.2.7", "optuna>=4.1"],
     # Fetching images, and encoders with pretrained weights. Not needed for tfidf-svd. Encoders of
     # open_clip and timm work where these are installed.
