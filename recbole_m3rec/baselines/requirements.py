@@ -135,6 +135,20 @@ def check_clusters(config: Any, dataset: Any) -> None:
         )
 
 
+def check_reranker(config: Any, dataset: Any) -> None:
+    """Raise where a model with Softmax-CPR is to choose more items again than there are."""
+    chosen, n_items = config["reranker_CAN_NUM"], dataset.item_num - 1  # without padding
+    if not config["n_facet_reranker"] or chosen is None:
+        return
+    if not isinstance(chosen, int) or not 1 <= chosen <= n_items:
+        raise ConfigurationError(
+            f"reranker_CAN_NUM: {chosen}, but `{dataset.dataset_name}` has {n_items:,} items after "
+            f"filtering, and {config['model']} scores that many of them anew. Set an integer from "
+            f"1 to {n_items}, such as --reranker_CAN_NUM={max(1, n_items // 10)}, or loosen "
+            "item_inter_num_interval."
+        )
+
+
 def check_towers(config: Any, dataset: Any) -> None:
     """Raise where a model of two towers (DSSM) has numbers that it counts and does not read."""
     from recbole.utils import FeatureSource, FeatureType

@@ -87,6 +87,7 @@ def data_preparation(original: Callable[..., Any], config: Any, dataset: Any) ->
     """Around RecBole's ``data_preparation``."""
     check_catalogue(config, dataset)
     requirements.check_clusters(config, dataset)
+    requirements.check_reranker(config, dataset)
     requirements.check_towers(config, dataset)
     with cache.saved_splits(config, dataset):
         loaders = original(config, dataset)

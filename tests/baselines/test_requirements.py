@@ -102,6 +102,21 @@ def test_ncl_is_refused_more_clusters_than_users(write_dataset, prepare, monkeyp
     assert prepare("NCL", num_clusters=3)
 
 
+@pytest.mark.parametrize("model", ["GRU4RecCPR", "SASRecCPR"])
+@pytest.mark.parametrize("chosen", [100, 13, 0, 2.5])
+def test_models_that_score_some_items_anew_are_refused_more_than_there_are(prepare, model, chosen):
+    said = rf"reranker_CAN_NUM: {chosen}, but `tiny` has 12 items .* from 1 to 12, such as .*=1, or"
+    with pytest.raises(ConfigurationError, match=said):
+        prepare(model, reranker_CAN_NUM=chosen)
+
+
+@pytest.mark.parametrize("keys", [{"reranker_CAN_NUM": 12}, {"n_facet_reranker": 0}])
+def test_a_number_of_items_scored_anew_that_fits_trains(new_trainer, keys):
+    without = {"n_facet_all": 4} if "n_facet_reranker" in keys else {}
+    trainer, train, valid, _ = new_trainer("SASRecCPR", **keys, **without)
+    trainer.fit(train, valid)
+
+
 def test_gru4reckg_runs_where_there_is_a_graph(write_dataset, tiny_interactions, new_trainer):
     folder = write_dataset()
     items = sorted({item for _, item, _ in tiny_interactions})
