@@ -27,7 +27,12 @@ from recbole_m3rec.datasets.describe.features import (
     fit_to_histories,
     summarize_features,
 )
-from recbole_m3rec.datasets.describe.figure import N_NEIGHBOURS, Shown, draw_summary
+from recbole_m3rec.datasets.describe.figure import (
+    N_NEIGHBOURS,
+    Shown,
+    draw_summary,
+    missing_library,
+)
 from recbole_m3rec.datasets.describe.log import (
     core_of,
     successive_items,
@@ -48,11 +53,18 @@ FIVE = 5  # the k-core of properties/overall.yaml
 TITLE_FIELDS = ("title", "movie_title", "name")
 
 
+class NotInstalledError(ImportError):
+    """What draws the picture that was asked for is missing; says how it is installed."""
+
+
 def describe(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     name, folder = options.dataset, options.data_path / options.dataset
     picture = options.output or folder / f"{name}.png"
     refuse_to_replace(picture)
+    missing = missing_library()
+    if missing and options.output:
+        raise NotInstalledError(f"--output {options.output}: {missing}")
     log = read_interactions(
         folder / f"{name}.inter", options.user_id_field, options.item_id_field, options.time_field
     )
@@ -98,11 +110,10 @@ def describe(arguments: Sequence[str]) -> None:
         files = read(options.images)
         images = {place: files[item] for place, item in enumerate(item_ids) if item in files}
         print(f"\n{options.images}: pictures of {len(images):,} of {len(item_ids):,} items")
-    try:
-        draw_summary(picture, name, whole, left, modalities, examples, titles, images)
-    except ModuleNotFoundError as error:
-        print(f"\nno picture: {error}. Install it by pip install 'recbole_m3rec[plots]'")
+    if missing:
+        print(f"\nno picture: {missing}")
     else:
+        draw_summary(picture, name, whole, left, modalities, examples, titles, images)
         print(f"\npicture: {picture}")
 
 

@@ -32,6 +32,15 @@ class Shown:
     fit: Fit | None
 
 
+def missing_library() -> str | None:
+    """Return why there can be no picture, None where there can."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        return f"a picture needs matplotlib ({error}): pip install 'recbole_m3rec[plots]'"
+    return None
+
+
 def draw_summary(
     path: Path,
     name: str,
@@ -51,7 +60,7 @@ def draw_summary(
         images: files by item; without any, titles stand for items.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not there.
+        ImportError: matplotlib is not there; see :func:`missing_library`.
         CannotWriteError: e.g. the disk is full.
     """
     from matplotlib.figure import Figure

@@ -162,6 +162,22 @@ def test_without_matplotlib_there_is_the_table_alone(tmp_path, monkeypatch, caps
     assert not list(Path("dataset/shop").glob("*.png*"))
 
 
+def test_a_picture_that_is_asked_for_and_cannot_be_drawn_is_one_line_before_any_work(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    write_log(Path("dataset/shop"))
+    there = sorted(tmp_path.rglob("*"))
+    assert run_script(describe.describe, ["--dataset", "shop", "--output", "new/it.png"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: --output new/it.png: a picture needs matplotlib (")
+    assert said.err.endswith("): pip install 'recbole_m3rec[plots]'\n")
+    assert said.err.count("\n") == 1
+    assert not said.out
+    assert sorted(tmp_path.rglob("*")) == there
+
+
 def test_a_dataset_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_script(describe.describe, ["--dataset", "shop"]) == 2
