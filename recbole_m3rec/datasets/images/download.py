@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -42,10 +43,19 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "PPM": ".ppm"}
 
 @dataclass(frozen=True)
 class Politeness:
-    """How many fetches run at once, in all and per host."""
+    """How many fetches run at once, in all and per host, from 1 on.
+
+    Raises:
+        ValueError: one of them is no whole number, or below 1.
+    """
 
     at_once: int = 16
     per_host: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, found {value!r}")
 
 
 def fetch_images(

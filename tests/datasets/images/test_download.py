@@ -1,6 +1,7 @@
 """Images of many items from a server that has some, stalls on some and lies about others."""
 
 import io
+import re
 import threading
 import time
 from collections import Counter
@@ -186,6 +187,14 @@ def test_no_host_is_asked_more_often_at_once_than_it_may(shop, tmp_path):
     paths = {f"item{number}": f"/slow/{number}" for number in range(12)}
     fetch(shop, tmp_path, paths, politeness=Politeness(at_once=12, per_host=3))
     assert shop.most_busy == 3
+
+
+@pytest.mark.parametrize("name", ["at_once", "per_host"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "4", None, True])
+def test_a_number_of_fetches_at_once_that_is_none_is_refused(name, value):
+    said = f"{name} must be a whole number from 1 on, found {value!r}"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Politeness(**{name: value})
 
 
 def test_a_slow_host_does_not_hold_up_another(shop, tmp_path):
