@@ -109,9 +109,13 @@ def serve(arguments: Sequence[str]) -> None:
     )
     listening = listen(options.host, options.port)
     port = listening.getsockname()[1]
-    print(f"Recommendations at http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    # The server captures signals itself only once its loop runs, and before that it imports much:
+    # Ctrl-C there would leave a coroutine behind, or be lost in a callback of the interpreter.
+    with server.capture_signals():
+        print(f"Recommendations at http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
+        server.run(sockets=[listening])
 
 
 main = partial(run_command, serve, when_interrupted="The service has ended.")

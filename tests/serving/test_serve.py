@@ -8,7 +8,7 @@ import pytest
 
 from recbole_m3rec.serving.serve import main
 
-pytest.importorskip("uvicorn")
+uvicorn = pytest.importorskip("uvicorn")
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,27 @@ def test_a_signal_ends_the_service_with_its_exit_code(start_server, write_made, 
     process.send_signal(number)
     assert process.wait(60) == code
     assert process.stderr.read() == said
+
+
+def test_ctrl_c_between_the_address_and_the_start_ends_quietly(
+    write_made, monkeypatch, capsys, recwarn
+):
+    choose, before = uvicorn.Config.get_loop_factory, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self):  # where the service imports most
+        signal.raise_signal(signal.SIGINT)
+        return choose(self)
+
+    monkeypatch.setattr(uvicorn.Config, "get_loop_factory", interrupted)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+    try:
+        assert main([str(write_made()), "--port", "0"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = capsys.readouterr()
+    assert said.out.startswith("Recommendations at http://127.0.0.1:")
+    assert said.err == "\nInterrupted. The service has ended.\n"
+    assert not [each for each in recwarn if "never awaited" in str(each.message)]
 
 
 @pytest.mark.parametrize(
