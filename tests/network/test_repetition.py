@@ -47,7 +47,7 @@ def test_the_terms_are_the_definition_at_last_tokens_and_at_every_token():
     torch.testing.assert_close(at_last, naive(repeats, histories, 8), atol=1e-3, rtol=1e-5)
 
     prefixes = [h[: i + 1] for h in histories for i in range(len(h))]
-    scored = torch.arange(len(prefixes))[::3]
+    scored = torch.arange(0, len(prefixes), 3)
     terms = repeats(packed, scored)
     assert (terms.rows[1:] >= terms.rows[:-1]).all()
     everywhere = terms.add_to_(torch.zeros(len(scored), 8))
