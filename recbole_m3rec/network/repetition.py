@@ -67,7 +67,7 @@ def _take(numbers: Tensor, places: Tensor) -> Tensor:
     """Return ``numbers[places]``, whose gradient is added up in the order of the places.
 
     Plain indexing would add it up in the order in which threads come. On a GPU so would
-    ``index_select``; on a CPU ``embedding`` takes ten times as long.
+    ``index_select``; on a CPU ``embedding`` takes seven times as long.
     """
     if numbers.device.type == "cpu":
         return numbers.index_select(0, places)

@@ -12,11 +12,8 @@ from pathlib import Path
 
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import run_command
+from recbole_m3rec.support.extras import NotInstalledError
 from recbole_m3rec.support.process_settings import ending_at_interrupt, importing_much
-
-
-class NotInstalledError(ImportError):
-    """A package of the service is missing; says how it is installed."""
 
 
 class CannotListenError(OSError):

@@ -27,12 +27,7 @@ from recbole_m3rec.datasets.describe.features import (
     fit_to_histories,
     summarize_features,
 )
-from recbole_m3rec.datasets.describe.figure import (
-    N_NEIGHBOURS,
-    Shown,
-    draw_summary,
-    missing_library,
-)
+from recbole_m3rec.datasets.describe.figure import N_NEIGHBOURS, Shown, draw_summary
 from recbole_m3rec.datasets.describe.log import (
     core_of,
     successive_items,
@@ -44,6 +39,7 @@ from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 from recbole_m3rec.features.recipes import files_by_modality
 from recbole_m3rec.support.command_names import command
+from recbole_m3rec.support.extras import NotInstalledError, no_pictures
 from recbole_m3rec.support.safe_write import CannotWriteError, is_stream
 from recbole_m3rec.support.text_table import text_table
 
@@ -53,16 +49,12 @@ FIVE = 5  # the k-core of properties/overall.yaml
 TITLE_FIELDS = ("title", "movie_title", "name")
 
 
-class NotInstalledError(ImportError):
-    """What draws the picture that was asked for is missing; says how it is installed."""
-
-
 def describe(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
     name, folder = options.dataset, options.data_path / options.dataset
     picture = options.output or folder / f"{name}.png"
     refuse_to_replace(picture)
-    missing = missing_library()
+    missing = no_pictures()
     if missing and options.output:
         raise NotInstalledError(f"--output {options.output}: {missing}")
     log = read_interactions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -33,13 +32,6 @@ GROUPED = {
     "history": "interactions of the user before the test",
     "popularity": "interactions of the tested item in the training data",
 }
-
-
-def missing_library() -> str | None:
-    """Return why there can be no pictures, None where there can."""
-    if importlib.util.find_spec("matplotlib") is not None:
-        return None
-    return "There are no pictures, for matplotlib is missing: pip install 'recbole_m3rec[plots]'."
 
 
 def draw(table: Table, output: Path, name: str) -> list[Picture]:

@@ -11,7 +11,7 @@ from typing import Any
 from recbole_m3rec.compare.report import html, latex, markdown
 from recbole_m3rec.compare.report.aggregate import Table, tables
 from recbole_m3rec.compare.report.document import Block, Grid, Heading, Paragraph
-from recbole_m3rec.compare.report.figures import draw, missing_library
+from recbole_m3rec.compare.report.figures import draw
 from recbole_m3rec.compare.report.lists import list_grid
 from recbole_m3rec.compare.report.slices import cold_grid, slice_grids
 from recbole_m3rec.compare.report.tables import (
@@ -22,6 +22,7 @@ from recbole_m3rec.compare.report.tables import (
 )
 from recbole_m3rec.compare.results import Outcome
 from recbole_m3rec.features.feature_table import FeatureTable
+from recbole_m3rec.support.extras import no_pictures
 from recbole_m3rec.support.safe_write import write_whole
 
 COSTS = ("seconds_per_epoch", "training_seconds", "seconds", "best_epoch", "parameters")
@@ -59,7 +60,7 @@ def write_report(
 
     compared = tables(outcomes, reference, smaller_metrics)
     blocks: list[Block] = [Heading(title, level=1), *(Paragraph(note) for note in notes)]
-    why = missing_library()
+    why = no_pictures()
     for place, table in enumerate(compared):
         blocks.append(Heading(heading(table, compared)))
         grids = [result_grid(table, tuned), cold_grid(table), test_grid(table)]
@@ -72,7 +73,8 @@ def write_report(
     failed = failure_grid(compared)
     if failed:
         blocks += [Heading("Failures"), failed]
-    blocks += [Heading("How to read this"), *(Paragraph(t) for t in filter(None, [KEYED, why]))]
+    blocks += [Heading("How to read this"), Paragraph(KEYED)]
+    blocks += [Paragraph(f"There are no pictures: {why}.")] if why else []
     files = {
         "results.csv": results_csv(outcomes),
         "report.md": markdown.render(blocks),

@@ -32,15 +32,6 @@ class Shown:
     fit: Fit | None
 
 
-def missing_library() -> str | None:
-    """Return why there can be no picture, None where there can."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        return f"a picture needs matplotlib ({error}): pip install 'recbole_m3rec[plots]'"
-    return None
-
-
 def draw_summary(
     path: Path,
     name: str,
@@ -60,7 +51,7 @@ def draw_summary(
         images: files by item; without any, titles stand for items.
 
     Raises:
-        ImportError: matplotlib is not there; see :func:`missing_library`.
+        ImportError: matplotlib is not there; see :func:`recbole_m3rec.support.extras.no_pictures`.
         CannotWriteError: e.g. the disk is full.
     """
     from matplotlib.figure import Figure
