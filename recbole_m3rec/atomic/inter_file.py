@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +20,8 @@ from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 
 DUPLICATES = ("keep", "first", "last")
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds
-_ROWS_AT_ONCE = 1 << 20
+_ROWS_AT_ONCE = 1 << 20  # are written as text by a thread
+_THREADS = min(8, os.cpu_count() or 1)
 
 # What pandas, hence RecBole, takes for a missing value.
 READ_AS_MISSING = pa.array(
@@ -100,11 +104,30 @@ def filtered(
             f"{source}: --k-core {filters.k_core} leaves none of {n_single:,} interactions."
             f" Take --k-core {most}, the largest that leaves some, or fewer, or more interactions"
         )
-    rows = rows[np.argsort(log.times[rows], kind="stable")]
+    rows = rows[order_of(log.times[rows])]
     return log.rows(rows), {
         "dropped_as_duplicates": n_read - n_single,
         "dropped_by_k_core": n_single - len(rows),
     }
+
+
+def order_of(times: np.ndarray) -> np.ndarray:
+    """Return what sorts times, ``[n]`` int64, and keeps equal ones in their order.
+
+    Time and place in one number are sorted five times as fast as by a stable ``argsort``; times
+    that leave no room for the place take that.
+    """
+    place_bits = max(len(times) - 1, 0).bit_length()
+    keys = times - times.min(initial=LATEST * 1000)
+    if not (keys % 1000).any():
+        keys //= 1000
+    if int(keys.max(initial=0)).bit_length() + place_bits > 63:
+        return np.argsort(times, kind="stable")
+    keys <<= place_bits
+    keys |= np.arange(len(times))
+    keys.sort()
+    keys &= (1 << place_bits) - 1
+    return keys
 
 
 def max_core(users: np.ndarray, items: np.ndarray) -> int:
@@ -121,26 +144,33 @@ def write_interactions(log: Interactions, file: IO[bytes]) -> list[str]:
     columns += [] if log.ratings is None else [("rating", "float")]
     names = [f"{name}:{kind}" for name, kind in [*columns, ("timestamp", "float")]]
     file.write(("\t".join(names) + "\n").encode())
-    for start in range(0, len(log), _ROWS_AT_ONCE):
-        part = log.rows(np.arange(start, min(start + _ROWS_AT_ONCE, len(log))))
-        arrays = [
-            part.user_ids.take(pa.array(part.users)),
-            part.item_ids.take(pa.array(part.items)),
-        ]
-        if part.ratings is not None:
-            arrays.append(pa.array(part.ratings, from_pandas=True))
-        seconds, thousandths = np.divmod(part.times, 1000)
-        arrays.append(pa.array(part.times / 1000 if thousandths.any() else seconds))
-        texts = [pc.fill_null(array.cast(pa.string()), "") for array in arrays]
-        texts[-1] = pc.binary_join_element_wise(texts[-1], "", "\n")
-        rows = pc.binary_join_element_wise(*texts, "\t")
-        n_bytes = pc.sum(pc.binary_length(rows)).as_py()
-        file.write(rows.buffers()[2][:n_bytes])  # one row after the other, each with its line feed
+    with ThreadPoolExecutor(_THREADS) as pool:
+        starts = range(0, len(log), _ROWS_AT_ONCE)
+        for at_once in (starts[i : i + _THREADS] for i in range(0, len(starts), _THREADS)):
+            file.writelines(pool.map(partial(_lines, log), at_once))
     first = np.full(len(log.item_ids), len(log))
     first[log.items[::-1]] = np.arange(len(log))[::-1]  # of several, what is assigned last stays
     codes = np.argsort(first)[: np.count_nonzero(first < len(log))]
     ids: list[str] = log.item_ids.take(pa.array(codes)).to_pylist()
     return ids
+
+
+def _lines(log: Interactions, start: int) -> memoryview:
+    """Return the lines of ``_ROWS_AT_ONCE`` interactions."""
+    part = log.rows(np.arange(start, min(start + _ROWS_AT_ONCE, len(log))))
+    arrays = [
+        part.user_ids.take(pa.array(part.users)),
+        part.item_ids.take(pa.array(part.items)),
+    ]
+    if part.ratings is not None:
+        arrays.append(pa.array(part.ratings, from_pandas=True))
+    seconds, thousandths = np.divmod(part.times, 1000)
+    arrays.append(pa.array(part.times / 1000 if thousandths.any() else seconds))
+    texts = [pc.fill_null(array.cast(pa.string()), "") for array in arrays]
+    texts[-1] = pc.binary_join_element_wise(texts[-1], "", "\n")
+    rows = pc.binary_join_element_wise(*texts, "\t")
+    n_bytes = pc.sum(pc.binary_length(rows)).as_py()
+    return memoryview(rows.buffers()[2])[:n_bytes]  # row after row, each with its line feed
 
 
 def read_interactions(
