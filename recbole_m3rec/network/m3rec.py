@@ -402,9 +402,9 @@ class M3RecNetwork(SampledSoftmax):
                 is_last = depth == self.config.num_layers - 1
                 x = layer(x, bounds, names, rule, last_only=is_last and scored is None)
             blocks |= zip(names, x.chunk(len(names)), strict=True)
-        return self.fuse(
-            [blocks[m] if scored is None else blocks[m][scored] for m in self.modalities]
-        )
+        if scored is not None:
+            blocks = {m: x.index_select(0, scored) for m, x in blocks.items()}
+        return self.fuse([blocks[m] for m in self.modalities])
 
     def _runs(self) -> list[tuple[tuple[str, ...], str]]:
         """Return which modalities run through the blocks at once, and by which gradient rule.

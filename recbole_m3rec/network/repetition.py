@@ -47,20 +47,23 @@ class Repetition(nn.Module):
             scored, first = histories.last, starts
         else:
             of_token = torch.searchsorted(histories.last, scored)
-            first = starts[of_token]
+            first = starts.index_select(0, of_token)
         lengths = scored - first + 1
         rows = torch.repeat_interleave(torch.arange(len(scored), device=scored.device), lengths)
         ends = lengths.cumsum(0)
-        lag = ends[rows] - torch.arange(len(rows), device=scored.device)  # 1 for the latest
+        lag = ends.index_select(0, rows) - torch.arange(
+            len(rows), device=scored.device
+        )  # 1 for the latest
+        tokens = (scored + 1).index_select(0, rows) - lag
         values = _take(SCALE * self.by_lag, _lag_classes(lag))
-        return ScoreTerms(rows, histories.values[(scored + 1)[rows] - lag], values)
+        return ScoreTerms(rows, histories.values.index_select(0, tokens), values)
 
 
 def _lag_classes(lag: Tensor) -> Tensor:
     """Return ``floor(log2 lag)``, at most the last class: a logarithm for each lag that occurs."""
     longest = int(lag.max()) if len(lag) else 0
     lags = torch.arange(1, longest + 1, device=lag.device)
-    return torch.log2(lags.double()).long().clamp(max=N_LAGS - 1)[lag - 1]
+    return torch.log2(lags.double()).long().clamp(max=N_LAGS - 1).index_select(0, lag - 1)
 
 
 def _take(numbers: Tensor, places: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ def _by_rows(
         logits, block = of.block(row, slice(0, len(table)), query.dtype)
         losses[row] = _softmax_loss_(logits, targets[row], any(wanted))
         if block is not None and grad_terms is not None:
-            grad_terms[block.places] = logits[block.rows, block.items].to(dtype)
+            grad_terms[block.places] = block.of(logits).to(dtype)
         if grad_query is not None:
             grad_query[row] = matmul(logits, table.T, rows_at_a_time=len(logits))
         if wanted[1]:
@@ -243,7 +243,7 @@ def slopes_of_tiles(
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
         if block is not None and grad_terms is not None:
-            grad_terms[block.places] = slope[block.rows, block.items]
+            grad_terms[block.places] = block.of(slope)
         slope = slope.to(query.dtype)
         if grad_query is not None:
             grad_query[row] += matmul(slope, table[item].T, rows_at_a_time=len(slope))

@@ -39,18 +39,28 @@ class ScoreTerms(NamedTuple):
         """Add the terms to a block of the matrix, and say where they went."""
         edges = torch.tensor([first_row, first_row + scores.shape[0]], device=self.rows.device)
         start, stop = torch.searchsorted(self.rows, edges).tolist()
-        items = self.items[start:stop] - first_item
-        index = torch.arange(start, stop, device=items.device)
+        places: slice | Tensor = slice(start, stop)
+        items = self.items[places] - first_item
         here = (items >= 0) & (items < scores.shape[1])
-        index, items = index[here], items[here]
-        rows = self.rows[index] - first_row
-        ScoreTerms(rows, items, self.values[index]).add_to_(scores)
-        return ScoreTermBlock(index, rows, items)
+        if not bool(here.all()):
+            places = here.nonzero().squeeze(1) + start
+            items = items[here]
+        rows = self.rows[places] - first_row
+        ScoreTerms(rows, items, self.values[places]).add_to_(scores)
+        return ScoreTermBlock(places, rows * scores.shape[1] + items)
 
 
 class ScoreTermBlock(NamedTuple):
-    """The terms in a block of the matrix: places among all, rows and items in the block."""
+    """The terms in a block of the matrix.
 
-    places: Tensor
-    rows: Tensor
-    items: Tensor
+    Attributes:
+        places: which of all terms they are.
+        entries: where they stand in the block, whose rows follow each other, ``[n]`` int64.
+    """
+
+    places: slice | Tensor
+    entries: Tensor
+
+    def of(self, block: Tensor) -> Tensor:
+        """Return the block's values there, ``[n]``."""
+        return block.reshape(-1).index_select(0, self.entries)
