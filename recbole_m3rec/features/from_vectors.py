@@ -17,11 +17,12 @@ from recbole_m3rec.features.feature_table import (
 from recbole_m3rec.features.safe_read import check_is_file
 from recbole_m3rec.features.vector_files import Vectors, as_ids
 
-# Columns of mapping files in use: the row of an item, and its id.
+# Columns of mapping files in use: the row of an item, and what is never one, even where it counts.
 _ROW_NAMES = (
     *("itemid", "item_idx", "item_index", "iid", "idx", "index"),
     *("row", "remap_id", "new_id"),
 )
+_ID_NAMES = ("item_id", "asin", "parent_asin", "product_id", "sku")
 
 _ARRAYS = {
     "image": ("image_feat.npy", "img_feat.npy", "image_feat.pt", "img_feat.pt"),
@@ -151,7 +152,7 @@ def read_places(
         pairs = _pairs(path, id_column, row_column)
     except UnicodeDecodeError as error:
         raise FeatureFileError(f"{path}: not UTF-8 ({error.reason})") from error
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (json.JSONDecodeError, csv.Error, RecursionError) as error:
         raise FeatureFileError(f"{path}: cannot be read ({error})") from error
     if not pairs:
         raise FeatureFileError(f"{path}: holds no ids")
@@ -197,7 +198,10 @@ def _pairs_of_table(
     with open(path, encoding="utf-8-sig", newline="") as file:
         separator = "\t" if "\t" in file.readline() else ","
         file.seek(0)
-        header, *lines = csv.reader(file, delimiter=separator)
+        rows = list(csv.reader(file, delimiter=separator))
+    if not rows:
+        return []
+    header, *lines = rows
     for column in (id_column, row_column):
         if column is not None and column not in header:
             raise FeatureFileError(f"{path}, line 1: no column {column!r}; it has {header}")
@@ -223,22 +227,22 @@ def _pairs_of_table(
 def _row_column(
     path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], id_column: str | None
 ) -> str:
-    """Guess which column holds rows: the one that counts, or of several that do the usual name."""
+    """Guess which column holds rows: the one that counts, of those called so if there are any."""
+    others = [name for name in header if name != id_column and name.lower() not in _ID_NAMES]
+    usual = [name for name in others if name.lower() in _ROW_NAMES]
     counting = []
-    for place, name in enumerate(header):
-        values = [line[place] for line in lines]
-        if name != id_column and values and all(value.isdecimal() for value in values):
+    for name in usual or others:
+        values = [line[header.index(name)] for line in lines]
+        if values and all(value.isdecimal() for value in values):
             numbers = sorted(map(int, values))
             if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
                 counting.append(name)
-    usual = [name for name in counting if name.lower() in _ROW_NAMES]
-    guesses = usual if len(counting) > 1 else counting
-    if len(guesses) != 1:
+    if len(counting) != 1:
         raise FeatureFileError(
             f"{path}, line 1: which of {list(header)} is the row? Name it by --row-column"
             + ("" if counting else " (none counts from 0 or 1 without a gap)")
         )
-    return guesses[0]
+    return counting[0]
 
 
 def _whole(path: Path, value: object) -> int:
