@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -39,7 +40,9 @@ from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.stepper import step_by_modules
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import run_command
+from recbole_m3rec.support.safe_write import new_files
 
+ABOUT = "about.json"
 OPSET = 18
 TOLERANCE = 1e-4
 CHECKED = 64  # histories that are compared with PyTorch
@@ -103,17 +106,20 @@ def export_onnx(bundle: Path, output: Path) -> dict[str, float]:
 
     Args:
         bundle: a bundle's folder.
-        output: a folder, made if need be.
+        output: a folder, made if need be; graphs that are there are replaced.
 
     Returns:
         The greatest differences from PyTorch: of ``step`` and ``encode``.
 
     Raises:
         BundleError: the bundle cannot be read.
-        OnnxError: onnx is not installed, or a graph does not agree with PyTorch.
+        OnnxError: onnx is not installed, a graph does not agree with PyTorch, or the folder holds
+            other things.
+        CannotWriteError: the files cannot be written.
     """
+    _check_output(output)
     try:
-        import onnx
+        import onnx  # noqa: F401  (torch writes graphs by it)
         import onnxruntime
     except ImportError as error:
         raise OnnxError(f"{error}: pip install 'recbole_m3rec[onnx]'") from error
@@ -131,11 +137,39 @@ def export_onnx(bundle: Path, output: Path) -> dict[str, float]:
     for name, difference in found.items():
         if not difference < TOLERANCE:
             raise OnnxError(f"{name}.onnx differs from PyTorch by {difference:.1e}")
-    output.mkdir(parents=True, exist_ok=True)
-    for name, graph in graphs.items():
-        onnx.save(graph, output / f"{name}.onnx")
-    _write_items(shop, output)
+    names = [f"{name}.onnx" for name in graphs]
+    contents = [graph.SerializeToString() for graph in graphs.values()]
+    for name, content in _items(shop).items():
+        names.append(name)
+        contents.append(content)
+    with new_files(*(output / name for name in names)) as files:
+        for file, content in zip(files, contents, strict=True):
+            file.write(content)
     return found
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a folder with anything but graphs of an earlier export in it, and what is none.
+
+    Raises:
+        OnnxError: that is so.
+    """
+    if output.is_dir():
+        if not any(output.iterdir()) or _is_export(output / ABOUT):
+            return
+        raise OnnxError(
+            f"{output}: there is a folder with other things in it. Name another, or empty it"
+        )
+    if os.path.lexists(output):
+        raise OnnxError(f"{output}: there is a file or a link of this name. Name another folder")
+
+
+def _is_export(about: Path) -> bool:
+    try:
+        content = json.loads(about.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"modalities", "bundle", "repetition"} <= content.keys()
 
 
 def names_of(step: Step) -> tuple[list[str], list[str]]:
@@ -234,11 +268,14 @@ def compare(
     }
 
 
-def _write_items(shop: Recommender, output: Path) -> None:
+def _items(shop: Recommender) -> dict[str, Any]:
+    """Return the other files by name: vectors, and last what says that the export is one."""
     vectors = shop.ranker.vectors
     named = {f"sequence.{name}": table for name, table in vectors.sequence.items()}
-    for name, table in {**named, "table": vectors.table}.items():
-        table.float().numpy().astype("<f4").tofile(output / f"{name}.f32")
+    files = {
+        f"{name}.f32": table.float().numpy().astype("<f4").data
+        for name, table in {**named, "table": vectors.table}.items()
+    }
     ago = PackedSequences(
         torch.arange(1, shop.max_history + 1), torch.tensor([0, shop.max_history]).int()
     )
@@ -251,7 +288,7 @@ def _write_items(shop: Recommender, output: Path) -> None:
         "repetition": [] if terms is None else terms.values.flip(0).tolist(),
         "bundle": shop.digest,
     }
-    (output / "about.json").write_text(json.dumps(content), encoding="utf-8")
+    return {**files, ABOUT: json.dumps(content).encode()}
 
 
 def onnx_graphs(arguments: Sequence[str]) -> None:
@@ -267,4 +304,4 @@ def onnx_graphs(arguments: Sequence[str]) -> None:
     print(f"graphs: {options.output} (greatest difference from PyTorch: {checked})")
 
 
-main = partial(run_command, onnx_graphs, when_interrupted="Some graphs may not be written.")
+main = partial(run_command, onnx_graphs, when_interrupted="No graph has been written.")

@@ -201,7 +201,13 @@ def test_nothing_but_a_bundle_is_replaced(write_made, tmp_path):
     (tmp_path / "photos" / "cat.jpg").write_text("x")
     with pytest.raises(BundleError, match="other things"):
         write_made("photos")
-    assert (tmp_path / "photos" / "cat.jpg").exists()
+    # another program's file of the same name, what somebody laid beside a bundle's files
+    (tmp_path / "photos" / "model.json").write_text('{"modelTopology": 1}')
+    (folder / "notes.txt").write_text("x")
+    for place, kept in (("photos", "cat.jpg"), (folder.name, "notes.txt")):
+        with pytest.raises(BundleError, match=rf"such as {kept}"):
+            write_made(place)
+        assert (tmp_path / place / kept).exists()
 
 
 def test_a_failed_write_leaves_what_was_there(write_made, monkeypatch, tmp_path):

@@ -45,6 +45,11 @@ def test_graphs_and_pytorch_agree_on_a_thousand_histories(write_made, tmp_path, 
     assert terms["i2"] == pytest.approx(about["repetition"][0], abs=1e-5)
     assert terms["i1"] == pytest.approx(about["repetition"][1], abs=1e-5)
     assert library.available()[1] != "switched off"
+    written_first = about.pop("bundle")
+    (output / "index.html").write_text("mine")
+    export_onnx(write_made(settings=settings, network=made_network(**settings)), output)
+    assert json.loads((output / "about.json").read_text())["bundle"] != written_first
+    assert (output / "index.html").read_text() == "mine"
 
     # And where they do not, it is an error.
     monkeypatch.setattr(written, "_trace", lambda step: onnx.load(output / "step.onnx"))
@@ -72,6 +77,20 @@ def test_what_is_traced_agrees_with_pytorch_too(write_made, low_pass):
     step = Step(shop).eval()
     nothing = SimpleNamespace(run=lambda *_: [np.zeros((64, 24))])
     assert compare(shop, step, {"step": InTorch(step), "encode": nothing})["step"] < 1e-5
+
+
+def test_nothing_but_graphs_is_replaced(write_made, tmp_path, capsys):
+    bundle = write_made()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "about.json").write_text('{"mine": 1}')
+    (tmp_path / "top.csv").write_text("mine")
+    for place in (bundle, other, tmp_path / "top.csv"):
+        assert main([str(bundle), "--output", str(place)]) == 2
+        assert f"{place}: there is a " in capsys.readouterr().err
+    Recommender.load(bundle)
+    assert (other / "about.json").read_text() == '{"mine": 1}'
+    assert (tmp_path / "top.csv").read_text() == "mine"
 
 
 def test_the_command_names_what_is_missing(tmp_path, capsys):

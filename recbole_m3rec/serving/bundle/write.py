@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -39,6 +40,7 @@ from recbole_m3rec.serving.bundle.read import (
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, NewFile
 
+FORMAT = "recbole_m3rec bundle"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
 LIBRARIES = ("torch", "safetensors", "pyarrow", "numpy")
 
@@ -100,7 +102,7 @@ def write_bundle(
                 save_file(dict(tensors), temporary / name)
         content = {
             **about,
-            "format": "recbole_m3rec bundle",
+            "format": FORMAT,
             "format_number": FORMAT_NUMBER,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {
@@ -143,10 +145,22 @@ def check_target(folder: Path) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise BundleError(f"{folder}: there is a file or a link of this name. Name another folder")
-    if any(folder.iterdir()) and not (folder / ABOUT).is_file():
+    own = _files_of_bundle(folder)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    if others:
         raise BundleError(
-            f"{folder}: there is a folder with other things in it. Name another, or empty it"
+            f"{folder}: there is a folder with other things in it than a bundle, such as"
+            f" {others[0]}. Name another, or empty it"
         )
+
+
+def _files_of_bundle(folder: Path) -> set[str]:
+    """Return the names of the files of the bundle in a folder; none if there is no bundle."""
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+        return {ABOUT, *about["files"]} if about["format"] == FORMAT else set()
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return set()
 
 
 def describe_network(network: M3RecNetwork, settings: Mapping[str, Any]) -> dict[str, Any]:
