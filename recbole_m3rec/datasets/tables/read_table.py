@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from recbole_m3rec.features.safe_read import check_is_file
 _ROWS_AT_ONCE = 65_536
 _HEAD = 1 << 20
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_SEP_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+_LONGEST_HEADER = 100  # lines
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -42,7 +45,7 @@ Chunk = tuple[dict[str, Any], np.ndarray]
 class TextTable:
     """A table as text; ``names`` are those of its columns, ``header`` says if they stand in it.
 
-    ``quoted`` says whether values may stand in quotes.
+    ``quoted`` says whether values may stand in quotes, ``n_before`` how many lines are passed over.
     """
 
     path: Path | zipfile.Path
@@ -51,6 +54,7 @@ class TextTable:
     encoding: str
     header: bool = True
     quoted: bool = True
+    n_before: int = 0
 
     def __str__(self) -> str:
         between = _SEPARATORS.get(self.separator, repr(self.separator))
@@ -79,12 +83,13 @@ class TextTable:
                 _unpacked(raw), encoding=self.encoding, errors="surrogateescape", newline=""
             )
             rows = table_rows(
-                lines,
+                islice(lines, self.n_before, None),
                 len(self.names),
                 problems,
                 self.path,
                 separator=self.separator,
                 quoted=self.quoted,
+                first_line=1 + self.n_before,
             )
             read = 0
             for chunk in _chunks(islice(rows, int(self.header), None)):
@@ -136,6 +141,8 @@ def open_table(
 ) -> Table:
     """Find out how a table is written; gzipped text is unpacked.
 
+    A first line ``sep=;``, which Excel writes and reads, names the separator and is passed over.
+
     Args:
         path: the first bytes decide, not the name.
         separator: of text; None guesses.
@@ -158,27 +165,39 @@ def open_table(
         start = _unpacked(raw).read(_HEAD)
     encoding = encoding or _guessed_encoding(start)
     text = start.decode(encoding, "replace").lstrip("\ufeff")
-    lines = text.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip()), "")
+    lines = io.StringIO(text, newline="").readlines()
+    n_before = 0
+    if named := _SEP_LINE.fullmatch(lines[0] if lines else ""):
+        separator, n_before = separator or named[1], 1
+    first = next((line for line in lines[n_before:] if line.strip()), "")
     if not first:
         raise RawFileError(f"{path} holds nothing")
     if "\0" in first:
         raise RawFileError(f"{path}: neither text nor Parquet, it begins with {start[:20]!r}")
     if separator is None:
         separator = max(_SEPARATORS, key=lambda each: len(_values(first, each)))
-    names = _values(first, separator)
-    if not header:
-        return TextTable(
-            path, tuple(map(str, range(1, len(names) + 1))), separator, encoding, False
-        )
-    return TextTable(path, _distinct(names), separator, encoding)
+    names = _first_record(lines[n_before:], separator) or _values(first, separator)
+    called = _distinct(names) if header else tuple(map(str, range(1, len(names) + 1)))
+    return TextTable(path, called, separator, encoding, header, n_before=n_before)
 
 
 def sample(table: Table, n: int = 1000) -> dict[str, list[str]]:
-    """Return the first ``n`` values of every column as text."""
-    for arrays, _ in table.chunks(table.names, Problems(PROBLEMS, shown=0)):
+    """Return the first ``n`` values of every column as text.
+
+    Raises:
+        RawFileError: no row can be read.
+    """
+    problems = Problems(PROBLEMS, shown=0)
+    for arrays, _ in table.chunks(table.names, problems):
         return {name: as_strings(array[:n]).to_pylist() for name, array in arrays.items()}
-    return {name: [] for name in table.names}
+    unread = problems.found().get("lines_unparseable", 0)
+    if not unread:
+        raise RawFileError(f"{table.path}: holds names of columns and no row")
+    raise RawFileError(
+        f"{table.path}: none of its {unread:,} rows can be read, for its first line has"
+        f" {len(table.names)} values ({', '.join(table.names)}) and they have another number."
+        " Correct the first line, or name the --separator"
+    )
 
 
 def as_strings(array: Any) -> pa.StringArray:
@@ -248,6 +267,16 @@ def _guessed_encoding(start: bytes) -> str:
     return "utf-8"
 
 
+def _first_record(lines: Sequence[str], separator: str) -> list[str]:
+    """Return the first row's values, which may hold line breaks; [] where its quotes do not end."""
+    csv.field_size_limit(2**31 - 1)  # Windows takes no more
+    try:
+        rows = csv.reader(lines[:_LONGEST_HEADER], delimiter=separator, strict=True)
+        return next(filter(None, rows), [])
+    except csv.Error:
+        return []
+
+
 def _values(line: str, separator: str) -> list[str]:
     csv.field_size_limit(2**31 - 1)  # Windows takes no more
     return next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
@@ -257,7 +286,7 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names, an empty one and one that stands there before with its number."""
     values: list[str] = []
     for number, name in enumerate(names, start=1):
-        name = name.strip() or f"column {number}"
+        name = " ".join(name.split()) or f"column {number}"
         values.append(f"{name} ({number})" if name in values else name)
     return tuple(values)
 

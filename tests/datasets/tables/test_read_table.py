@@ -120,6 +120,40 @@ def test_what_is_no_table_is_named(tmp_path, content, message):
         list(open_table(path).chunks([], Problems(PROBLEMS)))
 
 
+def test_names_may_hold_line_breaks_and_a_line_before_them_the_separator(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('user,"bought\nat",n\nx,"a\nb",1\n')
+    table = open_table(path)
+    assert table.names == ("user", "bought at", "n")
+    assert sample(table) == {"user": ["x"], "bought at": ["a\nb"], "n": ["1"]}
+    path.write_text("sep=;\nuser;a, b\nx;1,5\n")
+    table = open_table(path)
+    assert table.names == ("user", "a, b")
+    [(arrays, lines)] = table.chunks(table.names, Problems(PROBLEMS))
+    assert ([array.to_pylist() for array in arrays.values()], lines) == ([["x"], ["1,5"]], [3])
+
+
+@pytest.mark.parametrize("first", ['user,"item\n', 'us"er,item\n'])
+def test_a_quote_without_end_in_the_first_line_is_a_letter(tmp_path, first):
+    path = tmp_path / "log.csv"
+    path.write_text(first + "x,y\n" * 200)
+    assert len(sample(open_table(path))) in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("user,item,\nx,y\nz,y\n", r"none of its 2 rows .* has 3 values \(user, item, column 3\)"),
+        ("user,item\n", "holds names of columns and no row"),
+    ],
+)
+def test_a_table_without_a_row_says_why(tmp_path, content, message):
+    path = tmp_path / "log.csv"
+    path.write_text(content)
+    with pytest.raises(RawFileError, match=message):
+        sample(open_table(path))
+
+
 def test_parquet_columns_of_any_kind_are_text(tmp_path):
     vectors = pa.array([np.array([1, 2], np.float16)], pa.list_(pa.float16(), 2))
     pq.write_table(pa.table({"v": vectors, "s": [{"a": 1}]}), tmp_path / "x.parquet")
