@@ -115,13 +115,6 @@ def short(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def positive(text: str) -> int:
-    """Return an argument that is a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
-
-
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Add ``--cluster``, which ``cluster.connect.connected`` takes."""
     parser.add_argument(

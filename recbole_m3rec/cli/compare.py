@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.arguments import check_settings, split_files
-from recbole_m3rec.cli.commands import add_cluster, positive, run_script
+from recbole_m3rec.cli.commands import add_cluster, run_script
 from recbole_m3rec.cli.parsers import Parser, UsageError, add_settings
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.compare.comparison import compare
@@ -22,6 +22,7 @@ from recbole_m3rec.compare.settings import divide
 from recbole_m3rec.compare.tuning import tune, tuning_grid, tuning_sentence
 from recbole_m3rec.config.layers import lay
 from recbole_m3rec.config.yaml_files import read_yaml
+from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.exit_codes import SOME_FAILED
 
 DESCRIPTION = """\

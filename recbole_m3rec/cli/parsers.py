@@ -138,7 +138,11 @@ DEED_OPTIONS = (
     DeedOption(
         ("--output",),
         ("topk", "export"),
-        {"type": Path, "metavar": "PATH", "help": "CSV file, or folder of the bundle"},
+        {
+            "type": Path,
+            "metavar": "PATH",
+            "help": "CSV file of recommendations, or folder of an exported bundle",
+        },
         is_required=True,
     ),
     DeedOption(("--k",), ("topk",), {"type": int, "default": 10, "help": "items per user (10)"}),

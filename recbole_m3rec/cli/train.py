@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from recbole_m3rec.quick_start.recommend import refuse_to_replace, write_recomme
 from recbole_m3rec.quick_start.screen import calm_screen
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import run_command
+from recbole_m3rec.support.safe_write import is_stream
 from recbole_m3rec.support.text_table import text_table
 from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 from recbole_m3rec.trainer.progress import best_checkpoint
@@ -130,8 +132,13 @@ def recommend(options: argparse.Namespace) -> None:
         k=options.k,
         keep_seen=options.keep_seen,
     )
-    print(f"recommendations: {options.output}, up to {options.k} items for each of {users:,} users")
-    print_places(run.path)
+    # Where the recommendations may be what is printed, the rest goes elsewhere.
+    with redirect_stdout(sys.stderr) if is_stream(options.output) else nullcontext():
+        print(
+            f"recommendations: {options.output}, up to {options.k} items for each of"
+            f" {users:,} users"
+        )
+        print_places(run.path)
 
 
 def read_names(options: argparse.Namespace) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from recbole_m3rec.support.argument_types import not_negative, positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import run_command
 from recbole_m3rec.support.extras import NotInstalledError
@@ -52,10 +53,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--images", type=Path, help="folder of pictures <item id>.jpg")
     made.add_argument("--exact", action="store_true", help="do without the bundle's index")
-    made.add_argument("--threads", type=int, help="of the model; by default one less than cores")
-    made.add_argument("--max-batch", type=int, default=64, help="requests scored together")
+    made.add_argument("--threads", type=positive, help="of the model; default: one less than cores")
+    made.add_argument("--max-batch", type=positive, default=64, help="requests scored together")
     made.add_argument(
-        "--max-wait-ms", type=float, default=2.0, help="that a request waits for others"
+        "--max-wait-ms", type=not_negative, default=2.0, help="that a request waits for others"
     )
     return made
 
@@ -99,8 +100,8 @@ def serve(arguments: Sequence[str]) -> None:
             images=options.images,
             admin_token=os.environ.get("M3REC_ADMIN_TOKEN") or None,
             limits=RequestLimits(api_key=os.environ.get("M3REC_API_KEY") or None),
-            most=max(1, options.max_batch),
-            wait=max(0.0, options.max_wait_ms / 1000),
+            most=options.max_batch,
+            wait=options.max_wait_ms / 1000,
             index=not options.exact,
         )
     )

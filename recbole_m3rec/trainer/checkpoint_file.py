@@ -28,6 +28,8 @@ NOT_SETTINGS = frozenset(
     + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
 )
 
+_warned_of: set[Any] = set()  # of this process: places and stamps
+
 
 class SavedConfig(dict[str, Any]):
     """The configuration in a safe checkpoint: RecBole's ``config[key]``, None for unknown keys."""
@@ -125,12 +127,16 @@ def load(source: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def warn_if_foreign(path: Path) -> None:
-    """Warn, before it is read, of a checkpoint that can run code and was not written here."""
+    """Warn, before it is first read, of a checkpoint that can run code and was not written here."""
+    content = path.resolve(), stamp(path)
+    if content in _warned_of:
+        return
     if not safe_format.is_safe_file(path) and not written_here.is_own(path):
         getLogger().warning(
             f"{path} was not written by you on this machine, and reading it can run code of whoever"
             " made it: go on only if you trust its source."
         )
+        _warned_of.add(content)
 
 
 def share_name(trainer: Any) -> None:

@@ -65,6 +65,18 @@ def test_what_cannot_be_served_is_one_line(write_made, tmp_path, capsys, more, e
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--threads", "-1"), ("--max-batch", "0"), ("--max-wait-ms", "nan"), ("--max-wait-ms", "-1")],
+)
+def test_a_number_out_of_range_is_a_usage_error(tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), option, value])
+    error = capsys.readouterr().err
+    assert f"argument {option}: expected a " in error
+    assert f"found '{value}'" in error
+
+
 def test_a_bundle_that_is_not_there_leaves_no_events(tmp_path, capsys):
     assert main([str(tmp_path / "none")]) == 2
     assert f"{tmp_path / 'none'}" in capsys.readouterr().err

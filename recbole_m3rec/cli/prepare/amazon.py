@@ -20,7 +20,6 @@ from recbole_m3rec.cli.commands import (
     add_cluster,
     dataset_name,
     documented_parser,
-    positive,
     run_script,
     show_files,
 )
@@ -41,6 +40,7 @@ from recbole_m3rec.datasets.amazon.releases import (
     find_release,
     short_name,
 )
+from recbole_m3rec.support.argument_types import positive
 
 
 class DayError(ValueError):

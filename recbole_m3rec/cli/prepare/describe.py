@@ -21,7 +21,7 @@ import numpy as np
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.inter_file import read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
-from recbole_m3rec.cli.commands import documented_parser, folder_name, positive, run_script, short
+from recbole_m3rec.cli.commands import documented_parser, folder_name, run_script, short
 from recbole_m3rec.datasets.describe.features import (
     example_items,
     fit_to_histories,
@@ -38,6 +38,7 @@ from recbole_m3rec.features.align import zeros_hint
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 from recbole_m3rec.features.recipes import files_by_modality
+from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.extras import NotInstalledError, no_pictures
 from recbole_m3rec.support.safe_write import CannotWriteError, is_stream

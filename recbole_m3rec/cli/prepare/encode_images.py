@@ -29,7 +29,6 @@ from recbole_m3rec.cli.commands import (
     documented_parser,
     folder_name,
     modality_name,
-    positive,
     run_script,
 )
 from recbole_m3rec.cluster.connect import connected
@@ -47,6 +46,7 @@ from recbole_m3rec.features.image_sources import (
     images_in_folder,
     images_of,
 )
+from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.safe_write import write_whole
 

@@ -28,7 +28,6 @@ from recbole_m3rec.cli.commands import (
     confirm,
     dataset_name,
     documented_parser,
-    positive,
     run_script,
     short,
     show_files,
@@ -48,6 +47,7 @@ from recbole_m3rec.datasets.tables.time_formats import (
     describe_format,
     guess_time_formats,
 )
+from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
 
 ITEM_OPTIONS = {"item": "item_column", "categories": "category"}
