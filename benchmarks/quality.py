@@ -3,8 +3,8 @@
     python benchmarks/quality.py --dataset beauty --seeds 2024 2025 2026 --modalities=[text]
     python benchmarks/quality.py --model Mamba4Rec --dataset beauty --row "IDs alone"
 
-Validation chooses the epoch; the test is scored once. A row that the file has already is not
-trained again. Settings are written --key=value, as for run_recbole.py.
+Validation chooses the epoch; the test is scored once. What the file has already under the name of
+the row is not trained again. Settings are written --key=value, as for run_recbole.py.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--row", default="as shipped", help="what the file calls this row")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2024])
-    parser.add_argument("--output", type=Path, default=Path("docs/quality/results.csv"))
+    parser.add_argument("--output", type=Path, default=Path("quality.csv"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options, rest = parser.parse_known_args()
     settings = {}
@@ -83,13 +83,13 @@ def main() -> None:
     shared = {
         **{"row": options.row, "model": options.model, "dataset": options.dataset},
         **{
-            "settings": json.dumps(settings),
+            "settings": json.dumps(settings, sort_keys=True),
             "threads": options.threads,
             "torch": torch.__version__,
         },
     }
     for seed in options.seeds:
-        identity = {key: str(shared[key]) for key in ("model", "dataset", "settings")}
+        identity = {key: str(shared[key]) for key in ("row", "model", "dataset", "settings")}
         identity["seed"] = str(seed)
         if any(identity.items() <= row.items() for row in read(options.output)):
             print(f"{options.row}, seed {seed}: in {options.output} already")

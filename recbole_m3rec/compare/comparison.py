@@ -62,8 +62,8 @@ def compare(
     Args:
         runs: in the order of the tables; two that are the same but for their names share a result.
         output: a folder, made if need be.
-        jobs: how many runs train at once, each in a process; default as many as the cluster has
-            workers, 1 without one.
+        jobs: how many runs train at once, each in a process; default as many as the cluster's
+            workers have threads, 1 without one.
         cluster: where they train, from ``recbole_m3rec.cluster.connect.connected``.
         reference: the name that is compared with all others; default M3Rec, or the first.
         title: of the report.

@@ -19,6 +19,11 @@ from collections.abc import Iterator
 # Numbers of glibc's mallopt().
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
+_GLIBCS = (
+    *(f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "TOP_PAD")),
+    *("MALLOC_ARENA_MAX", "GLIBC_TUNABLES"),
+)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -43,8 +48,8 @@ def wait_passively() -> None:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     if "torch" in sys.modules:
         _logger.info(
-            "torch was imported before recbole_m3rec, so its threads wait actively, which is slow "
-            "beside other busy programs. Import recbole_m3rec first, or set "
+            "torch was imported before recbole, so its threads wait actively, which is slow "
+            "beside other busy programs. Import recbole_m3rec and recbole first, or set "
             "OMP_WAIT_POLICY=PASSIVE before Python starts."
         )
 
@@ -57,8 +62,7 @@ def keep_freed_memory() -> None:
     its peak. ``RECBOLE_M3REC_MALLOC=default`` leaves the allocator alone, and so does a setting of
     its own, such as ``MALLOC_TRIM_THRESHOLD_`` or ``GLIBC_TUNABLES``.
     """
-    own = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
-    if os.environ.get("RECBOLE_M3REC_MALLOC") == "default" or any(n in os.environ for n in own):
+    if os.environ.get("RECBOLE_M3REC_MALLOC") == "default" or any(n in os.environ for n in _GLIBCS):
         return
     if not sys.platform.startswith("linux"):
         return
