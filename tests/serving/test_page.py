@@ -92,6 +92,10 @@ def test_a_user_is_chosen_and_the_address_keeps_it(browser, address):
     assert page.locator("#whose").inner_text() == "History of böb"
     page.reload()
     expects(page.locator("#history li")).to_have_count(3)
+    page.locator("#history li button").first.click()
+    expects(page).to_have_url(f"{address}/#items=i9,i8")
+    page.reload()
+    expects(page.locator("#history li")).to_have_count(2)
     assert not problems
 
 

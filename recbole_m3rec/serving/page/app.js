@@ -114,7 +114,7 @@ function changed() {
     make("li", { "data-item": item.item }, tile(item, "small"), lines(item),
       make("button", {
         class: "ghost icon", type: "button", "aria-label": `Remove ${title(item)}`,
-        on: { click: () => { state.history.splice(place, 1); changed(); } },
+        on: { click: () => { state.edited = true; state.history.splice(place, 1); changed(); } },
       }, cross()))));
   const ids = state.history.map((item) => encodeURIComponent(item.item)).join(",");
   const hash_ = state.user && !state.edited ? `#user=${encodeURIComponent(state.user)}` : ids ? `#items=${ids}` : "#";
