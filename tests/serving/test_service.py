@@ -102,6 +102,9 @@ def test_explain_similar_items_users_about(client, shop):
     similar = client.post("/similar", json={"item": "i7", "modality": "text", "k": 3}).json()
     assert [one["item"] for one in similar["items"]] == list(shop.similar("i7", "text", 3)["item"])
     assert client.get("/items", params={"q": "elan hat", "limit": 1}).json()["items"][0]["item"]
+    named = client.post("/items", json={"items": ["i9", "nope", "u" * 256, "i1", "i9"]}).json()
+    assert [item["item"] for item in named["items"]] == ["i9", "i1", "i9"]
+    assert client.get("/items", params={"q": "u" * 256}).json() == {"items": []}
     assert client.get("/users", params={"q": "BÖB"}).json() == {"users": ["böb"]}
     assert client.get("/about").json()["modalities"] == ["image", "text", "id"]
     assert client.get("/readyz").json()["bundle"] == shop.digest

@@ -106,7 +106,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
 def add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/items", response_model=s.ItemsAnswer)
     async def items(
-        q: Annotated[str, Query(max_length=200)] = "",
+        q: Annotated[str, Query(max_length=256)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Search items by words; without words, those that are used most."""
@@ -114,9 +114,16 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         found = await service.run(shop.items.search, q, limit)
         return _json({"items": [service.show(shop, number) for number in found]})
 
+    @app.post("/items", response_model=s.ItemsAnswer)
+    async def items_by_id(request: s.ItemsRequest) -> Response:
+        """Show items, in order, without ids that are not in the catalogue."""
+        shop = service.shop
+        numbers, _ = shop.items.numbers(request.items, "items")
+        return _json({"items": [service.show(shop, int(n)) for n in numbers]})
+
     @app.get("/users", response_model=s.UsersAnswer)
     async def users(
-        q: Annotated[str, Query(max_length=200)] = "",
+        q: Annotated[str, Query(max_length=256)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Name users whose histories the bundle has."""
