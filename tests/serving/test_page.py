@@ -141,6 +141,25 @@ def test_the_address_keeps_as_many_items_as_the_service_takes(browser, write_mad
     assert not problems
 
 
+def test_the_note_counts_what_is_shown(browser, address):
+    ids = [f"i{n}" for n in range(1, N_ITEMS + 1)]
+    page, problems = opened(browser, address, at=at_items(ids[:58]))
+    note = page.locator("#note")
+    expects(note).to_contain_text("Two of 60 items for a history of 58. Hover or tap one to")
+    for left, said in (
+        (1, "One of 60 items for a history of 59. Hover or tap it to"),
+        (0, "Nothing is left"),
+    ):
+        page.locator("#cards .card").first.get_by_role("button", name="to the history").click()
+        expects(note).to_contain_text(said)
+        expects(page.locator("#cards .card")).to_have_count(left)
+    page.locator("#clear").click()
+    expects(note).to_contain_text("used most")
+    page.locator("#cards .card").first.get_by_role("button", name="to the history").click()
+    expects(note).to_contain_text("Twelve of 60 items")
+    assert not problems
+
+
 @pytest.mark.parametrize("width", [390, 768, 1000, 1600])
 def test_nothing_is_wider_than_the_window(browser, address, width):
     page, problems = opened(browser, address, width, scheme="dark", has_touch=width < 500)

@@ -133,15 +133,17 @@ async function chooseUser(user) {
 
 // Recommendations
 
+const COUNTS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve"];
+
 const recommend = newest(async () => {
   const weights = Object.fromEntries(Object.entries(state.weights).filter(([, weight]) => weight !== 1));
-  const asked = { history: state.history.map((item) => item.item), k: 12, explain: true, weights };
+  const asked = { history: state.history.map((item) => item.item), k: COUNTS.length - 1, explain: true, weights };
   const answer = await ask("/recommend", asked);
-  const popular = answer.source === "popular";
   const weighed = Object.keys(weights).length ? ", with your weights" : "";
-  say(popular
-    ? "Nothing is known of you yet, so these are used most. Add something, and the model takes over."
-    : `Twelve of ${state.about.items.toLocaleString("en")} items for a history of ${state.history.length}${weighed}. Hover or tap one to see why.`);
+  const shown = answer.items.length, all = state.about.items;
+  if (!shown) say("Nothing is left to recommend: the history has every item.");
+  else if (answer.source === "popular") say("Nothing is known of you yet, so this is what is used most. Add something, and the model takes over.");
+  else say(`${COUNTS[shown]} of ${all.toLocaleString("en")} ${all === 1 ? "item" : "items"} for a history of ${state.history.length}${weighed}. Hover or tap ${shown === 1 ? "it" : "one"} to see why.`);
   showCards(answer.items);
 });
 
