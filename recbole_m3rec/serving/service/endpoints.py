@@ -13,11 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-from recbole_m3rec.serving.bundle.read import BundleError
 from recbole_m3rec.serving.scoring.ranker import REPETITION
 from recbole_m3rec.serving.service import problems
 from recbole_m3rec.serving.service import schemas as s
-from recbole_m3rec.serving.service.state import Service
+from recbole_m3rec.serving.service.state import NOT_RELOADED, Service
 
 PAGE = Path(__file__).parent.parent / "page"
 PAGE_FILES = {
@@ -144,10 +143,10 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         return _json({"items": [service.show(shop, int(n)) for n in numbers[-s.MOST_ITEMS :]]})
 
     @app.get("/pictures/{number}", responses=problems.documented(404))
-    async def picture(number: int) -> Response:
-        """Return an item's picture."""
-        ids = service.shop.items.ids
-        path = service.pictures.get(ids[number]) if 0 < number < len(ids) else None
+    async def picture(number: int, of: Annotated[str, Query(max_length=64)] = "") -> Response:
+        """Return the picture of an item of a bundle, at the address that answers give."""
+        ids, is_ours = service.shop.items.ids, of == service.shop.digest[:12]
+        path = service.pictures.get(ids[number]) if is_ours and 0 < number < len(ids) else None
         if path is None or not path.is_file():
             raise HTTPException(404, "There is no picture of this item.")
         return FileResponse(path, headers={"cache-control": "max-age=3600"})
@@ -200,7 +199,7 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
             )
         try:
             await service.reload()
-        except BundleError as error:
+        except NOT_RELOADED as error:
             raise HTTPException(409, f"The old bundle stays in use: {error}") from error
         return _json({"status": "reloaded", "bundle": service.shop.digest})
 
