@@ -1,8 +1,12 @@
 """The page in a real browser: search, add, why, neighbours, sliders, by mouse and by keyboard."""
 
 import shutil
+from urllib.parse import quote
 
+import pyarrow as pa
 import pytest
+
+from tests.serving.conftest import N_ITEMS, made_items
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expects = sync_api.expect
@@ -27,7 +31,7 @@ def browser():
         browser.close()
 
 
-def opened(browser, address, width=1400, scheme="light", **more):
+def opened(browser, address, width=1400, scheme="light", at="", ready="#cards .card", **more):
     """Open the page; any error of a script, and any request to another host, fails the test."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, **more
@@ -41,8 +45,8 @@ def opened(browser, address, width=1400, scheme="light", **more):
         "request",
         lambda request: None if request.url.startswith(address) else problems.append(request.url),
     )
-    page.goto(address)
-    page.wait_for_selector("#cards .card")
+    page.goto(address + at)
+    page.wait_for_selector(ready)
     return page, problems
 
 
@@ -92,6 +96,67 @@ def test_a_user_is_chosen_and_the_address_keeps_it(browser, address):
     assert page.locator("#whose").inner_text() == "History of böb"
     page.reload()
     expects(page.locator("#history li")).to_have_count(3)
+    page.locator("#history li button").first.click()
+    expects(page).to_have_url(f"{address}/#items=i9,i8")
+    page.reload()
+    expects(page.locator("#history li")).to_have_count(2)
+    assert not problems
+
+
+def start_with_ids(write_made, start_server, ids):
+    """Start the service of the made bundle whose items have other ids; return its address."""
+    items = made_items().set_column(0, "item_id", pa.array(ids))
+    return start_server(write_made(items=items, histories=None))[1]
+
+
+def at_items(ids):
+    return "/#items=" + ",".join(quote(one, safe="") for one in ids)
+
+
+def test_any_id_is_restored_from_the_address_and_unknown_ones_are_left_out(
+    browser, write_made, start_server
+):
+    known = ["a,b", "50%", "x&items=y+z", "🦉" * 256, "i" * 256, "plain", "with space"]
+    rest = [f"i{n}" for n in range(len(known), N_ITEMS)]
+    address = start_with_ids(write_made, start_server, known + rest)
+    asked = [*known[:3], "a", "u" * 201, "u" * 257, *known[3:]]
+    page, problems = opened(browser, address, at=at_items(asked))
+    shown = page.locator("#history li").evaluate_all("rows => rows.map(row => row.dataset.item)")
+    assert shown == known[::-1]
+    page.goto(f"{address}/#items=plain,with space,50%,nope")  # as typed, without escapes
+    page.reload()
+    expects(page.locator("#history li")).to_have_count(3)
+    assert not problems
+
+
+def test_the_address_keeps_as_many_items_as_the_service_takes(browser, write_made, start_server):
+    ids = [f"item {n}" for n in range(N_ITEMS)]
+    address = start_with_ids(write_made, start_server, ids)
+    history = [ids[n % N_ITEMS] for n in range(1010)]
+    page, problems = opened(browser, address, at=at_items(history), ready="#history li")
+    expects(page).to_have_url(address + at_items(history[-1000:]))
+    with page.expect_request("**/recommend") as asked:
+        page.reload()
+    assert asked.value.post_data_json["history"] == history[-1000:]
+    assert not problems
+
+
+def test_the_note_counts_what_is_shown(browser, address):
+    ids = [f"i{n}" for n in range(1, N_ITEMS + 1)]
+    page, problems = opened(browser, address, at=at_items(ids[:58]))
+    note = page.locator("#note")
+    expects(note).to_contain_text("Two of 60 items for a history of 58. Hover or tap one to")
+    for left, said in (
+        (1, "One of 60 items for a history of 59. Hover or tap it to"),
+        (0, "Nothing is left"),
+    ):
+        page.locator("#cards .card").first.get_by_role("button", name="to the history").click()
+        expects(note).to_contain_text(said)
+        expects(page.locator("#cards .card")).to_have_count(left)
+    page.locator("#clear").click()
+    expects(note).to_contain_text("used most")
+    page.locator("#cards .card").first.get_by_role("button", name="to the history").click()
+    expects(note).to_contain_text("Twelve of 60 items")
     assert not problems
 
 

@@ -16,13 +16,13 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.service.app import create_app
+from recbole_m3rec.serving.service.app import _reload_logged, create_app
 from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.endpoints import PAGE
 from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.state import Settings
 from recbole_m3rec.serving.service.store import StoreError, open_store
-from tests.serving.conftest import made_network
+from tests.serving.conftest import N_ITEMS, made_items, made_network
 
 
 @pytest.fixture
@@ -102,6 +102,9 @@ def test_explain_similar_items_users_about(client, shop):
     similar = client.post("/similar", json={"item": "i7", "modality": "text", "k": 3}).json()
     assert [one["item"] for one in similar["items"]] == list(shop.similar("i7", "text", 3)["item"])
     assert client.get("/items", params={"q": "elan hat", "limit": 1}).json()["items"][0]["item"]
+    named = client.post("/items", json={"items": ["i9", "nope", "u" * 256, "i1", "i9"]}).json()
+    assert [item["item"] for item in named["items"]] == ["i9", "i1", "i9"]
+    assert client.get("/items", params={"q": "u" * 256}).json() == {"items": []}
     assert client.get("/users", params={"q": "BÖB"}).json() == {"users": ["böb"]}
     assert client.get("/about").json()["modalities"] == ["image", "text", "id"]
     assert client.get("/readyz").json()["bundle"] == shop.digest
@@ -193,6 +196,39 @@ def test_pictures_are_those_of_the_folder(make_client, tmp_path):
     assert client.get(first["picture"]).content == b"\xff\xd8picture"
     is_problem(client.get("/pictures/4"), 404)
     is_problem(client.get("/pictures/0"), 404)
+
+
+def test_pictures_follow_the_bundle_and_the_folder(make_client, write_made, tmp_path, caplog):
+    photos, secret = tmp_path / "photos", {"authorization": "Bearer secret"}
+    photos.mkdir()
+    (photos / "i3.jpg").write_bytes(b"three")
+    client = make_client(write_made(), images=photos, admin_token="secret")
+
+    def addresses():
+        items = client.get("/items", params={"limit": 100}).json()["items"]
+        return {one["item"]: one["picture"] for one in items if "picture" in one}
+
+    old = addresses()
+    (photos / "i58.jpg").write_bytes(b"fifty-eight")
+    write_made(items=made_items().take(list(range(N_ITEMS))[::-1]))
+    client.post("/admin/reload", headers=secret)
+    new = addresses()
+    assert set(new) == {"i3", "i58"}
+    assert {item: client.get(path).content for item, path in new.items()} == {
+        "i3": b"three",
+        "i58": b"fifty-eight",
+    }
+    is_problem(client.get(old["i3"]), 404)  # of the row that is another item's now
+    is_problem(client.get(new["i3"] + "%2F.."), 404)
+
+    for photo in photos.iterdir():
+        photo.unlink()
+    write_made()
+    answer = client.post("/admin/reload", headers=secret)
+    assert "The old bundle stays in use" in is_problem(answer, 409)
+    client.portal.call(_reload_logged, client.app.state.service)  # as a hangup does
+    assert "the old bundle stays in use" in caplog.text
+    assert addresses() == new
 
 
 def test_a_new_bundle_is_taken_and_a_broken_one_is_not(make_client, write_made):

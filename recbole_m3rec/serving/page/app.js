@@ -2,7 +2,8 @@
 
 const $ = (id) => document.getElementById(id);
 const state = { about: null, history: [], user: "", weights: {}, open: null, near: null };
-const LONGEST = 1000;
+const LONGEST = 1000, LONGEST_ID = 256; // that the service takes
+const LONGEST_ADDRESS = 64000; // in characters, that all browsers take
 
 // Asking the service
 
@@ -114,11 +115,12 @@ function changed() {
     make("li", { "data-item": item.item }, tile(item, "small"), lines(item),
       make("button", {
         class: "ghost icon", type: "button", "aria-label": `Remove ${title(item)}`,
-        on: { click: () => { state.history.splice(place, 1); changed(); } },
+        on: { click: () => { state.edited = true; state.history.splice(place, 1); changed(); } },
       }, cross()))));
-  const ids = state.history.map((item) => encodeURIComponent(item.item)).join(",");
+  let ids = state.history.map((item) => encodeURIComponent(item.item)).join(",");
+  if (ids.length > LONGEST_ADDRESS) ids = ids.slice(ids.indexOf(",", ids.length - LONGEST_ADDRESS) + 1); // the newest
   const hash_ = state.user && !state.edited ? `#user=${encodeURIComponent(state.user)}` : ids ? `#items=${ids}` : "#";
-  history.replaceState(null, "", hash_.length < 4000 ? hash_ : "#");
+  history.replaceState(null, "", hash_);
   recommend();
 }
 
@@ -131,15 +133,17 @@ async function chooseUser(user) {
 
 // Recommendations
 
+const COUNTS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve"];
+
 const recommend = newest(async () => {
   const weights = Object.fromEntries(Object.entries(state.weights).filter(([, weight]) => weight !== 1));
-  const asked = { history: state.history.map((item) => item.item), k: 12, explain: true, weights };
+  const asked = { history: state.history.map((item) => item.item), k: COUNTS.length - 1, explain: true, weights };
   const answer = await ask("/recommend", asked);
-  const popular = answer.source === "popular";
   const weighed = Object.keys(weights).length ? ", with your weights" : "";
-  say(popular
-    ? "Nothing is known of you yet, so these are used most. Add something, and the model takes over."
-    : `Twelve of ${state.about.items.toLocaleString("en")} items for a history of ${state.history.length}${weighed}. Hover or tap one to see why.`);
+  const shown = answer.items.length, all = state.about.items;
+  if (!shown) say("Nothing is left to recommend: the history has every item.");
+  else if (answer.source === "popular") say("Nothing is known of you yet, so this is what is used most. Add something, and the model takes over.");
+  else say(`${COUNTS[shown]} of ${all.toLocaleString("en")} ${all === 1 ? "item" : "items"} for a history of ${state.history.length}${weighed}. Hover or tap ${shown === 1 ? "it" : "one"} to see why.`);
   showCards(answer.items);
 });
 
@@ -390,13 +394,22 @@ async function start() {
   $("about").textContent = `${model}${dataset && ` on ${dataset}`} · ${items.toLocaleString("en")} items · ${modalities.join(" + ")}`;
   $("anyone").hidden = !state.about.has_users;
   sliders();
-  const asked = new URLSearchParams(location.hash.slice(1));
-  if (asked.get("user")) return chooseUser(asked.get("user"));
-  for (const id of (asked.get("items") || "").split(",").filter(Boolean).slice(0, 100)) {
-    const found = await ask(`/items?limit=1&q=${encodeURIComponent(id)}`);
-    if (found.items[0]?.item === id) state.history.push(found.items[0]);
-  }
+  const user = new URLSearchParams(location.hash.slice(1)).get("user");
+  if (user) return chooseUser(user);
+  const ids = idsOf(location.hash);
+  if (ids.length) state.history = (await ask("/items", { items: ids })).items;
   changed();
+}
+
+// Ids are split before they are decoded: they may have commas.
+function idsOf(address) {
+  const part = address.slice(1).split("&").find((one) => one.startsWith("items=")) || "items=";
+  const ids = part.slice("items=".length).split(",").map(decoded);
+  return ids.filter((id) => id && [...id].length <= LONGEST_ID).slice(-LONGEST);
+}
+
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; } // a bare %
 }
 
 start().catch((error) => say(error.message));

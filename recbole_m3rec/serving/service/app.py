@@ -13,11 +13,10 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from recbole_m3rec import __version__
-from recbole_m3rec.serving.bundle.read import BundleError
 from recbole_m3rec.serving.service import endpoints, problems
 from recbole_m3rec.serving.service import schemas as s
 from recbole_m3rec.serving.service.limits import Gate
-from recbole_m3rec.serving.service.state import Service, Settings
+from recbole_m3rec.serving.service.state import NOT_RELOADED, Service, Settings
 
 _logger = logging.getLogger(__name__)
 
@@ -88,5 +87,5 @@ def _describe_problem(app: FastAPI) -> None:
 async def _reload_logged(service: Service) -> None:
     try:
         await service.reload()
-    except (BundleError, OSError) as error:
+    except NOT_RELOADED as error:
         _logger.error("the old bundle stays in use: %s", error)

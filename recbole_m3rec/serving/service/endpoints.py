@@ -13,11 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-from recbole_m3rec.serving.bundle.read import BundleError
 from recbole_m3rec.serving.scoring.ranker import REPETITION
 from recbole_m3rec.serving.service import problems
 from recbole_m3rec.serving.service import schemas as s
-from recbole_m3rec.serving.service.state import Service
+from recbole_m3rec.serving.service.state import NOT_RELOADED, Service
 
 PAGE = Path(__file__).parent.parent / "page"
 PAGE_FILES = {
@@ -106,7 +105,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
 def add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/items", response_model=s.ItemsAnswer)
     async def items(
-        q: Annotated[str, Query(max_length=200)] = "",
+        q: Annotated[str, Query(max_length=256)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Search items by words; without words, those that are used most."""
@@ -114,9 +113,16 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         found = await service.run(shop.items.search, q, limit)
         return _json({"items": [service.show(shop, number) for number in found]})
 
+    @app.post("/items", response_model=s.ItemsAnswer)
+    async def items_by_id(request: s.ItemsRequest) -> Response:
+        """Show items, in order, without ids that are not in the catalogue."""
+        shop = service.shop
+        numbers, _ = shop.items.numbers(request.items, "items")
+        return _json({"items": [service.show(shop, int(n)) for n in numbers]})
+
     @app.get("/users", response_model=s.UsersAnswer)
     async def users(
-        q: Annotated[str, Query(max_length=200)] = "",
+        q: Annotated[str, Query(max_length=256)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Name users whose histories the bundle has."""
@@ -137,10 +143,10 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         return _json({"items": [service.show(shop, int(n)) for n in numbers[-s.MOST_ITEMS :]]})
 
     @app.get("/pictures/{number}", responses=problems.documented(404))
-    async def picture(number: int) -> Response:
-        """Return an item's picture."""
-        ids = service.shop.items.ids
-        path = service.pictures.get(ids[number]) if 0 < number < len(ids) else None
+    async def picture(number: int, of: Annotated[str, Query(max_length=64)] = "") -> Response:
+        """Return the picture of an item of a bundle, at the address that answers give."""
+        ids, is_ours = service.shop.items.ids, of == service.shop.digest[:12]
+        path = service.pictures.get(ids[number]) if is_ours and 0 < number < len(ids) else None
         if path is None or not path.is_file():
             raise HTTPException(404, "There is no picture of this item.")
         return FileResponse(path, headers={"cache-control": "max-age=3600"})
@@ -193,7 +199,7 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
             )
         try:
             await service.reload()
-        except BundleError as error:
+        except NOT_RELOADED as error:
             raise HTTPException(409, f"The old bundle stays in use: {error}") from error
         return _json({"status": "reloaded", "bundle": service.shop.digest})
 

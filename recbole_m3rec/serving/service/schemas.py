@@ -76,6 +76,13 @@ class SimilarRequest(Request):
     k: K = 10
 
 
+class ItemsRequest(Request):
+    """Ask for items by their ids."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": ["50", "181"]}]})
+    items: Ids
+
+
 class EventsRequest(Request):
     """Append to a user's history."""
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-from recbole_m3rec.features.image_sources import images_in_folder
+from recbole_m3rec.features.image_sources import ImageSourceError, images_in_folder
+from recbole_m3rec.serving.bundle.read import BundleError
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.scoring.ranker import Answers, Question
 from recbole_m3rec.serving.service import schemas as s
@@ -22,6 +23,8 @@ from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.store import open_store
 
 _logger = logging.getLogger(__name__)
+
+NOT_RELOADED = (BundleError, ImageSourceError, OSError)  # what a reload may end in
 
 Asked = tuple["Recommender", Question, bool]
 
@@ -33,7 +36,7 @@ class Settings:
     Attributes:
         bundle: its folder; read again on reload.
         store: where events are: a SQLite file, or ``redis://…``; opened once the bundle is read.
-        images: folder of files ``<item id>.jpg``, or None.
+        images: folder of files ``<item id>.jpg``, or None; read again on reload.
         admin_token: that ``/admin/reload`` wants; None turns it off.
         limits: bounds of a request.
         most: most requests that are scored together.
@@ -57,8 +60,7 @@ class Service:
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self.settings = settings
         self.executor = ThreadPoolExecutor(1, "model")
-        self.pictures = images_in_folder(settings.images) if settings.images else {}
-        self.shop = Recommender.load(settings.bundle, index=settings.index)
+        self.shop, self.pictures = _read(settings)
         self.store = open_store(settings.store)
         _set_aside()
         self._loading = asyncio.Lock()
@@ -79,13 +81,16 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
 
     async def reload(self) -> None:
-        """Read the bundle's folder again; requests go on with the old one until it is there."""
+        """Read bundle and pictures again; requests go on with the old ones until they are there.
+
+        Raises:
+            NOT_RELOADED: the old ones stay.
+        """
         async with self._loading:
-            bundle, index = self.settings.bundle, self.settings.index
-            self.shop = new = await asyncio.to_thread(Recommender.load, bundle, index=index)
-            self.items.set(len(new.items))
+            self.shop, self.pictures = await asyncio.to_thread(_read, self.settings)
+            self.items.set(len(self.shop.items))
             _set_aside()
-            _logger.info("bundle %s is in use", new.digest[:12])
+            _logger.info("bundle %s is in use", self.shop.digest[:12])
 
     async def history(self, request: s.ForHistory) -> list[str]:
         """Return the history that a request is about."""
@@ -99,8 +104,15 @@ class Service:
         shown = shop.items.show(number)
         shown.pop("image", None)  # on other people's servers
         if shown["item"] in self.pictures:
-            shown["picture"] = f"/pictures/{number}"
+            # Browsers keep a picture: in another bundle the number is another item's.
+            shown["picture"] = f"/pictures/{number}?of={shop.digest[:12]}"
         return shown
+
+
+def _read(settings: Settings) -> tuple[Recommender, dict[str, Path]]:
+    """Read the bundle, and which item has which picture."""
+    pictures = images_in_folder(settings.images) if settings.images else {}
+    return Recommender.load(settings.bundle, index=settings.index), pictures
 
 
 def _set_aside() -> None:
