@@ -169,7 +169,8 @@ def test_numbers_that_json_has_not_are_a_problem(client):
             422,
         )
     is_problem(client.get("/recommend"), 405)
-    is_problem(client.get("/pictures/99999999999999999999"), 404)
+    of = client.get("/about").json()["bundle"][:12]
+    is_problem(client.get(f"/pictures/99999999999999999999?of={of}"), 404)
     is_problem(client.get("/page/..%2Fapp.js"), 404)
 
 
@@ -194,8 +195,8 @@ def test_pictures_are_those_of_the_folder(make_client, tmp_path):
     client = make_client(images=tmp_path / "photos")
     first = client.get("/items", params={"limit": 1}).json()["items"][0]
     assert client.get(first["picture"]).content == b"\xff\xd8picture"
-    is_problem(client.get("/pictures/4"), 404)
-    is_problem(client.get("/pictures/0"), 404)
+    for number in (0, 4, 61, -1):
+        is_problem(client.get(first["picture"].replace("/3?", f"/{number}?")), 404)
 
 
 def test_pictures_follow_the_bundle_and_the_folder(make_client, write_made, tmp_path, caplog):
