@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import recbole_m3rec
 from tests.fresh_python import fresh_python
 
@@ -80,6 +82,7 @@ def test_files_stay_readable():
     assert not long
 
 
+@pytest.mark.slow
 def test_rooms_of_the_first_kind_and_public_names_never_load_recbole():
     modules = [m[:-3].replace("/", ".") for m in MODULES if m.split("/")[0] in FREE]
     names = [f"recbole_m3rec.{m.removesuffix('.__init__')}" for m in modules if "triton" not in m]

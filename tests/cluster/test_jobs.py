@@ -138,6 +138,7 @@ def encode(images):
 """
 
 
+@pytest.mark.slow
 def test_image_encoding_outlives_a_worker(running, tmp_path, capsys):
     from PIL import Image
 
