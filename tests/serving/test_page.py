@@ -126,6 +126,9 @@ def test_any_id_is_restored_from_the_address_and_unknown_ones_are_left_out(
     page.goto(f"{address}/#items=plain,with space,50%,nope")  # as typed, without escapes
     page.reload()
     expects(page.locator("#history li")).to_have_count(3)
+    page.goto(f"{address}/#user={'u' * 257}")
+    page.reload()
+    expects(page.locator("#cards .card").first).to_be_visible()
     assert not problems
 
 

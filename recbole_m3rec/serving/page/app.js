@@ -395,7 +395,7 @@ async function start() {
   $("anyone").hidden = !state.about.has_users;
   sliders();
   const user = new URLSearchParams(location.hash.slice(1)).get("user");
-  if (user) return chooseUser(user);
+  if (user && [...user].length <= LONGEST_ID) return chooseUser(user);
   const ids = idsOf(location.hash);
   if (ids.length) state.history = (await ask("/items", { items: ids })).items;
   changed();
