@@ -27,7 +27,7 @@ PRESET = "presets/m3rec-published.yaml"
 DESCRIPTION = """\
 Train M3Rec without each of its parts, and report what each is worth.
 
-Any setting is written --key=value and holds for every row.
+Any setting is written --key=value and holds for every row that does not set it itself.
 """
 
 EXAMPLES = """\

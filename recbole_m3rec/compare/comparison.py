@@ -76,8 +76,8 @@ def compare(
         What became of each run, in their order.
 
     Raises:
-        ValueError: an unknown model or dataset, or an invalid setting; nothing was
-            trained then.
+        ValueError: an unknown model, dataset or reference, an invalid setting, or two runs of one
+            name, dataset and seed that differ; nothing was trained then.
         FileInUseError: another comparison is at work in the same folder.
 
     Example:
@@ -90,6 +90,11 @@ def compare(
         >>> Path("comparison", "report.md").is_file()
         True
     """
+    names = list(dict.fromkeys(run.name for run in runs))
+    if reference is not None and reference not in names:
+        raise ConfigurationError(
+            f"reference: {reference!r} is none of the runs, {', '.join(names)}."
+        )
     planned = plan(runs, output)
     with locked(output):
         train_missing(planned, jobs, show_progress, cluster)
@@ -138,8 +143,14 @@ def plan(runs: Sequence[Run], output: Path) -> list[Planned]:
         except ValueError as error:
             raise ConfigurationError(f"{run.name} on {run.dataset}: {error}") from error
     planned = []
+    found: dict[tuple[str, str, int], str] = {}
     for run, config in zip(runs, configs, strict=True):
         identity = identify(config)
+        if found.setdefault((run.name, run.dataset, run.seed), identity.hash) != identity.hash:
+            raise ConfigurationError(
+                f"Two runs are called {run.name} on {run.dataset}, seed {run.seed}, and differ in"
+                " their settings: give each a name of its own."
+            )
         planned.append(Planned(run, config, identity, output / "runs" / identity.hash[:20]))
     return planned
 

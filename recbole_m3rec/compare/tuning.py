@@ -97,6 +97,11 @@ class _Study:
         self.run, self.output, self.trials = run, output, trials
         config = configuration(run)
         prepare(config)
+        if not config["eval_step"]:
+            raise ConfigurationError(
+                f"{run.name} on {run.dataset}: eval_step: 0 leaves the validation out, by which"
+                " --tune judges. Set eval_step: 1, or leave --tune out."
+            )
         self.metric, self.bigger = config["valid_metric"], config["valid_metric_bigger"]
         self.epochs = config["epochs"]
         space = space_of(run.model)
@@ -248,7 +253,7 @@ class _Trials:
 
 def tuning_sentence(tuned: Sequence[Tuned], trials: int) -> str:
     """Return what was tuned, for captions."""
-    metric = tuned[0].metric if tuned else "the validation metric"
+    metric = " or ".join(dict.fromkeys(each.metric for each in tuned)) or "the validation metric"
     rest = [each.run.name for each in tuned if not each.chosen]
     text = (
         f"Tuned: {trials} trials for each model with a search space, judged by valid {metric}; the "
@@ -273,13 +278,12 @@ def tuning_grid(tuned: Sequence[Tuned]) -> Grid:
         chosen = "; ".join(f"{name}: {value}" for name, value in each.chosen.items())
         if each.failure is not None:
             chosen = f"nothing, configured settings, for every trial failed: {each.failure}"
-        score = "–" if each.score is None else f"{each.score:.4f}"
+        score = "–" if each.score is None else f"{each.metric} {each.score:.4f}"
         texts = (each.run.name, each.run.dataset, score, counts or "none", chosen or "–", space)
         rows.append([Entry(text) for text in texts])
-    metric = tuned[0].metric if tuned else "score"
     said = (
         "What was tuned: random starts and then Optuna's TPE, trials that fall behind the median "
         "stopped early; each with the first seed, on validation alone."
     )
-    head = ["model", "dataset", f"valid {metric}", "trials", "chosen", "searched"]
+    head = ["model", "dataset", "validation", "trials", "chosen", "searched"]
     return Grid(said, head, rows, texts=frozenset([1, 3, 4, 5]))

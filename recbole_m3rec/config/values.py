@@ -125,7 +125,8 @@ def splitting(values: Mapping[str, Any]) -> str | None:
         return expected_one_of("eval_args: order", arguments["order"], ORDERS)
     if arguments.get("group_by") not in (None, "None", *GROUPS):
         return expected_one_of("eval_args: group_by", arguments["group_by"], GROUPS)
-    return wrong_split(arguments.get("split")) or wrong_mode(arguments.get("mode", "full"))
+    mode = arguments.get("mode", "full")
+    return wrong_split(arguments.get("split")) or wrong_mode(mode) or sampled_at_once(values, mode)
 
 
 def wrong_split(split: Any) -> str | None:
@@ -181,6 +182,20 @@ def wrong_mode(mode: Any) -> str | None:
     return (
         "eval_args: mode must be full, labeled, or uniN or popN with a number N, for valid and "
         f"test alike or each its own, found {mode!r}."
+    )
+
+
+def sampled_at_once(values: Mapping[str, Any], mode: Any) -> str | None:
+    """Return what is wrong with sampled candidates where each target is ranked by itself."""
+    split = values["eval_args"].get("split") or {}
+    by = "time_quantiles" if "time_quantiles" in split else "cold_items"
+    by_itself = "time_quantiles" in split or values.get("cold_items")
+    modes = mode.values() if isinstance(mode, dict) else [mode]
+    if not by_itself or not any(each.startswith(("uni", "pop")) for each in modes):
+        return None
+    return (
+        f"eval_args: mode: {mode} draws candidates for all targets of a user at once, but {by}"
+        f" ranks each target by itself: set mode: full, or leave {by} out."
     )
 
 

@@ -30,6 +30,26 @@ from recbole_m3rec.trainer import safe_format
 PACKAGE = Path(comparison.__file__).parents[2]
 
 
+@pytest.mark.parametrize(
+    ("runs", "reference", "said"),
+    [
+        ([Run("A", "Pop", "tiny", 1, {})], "B", "'B' is none of the runs, A"),
+        (
+            [Run("A", "ItemKNN", "tiny", 1, {"k": 1}), Run("A", "ItemKNN", "tiny", 1, {"k": 2})],
+            None,
+            "Two runs are called A on tiny, seed 1",
+        ),
+    ],
+)
+def test_runs_that_a_table_would_mix_up_are_refused(
+    write_dataset, tmp_path, refuse_workers, runs, reference, said
+):
+    write_dataset("tiny")
+    refuse_workers()
+    with pytest.raises(ConfigurationError, match=said):
+        compare(runs, tmp_path / "out", reference=reference, show_progress=False)
+
+
 @pytest.mark.slow
 def test_a_comparison_from_start_to_end(
     tiny_of_fourteen, tmp_path, small_settings, forked_workers, refuse_workers

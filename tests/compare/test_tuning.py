@@ -8,6 +8,7 @@ import pytest
 from recbole_m3rec.cli import compare
 from recbole_m3rec.compare import results, tuning
 from recbole_m3rec.compare.runs import Run
+from recbole_m3rec.config.yaml_files import ConfigurationError
 
 
 @pytest.fixture
@@ -100,6 +101,26 @@ def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_wh
     assert found.run == run
     assert "no memory left" in tuning.tuning_grid([found]).rows[0][4].text
     assert "Not tuned, configured settings: BPR." in tuning.tuning_sentence([found], 1)
+
+
+def test_tuning_without_validation_is_refused(write_dataset, write_space, small_settings, tmp_path):
+    write_dataset("tiny")
+    write_space("learning_rate choice [0.05]")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8, "eval_step": 0})
+    with pytest.raises(ConfigurationError, match="eval_step: 0 leaves the validation out"):
+        tuning.tune([run], tmp_path / "out", 1, show_progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_model_is_told_with_the_metric_that_it_was_judged_by():
+    runs = [Run(name, name, "tiny", 1, {}) for name in ("BPR", "Pop")]
+    found = [
+        tuning.Tuned(run, {}, dict.fromkeys(tuning.PARTS, 0), {}, score, metric)
+        for run, score, metric in zip(runs, (0.25, 0.5), ("NDCG@10", "Hit@20"), strict=True)
+    ]
+    shown = [row[2].text for row in tuning.tuning_grid(found).rows]
+    assert shown == ["NDCG@10 0.2500", "Hit@20 0.5000"]
+    assert "judged by valid NDCG@10 or Hit@20;" in tuning.tuning_sentence(found, 2)
 
 
 def test_without_optuna_tuning_says_how_to_get_it(

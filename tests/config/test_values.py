@@ -36,6 +36,10 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
         ("--eval_args={'order': 'XX'}", "order must be one of TO, RO"),
         ("--eval_args={'mode': 'fulll'}", "mode must be full"),
         ("--eval_args={'mode': 'uni'}", "mode must be full"),
+        (
+            "--eval_args={'mode': {'test': 'uni10'}, 'split': {'time_quantiles': [0.8, 0.9]}}",
+            "but time_quantiles ranks each target by itself",
+        ),
         ("--eval_args={'split': {'LS': 'valid'}}", "split must be"),
         ("--eval_args={'split': {'RS': [0.8, 0.2]}}", "split must be"),
         ("--user_inter_num_interval=[5,oops)", "user_inter_num_interval must be an interval"),

@@ -20,6 +20,7 @@ DIGITS = 4
 PROTOCOL = (
     *("mask_seen", "cold_items", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
     *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
+    "time_order",
 )
 
 # The model that is compared with all others unless another is named.
@@ -94,11 +95,6 @@ class Table:
     reference: str | None = None
     gains: dict[str, Gain] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
-
-    @property
-    def mask_seen(self) -> bool:
-        """Whether items of a user's history are no candidates."""
-        return bool(self.config.get("mask_seen"))
 
     def done(self, name: str) -> list[Outcome]:
         """Return the runs of a name that have a result."""

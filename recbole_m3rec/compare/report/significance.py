@@ -30,8 +30,9 @@ class Paired:
 def paired(first: np.ndarray, second: np.ndarray) -> Paired:
     """Test two vectors whose entries belong together, ``[n]`` floating point each.
 
-    Equal vectors have p = 1. Pairs without a difference count for the t-test and are left out of
-    Wilcoxon's, as it is usually defined.
+    Equal vectors have p = 1; differences that are all alike, up to rounding, have no t-test. Pairs
+    without a difference count for the t-test and are left out of Wilcoxon's, as it is usually
+    defined.
 
     Raises:
         ValueError: the vectors differ in length.
@@ -45,8 +46,9 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
     if not difference.any():
         return Paired(n, 0.0, 1.0, 1.0)
     with warnings.catch_warnings(), np.errstate(divide="ignore"):
-        warnings.simplefilter("ignore")  # few pairs, or all differences alike: p says so itself
-        t_test = float(stats.ttest_rel(first, second).pvalue)
+        warnings.simplefilter("ignore")  # few pairs: p says so itself
+        varies = np.ptp(difference) > 1e-9 * np.abs(difference).max()
+        t_test = float(stats.ttest_rel(first, second).pvalue) if varies else None
         wilcoxon = float(stats.wilcoxon(difference).pvalue)
     return Paired(n, float(difference.mean()), t_test, wilcoxon)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.compare.report import html, latex, markdown
-from recbole_m3rec.compare.report.aggregate import Table, tables
+from recbole_m3rec.compare.report.aggregate import PROTOCOL, Table, tables
 from recbole_m3rec.compare.report.document import Block, Grid, Heading, Paragraph
 from recbole_m3rec.compare.report.figures import draw
 from recbole_m3rec.compare.report.lists import list_grid
@@ -87,12 +87,10 @@ def write_report(
 
 
 def heading(table: Table, compared: Sequence[Table]) -> str:
-    """Return a table's heading, which names its protocol where a dataset has several."""
+    """Return a table's heading, which says what tells its protocol from others of the dataset."""
     alike = [each for each in compared if each.dataset == table.dataset]
-    if len(alike) == 1:
-        return table.dataset
-    said = f"{table.dataset}, mask_seen: {table.mask_seen}"
-    return said if len({each.mask_seen for each in alike}) > 1 else f"{said} (other protocol)"
+    differing = [key for key in PROTOCOL if len({str(each.config.get(key)) for each in alike}) > 1]
+    return ", ".join([table.dataset, *(f"{key}: {table.config.get(key)}" for key in differing)])
 
 
 def results_csv(outcomes: Sequence[Outcome]) -> str:

@@ -195,6 +195,16 @@ def test_two_protocols_never_stand_in_one_table(outcome):
     assert [heading(t, both) for t in both] == ["tiny, mask_seen: False", "tiny, mask_seen: True"]
 
 
+def test_another_order_of_times_is_another_table_and_the_heading_says_so(outcome):
+    runs = [outcome(order, {"hit@5": [0.5]}, time_order=order) for order in ("exact", "recbole")]
+    both = tables(runs)
+    assert [list(table.outcomes) for table in both] == [["exact"], ["recbole"]]
+    assert [heading(t, both) for t in both] == [
+        "tiny, time_order: exact",
+        "tiny, time_order: recbole",
+    ]
+
+
 def test_another_split_is_another_table(outcome):
     sampled = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user"}
     sampled["mode"] = {"valid": "uni100", "test": "uni100"}

@@ -27,6 +27,16 @@ def test_equal_vectors_do_not_differ():
     assert (found.t_test, found.wilcoxon, found.difference) == (1.0, 1.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([0.5, 0.6], [0.4, 0.5]), ([17 / 30, 15 / 30, 16 / 30], [16 / 30, 14 / 30, 15 / 30])],
+)
+def test_differences_that_are_all_alike_say_nothing_of_chance(first, second):
+    found = paired(np.array(first), np.array(second))
+    assert found.t_test is None
+    assert found.difference == pytest.approx(first[0] - second[0])
+
+
 def test_one_pair_is_no_test():
     found = paired(np.array([0.3]), np.array([0.1]))
     assert found.t_test is None
