@@ -51,9 +51,8 @@ class Repetition(nn.Module):
         lengths = scored - first + 1
         rows = torch.repeat_interleave(torch.arange(len(scored), device=scored.device), lengths)
         ends = lengths.cumsum(0)
-        lag = ends.index_select(0, rows) - torch.arange(
-            len(rows), device=scored.device
-        )  # 1 for the latest
+        place = torch.arange(len(rows), device=scored.device)
+        lag = ends.index_select(0, rows) - place  # 1 for the latest
         tokens = (scored + 1).index_select(0, rows) - lag
         values = _take(SCALE * self.by_lag, _lag_classes(lag))
         return ScoreTerms(rows, histories.values.index_select(0, tokens), values)

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 from recbole_m3rec.serving.scoring.ranker import REPETITION
 from recbole_m3rec.serving.service import problems
 from recbole_m3rec.serving.service import schemas as s
-from recbole_m3rec.serving.service.state import NOT_RELOADED, Service
+from recbole_m3rec.serving.service.state import NOT_RELOADED, Service, mark
 
 PAGE = Path(__file__).parent.parent / "page"
 PAGE_FILES = {
@@ -105,7 +105,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
 def add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/items", response_model=s.ItemsAnswer)
     async def items(
-        q: Annotated[str, Query(max_length=256)] = "",
+        q: Annotated[str, Query(max_length=s.LONGEST_ID)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Search items by words; without words, those that are used most."""
@@ -122,7 +122,7 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
 
     @app.get("/users", response_model=s.UsersAnswer)
     async def users(
-        q: Annotated[str, Query(max_length=256)] = "",
+        q: Annotated[str, Query(max_length=s.LONGEST_ID)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         """Name users whose histories the bundle has."""
@@ -145,7 +145,7 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/pictures/{number}", responses=problems.documented(404))
     async def picture(number: int, of: Annotated[str, Query(max_length=64)] = "") -> Response:
         """Return the picture of an item of a bundle, at the address that answers give."""
-        ids, is_ours = service.shop.items.ids, of == service.shop.digest[:12]
+        ids, is_ours = service.shop.items.ids, of == mark(service.shop)
         path = service.pictures.get(ids[number]) if is_ours and 0 < number < len(ids) else None
         if path is None or not path.is_file():
             raise HTTPException(404, "There is no picture of this item.")

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 MOST_ITEMS = 1000  # of a history, of filters
 MOST_RECOMMENDED = 1000
+LONGEST_ID = 256  # characters
 
-Id = Annotated[str, Field(min_length=1, max_length=256)]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Ids = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
 K = Annotated[int, Field(ge=1, le=MOST_RECOMMENDED)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=100)]

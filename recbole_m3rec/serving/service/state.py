@@ -90,7 +90,7 @@ class Service:
             self.shop, self.pictures = await asyncio.to_thread(_read, self.settings)
             self.items.set(len(self.shop.items))
             _set_aside()
-            _logger.info("bundle %s is in use", self.shop.digest[:12])
+            _logger.info("bundle %s is in use", mark(self.shop))
 
     async def history(self, request: s.ForHistory) -> list[str]:
         """Return the history that a request is about."""
@@ -105,8 +105,13 @@ class Service:
         shown.pop("image", None)  # on other people's servers
         if shown["item"] in self.pictures:
             # Browsers keep a picture: in another bundle the number is another item's.
-            shown["picture"] = f"/pictures/{number}?of={shop.digest[:12]}"
+            shown["picture"] = f"/pictures/{number}?of={mark(shop)}"
         return shown
+
+
+def mark(shop: Recommender) -> str:
+    """Return what tells a bundle from others, in addresses of pictures and in the log."""
+    return shop.digest[:12]
 
 
 def _read(settings: Settings) -> tuple[Recommender, dict[str, Path]]:
