@@ -141,7 +141,7 @@ def open_table(
 ) -> Table:
     """Find out how a table is written; gzipped text is unpacked.
 
-    A first line ``sep=;``, which Excel writes and reads, names the separator and is passed over.
+    A first line ``sep=;``, meant for Excel, names the separator and is passed over.
 
     Args:
         path: the first bytes decide, not the name.

@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const state = { about: null, history: [], user: "", weights: {}, open: null, near: null };
 const LONGEST = 1000, LONGEST_ID = 256; // that the service takes
-const LONGEST_ADDRESS = 64000; // in characters, that all browsers take
+const LONGEST_ADDRESS = 64000; // in characters
 
 // Asking the service
 
