@@ -1,6 +1,7 @@
 """A Dask cluster of processes that a test may kill."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,9 @@ class Net:
         self.spaces = [f"{self.bridge}{side}" for side in "ab"]
 
     def address(self, number):
-        return f"10.98.{os.getpid() % 256}.{number + 1}"
+        # A bridge that a killed run of the tests left has the number of another process.
+        high, low = divmod(os.getpid() % 2**14, 2**8)
+        return f"10.{64 + high}.{low}.{number + 1}"
 
     def make(self):
         commands = [
@@ -92,6 +95,11 @@ class Net:
             ]
         for command in commands:
             subprocess.run(command.split(), check=True, capture_output=True)
+        with socket.create_server((self.host, 0)) as server:
+            reach = f"exec 3<>/dev/tcp/{self.host}/{server.getsockname()[1]}"
+            for space in self.spaces:
+                inside = ["ip", "netns", "exec", space, "bash", "-c", reach]
+                subprocess.run(inside, check=True, capture_output=True, timeout=10)
 
     def remove(self):
         for space in self.spaces:
@@ -103,14 +111,15 @@ class Net:
 def workers(folder, n=2, apart=False):
     """Run a cluster of ``n`` workers; its logs are in the folder.
 
-    ``apart``: each worker in a network namespace of its own, or on loopback where that is refused.
+    ``apart``: each worker in a network namespace of its own, or on loopback where that is refused
+    or the namespaces do not reach this machine.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     net = Net() if apart else None
     try:
         net and net.make()
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         net.remove()
         net = None
     cluster = None
