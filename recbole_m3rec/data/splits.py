@@ -181,13 +181,36 @@ def _split_at(dataset: Any, cuts: Cuts) -> list[Any]:
     rows = dataset.inter_feat
     times = _times(dataset, rows)
     part = (times > cuts.ends[0]).long() + (times > cuts.ends[1]).long()
-    if list_field(dataset) is None:
-        first = augmentation.group_rows(rows[dataset.uid_field])
-        is_first = torch.zeros(len(rows), dtype=torch.bool)
-        is_first[first.order[first.position == 0]] = True
-        part[is_first & (part > 0)] = -1
+    is_general = list_field(dataset) is None
+    if is_general:
+        by_user = augmentation.group_rows(rows[dataset.uid_field])
+        before, place = torch.empty_like(by_user.order), torch.empty_like(by_user.order)
+        before[by_user.order] = by_user.position
+        place[by_user.order] = torch.arange(len(rows))
+        part[(before == 0) & (part > 0)] = -1
+        items = rows[dataset.iid_field][by_user.order]
+        length = before.clamp(max=dataset.config["MAX_ITEM_LIST_LENGTH"])
+        histories = augmentation.PrefixRows(place - length, place, length)
     dataset._drop_unused_col()
-    return [dataset.copy(rows[(part == k).nonzero().squeeze(1)]) for k in range(3)]
+    of_parts = [(part == k).nonzero().squeeze(1) for k in range(3)]
+    parts = [dataset.copy(rows[of_part]) for of_part in of_parts]
+    if is_general:
+        for of_part, targets in zip(of_parts[1:], parts[1:], strict=True):
+            _give_histories(targets, items, histories.taken(of_part))
+    return parts
+
+
+def _give_histories(part: Any, items: Tensor, rows: augmentation.PrefixRows) -> None:
+    """Give targets of a general model the lists that a sequential one reads: `mask_seen` does."""
+    from recbole_m3rec.data.history_rows import HistoryRows
+
+    config = part.config
+    part.item_id_list_field = part.iid_field + config["LIST_SUFFIX"]
+    part.item_list_length_field = config["ITEM_LIST_LENGTH_FIELD"]
+    fields = {name: part.inter_feat[name] for name in part.inter_feat.columns}
+    fields[part.item_list_length_field] = rows.length
+    lists = augmentation.PrefixLists(items, rows, (config["MAX_ITEM_LIST_LENGTH"],))
+    part.inter_feat = HistoryRows(fields, {part.item_id_list_field: lists})
 
 
 def _with_cold_targets(
@@ -217,6 +240,9 @@ def _with_cold_targets(
         )
     from recbole.data.interaction import Interaction
 
+    if list_field(test) is None:  # nothing of the test lies before the targets of RecBole's split
+        none = torch.zeros(len(test.inter_feat), dtype=torch.int64)
+        _give_histories(test, none[:1], augmentation.PrefixRows(none, none, none))
     width = dataset.config["MAX_ITEM_LIST_LENGTH"]
     start = torch.maximum(first, before - width)[target]
     rows = augmentation.PrefixRows(start, target, before[target] - start)

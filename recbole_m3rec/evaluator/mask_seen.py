@@ -2,8 +2,9 @@
 
 RecBole leaves them among the candidates for sequential models and takes them out for general ones.
 Here `mask_seen` decides, for every kind of model: False leaves them in, True takes them out. The
-history of a validation target is what its user has in training and, for a sequential model, in the
-row's own list; a test target's is that and what validates.
+history of a validation target is what its user has in training and in the row's own list, which
+rows of sequential models have and those of splits that give a user several targets; a test target's
+is that and what validates.
 
 A target that is in the history itself is out of reach with True. It stays a target, and counts as
 one that is ranked behind every candidate.
@@ -120,10 +121,11 @@ def history_of(loader: Any, index: Any) -> tuple[Tensor, Tensor] | None:
             f"{KEY} is True, but this loader knows no histories: make it by RecBole's "
             "data_preparation, under the configuration it is used with."
         )
-    if not loader.is_sequential:
+    lists = list_field(loader._dataset)
+    if lists is None:
         return loader.seen_items.of(loader.uid_list[torch.as_tensor(index)])
     rows = loader._dataset.inter_feat[torch.as_tensor(index)]
-    return loader.seen_items.of(rows[loader.uid_field], rows[list_field(loader._dataset)])
+    return loader.seen_items.of(rows[loader.uid_field], rows[lists])
 
 
 def count_repeats(loader: Any, seen: SeenItems) -> tuple[int, int]:

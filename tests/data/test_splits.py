@@ -122,9 +122,35 @@ def test_seconds_that_float32_cannot_tell_apart_change_nothing(build, caplog, mo
 
 
 def test_a_split_by_time_asks_general_models_for_the_same_targets(build):
-    _, (_, valid, test) = build("BPR", eval_args=BY_TIME)
-    assert valid == [("cem", "", "a"), ("cem", "", "b"), ("cem", "", "d")]
-    assert test == [("ann", "", "d"), ("dan", "", "y"), ("eve", "", "e")]
+    _, (_, *general) = build("BPR", eval_args=BY_TIME)
+    _, (_, *sequential) = build("SASRec", eval_args=BY_TIME)
+    assert general == sequential
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"eval_args": BY_TIME}, {"cold_items": 0.3}, {"eval_args": BY_TIME, "cold_items": 0.3}],
+)
+@pytest.mark.parametrize("longest", [3, 50])
+def test_mask_seen_takes_the_same_items_out_for_every_model(build, keys, longest):
+    def masked(model):
+        loaders, parts = build(model, mask_seen=True, MAX_ITEM_LIST_LENGTH=longest, **keys)
+        found = {}
+        for loader, part in zip(loaders[1:], parts[1:], strict=True):
+            dataset, targets = loader._dataset, []
+            for _, (rows, items), row, _ in loader:
+                tokens = dataset.id2token("item_id", items)
+                targets += [set(tokens[(rows == k).numpy()]) for k in row]
+            users = dataset.id2token("user_id", dataset.inter_feat["user_id"])
+            items = dataset.id2token("item_id", dataset.inter_feat["item_id"])
+            found.update(zip(zip(users, items, strict=True), targets, strict=True))
+            assert len(part) == len(targets)
+        return found
+
+    general, sequential = masked("BPR"), masked("SASRec")
+    if "eval_args" in keys:
+        assert general.keys() == sequential.keys()
+    assert {pair: general[pair] for pair in sequential} == sequential
 
 
 def test_held_out_items_are_tested_after_the_cut_alone(build):
