@@ -23,6 +23,7 @@ from recbole_m3rec.compare.user_values import (
     target_keys,
 )
 from recbole_m3rec.evaluator import block_evaluation
+from recbole_m3rec.evaluator.cold_items import COLD, WARM, cold_targets
 from recbole_m3rec.quick_start.checkpoints import around
 from recbole_m3rec.trainer.trainer_state import carry
 
@@ -236,10 +237,16 @@ class Recorder:
 
     def unrounded(self, result: dict[str, Any]) -> dict[str, float]:
         """Return RecBole's last result as it was before it was rounded, where that is known."""
-        means = {}
+        means: dict[str, float] = {}
         if self._columns:
             table = np.stack(list(self._columns.values()), axis=1)
-            means = dict(zip(self._columns, table.mean(axis=0).tolist(), strict=True))
+            is_cold = cold_targets(self._data[2]) if self._data else None
+            parts = {"": table}
+            if is_cold is not None and len(is_cold) == len(table):
+                parts |= {f"{WARM} ": table[~is_cold.numpy()], f"{COLD} ": table[is_cold.numpy()]}
+            for part, rows in parts.items():
+                names = [part + name for name in self._columns]
+                means.update(zip(names, rows.mean(axis=0).tolist(), strict=True))
         return {name: float(means.get(name, value)) for name, value in result.items()}
 
     def user_values(self) -> UserValues | None:

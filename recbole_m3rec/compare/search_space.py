@@ -21,8 +21,9 @@ class Range:
 
     Attributes:
         kind: one of ``KINDS``.
-        values: the choices; or lower and upper bound, and the step of ``quniform``. The bounds of
-            ``loguniform`` are natural logarithms, as in RecBole.
+        values: the choices; or lower and upper bound, and the step of ``quniform``, whose values
+            are whole numbers where all three are. The bounds of ``loguniform`` are natural
+            logarithms, as in RecBole.
     """
 
     kind: str
@@ -35,6 +36,8 @@ class Range:
         low, high, *step = self.values
         if self.kind == "loguniform":
             return trial.suggest_float(name, math.exp(low), math.exp(high), log=True)
+        if step and all(isinstance(value, int) for value in self.values):
+            return trial.suggest_int(name, low, high, step=step[0])
         return trial.suggest_float(name, low, high, step=step[0] if step else None)
 
     def __str__(self) -> str:

@@ -17,7 +17,9 @@ from recbole_m3rec.compare.report.document import Entry, Grid
 from recbole_m3rec.compare.runs import Identity, Run, configuration, has_data, identify, prepare
 from recbole_m3rec.compare.scheduler import Job, Progress
 from recbole_m3rec.compare.search_space import Range, space_of
+from recbole_m3rec.config.known_keys import SLIP, known_keys, unknown
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.support.suggestions import nearest
 
 FAILED = "failure"  # attribute of a trial whose training failed, with the reason
 PARTS = ("completed", "pruned", "failed")
@@ -78,7 +80,14 @@ def tune(
         has_data(configuration(run))  # all names, before the first study is opened
     studies = [_Study(run, output, trials) for run in runs]
     missing = sum(study.left() for study in studies)
-    run_on(cluster, _Trials(studies), jobs, Progress(missing, "trials", show_progress))
+    progress = Progress(missing, "trials", show_progress)
+    run_on(cluster, _Trials(studies), jobs, progress)
+    for study in studies:
+        if failures := study.failures():
+            progress.say(
+                f"{study.run.name} on {study.run.dataset}: {len(failures)} of {trials} trials"
+                f" failed, the last one: {failures[-1]}"
+            )
     return [study.outcome() for study in studies]
 
 
@@ -107,6 +116,12 @@ class _Study:
         space = space_of(run.model)
         # without what a person has fixed
         self.space = space and {name: space[name] for name in space if name not in run.settings}
+        known = known_keys(config)
+        for name in sorted(set(self.space or ()) - known):
+            meant = nearest(name, known, likeness=SLIP)
+            raise ConfigurationError(
+                unknown(name, f"the search space of {run.model}", meant, known, run.model)
+            )
         self.running: dict[Path, _Tried] = {}
         if self.space:
             self.study = self._open(identify(config))
@@ -136,14 +151,18 @@ class _Study:
             study.enqueue_trial(trial.params)
         return study
 
+    def failures(self) -> list[str]:
+        """Return why trials failed, in their order."""
+        trials = self.study.get_trials(deepcopy=False) if self.space else []
+        return [trial.user_attrs[FAILED] for trial in trials if FAILED in trial.user_attrs]
+
     def counted(self) -> dict[str, int]:
         """Return how many trials ended how; those that a kill cut off do not count."""
         if not self.space:
             return dict.fromkeys(PARTS, 0)
         trials = self.study.get_trials(deepcopy=False)
         states = [trial.state.name for trial in trials]
-        n_failed = sum(FAILED in trial.user_attrs for trial in trials)
-        ended = (states.count("COMPLETE"), states.count("PRUNED"), n_failed)
+        ended = (states.count("COMPLETE"), states.count("PRUNED"), len(self.failures()))
         return dict(zip(PARTS, ended, strict=True))
 
     def left(self) -> int:
@@ -223,8 +242,7 @@ class _Study:
         if not self.space:
             return Tuned(self.run, self.space, counted, {}, None, self.metric)
         if not counted["completed"]:
-            why = [t.user_attrs[FAILED] for t in self.study.trials if FAILED in t.user_attrs]
-            failure = why[-1] if why else "no trial came to its end"
+            failure = (self.failures() or ["no trial came to its end"])[-1]
             return Tuned(self.run, self.space, counted, {}, None, self.metric, failure)
         best = self.study.best_trial
         chosen = best.user_attrs["chosen"]

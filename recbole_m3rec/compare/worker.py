@@ -97,7 +97,7 @@ def work(folder: Path, tell: Any) -> None:
             **{key: spec[key] for key in ("model", "dataset", "hash", "config", "data")},
             "test": tested,
             "valid": valid,
-            "score": float(outcome["best_valid_score"]),
+            "score": float(outcome["best_valid_score"]) if scored else None,
             "epochs": recorder.epochs,
             "best_epoch": best["epoch"] if best else None,
             "training_seconds": sum(seconds),

@@ -155,6 +155,21 @@ def test_metrics_without_a_value_for_each_user_have_none(write_dataset, tmp_path
     assert recorder.unrounded(result) == pytest.approx(dict(result))
 
 
+@pytest.mark.parametrize("model", ["M3Rec", "SASRec", "BPR"])
+def test_warm_and_cold_metrics_are_as_exact_as_all(write_dataset, tmp_path, model):
+    write_dataset("tiny")
+    recorder = Recorder()
+    keys = {"cold_items": 0.3, "metric_decimal_place": 2, "metrics": METRICS[:3]}
+    rounded = run(recorder, model, tmp_path, **keys)["test_result"]
+    unrounded, users = recorder.unrounded(rounded), recorder.user_values()
+    assert 0 < users.cold.sum() < len(users.cold)
+    for name, value in rounded.items():
+        assert round(unrounded[name], 2) == pytest.approx(value, abs=0.0051)
+    for part, rows in (("cold", users.cold), ("warm", ~users.cold)):
+        for metric, mean in zip(users.metrics, users.values[rows].mean(axis=0), strict=True):
+            assert unrounded[f"{part} {metric}"] == mean
+
+
 def test_items_before_a_target_score_more_or_have_a_lower_id():
     scores = torch.tensor([[-torch.inf, 3.0, 5.0, 3.0, 1.0], [-torch.inf, 0.0, 0.0, 0.0, 0.0]])
     rows, targets = torch.tensor([0, 0, 1]), torch.tensor([3, 2, 4])

@@ -56,6 +56,15 @@ def test_a_trial_gets_values_of_the_range():
     assert Range("loguniform", (math.log(1e-3), math.log(1))).suggested(trial, "b") == 0.01
 
 
+def test_steps_of_whole_numbers_are_whole_numbers():
+    optuna = pytest.importorskip("optuna")
+    trial = optuna.create_study().ask()
+    drawn = Range("quniform", (32, 96, 32)).suggested(trial, "hidden_size")
+    assert isinstance(drawn, int)
+    assert drawn in (32, 64, 96)
+    assert isinstance(Range("quniform", (0, 1, 0.5)).suggested(trial, "dropout_prob"), float)
+
+
 def test_a_model_without_a_file_has_no_space():
     assert space_of("Pop") is None
 

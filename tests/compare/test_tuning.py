@@ -103,6 +103,30 @@ def test_a_model_whose_trials_all_fail_keeps_its_settings_and_the_report_says_wh
     assert "Not tuned, configured settings: BPR." in tuning.tuning_sentence([found], 1)
 
 
+def test_failed_trials_are_told_at_their_end(
+    write_dataset, write_space, small_settings, tmp_path, capfd
+):
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    write_space("embedding_size choice [-3]")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings})
+    tuning.tune([run], tmp_path / "out", 1)
+    said = capfd.readouterr().err
+    assert "BPR on tiny: 1 of 1 trials failed, the last one: embedding_size" in said
+
+
+def test_a_key_that_the_model_does_not_read_is_refused_before_any_trial(
+    write_dataset, write_space, small_settings, tmp_path
+):
+    write_dataset("tiny")
+    write_space("embeding_size choice [8,16]")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings})
+    said = "`embeding_size` in the search space of BPR. Did you mean `embedding_size`"
+    with pytest.raises(ConfigurationError, match=said):
+        tuning.tune([run], tmp_path / "out", 1, show_progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_tuning_without_validation_is_refused(write_dataset, write_space, small_settings, tmp_path):
     write_dataset("tiny")
     write_space("learning_rate choice [0.05]")

@@ -255,29 +255,38 @@ def _over_users(here: pd.DataFrame, there: pd.DataFrame, metric: str) -> Paired:
 def _users_of_both(
     pairs: Sequence[tuple[Outcome, Outcome]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the means of the users that the runs of two names have in common, in one order."""
-    reference, other = by_user([pair[0] for pair in pairs]), by_user([pair[1] for pair in pairs])
-    if reference is None or other is None:
-        return pd.DataFrame(), pd.DataFrame()
-    common = reference.index.intersection(other.index)
-    return reference.loc[common], other.loc[common]
+    """Return the users that the runs of two names have in common, in one order.
 
-
-def by_user(outcomes: Sequence[Outcome]) -> pd.DataFrame | None:
-    """Return each user's means over runs, and over the tests of a user in each.
-
-    Returns:
-        A row for each user by token, a column for each metric that all runs have; None where a run
-        has no values of users, or has other users, as of another split.
+    A user's values are means over the seeds in which both runs tested that user: a split that is
+    drawn tests others with each seed.
     """
-    runs = []
-    for outcome in outcomes:
-        users = outcome.users
-        if users is None:
-            return None
-        values = pd.DataFrame(users.values, index=users.users, columns=list(users.metrics))
-        runs.append(values.groupby(level=0).mean())
-    if not runs or any(not run.index.equals(runs[0].index) for run in runs):
-        return None
+    both: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    for pair in pairs:
+        reference, other = (by_user(outcome) for outcome in pair)
+        if reference is None or other is None:
+            return pd.DataFrame(), pd.DataFrame()
+        common = reference.index.intersection(other.index)
+        both[0].append(reference.loc[common])
+        both[1].append(other.loc[common])
+    return _means(both[0]), _means(both[1])
+
+
+def _means(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return users' means over runs, in the metrics that all runs have."""
+    if not runs:
+        return pd.DataFrame()
     metrics = [metric for metric in runs[0] if all(metric in run for run in runs)]
     return pd.concat([run[metrics] for run in runs]).groupby(level=0).mean()
+
+
+def by_user(outcome: Outcome) -> pd.DataFrame | None:
+    """Return each user's means over the tests of a user in one run.
+
+    Returns:
+        A row for each user by token, a column for each metric; None where there are no such values.
+    """
+    users = outcome.users
+    if users is None:
+        return None
+    values = pd.DataFrame(users.values, index=users.users, columns=list(users.metrics))
+    return values.groupby(level=0).mean()

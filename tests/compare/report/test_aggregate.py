@@ -119,6 +119,21 @@ def test_a_user_with_several_tests_counts_once(outcome):
         assert test.users.difference == pytest.approx((0.5 - 0.25) / 2)
 
 
+def test_a_split_that_tests_other_users_with_each_seed_pairs_those_of_each_seed(outcome):
+    values = {("A", 1): [1.0, 0.5], ("B", 1): [0.0, 0.5], ("A", 2): [0.2, 0.4], ("B", 2): [0.1, 0]}
+    runs = []
+    for (name, seed), hits in values.items():
+        each = outcome(name, {"hit@5": hits}, seed=seed)
+        assert each.users is not None
+        each.users.users[:] = ["u1", "u2"] if seed == 1 else ["u2", "u3"]
+        runs.append(each)
+    (table,) = tables(runs)
+    over_users = table.tests[0].users
+    assert over_users.n == 3
+    # u1 1, u2 the mean of 0 and .1, u3 .4
+    assert over_users.difference == pytest.approx((1.0 + 0.05 + 0.4) / 3)
+
+
 def test_a_model_under_two_names_is_not_significantly_better_than_itself(outcome):
     rng = np.random.default_rng(1)
     runs = [
