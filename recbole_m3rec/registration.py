@@ -9,6 +9,7 @@ from recbole_m3rec.config.layers import OWN_MODELS
 from recbole_m3rec.patches import (
     atomic_files,
     checkpoints,
+    counts,
     full_disk,
     late_imports,
     libraries,
@@ -31,6 +32,9 @@ PATCHES = (
     atomic_files.read_without_quotes,
     tables.measure_each_list,
     tables.sort_stably,
+    counts.count_every_interaction,
+    counts.measure_whole_entropy,
+    counts.leave_padding_out,
     checkpoints.load_whole_checkpoints,
     checkpoints.load_on_this_machine,
     runs.download_without_process_group,
