@@ -10,6 +10,7 @@ from typing import Any
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
 from recbole_m3rec.compare import results
 from recbole_m3rec.compare.on_cluster import run_on
+from recbole_m3rec.compare.report.aggregate import protocol_of
 from recbole_m3rec.compare.report.document import Grid
 from recbole_m3rec.compare.report.write import NOT_TUNED, write_report
 from recbole_m3rec.compare.results import Outcome
@@ -142,17 +143,42 @@ def plan(runs: Sequence[Run], output: Path) -> list[Planned]:
             prepare(config)
         except ValueError as error:
             raise ConfigurationError(f"{run.name} on {run.dataset}: {error}") from error
-    planned = []
-    found: dict[tuple[str, str, int], str] = {}
-    for run, config in zip(runs, configs, strict=True):
-        identity = identify(config)
-        if found.setdefault((run.name, run.dataset, run.seed), identity.hash) != identity.hash:
-            raise ConfigurationError(
-                f"Two runs are called {run.name} on {run.dataset}, seed {run.seed}, and differ in"
-                " their settings: give each a name of its own."
-            )
-        planned.append(Planned(run, config, identity, output / "runs" / identity.hash[:20]))
+    planned = [
+        Planned(run, config, identity, output / "runs" / identity.hash[:20])
+        for run, config in zip(runs, configs, strict=True)
+        for identity in [identify(config)]
+    ]
+    refuse_mixtures(planned)
     return planned
+
+
+def refuse_mixtures(planned: Sequence[Planned]) -> None:
+    """Raise where one row of a table would mix settings, or one table files.
+
+    Raises:
+        ConfigurationError: seeds of one name that differ in more, or files of one dataset.
+    """
+    settings: dict[tuple[str, str, str], Planned] = {}
+    files: dict[tuple[str, str], tuple[str, str]] = {}
+    for each in planned:
+        run, config = each.run, each.identity.config
+        first = settings.setdefault((run.name, run.dataset, protocol_of(config)), each)
+        other = first.identity.config
+        differing = sorted(
+            key for key in {*config, *other} - {"seed"} if config.get(key) != other.get(key)
+        )
+        if differing:
+            raise ConfigurationError(
+                f"Two runs are called {run.name} on {run.dataset}, seeds {first.run.seed} and"
+                f" {run.seed}, and differ in {', '.join(differing)}: give each a name of its own."
+            )
+        for file, digest in each.identity.data.items():
+            known, by = files.setdefault((run.dataset, file), (digest, run.name))
+            if known != digest and file.startswith(f"{run.dataset}."):
+                raise ConfigurationError(
+                    f"{by} and {run.name} read other files {file}: one table is about one dataset."
+                    " Give the datasets names of their own."
+                )
 
 
 def train_missing(

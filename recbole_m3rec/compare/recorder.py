@@ -56,6 +56,7 @@ class Recorder:
     _columns: dict[str, np.ndarray] = field(default_factory=dict)
     _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = field(default_factory=list)
     _top: np.ndarray | None = None  # of the test
+    _hits: np.ndarray | None = None  # 1 where a list has a target
     _before: torch.Tensor | None = None
     _targets: torch.Tensor | None = None  # of a batch, those out of reach included, see target_keys
 
@@ -158,7 +159,7 @@ class Recorder:
         self, original: Callable[..., Any], trainer: Any, data: Any, *args: Any, **kwargs: Any
     ) -> Any:
         self.parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        self._columns, self._rows, self._top = {}, [], None
+        self._columns, self._rows, self._top, self._hits = {}, [], None, None
         with self._lists_collected(trainer, data):
             return original(trainer, data, *args, **kwargs)
 
@@ -180,6 +181,8 @@ class Recorder:
 
     def _gathered(self, original: Callable[..., Any], collector: Any) -> Any:
         struct = original(collector)
+        if "rec.topk" in struct:
+            self._hits = struct.get("rec.topk").numpy()[:, :-1]
         if "rec.items" in struct:
             self._top = struct.get("rec.items").numpy().astype(np.int32)
         return struct
@@ -252,7 +255,7 @@ class Recorder:
     def user_values(self) -> UserValues | None:
         """Return the last evaluation by users; None where it has no such values."""
         rows = [row for row in self._rows if row is not None]
-        if self._data is None or not self._columns or not rows or len(rows) < len(self._rows):
+        if self._data is None or self._hits is None or not rows or len(rows) < len(self._rows):
             return None
         users, targets, rank = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         values = np.stack(list(self._columns.values()), axis=1)
@@ -268,7 +271,7 @@ class Recorder:
             history=history[users],
             popularity=popularity[targets],
             cold=nothing if cold_items is None else cold_items.numpy()[targets],
-            rank=agreeing(rank, self._columns),
+            rank=agreeing(rank, self._hits),
             metrics=tuple(self._columns),
             values=values,
         )

@@ -81,25 +81,15 @@ def listed_before(scores: torch.Tensor, rows: torch.Tensor, targets: torch.Tenso
     return torch.cat(counted)
 
 
-def agreeing(rank: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Return ranks that say "in the list" exactly where RecBole's lists had a hit.
-
-    RecBole leaves the order of equal scores to chance, so that a target may be in its list or not
-    whatever its rank by item ids.
+def agreeing(rank: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Return ranks that are the places in RecBole's lists, whose order of equal scores is chance.
 
     Args:
-        rank: from 1, ``[n]`` int64.
-        columns: values of each user by ``metric@k``; ``hit``, ``recall`` or any other is above 0
-            where a target was in the first k.
+        rank: by score and item id, from 1, ``[n]`` int64.
+        hits: 1 where a list has a target, ``[n, k]``.
     """
-    lengths = sorted({int(name.rpartition("@")[2]) for name in columns})
-    for k in reversed(lengths):
-        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
-        rank = np.where(hit, np.minimum(rank, k), rank)
-    for k in lengths:
-        hit = next(v for name, v in columns.items() if name.endswith(f"@{k}")) > 0
-        rank = np.where(hit, rank, np.maximum(rank, k + 1))
-    return rank
+    listed = hits.any(axis=1)
+    return np.where(listed, hits.argmax(axis=1) + 1, np.maximum(rank, hits.shape[1] + 1))
 
 
 def counts(dataset: Any, log: Any, valid: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:

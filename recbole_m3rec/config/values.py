@@ -126,7 +126,12 @@ def splitting(values: Mapping[str, Any]) -> str | None:
     if arguments.get("group_by") not in (None, "None", *GROUPS):
         return expected_one_of("eval_args: group_by", arguments["group_by"], GROUPS)
     mode = arguments.get("mode", "full")
-    return wrong_split(arguments.get("split")) or wrong_mode(mode) or sampled_at_once(values, mode)
+    return (
+        wrong_split(arguments.get("split"))
+        or wrong_mode(mode)
+        or sampled_at_once(values, mode)
+        or too_few_candidates(values, mode)
+    )
 
 
 def wrong_split(split: Any) -> str | None:
@@ -197,6 +202,21 @@ def sampled_at_once(values: Mapping[str, Any], mode: Any) -> str | None:
         f"eval_args: mode: {mode} draws candidates for all targets of a user at once, but {by}"
         f" ranks each target by itself: set mode: full, or leave {by} out."
     )
+
+
+def too_few_candidates(values: Mapping[str, Any], mode: Any) -> str | None:
+    """Return what is wrong with lists that hold all sampled candidates: each would be a hit."""
+    ks = values.get("topk") or []
+    ks = [k for k in ([ks] if isinstance(ks, int) else ks) if isinstance(k, int)]
+    longest = max(ks, default=0)
+    for each in mode.values() if isinstance(mode, dict) else [mode]:
+        drawn = int(each[3:]) if each.startswith(("uni", "pop")) else longest
+        if longest > drawn:
+            return (
+                f"eval_args: mode: {each} ranks a target among {drawn} drawn items, so that every"
+                f" list of {longest} (topk) has it: set topk to {drawn} at most, or draw more."
+            )
+    return None
 
 
 def kept_values(values: Mapping[str, Any]) -> str | None:

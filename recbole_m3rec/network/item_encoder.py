@@ -129,9 +129,21 @@ class ContentModalities(nn.ModuleDict):
         """Create them.
 
         Raises:
-            ModelConfigError: features of another number of items.
+            ModelConfigError: features of another number of items, or not all finite; a name that
+                is the ID's, empty or dotted.
         """
         for name, of_items in features.items():
+            if not name or "." in name or name == "id":
+                raise ModelConfigError(
+                    f"modality {name!r}: expected a word such as image, and not id, which is the"
+                    " ID's own"
+                )
+            # A mapped file was checked when it was made; here it would be read whole.
+            if of_items.map is None and not bool(of_items.values.isfinite().all()):
+                raise ModelConfigError(
+                    f"{name} features have values that are not finite: give zeros to items without"
+                    " a vector, and leave them out of `present`"
+                )
             if of_items.values.shape[0] != n_items:
                 raise ModelConfigError(
                     f"{name} features have {of_items.values.shape[0]} rows, expected {n_items}"

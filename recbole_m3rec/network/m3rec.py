@@ -15,9 +15,9 @@ For each modality m, with frozen features F_m and the ID's embedding E::
     h   = LayerNorm(Dropout(Mamba(x_m)) + x_m)       the same block for every m     [T, H]
     x_m = Expert_m(h)                                an expert of its own           [T, H]
 
-The last two lines are a layer; with ``low_pass`` a running mean of x_m is added to Mamba(x_m). With
-x_m read at the scored tokens, and a learned weight w_m per content modality (the paper's alpha and
-beta; w_id = 1)::
+The last two lines are a layer; a network of one layer leaves ``+ x_m`` out, as the authors' does.
+With ``low_pass`` a running mean of x_m is added to Mamba(x_m). With x_m read at the scored tokens,
+and a learned weight w_m per content modality (the paper's alpha and beta; w_id = 1)::
 
     dot       score(u, v) = sum over m of  w_m^2 <x_m, T_m[v]>
     cosine    score(u, v) = sum over m of  w_m cos(x_m, T_m[v]) / temperature
@@ -45,7 +45,7 @@ from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.id_init import start_from_content
 from recbole_m3rec.network.item_encoder import ContentModalities, ItemVectors
 from recbole_m3rec.network.mamba import MambaBlock
-from recbole_m3rec.network.packed import PackedSequences, pack, repeated
+from recbole_m3rec.network.packed import PackedSequences, check_targets, pack, repeated
 from recbole_m3rec.network.projectors import INIT_STD, PROJECTORS, init_linear
 from recbole_m3rec.network.repetition import Repetition
 from recbole_m3rec.network.sampled_softmax import SampledSoftmax, sampled_cross_entropy
@@ -77,7 +77,8 @@ class M3RecConfig:
 
     Attributes:
         hidden_size: width ``H`` of an item vector.
-        num_layers: shared Mamba blocks, each followed by one expert per modality.
+        num_layers: shared Mamba blocks, each followed by one expert per modality; a single one adds
+            no input to its output.
         d_state: state size of the selective scan.
         d_conv: width of the causal convolution, in items.
         expand: inner width of Mamba in multiples of ``H``.
@@ -487,6 +488,7 @@ class M3RecNetwork(SampledSoftmax):
             targets: the next item of every query, ``[Q]`` int64.
             scored: tokens the queries are read at, ascending, or None for every last one.
         """
+        check_targets(packed, scored, targets)
         n_drawn, terms = self.config.softmax_items, self.repetition(packed, scored)
         if isinstance(n_drawn, int) and n_drawn < self.n_items:
             candidates = self.draw_candidates(targets, n_drawn)
@@ -520,6 +522,7 @@ class M3RecNetwork(SampledSoftmax):
             packed, targets, scored: as in :meth:`cross_entropy`.
             negatives: ``[Q]`` int64.
         """
+        check_targets(packed, scored, targets, negatives)
         (values, positive, negative), vectors = self._vectors_of(packed.values, targets, negatives)
         query = self.encode(PackedSequences(values, packed.cu_seqlens), vectors, scored)
         own, other = (F.embedding(rows, vectors.table) for rows in (positive, negative))

@@ -70,6 +70,20 @@ def pack(item_seq: Tensor, item_seq_len: Tensor) -> PackedSequences:
     return PackedSequences(item_seq[is_item], cu_seqlens)
 
 
+def check_targets(packed: PackedSequences, scored: Tensor | None, *targets: Tensor) -> None:
+    """Raise ValueError unless each query has one target of each kind.
+
+    Args:
+        packed: histories, of which every last token is a query where ``scored`` is None.
+        scored: tokens that are queries, ``[Q]``.
+        targets: items, ``[Q]`` each.
+    """
+    n = len(packed.cu_seqlens) - 1 if scored is None else len(scored)
+    for items in targets:
+        if items.shape != (n,):
+            raise ValueError(f"expected an item for each of {n} queries, found {list(items.shape)}")
+
+
 def repeated(cu_seqlens: Tensor, n: int) -> Tensor:
     """Return the bounds of the same sequences laid out ``n`` times, one time after the other.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,13 +38,30 @@ PACKAGE = Path(comparison.__file__).parents[2]
         (
             [Run("A", "ItemKNN", "tiny", 1, {"k": 1}), Run("A", "ItemKNN", "tiny", 1, {"k": 2})],
             None,
-            "Two runs are called A on tiny, seed 1",
+            "Two runs are called A on tiny, seeds 1 and 1, and differ in k: give",
+        ),
+        (
+            [Run("A", "ItemKNN", "tiny", 1, {"k": 1}), Run("A", "ItemKNN", "tiny", 2, {"k": 2})],
+            None,
+            "Two runs are called A on tiny, seeds 1 and 2, and differ in k: give",
+        ),
+        (
+            [Run("A", "Random", "tiny", 1, {}), Run("A", "Pop", "tiny", 2, {})],
+            None,
+            "Two runs are called A on tiny, seeds 1 and 2, and differ in .*model",
+        ),
+        (
+            [Run("A", "Pop", "tiny", 1, {}), Run("B", "Pop", "tiny", 1, {"data_path": "other"})],
+            None,
+            "A and B read other files tiny.inter: one table is about one dataset",
         ),
     ],
 )
 def test_runs_that_a_table_would_mix_up_are_refused(
     write_dataset, tmp_path, refuse_workers, runs, reference, said
 ):
+    write_dataset("tiny", shuffle=1)
+    shutil.copytree("dataset", "other")
     write_dataset("tiny")
     refuse_workers()
     with pytest.raises(ConfigurationError, match=said):

@@ -177,6 +177,6 @@ def test_items_before_a_target_score_more_or_have_a_lower_id():
 
 
 def test_ranks_give_way_to_recboles_lists_where_scores_are_equal():
-    hits = {"hit@2": np.array([1.0, 0.0, 0.0, 0.0]), "hit@5": np.array([1.0, 1.0, 0.0, 0.0])}
-    rank = np.array([4, 1, 3, 9])
-    assert agreeing(rank, hits).tolist() == [2, 3, 6, 9]
+    hits = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0], [1, 0, 1]])
+    rank = np.array([4, 1, 3, 9, 2])
+    assert agreeing(rank, hits).tolist() == [2, 3, 4, 9, 1]

@@ -107,9 +107,9 @@ def test_empty_eval_args_are_refused():
 
 def test_the_plugins_layers_follow_all_of_recboles(layers):
     """RecBole's own layer for sequential models and for ml-100k come after its overall.yaml."""
-    layers("plugin", "overall.yaml", "eval_args: {mode: uni7}\nload_col: {inter: [user_id]}\n")
+    layers("plugin", "overall.yaml", "eval_args: {mode: uni70}\nload_col: {inter: [user_id]}\n")
     config = Config("SASRec", "ml-100k")
-    assert config["eval_args"]["mode"] == {"valid": "uni7", "test": "uni7"}
+    assert config["eval_args"]["mode"] == {"valid": "uni70", "test": "uni70"}
     assert config["load_col"] == {"inter": ["user_id"]}
 
 

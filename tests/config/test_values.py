@@ -40,6 +40,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
             "--eval_args={'mode': {'test': 'uni10'}, 'split': {'time_quantiles': [0.8, 0.9]}}",
             "but time_quantiles ranks each target by itself",
         ),
+        ("--eval_args={'mode': 'uni5'}", "among 5 drawn items, so that every list of 20"),
         ("--eval_args={'split': {'LS': 'valid'}}", "split must be"),
         ("--eval_args={'split': {'RS': [0.8, 0.2]}}", "split must be"),
         ("--user_inter_num_interval=[5,oops)", "user_inter_num_interval must be an interval"),

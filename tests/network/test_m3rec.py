@@ -255,6 +255,30 @@ def test_features_of_another_catalogue_are_an_error():
         M3RecNetwork(N_ITEMS + 1, features("text"))
 
 
+@pytest.mark.parametrize("name", ["id", "a.b", ""])
+def test_a_name_that_no_modality_can_have_is_an_error(name):
+    with pytest.raises(ModelConfigError, match="expected a word such as image"):
+        M3RecNetwork(N_ITEMS, {name: features("text")["text"]})
+
+
+def test_features_that_are_not_finite_are_an_error():
+    of_items = features("text")
+    of_items["text"].values[3, 0] = torch.nan
+    with pytest.raises(ModelConfigError, match="text features have values that are not finite"):
+        M3RecNetwork(N_ITEMS, of_items)
+
+
+def test_a_target_for_each_query_or_an_error():
+    network, packed, three = make(), pack(ITEM_SEQ, LENGTHS), torch.tensor([1, 2, 3])
+    for targets in (torch.tensor([1, 2]), torch.tensor([1, 2, 3, 4])):
+        with pytest.raises(ValueError, match=r"an item for each of 3 queries, found \[\d\]"):
+            network.cross_entropy(packed, targets)
+        with pytest.raises(ValueError, match="an item for each of 3 queries"):
+            network.bpr(packed, three, targets)
+    with pytest.raises(ValueError, match="an item for each of 2 queries"):
+        network.cross_entropy(packed, three, torch.tensor([0, 1]))
+
+
 def test_features_are_in_no_checkpoint_and_untouched_by_initialisation():
     of_items = features("text", missing=MISSING)
     network = make(of_items)

@@ -124,11 +124,14 @@ def tables(
     """
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        config = outcome.identity.config
-        protocol = {key: config.get(key) for key in PROTOCOL}
-        key = json.dumps([outcome.run.dataset, protocol], sort_keys=True)
+        key = outcome.run.dataset + protocol_of(outcome.identity.config)
         groups.setdefault(key, []).append(outcome)
     return [_table(group, reference, frozenset(smaller)) for group in groups.values()]
+
+
+def protocol_of(config: Mapping[str, Any]) -> str:
+    """Return what stands in one table: the settings of ``PROTOCOL`` as JSON."""
+    return json.dumps({key: config.get(key) for key in PROTOCOL}, sort_keys=True)
 
 
 def _table(outcomes: Sequence[Outcome], reference: str | None, smaller: frozenset[str]) -> Table:

@@ -17,7 +17,7 @@ from recbole_m3rec.features.feature_table import FeatureTable
 METRICS = {
     "ItemCoverage": ("coverage", 3, "share of the items that are recommended to anybody"),
     "GiniIndex": ("Gini", 3, "0 if all items are recommended equally often, 1 if one alone is"),
-    "ShannonEntropy": ("entropy", 4, "of what is recommended, by item"),
+    "ShannonEntropy": ("entropy", 3, "of what is recommended, by item, in nats"),
     "AveragePopularity": ("popularity", 1, "training interactions of a recommended item"),
     "TailPercentage": ("tail", 3, "share of recommendations from the rarest tenth of the items"),
 }

@@ -80,10 +80,11 @@ def test_grid(table: Table) -> Grid | None:
     head += ["seeds", "t-test over seeds"] if over_seeds else []
     rows = [_test(test, over_seeds) for test in table.tests]
     said = (
-        f"{table.dataset}: {table.reference} against each of the others. Difference of the means; "
-        "two-sided p of paired tests over users, on each user's mean over the seeds that both have"
+        f"{table.dataset}: {table.reference} against each of the others. Mean difference of the "
+        "users that both were tested by, each user's a mean over targets and seeds, and two-sided "
+        "p of paired tests over them"
     )
-    said += ", and of a paired t-test over these seeds" if over_seeds else ""
+    said += "; and p of a paired t-test over the means of the seeds" if over_seeds else ""
     said += f". All p are corrected by Holm's method for the {len(table.tests)} rows."
     return Grid(said, head, rows, folded=len(rows) > 12, texts=frozenset([1]))
 
@@ -92,7 +93,7 @@ def _test(test: Test, over_seeds: bool) -> list[Entry]:
     row = [
         Entry(metric_title(test.metric)),
         Entry(test.other),
-        Entry(f"{test.seeds.difference:+.{DIGITS}f}"),
+        Entry(f"{(test.users if test.users.n else test.seeds).difference:+.{DIGITS}f}"),
         Entry(f"{test.users.n:,}" if test.users.n else NONE),
         *map(p_value, test.users_corrected),
     ]
@@ -174,16 +175,18 @@ def caption(table: Table) -> str:
 
 
 def tested(table: Table) -> str:
-    """Return how many users were tested, from the fewest to the most of a run if they differ."""
-    numbers = {
-        len(set(outcome.users.users.tolist()))
-        for name in table.outcomes
-        for outcome in table.done(name)
-        if outcome.users is not None
-    }
-    if not numbers:
+    """Return how many users were tested, for each name where they are not as many for all."""
+    names: dict[int, list[str]] = {}
+    for name in table.outcomes:
+        numbers = {len(set(o.users.users.tolist())) for o in table.done(name) if o.users}
+        for number in sorted(numbers):
+            names.setdefault(number, []).append(name)
+    if not names:
         return "metrics that have no value for each user"
-    return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)})) + " users"
+    if len(names) == 1:
+        return f"{next(iter(names)):,} users"
+    each = "; ".join(f"{', '.join(names[number])}: {number:,}" for number in sorted(names))
+    return f"numbers of users that differ, so that means and gains are of other users ({each})"
 
 
 def split(config: Mapping[str, Any]) -> str:

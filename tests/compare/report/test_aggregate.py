@@ -244,4 +244,6 @@ def test_the_caption_states_the_protocol(outcome):
 
 def test_the_caption_does_not_hide_that_models_were_tested_by_other_numbers_of_users(outcome):
     runs = [outcome(name, {"hit@5": [0.5] * users}) for name, users in (("A", 3), ("B", 1200))]
-    assert "tiny, tested by 3 to 1,200 users." in result_grid(tables(runs)[0], "").caption
+    caption = result_grid(tables(runs)[0], "").caption
+    assert "tested by numbers of users that differ" in caption
+    assert "(A: 3; B: 1,200)." in caption

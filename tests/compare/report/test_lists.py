@@ -22,12 +22,12 @@ TWO = lists([1, 2, 4], [1, 3, 4])
 
 def test_recboles_metrics_of_the_first_two_of_each_list():
     found = measures(TWO, 2)
-    assert found["ItemCoverage"] == pytest.approx(3 / 5)  # a, b, c of five with padding
-    # Counts 0 0 1 1 2 of five: (-4, -2, 0, 2, 4) times them is 10, over 5 times 4.
-    assert found["GiniIndex"] == pytest.approx(10 / (5 * 4))
+    assert found["ItemCoverage"] == pytest.approx(3 / 4)  # a, b, c
+    # Counts 0 1 1 2: (-3, -1, 1, 3) times them is 6, over 4 times 4.
+    assert found["GiniIndex"] == pytest.approx(6 / (4 * 4))
     assert found["AveragePopularity"] == pytest.approx((8 + 4 + 8 + 4) / 4)
-    # -(.5 log .5 + 2 * .25 log .25) over the three items, as RecBole has it
-    assert found["ShannonEntropy"] == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(4)) / 3)
+    # -(.5 log .5 + 2 * .25 log .25)
+    assert found["ShannonEntropy"] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(4))
     assert found["TailPercentage"] == pytest.approx(1 / 4)  # the rarest that was used is b
 
 
@@ -63,7 +63,7 @@ def test_the_grid_has_a_row_for_each_name_and_a_column_for_each_modality(outcome
     assert grid.head[-2:] == ["novelty, bits", "distance by text"]
     ((name, coverage, *_, new, far),) = grid.rows
     assert name.text == "A"
-    assert coverage.text == "0.500"  # two and three of five
+    assert coverage.text == "0.625"  # two and three of four
     assert (new.text, far.text) == ("1.50", "1.000")
     assert "lists of 2" in grid.caption
 
