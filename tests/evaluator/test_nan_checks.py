@@ -63,7 +63,7 @@ def test_nan_scores_name_model_epoch_and_batch_and_become_no_metric(
 
 
 def test_nan_scores_of_sampled_candidates_are_found(new_trainer, monkeypatch):
-    keys = {"eval_args": {"mode": "uni3", "split": {"LS": "valid_and_test"}, "order": "TO"}}
+    keys = {"eval_args": {"mode": "uni7", "split": {"LS": "valid_and_test"}, "order": "TO"}}
     trainer, train, valid, _ = new_trainer("BPR", **keys)
     monkeypatch.setattr(
         trainer.model, "predict", lambda interaction: torch.full((len(interaction),), np.nan)
