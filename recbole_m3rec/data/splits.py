@@ -114,6 +114,8 @@ def _build(dataset: Any, build_as_recbole_does: Callable[[], Any]) -> Any:
         is_trained &= ~is_cold[log[dataset.iid_field]]
     if cuts is None:
         parts = build_as_recbole_does()
+        if list_field(dataset) is None and "LS" in config["eval_args"]["split"]:
+            _train_on_second(parts)
     else:
         dataset.train_counts = torch.bincount(
             log[dataset.iid_field][is_trained], minlength=dataset.item_num
@@ -127,6 +129,22 @@ def _build(dataset: Any, build_as_recbole_does: Callable[[], Any]) -> Any:
     if cuts is not None:
         _announce_cuts(dataset, log, is_trained, parts, cuts)
     return parts
+
+
+def _train_on_second(parts: Sequence[Any]) -> None:
+    """Have general models, too, train on a user's second interaction, whatever follows it.
+
+    To models with histories it is the first target, which leave-one-out never takes from training.
+    """
+    from recbole.data.interaction import cat_interactions
+
+    train = parts[0]
+    for part in parts[1:]:
+        rows, field = part.inter_feat, part.uid_field
+        counts = torch.bincount(train.inter_feat[field], minlength=train.user_num)
+        is_second = counts[rows[field]] == 1
+        train.inter_feat = cat_interactions([train.inter_feat, rows[is_second]])
+        part.inter_feat = rows[~is_second]
 
 
 def _time_ordered(dataset: Any, ranks: np.ndarray | None) -> Any:
