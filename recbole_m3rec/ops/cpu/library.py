@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from recbole_m3rec.ops.checks import UNSOUND
 from recbole_m3rec.ops.cpu.compile import CompileError
 from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
@@ -202,9 +203,7 @@ def call(function: str, *arguments: Any) -> None:
         raise RuntimeError(reason)
     status = getattr(library, function)(*arguments)
     if status == 1:
-        raise ValueError(
-            "cu_seqlens: expected 0, then each sequence's end, increasing, to n_tokens"
-        )
+        raise ValueError(UNSOUND)
     if status == 2:
         raise MemoryError(f"{function} found no memory for its work space")
     if status != 0:

@@ -255,8 +255,8 @@ M3REC_EXPORT int m3rec_scan_step(const ScanArguments *call, float *state, float 
                     call->D,        call->dt_bias,   call->z,        state,          y,
                     call->x_stride, call->dt_stride, call->B_stride, call->C_stride, call->z_stride,
                     call->channels, call->states};
-    const Index piece =
-        std::max<Index>(1, (1 << 16) / (call->channels * call->states));  // rows worth a unit
+    const Index values = std::max<Index>(1, call->channels * call->states);
+    const Index piece = std::max<Index>(1, (1 << 16) / values);  // rows worth a unit
     parallel_for((call->tokens + piece - 1) / piece, usable_threads(call->threads),
                  [&](Index unit, Index) {
                      kernels->step(rows, unit * piece, std::min(call->tokens, (unit + 1) * piece));
