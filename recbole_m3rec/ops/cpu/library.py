@@ -28,7 +28,6 @@ INTERFACE = 12  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-_MASK = [_SIZE, ctypes.c_uint64, _INT]  # elements (or rows' length), seed, steps of keeping
 _LAST = [_POINTER, _INT, _INT]  # a result, threads, instruction set
 _CONVOLUTION = [_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE]
 
@@ -68,7 +67,7 @@ _FUNCTIONS = {
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
     "m3rec_byte_products": [_POINTER, _SIZE, _SIZE, _POINTER, *_LAST],
-    "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_dropout": [_POINTER, _SIZE, ctypes.c_uint64, _INT, *_LAST],
 }
 
 
