@@ -14,7 +14,8 @@ from recbole_m3rec.atomic.atomic_file import AtomicFileError, lines_of_rows, nam
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _INTEGER = r"^-?\d{1,18}$"
 
-# Two decimals of at most this many characters are equal as float64 only where they are equal.
+# Two decimals of at most this many characters are equal as float64 only where they are equal, but
+# for those with an exponent, which may be too small for it.
 _FLOAT64_CHARACTERS = 15
 
 
@@ -89,7 +90,8 @@ def exact_order(strings: pa.ChunkedArray) -> np.ndarray:
     if pc.all(pc.match_substring_regex(strings, _INTEGER)).as_py():
         integers: np.ndarray = pc.cast(strings, pa.int64()).to_numpy()
         return integers
-    if (pc.max(pc.binary_length(strings)).as_py() or 0) <= _FLOAT64_CHARACTERS:
+    is_short = (pc.max(pc.binary_length(strings)).as_py() or 0) <= _FLOAT64_CHARACTERS
+    if is_short and not pc.any(pc.match_substring(strings, "e", ignore_case=True)).as_py():
         return np.array([float(word) for word in strings.to_pylist()])
     codes = strings.combine_chunks().dictionary_encode()
     values = [Decimal(word.strip()) for word in codes.dictionary.to_pylist()]

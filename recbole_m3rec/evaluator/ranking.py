@@ -7,6 +7,7 @@ counts and the best items are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -158,7 +159,6 @@ class _Blocks:
     ) -> None:
         self.queries, self.table, self.shape = queries, table, (n_users, n_items)
         self.terms, self.seen = terms, seen
-        self.compared = queries.new_empty(n_users * n_items)
         self.held: tuple[int, int, Tensor] | None = None
 
     def of(self, rows: slice) -> Iterator[tuple[int, Tensor]]:
@@ -188,6 +188,11 @@ class _Blocks:
         users, items = users[start:stop] - rows.start, items[start:stop] - first
         here = (items >= 0) & (items < scores.shape[1])
         scores[users[here], items[here]] = -torch.inf
+
+    @cached_property
+    def compared(self) -> Tensor:
+        """Room for what a block's scores compare to."""
+        return self.queries.new_empty(self.shape[0] * self.shape[1])
 
     def count(self, comparison: Callable[..., Tensor], scores: Tensor, limits: Tensor) -> Tensor:
         """Count in each row the scores that compare so with a limit of the row's own, ``[P]``."""

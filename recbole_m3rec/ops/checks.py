@@ -33,11 +33,21 @@ def check_tensors(device: torch.device, **expected: tuple[Tensor | None, tuple[i
             raise ValueError(f"{name}: expected a tensor on {device}, found it on {tensor.device}")
 
 
+UNSOUND = "cu_seqlens: expected 0, then each sequence's end, increasing, to n_tokens"
+
+
+def check_ends(cu_seqlens: Tensor, n_tokens: int) -> None:
+    """Raise ValueError unless the values describe the tokens, for which the host waits."""
+    lengths = cu_seqlens.diff()
+    if cu_seqlens[0] != 0 or cu_seqlens[-1] != n_tokens or (lengths <= 0).any():
+        raise ValueError(UNSOUND)
+
+
 def check_sequences(cu_seqlens: Tensor, device: torch.device) -> None:
     """Raise ValueError unless shape, dtype and device are right.
 
     The values are not looked at: on CUDA the host would have to wait for them, and the library for
-    the CPU does so itself.
+    the CPU does so itself, as the reference does by :func:`check_ends`.
     """
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.shape[0] == 0:
         raise ValueError(

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_m3rec.ops.checks import check_ends
+
 BLOCK_ELEMENTS = 1 << 22  # state values a block: 16 MiB in float32, of some such buffers at a time
 
 
@@ -51,7 +53,7 @@ def _blocks(cu_seqlens: Tensor, elements_per_token: int) -> Iterator[_Block]:
     starts = cu_seqlens[:-1].long()
     lengths = cu_seqlens[1:].long() - starts
     order = torch.argsort(lengths, descending=True, stable=True)
-    budget = max(1, BLOCK_ELEMENTS // elements_per_token)
+    budget = max(1, BLOCK_ELEMENTS // max(1, elements_per_token))
     block_of = (lengths[order].cumsum(0) - 1) // budget
     for sequences in torch.split(
         order, torch.unique_consecutive(block_of, return_counts=True)[1].tolist()
@@ -136,7 +138,11 @@ def selective_scan_reference(
     Returns:
         ``y [n_tokens, d_inner]`` and the state after each sequence's last token
         ``[n_sequences, d_inner, d_state]`` (no gradient flows through it).
+
+    Raises:
+        ValueError: ``cu_seqlens`` does not describe the tokens.
     """
+    check_ends(cu_seqlens, len(x))
     return _SelectiveScan.apply(x, dt, A, B, C, D, cu_seqlens)  # type: ignore[no-any-return]
 
 

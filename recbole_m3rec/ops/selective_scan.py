@@ -50,27 +50,32 @@ class ScanBackend:
     install: str = ""
 
 
-def _scan_in_torch(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """The reference scan with the options of the others, in float32 at least."""
-    x, dt, A, B, C, D, cu_seqlens, last_only, dt_bias, z = inputs
-    assert cu_seqlens is not None
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    with torch.autocast(x.device.type, enabled=False):
-        steps = dt.to(dtype) if dt_bias is None else F.softplus(dt.to(dtype) + dt_bias.to(dtype))
-        y, states = selective_scan_reference(
-            *(x.to(dtype), steps, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype), cu_seqlens)
-        )
-        y = y[cu_seqlens[1:].long() - 1] if last_only else y
+def _in_torch(inputs: ScanInputs, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The reference scan, or a step on a state, with the options of the others.
+
+    In float32 at least.
+    """
+    *six, cu_seqlens, last_only, dt_bias, z = inputs
+    dtype = torch.promote_types(inputs.x.dtype, torch.float32)
+    with torch.autocast(inputs.x.device.type, enabled=False):
+        x, dt, A, B, C, D = (tensor.to(dtype) for tensor in six)
+        steps = dt if dt_bias is None else F.softplus(dt + dt_bias.to(dtype))
+        if state is not None:
+            y, states = selective_step_reference(state, x, steps, A, B, C, D)
+        else:
+            assert cu_seqlens is not None
+            y, states = selective_scan_reference(x, steps, A, B, C, D, cu_seqlens)
+            y = y[cu_seqlens[1:].long() - 1] if last_only else y
         y = y if z is None else y * F.silu(z.to(dtype))
-    return y.to(x.dtype), states
+    return y.to(inputs.x.dtype), states
 
 
 SCAN_BACKENDS = {
     "reference": ScanBackend(
         device=None,
         available=lambda: (True, "pure PyTorch, any device"),
-        scan=lambda inputs: _scan_in_torch(inputs)[0],
-        scan_states=_scan_in_torch,
+        scan=lambda inputs: _in_torch(inputs)[0],
+        scan_states=_in_torch,
         step=None,
     ),
     "cpu": ScanBackend(
@@ -253,10 +258,8 @@ def selective_step(
         ``y [n, d_inner]`` in the dtype of ``x``, and the new states.
     """
     kernel = SCAN_BACKENDS[choose_backend(backend, x)].step
-    if kernel is not None:
-        new_state = state.clone(memory_format=torch.contiguous_format)  # the kernel writes into it
-        inputs = ScanInputs(x, dt, A, B, C, D, dt_bias=dt_bias, z=z)
-        return kernel(new_state, inputs), new_state
-    steps = dt if dt_bias is None else F.softplus(dt + dt_bias)
-    y, new_state = selective_step_reference(state, x, steps, A, B, C, D)
-    return (y if z is None else y * F.silu(z)).to(x.dtype), new_state
+    inputs = ScanInputs(x, dt, A, B, C, D, dt_bias=dt_bias, z=z)
+    if kernel is None:
+        return _in_torch(inputs, state)
+    new_state = state.clone(memory_format=torch.contiguous_format)  # the kernel writes into it
+    return kernel(new_state, inputs), new_state

@@ -15,7 +15,8 @@ import torch
 from recbole_m3rec.baselines.requirements import scores_pair_by_pair
 from recbole_m3rec.evaluator.block_evaluation import cached_items, offers_products, products_of
 from recbole_m3rec.evaluator.nan_checks import NotANumberError
-from recbole_m3rec.evaluator.ranking import best, top_items
+from recbole_m3rec.evaluator.ranking import top_items
+from recbole_m3rec.ops.scores.best import best
 from recbole_m3rec.support.safe_write import is_stream, new_files
 
 COLUMNS = ("user", "rank", "item", "score")

@@ -56,7 +56,7 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
     settings = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
     reasons = []
     for path in sorted(
-        folder.glob(f"{config['model']}-*-last.ckpt"),
+        folder.glob(f"{config['model']}-*{checkpoint_file.LAST}"),
         key=lambda path: (path.stat().st_mtime_ns, path.name),
         reverse=True,
     ):

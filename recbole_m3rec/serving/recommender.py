@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recbole_m3rec.ops.scores.best import best
 from recbole_m3rec.serving.arguments import RequestError, at_least_1, weights_of
 from recbole_m3rec.serving.bundle.read import Bundle, read_bundle
 from recbole_m3rec.serving.catalogue import Catalogue
@@ -273,7 +274,7 @@ class Recommender:
             table = table.view(len(table), len(self.modalities), -1)[:, place]
         alike = cosines(table, table[number])
         alike[[0, number]] = -torch.inf
-        values, found = torch.topk(alike, min(k, len(alike)))
+        values, found = (rows[0] for rows in best(alike[None], k))
         found, values = found[values > -torch.inf], values[values > -torch.inf]
         return pd.DataFrame(
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -15,17 +16,20 @@ from recbole_m3rec.network.mamba import MambaBlock, MambaState
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.cpu.network_step import NetworkStep
 
+# Those of the history that is being read, by each thread its own.
+_states: ContextVar[list[MambaState]] = ContextVar("states")
+
 
 class _Recording(nn.Module):
     """A Mamba block that also notes the state after a history, in the order of calls."""
 
-    def __init__(self, block: MambaBlock, states: list[MambaState]) -> None:
+    def __init__(self, block: MambaBlock) -> None:
         super().__init__()
-        self.block, self._states = block, states
+        self.block = block
 
     def forward(self, h: Tensor, cu_seqlens: Tensor, last_only: bool = False) -> Tensor:
         out, state = self.block.forward_with_state(h, cu_seqlens, last_only)
-        self._states.append(state)
+        _states.get().append(state)
         return out
 
 
@@ -40,14 +44,13 @@ class Stepper:
 
     def __init__(self, network: M3RecNetwork) -> None:
         self.network = network
-        self._states: list[MambaState] = []
         memo: dict[int, Any] = {id(tensor): tensor for tensor in network.parameters()}
         memo |= {id(tensor): tensor for tensor in network.buffers()}
         self._reading = copy.deepcopy(network, memo)
         for module in list(self._reading.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, MambaBlock):
-                    setattr(module, name, _Recording(child, self._states))
+                    setattr(module, name, _Recording(child))
         self._compiled = NetworkStep(
             [_both(network.input_norms[name]) for name in network.modalities],
             [[_weights(layer, name) for name in network.modalities] for layer in network.layers],
@@ -61,9 +64,10 @@ class Stepper:
         """Read a history's vectors by modality, ``[n, H]``; returns the query and the state."""
         length = len(next(iter(sequence.values())))
         rows = PackedSequences(torch.arange(length), torch.tensor([0, length], dtype=torch.int32))
-        self._states.clear()
+        states: list[MambaState] = []
+        _states.set(states)
         query = self._reading.encode(rows, ItemVectors(sequence, torch.empty(0)))
-        return query, self._side_by_side(self._states)
+        return query, self._side_by_side(states)
 
     @torch.inference_mode()
     def step(self, sequence: dict[str, Tensor], state: MambaState) -> tuple[Tensor, MambaState]:

@@ -22,6 +22,9 @@ from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import Sink, new_files
 from recbole_m3rec.trainer import safe_format
 
+# How the names end of a safe checkpoint, and of a run's latest state.
+SAFE, LAST = ".safetensors", "-last.ckpt"
+
 # What described a run's processes and files, not what it computed.
 NOT_SETTINGS = frozenset(
     ["MODEL_TYPE", "MODEL_INPUT_TYPE", "configuration_files", "resume"]

@@ -83,7 +83,7 @@ def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> 
     self.model_as_built = plain_attributes(self.model)
     if config["checkpoint_format"] == "safe":
         path = Path(self.saved_model_file)
-        self.saved_model_file = str(path.with_name(f"{path.stem}.safetensors"))
+        self.saved_model_file = str(path.with_suffix(checkpoint_file.SAFE))
     clear_leftovers(Path(self.checkpoint_dir))
 
 

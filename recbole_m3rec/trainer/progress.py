@@ -31,16 +31,16 @@ KEY = "progress"
 def last_checkpoint(best: str | Path) -> Path:
     """Return where a run keeps its latest state, beside its best epoch."""
     best = Path(best)
-    return best.with_name(f"{best.stem}-last.ckpt")
+    return best.with_name(best.stem + checkpoint_file.LAST)
 
 
 def best_checkpoint(path: str | Path, config: Any) -> Path:
     """Return where a run keeps its best epoch, given either of its two checkpoints."""
     path = Path(path)
-    if not path.name.endswith("-last.ckpt"):
+    if not path.name.endswith(checkpoint_file.LAST):
         return path
-    suffix = ".safetensors" if config["checkpoint_format"] == "safe" else ".pth"
-    return path.with_name(path.name.removesuffix("-last.ckpt") + suffix)
+    suffix = checkpoint_file.SAFE if config["checkpoint_format"] == "safe" else ".pth"
+    return path.with_name(path.name.removesuffix(checkpoint_file.LAST) + suffix)
 
 
 class Progress:

@@ -74,15 +74,14 @@ def _encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if value is None or isinstance(value, (bool, str, int, float)):
         return value
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-        tensors[name] = value.detach().cpu().clone().contiguous()  # safetensors shares no memory
-        return {"tensor": name}
+        own = value.detach().cpu().clone().contiguous()  # safetensors shares no memory
+        return {"tensor": _keep(own, name, tensors)}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         if value.dtype.kind == "u" and value.dtype.itemsize > 1:
             numbers = torch.from_numpy(value.astype(np.int64))
         else:
             numbers = torch.from_numpy(np.ascontiguousarray(value))
-        tensors[name] = numbers.clone()
-        return {"array": name, "dtype": value.dtype.str}
+        return {"array": _keep(numbers.clone(), name, tensors), "dtype": value.dtype.str}
     if isinstance(value, (list, tuple)):
         parts = [_encode(part, f"{name}/{i}", tensors) for i, part in enumerate(value)]
         return parts if isinstance(value, list) else {"tuple": parts}
@@ -98,6 +97,14 @@ def _encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         f"checkpoint_format: safe has no form for {name.lstrip('/')}, a {type(value).__name__}: "
         "set checkpoint_format: recbole"
     )
+
+
+def _keep(tensor: torch.Tensor, name: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Add a tensor; returns its name, which is another where keys such as 1 and "1" share one."""
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor
+    return name
 
 
 def _decode(tree: Any, tensor: Any) -> Any:

@@ -5,7 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recbole_m3rec.atomic.exact_times import TimesError, check_times, exact_order, unusable_times
@@ -25,6 +25,7 @@ NUMBERS = st.one_of(
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=30))
+@example(["0", "1e-400", "2E-400", "-1e-400"])
 def test_numbers_of_any_length_compare_as_decimals(words):
     order = exact_order(column(*words))
     values = [Decimal(word.strip()) for word in words]

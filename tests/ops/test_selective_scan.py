@@ -17,7 +17,7 @@ from recbole_m3rec.ops.selective_scan import (
     selective_scan_states,
     selective_step,
 )
-from tests.ops.kernel_cases import both_backends, raw_scan_inputs
+from tests.ops.kernel_cases import both_backends, raw_scan_inputs, scan_inputs
 
 COMPILED = ("cpu", "triton", "mamba_ssm")
 
@@ -162,3 +162,36 @@ def test_steps_from_the_states_of_a_scan_continue_it(backend):
         torch.testing.assert_close(y, whole[now], rtol=1e-5, atol=1e-6)
         assert torch.equal(state, before)  # the old state can be stepped from again
         state = after
+
+
+@both_backends
+def test_a_step_on_short_floats_is_that_of_float32(backend):
+    (*six, dt_bias, z), _ = raw_scan_inputs([1, 1])
+    short = [tensor.bfloat16() for tensor in (*six, dt_bias, z)]
+    state = torch.ones(2, *six[2].shape)
+
+    def run(arguments):
+        *six, dt_bias, z = arguments
+        return selective_step(state, *six, dt_bias=dt_bias, z=z, backend=backend)
+
+    y, after = run(short)
+    expected, expected_after = run([tensor.float() for tensor in short])
+    assert torch.equal(y, expected.bfloat16())
+    assert torch.equal(after, expected_after)
+
+
+@both_backends
+@pytest.mark.parametrize("ends", [[1, 3], [0, 2], [0, 4], [0, 3, 2, 3], [0, 1, 1, 3]])
+def test_unsound_sequences_are_refused(backend, ends):
+    tensors, _ = scan_inputs([3])
+    with pytest.raises(ValueError, match="cu_seqlens: expected 0"):
+        selective_scan(*tensors, torch.tensor(ends, dtype=torch.int32), backend=backend)
+
+
+@both_backends
+def test_no_channels_give_no_columns(backend):
+    (*six, _, _), ends = raw_scan_inputs([2, 1], d_inner=0)
+    y, state = selective_scan_states(*six, ends, backend=backend)
+    stepped, _ = selective_step(torch.zeros(3, 0, 8), *six, backend=backend)
+    assert y.shape == stepped.shape == (3, 0)
+    assert state.shape == (2, 0, 8)

@@ -78,6 +78,16 @@ def test_the_best_items_are_those_of_exact_scores(name, added):
     assert name in ("near", "ties", "zeros") or clear.all()
 
 
+@pytest.mark.parametrize(("width", "scale"), [(1, 1), (WIDTH, 1e-20), (WIDTH, 1e-37)])
+def test_one_column_and_tiny_queries_lead_to_exact_items(width, scale, monkeypatch):
+    if width == 1:
+        monkeypatch.setattr(EightBits, "_products", None)  # not called: torch's are wrong then
+    table, queries = tables()["plain"][:, :width].contiguous(), scale * torch.randn(B, width)
+    edits = made_edits(False)
+    items, _ = EightBits(table).top(queries, K, edits)
+    assert torch.equal(items, exact_top(queries, table, K, edits)[0])
+
+
 def test_queries_that_are_not_sure_are_scored_exactly_and_only_they(monkeypatch):
     table, asked = tables()["plain"], []
     monkeypatch.setattr(

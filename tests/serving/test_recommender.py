@@ -7,6 +7,7 @@ import torch
 
 from recbole_m3rec.network.packed import PackedSequences
 from recbole_m3rec.ops.scores.best import best
+from recbole_m3rec.serving import recommender
 from recbole_m3rec.serving.arguments import weights_of
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender, RequestError
@@ -204,6 +205,11 @@ def test_similar_items_are_the_nearest_by_cosine(shop):
     assert len(shop.similar("i7", k=100)) == N_ITEMS - 1
     with pytest.raises(RequestError, match="Did you mean text"):
         shop.similar("i7", "texts")
+
+
+def test_of_equally_similar_items_the_first_are_taken(shop, monkeypatch):
+    monkeypatch.setattr(recommender, "cosines", lambda table, own: torch.ones(len(table)))
+    assert list(shop.similar("i2", k=4)["item"]) == ["i1", "i3", "i4", "i5"]
 
 
 def test_search_finds_all_words_without_accents_and_the_most_used_first(shop):

@@ -1,6 +1,8 @@
 """A session equals the batch path item by item, and its saved bytes go on where it was."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -43,6 +45,27 @@ def test_a_session_from_a_history_goes_on_like_one_that_grew(shop):
     assert list(ours["item"]) == list(theirs["item"])
     batch = shop.recommend([["i4", "i9", "i17"]], 5, **options)
     assert list(ours["item"]) == list(batch["item"])
+
+
+def test_sessions_of_several_threads_keep_their_own_states(shop):
+    histories = [
+        [f"i{(7 * n + 3 * k) % N_ITEMS + 1}" for k in range(20 + n % 5)] for n in range(80)
+    ]
+
+    def scores(history):
+        session = shop.session(history)
+        session.add("i7")
+        return list(session.recommend(5)["score"])
+
+    expected = [scores(history) for history in histories]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(scores, histories))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == expected
 
 
 def test_a_saved_session_goes_on_elsewhere(shop):

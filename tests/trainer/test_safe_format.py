@@ -60,6 +60,18 @@ def test_tensors_and_arrays_come_back_to_the_bit(tmp_path):
     assert found["best"] == 0.1
 
 
+def test_tensors_whose_keys_spell_the_same_name_stay_apart(tmp_path):
+    content = {
+        "a/b": torch.full((2,), 0),
+        "a": {"b": torch.full((3,), 1)},
+        1: np.full(4, 2),
+        "1": np.full(5, 3),
+        "1'": torch.full((6,), 4),
+    }
+    safe_format.write(content, tmp_path / "x")
+    assert repr(safe_format.read(tmp_path / "x")) == repr(content)
+
+
 def test_an_object_is_refused_by_its_name(tmp_path):
     with pytest.raises(
         CannotStoreError, match="no form for other_parameter/graph, a PurePosixPath"

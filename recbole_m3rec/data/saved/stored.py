@@ -74,11 +74,14 @@ def _encode(value: Any, name: str, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, (FeatureType, FeatureSource)):
         return {"enum": [type(value).__name__, value.value]}
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-        return {"tensor": keep(value.numpy())}
+        try:
+            return {"tensor": keep(value.numpy())}
+        except (TypeError, RuntimeError) as error:  # bfloat16, a gradient, another device
+            raise CannotStoreError(f"{name} is a tensor that NumPy cannot hold: {error}") from error
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
         return {"array": keep(value)}
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == object:
-        if len(value) and all(isinstance(part, np.ndarray) for part in value):  # cells of a list
+        if len(kinds := {_kind_of_cell(part) for part in value}) == 1 and None not in kinds:
             lengths = np.array([len(part) for part in value])
             return {"lists": [keep(np.concatenate(value)), keep(lengths)]}
         return each("objects", value)
@@ -96,6 +99,13 @@ def _encode(value: Any, name: str, arrays: list[np.ndarray]) -> Any:
         if isinstance(value, kind):
             return each(kind.__name__, value)
     raise CannotStoreError(f"{name} is a {type(value).__name__}")
+
+
+def _kind_of_cell(value: Any) -> str | None:
+    """Return what cells of a list must share to lie in one array unchanged, None for no cell."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "biufU":
+        return None
+    return "U" if value.dtype.kind == "U" else value.dtype.str
 
 
 def _decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:

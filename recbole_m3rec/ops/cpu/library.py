@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from recbole_m3rec.ops.checks import UNSOUND
 from recbole_m3rec.ops.cpu.compile import CompileError
 from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
@@ -27,7 +28,6 @@ INTERFACE = 12  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-_MASK = [_SIZE, ctypes.c_uint64, _INT]  # elements (or rows' length), seed, steps of keeping
 _LAST = [_POINTER, _INT, _INT]  # a result, threads, instruction set
 _CONVOLUTION = [_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE]
 
@@ -67,7 +67,7 @@ _FUNCTIONS = {
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
     "m3rec_byte_products": [_POINTER, _SIZE, _SIZE, _POINTER, *_LAST],
-    "m3rec_dropout": [_POINTER, *_MASK, _POINTER, _INT, _INT],
+    "m3rec_dropout": [_POINTER, _SIZE, ctypes.c_uint64, _INT, *_LAST],
 }
 
 
@@ -202,9 +202,7 @@ def call(function: str, *arguments: Any) -> None:
         raise RuntimeError(reason)
     status = getattr(library, function)(*arguments)
     if status == 1:
-        raise ValueError(
-            "cu_seqlens: expected 0, then each sequence's end, increasing, to n_tokens"
-        )
+        raise ValueError(UNSOUND)
     if status == 2:
         raise MemoryError(f"{function} found no memory for its work space")
     if status != 0:

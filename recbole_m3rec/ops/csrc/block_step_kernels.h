@@ -1,6 +1,6 @@
-// A whole Mamba block on one new token a row, on kept states: projections, convolution, scan, gate.
-// Each row is a handful of products of a matrix with a vector, whose lanes run along the rows of
-// the matrix as they lie in memory: no weight is packed or copied for a single token.
+// A whole Mamba block on one new token, on kept states: projections, convolution, scan, gate. It is
+// a handful of products of a matrix with a vector, whose lanes run along the rows of the matrix as
+// they lie in memory: no weight is packed or copied for a single token.
 #pragma once
 
 #include "scan_forward.h"
@@ -27,10 +27,10 @@ static inline void matrix_times_vector(const float *weight, const float *x, Inde
 }
 
 // u = SiLU(bias + taps · (window, x)), and the window one input further.
-static inline void step_convolution(const BlockStep &call, Index row, const float *x, float *u) {
+static inline void step_convolution(const BlockStep &call, const float *x, float *u) {
     const Index kept = call.taps - 1;
-    const float *old = call.window + row * call.channels * kept;
-    float *window = call.new_window + row * call.channels * kept;
+    const float *old = call.window;
+    float *window = call.new_window;
     for (Index channel = 0; channel < call.channels; ++channel, old += kept, window += kept) {
         const float *tap = call.weights.tap + channel * call.taps;
         float sum = call.weights.tap_bias[channel] + tap[kept] * x[channel];
@@ -51,23 +51,23 @@ static Index block_step_scratch(const BlockStep &call) {
     return 5 * call.channels + call.rank + 2 * call.states;
 }
 
-static void block_step(const BlockStep &call, Index row, float *memory) {
+static void block_step(const BlockStep &call, float *memory) {
     const BlockWeights &weights = call.weights;
     const Index channels = call.channels, states = call.states;
     float *const xz = memory, *const u = xz + 2 * channels, *const dt = u + channels,
                  *const y = dt + channels, *const projected = y + channels;
-    matrix_times_vector(weights.in_proj, call.h + row * call.width, 2 * channels, call.width, xz);
-    step_convolution(call, row, xz, u);
+    matrix_times_vector(weights.in_proj, call.h, 2 * channels, call.width, xz);
+    step_convolution(call, xz, u);
     matrix_times_vector(weights.x_proj, u, call.rank + 2 * states, channels, projected);
     matrix_times_vector(weights.dt_proj, projected, channels, call.rank, dt);
     Step scan{};
     scan.x = u, scan.dt = dt, scan.A = weights.A, scan.D = weights.D;
     scan.dt_bias = weights.dt_bias;
     scan.B = projected + call.rank, scan.C = scan.B + states, scan.z = xz + channels;
-    scan.state = call.state + row * channels * states, scan.y = y;
+    scan.state = call.state, scan.y = y;
     scan.channels = channels, scan.states = states;
     step(scan, 0, 1);
-    matrix_times_vector(weights.out_proj, y, call.width, channels, call.y + row * call.width);
+    matrix_times_vector(weights.out_proj, y, call.width, channels, call.y);
 }
 
 }  // namespace

@@ -18,9 +18,6 @@ using Index = std::ptrdiff_t;
 constexpr Index kForwardChunk = 48;
 constexpr Index kBackwardChunk = 28;
 
-// States whose recurrences run side by side in registers.
-constexpr Index kMaxGroup = 4;
-
 // One call of the scan. Channels are cut into blocks of one vector, the last one padded;
 // "block-major" means [block][state][lane].
 struct Scan {
@@ -34,7 +31,7 @@ struct Scan {
     const float *initial_state;      // [sequences, channels, states] or null: zeros
     const std::int32_t *cu_seqlens;  // [sequences + 1]
     Index channels, states, blocks;
-    bool read_last;    // y (and its gradient) has a row for each last token only
+    bool last_only;    // y (and its gradient) has a row for each last token only
     bool decay_first;  // false: a first token has no state, so no decay is computed
 
     float *y;           // [tokens or sequences, channels]
@@ -74,15 +71,15 @@ struct BlockWeights {
     const float *in_proj, *tap, *tap_bias, *x_proj, *dt_proj, *dt_bias, *A, *D, *out_proj;
 };
 
-// A Mamba block on one token per row.
+// A Mamba block on one token.
 struct BlockStep {
     BlockWeights weights;
-    const float *h;       // [rows, width]
-    const float *window;  // [rows, channels, taps - 1], oldest input first
+    const float *h;       // [width]
+    const float *window;  // [channels, taps - 1], oldest input first
     Index width, channels, states, rank, taps;
     float *new_window;  // like window
-    float *state;       // [rows, channels, states], replaced
-    float *y;           // [rows, width]
+    float *state;       // [channels, states], replaced
+    float *y;           // [width]
 };
 
 struct NormWeights {
@@ -179,7 +176,7 @@ struct Kernels {
                           float *scratch);
     void (*drop)(const Dropout &, Index first_element, Index last_element);
     Index panel;  // columns of a panel of Matmul
-    void (*matmul)(const Matmul &, Index first_row, Index last_row, float *);
+    void (*matmul)(const Matmul &, Index first_row, Index last_row);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
     void (*byte_products)(const ByteProducts &, Index first_row, Index last_row);
 };

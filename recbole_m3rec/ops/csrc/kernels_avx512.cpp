@@ -1,19 +1,9 @@
 // The kernels for x86-64 with AVX-512 F, DQ, VL and BW; this file alone is compiled with the flags
 // for it.
-#include "block_step_kernels.h"
-#include "byte_products_kernels.h"
-#include "convolution_kernels.h"
-#include "dropout_kernels.h"
-#include "matmul_kernels.h"
-#include "network_step_kernels.h"
-#include "scan_backward.h"
+#include "kernel_table.h"
 
 namespace m3rec {
 
-const Kernels kAvx512Kernels = {
-    "avx512",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
-    network_step_scratch, network_step, convolve,
-    convolve_back, drop, kTileVectors * kWidth, matmul, matmul_back,
-    byte_products};
+constexpr Kernels kAvx512Kernels = kernel_table("avx512");
 
 }  // namespace m3rec

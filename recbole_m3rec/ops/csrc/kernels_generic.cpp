@@ -1,18 +1,8 @@
 // The kernels for any machine; this file alone is compiled with the flags for it.
-#include "block_step_kernels.h"
-#include "byte_products_kernels.h"
-#include "convolution_kernels.h"
-#include "dropout_kernels.h"
-#include "matmul_kernels.h"
-#include "network_step_kernels.h"
-#include "scan_backward.h"
+#include "kernel_table.h"
 
 namespace m3rec {
 
-const Kernels kGenericKernels = {
-    "generic",    kWidth,         forward_scratch, backward_scratch, forward, backward, step,
-    network_step_scratch, network_step, convolve,
-    convolve_back, drop, kTileVectors * kWidth, matmul, matmul_back,
-    byte_products};
+constexpr Kernels kGenericKernels = kernel_table("generic");
 
 }  // namespace m3rec

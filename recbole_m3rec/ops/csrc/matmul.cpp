@@ -1,6 +1,5 @@
 // The C interface of products of a tall matrix with a small one: linear layers.
 #include <algorithm>
-#include <vector>
 
 #include "dispatch.h"
 
@@ -61,7 +60,7 @@ M3REC_EXPORT int m3rec_matmul(const float *x, Index x_stride, const float *b, In
     }
     constexpr Index kPiece = 192;
     parallel_for((rows + kPiece - 1) / kPiece, usable_threads(threads), [&](Index unit, Index) {
-        kernels->matmul(call, unit * kPiece, std::min(rows, (unit + 1) * kPiece), nullptr);
+        kernels->matmul(call, unit * kPiece, std::min(rows, (unit + 1) * kPiece));
     });
     return kDone;
 } catch (const std::bad_alloc &) {

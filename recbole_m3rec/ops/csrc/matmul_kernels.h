@@ -56,7 +56,7 @@ static inline void multiply(const float *a, Index a_row, Index a_step, Index row
 }
 
 // Some rows of y = x right + bias; right is cut into panels of kTileVectors vectors.
-static void matmul(const Matmul &call, Index first_row, Index last_row, float *) {
+static void matmul(const Matmul &call, Index first_row, Index last_row) {
     constexpr Index kPanel = kTileVectors * kWidth, kRows = kTileRows * 16;
     for (Index row = first_row; row < last_row; row += kRows) {
         const Index rows = last_row - row < kRows ? last_row - row : kRows;

@@ -112,7 +112,7 @@ static void network_step(const Network &network, const NetworkStep &call, Index 
         const LayerWeights &weights = network.layers[row];
         step.weights = weights.block, step.state = call.state + first * network.states;
         step.window = call.window + first * kept, step.new_window = call.new_window + first * kept;
-        block_step(step, 0, inner + inner_width);
+        block_step(step, inner + inner_width);
         if (network.low_pass > 0) {
             const Index before = row * (network.low_pass - 1) * (width + 1);
             low_pass_step(network, weights, x, call.recent + before, call.new_recent + before, out);

@@ -77,10 +77,11 @@ void forget_threads() {
     pool_lock = PTHREAD_MUTEX_INITIALIZER;
 }
 
+// When the library is loaded: OpenMP's threads may run before a first job of ours does.
+const bool registered = pthread_atfork(nullptr, nullptr, forget_threads) == 0;
+
 Pool *get_pool() {
     pthread_mutex_lock(&pool_lock);
-    static bool registered = false;
-    if (!registered) registered = pthread_atfork(nullptr, nullptr, forget_threads) == 0;
     if (pool == nullptr && registered)
         pool = new (std::nothrow) Pool;  // never freed: its threads outlive main
     Pool *const found = pool;

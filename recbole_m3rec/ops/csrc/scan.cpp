@@ -17,7 +17,7 @@ struct ScanArguments {
     const std::int32_t *cu_seqlens;
     Index x_stride, dt_stride, B_stride, C_stride, z_stride;
     Index sequences, tokens, channels, states;
-    int read_last, threads, instruction_set;
+    int last_only, threads, instruction_set;
 };
 
 namespace {
@@ -49,7 +49,7 @@ public:
         scan.initial_state = call.initial_state, scan.cu_seqlens = call.cu_seqlens;
         scan.tokens = call.tokens, scan.channels = call.channels, scan.states = call.states,
         scan.blocks = blocks;
-        scan.read_last = call.read_last != 0;
+        scan.last_only = call.last_only != 0;
         // A first token has no state to decay. Only NaN in A must be seen there, too.
         scan.decay_first = std::any_of(call.A, call.A + call.channels * call.states,
                                        [](float rate) { return std::isnan(rate); });
@@ -183,7 +183,7 @@ void run_units(const ScanArguments &call, const Scan &scan, const std::vector<Un
 
 }  // namespace
 
-// y [tokens, channels], or [sequences, channels] with read_last; last_state [sequences, channels,
+// y [tokens, channels], or [sequences, channels] with last_only; last_state [sequences, channels,
 // states] or null.
 M3REC_EXPORT int m3rec_scan_forward(const ScanArguments *call, float *y, float *last_state) try {
     const Kernels *const kernels = find_kernels(call->instruction_set);
@@ -255,8 +255,8 @@ M3REC_EXPORT int m3rec_scan_step(const ScanArguments *call, float *state, float 
                     call->D,        call->dt_bias,   call->z,        state,          y,
                     call->x_stride, call->dt_stride, call->B_stride, call->C_stride, call->z_stride,
                     call->channels, call->states};
-    const Index piece =
-        std::max<Index>(1, (1 << 16) / (call->channels * call->states));  // rows worth a unit
+    const Index values = std::max<Index>(1, call->channels * call->states);
+    const Index piece = std::max<Index>(1, (1 << 16) / values);  // rows worth a unit
     parallel_for((call->tokens + piece - 1) / piece, usable_threads(call->threads),
                  [&](Index unit, Index) {
                      kernels->step(rows, unit * piece, std::min(call->tokens, (unit + 1) * piece));

@@ -83,12 +83,12 @@ static inline void backward_blocks(const Scan &scan, const Unit &unit,
         } else if (s == kGroup) {
             forth = Ahead{scan.grad_x + chunk.token * scan.channels + column, scan.channels};
             back = Ahead{scan.grad_dt + chunk.token * scan.channels + column, scan.channels};
-        } else if (s == 2 * kGroup && !scan.read_last) {
+        } else if (s == 2 * kGroup && !scan.last_only) {
             forth = Ahead{scan.grad_y + chunk.next_token * scan.grad_y_stride + column,
                           scan.grad_y_stride};
         }
-        if (scan.read_last && scan.z) backward_group<kCount, true, true>(pass, forth, back);
-        else if (scan.read_last) backward_group<kCount, true, false>(pass, forth, back);
+        if (scan.last_only && scan.z) backward_group<kCount, true, true>(pass, forth, back);
+        else if (scan.last_only) backward_group<kCount, true, false>(pass, forth, back);
         else if (scan.z) backward_group<kCount, false, true>(pass, forth, back);
         else backward_group<kCount, false, false>(pass, forth, back);
     }
@@ -103,9 +103,9 @@ static inline void gather_chunk(const Scan &scan, const Unit &unit, const Backwa
                                 const BackwardChunk &chunk) {
     gather_inputs<kBackwardChunk>(scan, unit, chunk.token, chunk.steps, scratch.dt, scratch.input,
                                   scan.z ? scratch.y : nullptr);
-    Index row = scan.read_last ? chunk.sequence : chunk.token;
+    Index row = scan.last_only ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
-        const bool read = !scan.read_last || (chunk.marks[t] & kLast);
+        const bool read = !scan.last_only || (chunk.marks[t] & kLast);
         for (Index block = unit.first_block; block < unit.last_block; ++block) {
             const Index column = block * kWidth, lanes = scan.channels - column;
             const Index at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;
@@ -138,10 +138,10 @@ static inline void add_to(float *sum, Vec v) { store(sum, load(sum) + v); }
 static inline void finish_chunk(const Scan &scan, const Unit &unit, const BackwardScratch &scratch,
                                 const BackwardChunk &chunk) {
     const Vec ln2 = broadcast(0.693147180559945309417f);  // A carries log2(e)
-    Index row = scan.read_last ? chunk.sequence : chunk.token;
+    Index row = scan.last_only ? chunk.sequence : chunk.token;
     for (Index t = 0; t < chunk.steps; ++t) {
         const Index token = chunk.token + t;
-        const bool read = !scan.read_last || (chunk.marks[t] & kLast);
+        const bool read = !scan.last_only || (chunk.marks[t] & kLast);
         for (Index block = unit.first_block; block < unit.last_block; ++block) {
             const Index column = block * kWidth, lanes = scan.channels - column;
             const Index at = ((block - unit.first_block) * kBackwardChunk + t) * kWidth;

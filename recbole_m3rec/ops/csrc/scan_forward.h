@@ -105,15 +105,15 @@ static inline void forward_chunk(const Scan &scan, const Unit &unit, const Forwa
                                scratch.y + rows};
         const Ahead x{scan.x + next * scan.x_stride + column, scan.x_stride};
         const Ahead dt{scan.dt + next * scan.dt_stride + column, scan.dt_stride};
-        if (scan.read_last) forward_states<kReadEnds>(pass, scan.states, {x, dt, x});
+        if (scan.last_only) forward_states<kReadEnds>(pass, scan.states, {x, dt, x});
         else
             forward_states<kReadAll>(
                 pass, scan.states,
                 {x, dt, Ahead{scan.y + token * scan.channels + column, scan.channels}});
     }
-    Index row = scan.read_last ? chunk.sequence : token;
+    Index row = scan.last_only ? chunk.sequence : token;
     for (Index t = 0; t < chunk.steps; ++t) {
-        if (scan.read_last && !(chunk.marks[t] & kLast)) continue;
+        if (scan.last_only && !(chunk.marks[t] & kLast)) continue;
         for (Index i = 0; i < blocks; ++i) {
             const Index column = (unit.first_block + i) * kWidth, lanes = scan.channels - column;
             Vec y = load(scratch.y + (i * kForwardChunk + t) * kWidth);

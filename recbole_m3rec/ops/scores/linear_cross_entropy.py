@@ -229,9 +229,16 @@ def sums_of_tiles(of: Logits, tiles: list[tuple[slice, slice]]) -> tuple[Tensor,
 
 
 def slopes_of_tiles(
-    of: Logits, log_sum: Tensor, wanted: tuple[bool, bool], tiles: list[tuple[slice, slice]]
+    of: Logits,
+    log_sum: Tensor,
+    wanted: tuple[bool, bool],
+    tiles: list[tuple[slice, slice]],
+    weights: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients of the rows' losses by query, table and terms, given ``log_sum``."""
+    """Return the gradients of the rows' losses by query, table and terms, given ``log_sum``.
+
+    The sum of the losses is one of ``weights`` times each where these are given, ``[n]``.
+    """
     query, table, targets, terms, _ = of
     dtype = log_sum.dtype
     grad_query = torch.zeros_like(query, dtype=dtype) if wanted[0] else None
@@ -242,6 +249,8 @@ def slopes_of_tiles(
         slope = logits.sub_(log_sum[row, None]).exp_()
         is_here, place = _within(targets[row], item.start, slope.shape[1])
         slope.scatter_add_(1, place, -is_here[:, None].to(dtype))
+        if weights is not None:
+            slope *= weights[row, None]
         if block is not None and grad_terms is not None:
             grad_terms[block.places] = block.of(slope)
         slope = slope.to(query.dtype)

@@ -25,8 +25,6 @@ from recbole_m3rec.ops.scores.linear_cross_entropy import (
 )
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 
-NO_ITEM = -1
-
 
 def is_shared() -> bool:
     """Tell whether there are several processes."""
@@ -49,8 +47,7 @@ def sharded_cross_entropy(
     """Mean cross-entropy of this process's queries; see :func:`linear_cross_entropy`.
 
     All processes call it, and its gradient, together. Whatever loss a process makes of its mean,
-    the gradient by the table's rows is that of the sum of all processes' losses. A mean that counts
-    for nothing in one, where it had no row of a batch, counts for nothing in all.
+    the gradient by the table's rows is that of the sum of all processes' losses.
 
     Args:
         query: of this process, ``[n, width]``, ``n >= 1``.
@@ -110,18 +107,18 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         n_queries = ctx.own.stop - ctx.own.start
         weights = _gathered((grad_loss / n_queries).expand(n_queries))[1]
         weights = F.pad(weights, (0, len(query) - len(weights)))
-        # A row that counts for nothing has no slope.
-        targets = targets.where(weights != 0, NO_ITEM)
         of = Logits(query, table, targets, ScoreTerms(*given) if given else None, None)
-        log_sum = log_sum.where(weights != 0, torch.inf)
-        weight = weights.sum() / weights.count_nonzero().clamp(min=1)
-        grad_query, grad_table, grad_terms = slopes_of_tiles(of, log_sum, (True, True), ctx.tiles)
+        # Shares of the largest, for a slope may be made in float16.
+        largest = weights.abs().max().clamp(min=torch.finfo(weights.dtype).tiny)
+        grad_query, grad_table, grad_terms = slopes_of_tiles(
+            of, log_sum, (True, True), ctx.tiles, weights / largest
+        )
         for gradient in (grad_query, grad_terms):
             if gradient is not None:
                 dist.all_reduce(gradient)
         own = (grad_query, ctx.own), (grad_table, slice(None)), (grad_terms, ctx.own_terms)
         by_query, by_table, by_values = (
-            None if gradient is None else (gradient[rows] * weight).to(dtype)
+            None if gradient is None else (gradient[rows] * largest).to(dtype)
             for (gradient, rows), dtype in zip(own, ctx.dtypes, strict=True)
         )
         return by_query, by_table, None, None, None, None, by_values

@@ -24,6 +24,7 @@ TINY, EPS = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).eps
 # and by the compiled kernel's.
 MOST_ROWS, MOST_ROWS_OF_KERNEL = 64, 8
 SLACK = 1.01  # of the bound, for the rounding of float32
+SMALLEST_STEP = 1e-30  # so that what underflows in a scaled query is small beside this rounding
 
 
 @functools.cache
@@ -64,6 +65,8 @@ class EightBits:
         """Return what :func:`recbole_m3rec.serving.scoring.exact.exact_top` does."""
         n = 4 * k + 24  # candidates
         is_special = len(edits.replaced) > 0 or any(a is not None for a in edits.allowed)
+        # For one column torch's products are wrong where there are instructions for them.
+        is_special |= self.table.shape[1] == 1
         if is_special or len(queries) > most_rows() or n > len(self.table) // 8:
             return exact_top(queries, self.table, k, edits)
         items, scores, is_sure = self._candidates(queries, k, n, edits)
@@ -81,9 +84,10 @@ class EightBits:
         scaled = exact * self.unit
         largest = LARGEST if torch_is_fast() else self.largest_query
         step = np.abs(scaled).max(1, keepdims=True) / largest
-        rounded = np.rint(scaled / np.maximum(step, TINY))
-        bound = self.error * np.linalg.norm(scaled, axis=1)
-        bound += self.length * np.linalg.norm(scaled - rounded * step, axis=1)
+        scaled /= np.maximum(step, TINY)
+        rounded = np.rint(scaled)
+        bound = self.error * np.linalg.norm(scaled, axis=1)  # in steps
+        bound += self.length * np.linalg.norm(scaled - rounded, axis=1)
         rough = self._products(torch.from_numpy(rounded.astype(np.int16)))
         rough[edits.removed] = REMOVED
         rough[:, 0] = REMOVED
@@ -104,9 +108,9 @@ class EightBits:
         found, own = found[order], own[order]
         # Where rounding to whole numbers loses nothing, that of float32 is left.
         bound += exact.shape[1] * EPS * self.length * np.linalg.norm(scaled, axis=1)
-        left_out = highest[:, n] * step[:, 0] + SLACK * bound
-        best = torch.from_numpy(found), torch.from_numpy(own)
-        return *best, torch.from_numpy(own[:, k - 1] > left_out)
+        left_out = (highest[:, n] + SLACK * bound) * step[:, 0]
+        is_sure = (own[:, k - 1] > left_out) & (step[:, 0] > SMALLEST_STEP)
+        return torch.from_numpy(found), torch.from_numpy(own), torch.from_numpy(is_sure)
 
     def _products(self, queries: Tensor) -> Tensor:
         if torch_is_fast():

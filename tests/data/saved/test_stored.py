@@ -97,6 +97,27 @@ def test_a_saved_dataset_is_the_one_that_was_saved(model, make_config, write_dat
     assert not list(Path("saved").glob("*.pth"))
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [np.array([2**53 + 1]), np.array([])],
+        [np.array([1.5]), np.array(["a"])],
+        [np.array([1]), np.ones((2, 2), int)],
+        [np.array([1]), np.array([None, "a"], object)],
+    ],
+)
+def test_cells_of_several_kinds_come_back_as_they_were(cells, tmp_path):
+    column = np.empty(2, object)
+    column[0], column[1] = cells
+    stored.write({"cells": column}, tmp_path / "x.npz")
+    assert same(stored.read(tmp_path / "x.npz")["cells"], column)
+
+
+def test_a_tensor_that_numpy_has_not_is_named(tmp_path):
+    with pytest.raises(stored.CannotStoreError, match="^x is a tensor that NumPy cannot hold"):
+        stored.write({"x": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "x.npz")
+
+
 def test_what_has_no_form_is_not_saved_and_the_run_goes_on(make_config, caplog):
     create_dataset(make_config("DIEN", save_dataset=True))
     assert "tiny-DIENDataset.npz is not saved, and the run goes on: seq_sampler is a" in caplog.text

@@ -1,12 +1,14 @@
 """The compiled CPU scan on any threads: torch's, its own, Python's, and those of a forked child."""
 
 import multiprocessing
+import os
 import threading
 
 import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library as cpu_library
+from tests.fresh_python import fresh_python
 from tests.ops.kernel_cases import RAGGED, compiled_scan, needs_kernels, scan_inputs, with_gradients
 
 pytestmark = needs_kernels
@@ -87,3 +89,24 @@ def test_a_forked_child_can_call_too(request, threads, of_torch):
     finally:
         child.kill()
     assert compiled_scan(tensors, ends).tolist() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_child_can_call_whose_parent_has_not():
+    fresh_python(
+        """
+import os, signal, torch
+from tests.ops.kernel_cases import RAGGED, compiled_scan, scan_inputs
+tensors, ends = scan_inputs(RAGGED * 6, 70, 6)
+torch.set_num_threads(2)
+torch.zeros(4_000_000).sin()  # starts torch's threads
+from recbole_m3rec.ops.cpu import library
+library.load()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    compiled_scan(tensors, ends)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
