@@ -26,6 +26,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.quick_start.resuming import RESUME_KEY, install_resuming
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.exit_codes import one_line, users_error
+from recbole_m3rec.trainer.checkpoint_file import LAST
 from recbole_m3rec.trainer.safe_format import is_safe_file
 
 LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy")
@@ -120,7 +121,7 @@ def latest_state(checkpoints: Path) -> Path | None:
     files = [path for path in checkpoints.glob("*") if not path.name.startswith(".")]
     if not all(is_safe_file(path) or written_here.is_own(path) for path in files):
         return None
-    return next((path.resolve() for path in files if path.name.endswith("-last.ckpt")), None)
+    return next((path.resolve() for path in files if path.name.endswith(LAST)), None)
 
 
 def refuse_what_changed(spec: Mapping[str, Any]) -> None:
