@@ -172,7 +172,7 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         if source.path is None or config["feature_rows"] not in (None, "own"):
             continue  # random or shuffled features say nothing about further items
         metadata = read_metadata(source.path) if source.recipe is None else {}
-        if "images_sha256" in metadata:
+        if not metadata.keys().isdisjoint(("images_sha256", "image_contents_sha256")):
             about[name]["images"] = {
                 key: metadata[key] for key in ("encoder", "precision", "batch_size")
             }

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -208,6 +209,42 @@ def test_the_script_writes_features_and_a_report(photos, tmp_path, capsys):
     assert "made with other missing. Add --overwrite" in capsys.readouterr().err
     assert run(photos, "--missing", "mean", "--overwrite") == 0
     assert len(read_features(folder / "shop.image.parquet").item_ids) == 3
+
+
+def test_a_file_is_up_to_date_only_for_the_same_pictures_items_and_encoder(
+    photos, tmp_path, capsys, monkeypatch
+):
+    write_items(tmp_path, *SHADES)
+    mapping = tmp_path / "pictures.csv"
+    mapping.write_text("item_id,path\na,photos/1.bmp\nb,photos/2.bmp\nc,none.bmp\n")
+    for name, shade in (("1", 10), ("2", 200)):
+        Image.new("RGB", (9, 9), (shade,) * 3).save(photos / f"{name}.bmp")
+        os.utime(photos / f"{name}.bmp", (10**9, 10**9))
+    mine = ["--mapping", str(mapping), "--missing", "mean"]
+    code, items = tmp_path / "my_encoder.py", tmp_path / "dataset" / "shop" / "shop.item"
+
+    def encode(*more):
+        monkeypatch.delitem(sys.modules, "my_encoder", raising=False)
+        step = ["encode", "--dataset", "shop", "--encoder", "my_encoder:encode", *mine, *more]
+        status = run_script(encode_images.encode_images, step)
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    code.write_text(ENCODER)
+    assert encode()[0] == 0
+    for change, what in (
+        (lambda: items.write_text(items.read_text() + "zz\n"), "items"),
+        (lambda: code.write_text(ENCODER + "\n# of another day\n"), "code or weights"),
+        (lambda: mapping.write_text(mapping.read_text().translate({49: 50, 50: 49})), "pictures"),
+        (lambda: (photos / "1.bmp").write_bytes((photos / "2.bmp").read_bytes()), "pictures"),
+    ):
+        assert "is up to date" in encode()[1]
+        assert "up to date" in encode("--dry-run")[1]
+        change()
+        status, said = encode()
+        assert (status, f"made with other {what}" in said) == (2, True), said
+        assert f"other {what}" in encode("--dry-run")[1]
+        assert encode("--overwrite")[0] == 0
 
 
 def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):

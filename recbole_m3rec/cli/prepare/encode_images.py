@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,11 @@ from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.safe_write import write_whole
 
+_NOTED = {
+    "items_sha256": "items",
+    "image_contents_sha256": "pictures",
+    "encoder_parts": "code or weights of the encoder",
+}
 PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
 
 
@@ -111,34 +117,41 @@ def encode(options: argparse.Namespace) -> None:
         images = images_of(images, items, source)
     elif options.missing == "mean":
         raise ImageSourceError(f"--missing mean needs the items, {options.item_file} is not there")
-    metadata = {
+    is_there = output.is_file()
+    then = read_metadata(output) if is_there else {}
+    now: dict[str, Any] = {
         "encoder": options.encoder,
         "precision": options.precision,
         "batch_size": options.batch_size,
         "missing": options.missing,
-        "images_sha256": images_digest(images),
+        "items_sha256": hashlib.sha256("\n".join(sorted(items)).encode()).hexdigest(),
     }
+    if is_there or not options.dry_run:
+        now["image_contents_sha256"] = images_digest(images)
+    encoder = None
+    replaces = options.overwrite or not is_there
+    if not differences(then, now) or (replaces and not options.dry_run):
+        sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
+        encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
+        now["encoder_parts"] = encoder.parts
+    other = differences(then, now)
     of_total = f" of {len(items):,} items" if items else ""
     summary = f"{source}: {n_found:,} images, {len(images):,} to encode{of_total}"
-    then = read_metadata(output) if output.is_file() else {}
-    other = [key for key in metadata if metadata[key] != then.get(key)]
     if options.dry_run:
         print(summary)
         print(f"encoder: {options.encoder}, missing images: {options.missing}")
         state = f", which is there, other {', '.join(other)}" if other else ", up to date"
-        print(f"output: {output}{state if output.is_file() else ''}")
+        print(f"output: {output}{state if is_there else ''}")
         return
-    if output.is_file() and not other and not options.overwrite:
+    if is_there and not other and not options.overwrite:
         print(f"{output} is up to date")
         return
-    if output.is_file() and not options.overwrite:
+    if not replaces or encoder is None:
         raise ImageSourceError(
             f"{output} is there already, made with other {', '.join(other)}. Add --overwrite to"
             " replace it, or name another --output"
         )
     print(summary)
-    sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
-    encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
     work = work_folder(output)
     with connected(options.cluster) as cluster:
         table, reasons = make_image_features(
@@ -149,11 +162,12 @@ def encode(options: argparse.Namespace) -> None:
             missing=options.missing,
             batch_size=options.batch_size,
             work=work,
+            digest=now["image_contents_sha256"],
             cluster=cluster,
         )
     report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
     write_report(report, reasons, {item: str(path) for item, path in images.items()})
-    write_features(output, FeatureTable(table.item_ids, table.values, metadata))
+    write_features(output, FeatureTable(table.item_ids, table.values, now))
     shutil.rmtree(work, ignore_errors=True)
     print(f"{output}: {len(table.item_ids):,} rows, {table.values.shape[1]}-d, {options.encoder}")
     if reasons:
@@ -162,6 +176,15 @@ def encode(options: argparse.Namespace) -> None:
         kinds = Counter(reason.partition(" (")[0] for reason in reasons.values())
         for kind, count in kinds.most_common():
             print(f"  {count:,}: {kind}")
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say, in a person's words, in what a file that is there was made otherwise."""
+    return [
+        _NOTED.get(key, key) + ("" if key in then else " (not noted then)")
+        for key in now
+        if now[key] != then.get(key)
+    ]
 
 
 def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> None:
