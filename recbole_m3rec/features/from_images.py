@@ -143,7 +143,13 @@ def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.
     usable = [place for place, image in enumerate(inputs) if image is not None]
     rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
     if usable:
-        rows[usable] = _rows(encoder, [inputs[place] for place in usable])
+        made = _rows(encoder, [inputs[place] for place in usable])
+        if made.shape[1] != width:
+            raise EncoderError(
+                f"the encoder gave rows of {made.shape[1]} numbers for {len(usable)} images, but of"
+                f" {width} for a white one of 64 x 64. Rows must be of one length"
+            )
+        rows[usable] = made
     return rows
 
 

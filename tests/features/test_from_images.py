@@ -29,6 +29,9 @@ nothing = 5
 
 def flat(images):
     return np.ones(len(images))
+
+def ragged(images):
+    return np.ones((len(images), len({image.size for image in images})))
 """
 
 
@@ -130,6 +133,16 @@ def test_no_usable_image_at_all_is_an_error(photos):
 def test_an_encoder_of_another_shape_is_refused_at_once(photos, shape):
     encoder = ImageEncoder(lambda image: image, lambda images: np.ones(shape), {})
     with pytest.raises(EncoderError, match=r"for 1 images, expected \[1, dimensions\]"):
+        make_image_features("image", encoder, images_in_folder(photos), show_progress=False)
+
+
+@pytest.mark.parametrize("probe", [1, 5])
+def test_rows_of_another_width_than_for_the_white_image_are_refused(photos, probe):
+    widths = [probe, 2]
+    encoder = ImageEncoder(
+        lambda image: image, lambda images: np.ones((len(images), widths.pop(0))), {}
+    )
+    with pytest.raises(EncoderError, match=f"rows of 2 numbers for 5 images, but of {probe} for"):
         make_image_features("image", encoder, images_in_folder(photos), show_progress=False)
 
 
@@ -262,6 +275,10 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
         ),
         (["--encoder", "shades_encoder:nothing"], "has no callable 'nothing'"),
         (["--encoder", "shades_encoder:flat"], "numbers of shape [1] for 1 images"),
+        (
+            ["--encoder", "shades_encoder:ragged", "--batch-size", "2"],
+            "the encoder gave rows of 2 numbers",
+        ),
         (["--encoder", "clip"], "there is no image encoder 'clip'"),
         (["--missing", "mean"], "--missing mean needs the items"),
         (["--images", "nowhere"], "nowhere: there is no such folder of images"),
@@ -274,6 +291,7 @@ def test_a_users_error_is_one_line_and_exit_code_2(photos, capsys, arguments, ex
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
+    assert not list(photos.parent.rglob(".*.work"))
 
 
 def test_the_download_step_says_what_there_is_to_do(tmp_path, capsys):

@@ -35,6 +35,7 @@ from recbole_m3rec.cli.commands import (
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import REPORT_NAME, STORED, count_reasons, read_report
+from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import IMAGE_ENCODER_NAMES, image_encoder
 from recbole_m3rec.features.encoders.pretrained import PRECISIONS
 from recbole_m3rec.features.feature_file import read_metadata, write_features
@@ -153,18 +154,23 @@ def encode(options: argparse.Namespace) -> None:
         )
     print(summary)
     work = work_folder(output)
-    with connected(options.cluster) as cluster:
-        table, reasons = make_image_features(
-            options.modality,
-            encoder,
-            images,
-            items=items,
-            missing=options.missing,
-            batch_size=options.batch_size,
-            work=work,
-            digest=now["image_contents_sha256"],
-            cluster=cluster,
-        )
+    try:
+        with connected(options.cluster) as cluster:
+            table, reasons = make_image_features(
+                options.modality,
+                encoder,
+                images,
+                items=items,
+                missing=options.missing,
+                batch_size=options.batch_size,
+                work=work,
+                digest=now["image_contents_sha256"],
+                cluster=cluster,
+            )
+    except (EncoderError, ImageSourceError):
+        if not options.cluster:  # where a worker may be at fault, and the batches good
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
     write_report(report, reasons, {item: str(path) for item, path in images.items()})
     write_features(output, FeatureTable(table.item_ids, table.values, now))
