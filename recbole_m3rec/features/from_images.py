@@ -88,7 +88,7 @@ def make_image_features(
         first = next(iter(reasons), None)
         raise ImageSourceError(
             f"none of the {len(ids):,} images can be used"
-            + (f", for one {images[first]}: {reasons[first]}" if first is not None else "")
+            + (f", item {first!r}: {images[first]}: {reasons[first]}" if first else "")
         )
     reasons |= {item: "no image" for item in items if item not in images}
     tokens, rows = np.array(ids, dtype=object)[finite], values[finite]

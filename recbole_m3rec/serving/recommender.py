@@ -305,8 +305,10 @@ class Recommender:
             The modalities that the new items have.
 
         Raises:
-            NewItemError: an id is there already, or features do not fit. Nothing is added then.
-            EncoderError: an encoder cannot be had, or a file is no picture.
+            NewItemError: an id is there already, features do not fit, or an item has none. Nothing
+                is added then.
+            EncoderError: an encoder cannot be had or has changed, or a file is no picture; names
+                the item.
         """
         return add_items(
             self,

@@ -125,7 +125,9 @@ def test_numbers_that_are_not_finite_leave_the_item_missing(photos):
 def test_no_usable_image_at_all_is_an_error(photos):
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ImageSourceError, match="none of the 5 images .*a.png: empty file"):
+    with pytest.raises(
+        ImageSourceError, match="none of the 5 images .*item 'a': .*a.png: empty file"
+    ):
         made(photos, Shades())
 
 

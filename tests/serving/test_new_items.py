@@ -148,6 +148,7 @@ REFUSED = (
     (pd.DataFrame({"item_id": [["a"]]}), {}, "row 0: item_id must be"),
     (ONE, {}, "no feature of any modality"),
     (ONE, {"text": TEXT + np.nan}, "no feature of any modality"),
+    (TWO, {"text": [[0.0] * 10, [np.nan] * 10]}, "1 of 2 new items have no feature .*: 'b'"),
     (ONE, {"text": TEXT[:, 1:]}, r"have shape \[1, 9\], expected \[1, 10\]"),
     (ONE, {"text": TEXT[0]}, r"have shape \[10\], expected \[1, 10\]"),
     (TWO, {"text": TEXT}, r"have shape \[1, 10\], expected \[2, 10\]"),
@@ -219,7 +220,12 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     folder = write_made(network=network, settings=settings, about=about, encoders=encoders)
     shop = Recommender.load(folder)
     new = pd.DataFrame({"item_id": ["a", "b"], "name": ["blue coat", "quasar"]})
-    assert shop.add_items(new) == ["text"]
+    expected = "'b'. text is made of the columns name. The columns are item_id, name$"
+    with pytest.raises(NewItemError, match=expected):
+        shop.add_items(new)
+    with pytest.raises(NewItemError, match="of the columns name. The columns are item_id, title$"):
+        shop.add_items(new.rename(columns={"name": "title"}))
+    assert shop.add_items(new[:1]) == ["text"]
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
 
@@ -273,11 +279,15 @@ def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_pa
     broken = new.assign(image_file=[*files[:2], __file__, None])
     with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
         shop.add_items(broken, encoders={"image": name})
+    with pytest.raises(NewItemError, match="2 of 2 .*: 'c', 'd'. image is made from .* image_file"):
+        shop.add_items(new[2:].assign(image_file=["", None]), encoders={"image": name})
+    with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
+        shop.add_items(new[2:].assign(image_file=[__file__, None]), encoders={"image": name})
     assert len(shop.items) == 60
-    assert shop.add_items(new, encoders={"image": name}) == ["image"]
+    assert shop.add_items(new[:3], encoders={"image": name}) == ["image"]
     for added, known in (("a", "i7"), ("b", "i9"), ("c", "i20")):
         assert known in set(shop.similar(added, "image", 3)["item"])
-    assert list(shop.items.has["image"][-4:]) == [True, True, True, False]
+    assert list(shop.items.has["image"][-3:]) == [True, True, True]
 
 
 def test_items_of_a_model_that_never_missed_a_modality_may_miss_it(only_pictures):
