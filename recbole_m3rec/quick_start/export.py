@@ -174,7 +174,9 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         metadata = read_metadata(source.path) if source.recipe is None else {}
         if not metadata.keys().isdisjoint(("images_sha256", "image_contents_sha256")):
             about[name]["images"] = {
-                key: metadata[key] for key in ("encoder", "precision", "batch_size")
+                key: metadata[key]
+                for key in ("encoder", "precision", "batch_size", "encoder_parts")
+                if key in metadata
             }
         recipe = metadata.get("recipe")
         if source.recipe is not None:

@@ -8,6 +8,7 @@ import torch
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.features.encoders.batches import EncoderError
+from recbole_m3rec.features.encoders.image_models import image_encoder
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
@@ -264,7 +265,8 @@ def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_pa
     every = torch.ones(61, dtype=torch.bool)
     network = M3RecNetwork(61, {"image": ItemFeatures("image", colours, every, "a", "")})
     name = f"{__name__}:mean_colours"
-    images = {"encoder": name, "precision": "auto", "batch_size": 2}
+    parts = image_encoder(name).parts
+    images = {"encoder": name, "precision": "auto", "batch_size": 2, "encoder_parts": parts}
     about = {"features": {"image": {"norm": "none", "images": images}}}
     shop = Recommender.load(write_made(network=network, settings={}, about=about))
     for item in (7, 9, 20):
@@ -283,6 +285,10 @@ def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_pa
         shop.add_items(new[2:].assign(image_file=["", None]), encoders={"image": name})
     with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
         shop.add_items(new[2:].assign(image_file=[__file__, None]), encoders={"image": name})
+    images["encoder_parts"] = {"source": "another"}
+    changed = Recommender.load(write_made("changed", network=network, settings={}, about=about))
+    with pytest.raises(EncoderError, match="the source of .*mean_colours is not that of training"):
+        changed.add_items(new[:3], encoders={"image": name})
     assert len(shop.items) == 60
     assert shop.add_items(new[:3], encoders={"image": name}) == ["image"]
     for added, known in (("a", "i7"), ("b", "i9"), ("c", "i20")):

@@ -133,6 +133,13 @@ def encode_images(
     if not images:
         return None
     encoder = image_encoder(name, precision=recipe["precision"])
+    then = recipe.get("encoder_parts", {})
+    for part in ("source", "weights"):  # settings are told otherwise by other library versions
+        if part in then and then[part] != encoder.parts.get(part):
+            raise EncoderError(
+                f"pictures of {modality}: the {part} of {name} is not that of training's features."
+                " Use that one, or encode, train and export again"
+            )
     size = int(recipe["batch_size"])
     try:
         table, reasons = make_image_features(
