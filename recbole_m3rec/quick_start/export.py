@@ -18,6 +18,7 @@ from recbole_m3rec.features.align import half_whitening
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
+from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
 from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
@@ -178,9 +179,7 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
                 for key in ("encoder", "precision", "batch_size", "encoder_parts")
                 if key in metadata
             }
-        recipe = metadata.get("recipe")
-        if source.recipe is not None:
-            recipe = source.recipe.as_metadata()
+        recipe = source.recipe or _recipe_of(name, metadata)
         if norm in ("standardize", "whiten"):
             rows = _rows_of_dataset(dataset, source)
             mean, scale = _standard(rows)
@@ -188,11 +187,24 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         if norm == "whiten":
             standard = ((rows - mean) * scale).astype(np.float32)
             encoders[f"{name}.whitening"] = torch.from_numpy(half_whitening([standard]))
-        if recipe and recipe["encoder"] == TFIDF:
-            encoders |= _fitted(config, source)
-        if recipe:
-            about[name]["recipe"] = recipe
+        if recipe is not None and recipe.encoder == TFIDF:
+            encoders |= _fitted(config, source, recipe)
+        if recipe is not None:
+            about[name]["recipe"] = recipe.as_metadata()
     return about, encoders
+
+
+def _recipe_of(modality: str, metadata: Mapping[str, Any]) -> Recipe | None:
+    """Return how a feature file says that it was made from text, by ``encode text`` or training."""
+    told = metadata.get("recipe", metadata)
+    if not isinstance(told, Mapping) or not isinstance(told.get("options"), Mapping):
+        return None
+    given = {key: told[key] for key in ("encoder", "fields", "keep_html") if key in told}
+    try:
+        return parse_recipe(modality, {**told["options"], **given})
+    except RecipeError as error:
+        _logger.warning("items cannot be added from text, as its file tells no recipe: %s", error)
+        return None
 
 
 def _rows_of_dataset(dataset: Any, source: ModalitySource) -> np.ndarray:
@@ -209,13 +221,13 @@ def _standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), scale
 
 
-def _fitted(config: Any, source: ModalitySource) -> dict[str, Tensor]:
+def _fitted(config: Any, source: ModalitySource, recipe: Recipe) -> dict[str, Tensor]:
     """Fit the text encoder again, and keep it if it makes the features that the model knows."""
-    if source.recipe is None or source.path is None or not item_file(config).path.is_file():
+    if source.path is None or not item_file(config).path.is_file():
         return {}
-    tokens, texts = read_item_texts(item_file(config), source.recipe)
+    tokens, texts = read_item_texts(item_file(config), recipe)
     filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
-    fitted, values = fit_tfidf_svd([text for _, text in filled], **source.recipe.options)
+    fitted, values = fit_tfidf_svd([text for _, text in filled], **recipe.options)
     is_present = values.any(axis=1)
     table = read_features(source.path)
     ids = np.array([token for token, _ in filled], dtype=object)[is_present]

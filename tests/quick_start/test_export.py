@@ -16,6 +16,8 @@ import pytest
 
 import recbole_m3rec
 from recbole_m3rec import Recommender
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import encode_text
 from recbole_m3rec.serving.bundle.read import read_bundle
 from tests.trainer.killed_runs import start, wait
 
@@ -64,10 +66,18 @@ def test_the_bundle_recommends_what_topk_writes(call, trained, options):
     same_as_topk(call, trained("Mamba4Rec"), *options)
 
 
-@pytest.mark.parametrize("norm", ["none", "l2", "standardize", "whiten"])
-def test_with_content_and_without_the_data(call, train, norm):
-    recipe = "{'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
-    same_as_topk(call, train(f"--features={recipe}", f"--feature_norm={norm}"))
+@pytest.mark.parametrize(
+    ("norm", "is_brought"),
+    [("none", False), ("none", True), ("l2", False), ("standardize", False), ("whiten", False)],
+)
+def test_with_content_and_without_the_data(call, train, write_dataset, norm, is_brought):
+    recipe = "--features={'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
+    if is_brought:
+        write_dataset()
+        options = ["--fields", "title", "--option", "dim=4", "--option", "min_df=1"]
+        assert run_script(encode_text.encode_text, ["--dataset", "tiny", *options]) == 0
+        recipe = "--modalities=[text]"
+    same_as_topk(call, train(recipe, f"--feature_norm={norm}"))
     shutil.rmtree("dataset")
     shop = Recommender.load("shop")
     assert shop.modalities == ("text", "id")
