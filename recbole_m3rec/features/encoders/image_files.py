@@ -82,7 +82,9 @@ def _as_rgb(image: Image) -> Image:
             raise ImageFileError("pixels of 32 bits")
         # Mode I holds 8 bits only where nothing exceeds them: 16-bit files use their range.
         scale = 1 if image.mode == "I" and int(levels.max()) <= 255 else 257
-        return Image.fromarray((levels // scale).astype(np.uint8)).convert("RGB")
+        shades = (levels // scale).astype(np.uint8)
+        shades[levels == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(shades).convert("RGB")
     if image.mode == "F":
         raise ImageFileError("floating-point pixels")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
