@@ -24,6 +24,7 @@ from recbole_m3rec.features.image_sources import ImageSourceError
 from recbole_m3rec.support.hashing import sha256_of
 
 MISSING = ("leave", "mean")
+NO_IMAGE = "no image"
 
 _BATCHES_AHEAD = 2
 
@@ -90,7 +91,7 @@ def make_image_features(
             f"none of the {len(ids):,} images can be used"
             + (f", item {first!r}: {images[first]}: {reasons[first]}" if first else "")
         )
-    reasons |= {item: "no image" for item in items if item not in images}
+    reasons |= {item: NO_IMAGE for item in items if item not in images}
     tokens, rows = np.array(ids, dtype=object)[finite], values[finite]
     if missing == "mean" and reasons:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -183,7 +183,8 @@ def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(p
 
 def run(photos, *arguments):
     (photos.parent / "shades_encoder.py").write_text(ENCODER)
-    step = ["encode", "--dataset", "shop", "--images", str(photos)]
+    step = ["encode", "--dataset", "shop"]
+    step += [] if "--mapping" in arguments else ["--images", str(photos)]
     return run_script(
         encode_images.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
     )
@@ -268,6 +269,17 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
     assert not (tmp_path / "dataset").exists()
 
 
+def test_files_that_may_be_meant_for_an_item_are_named(photos, tmp_path, capsys):
+    write_items(tmp_path, "a", "2", "v1.5", "7", "08", "q")
+    for name in ("2.heic", "v1.5", "007.png", "q.d"):
+        (photos / name).mkdir() if name == "q.d" else (photos / name).touch()
+    assert run(photos) == 0
+    said = capsys.readouterr().out
+    assert "  2: no image, but a file of an unknown kind (2.heic)\n" in said
+    assert "  1: no image, but one whose id has other zeros in front (007.png)\n" in said
+    assert "  2: no image\n" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -285,6 +297,8 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
         (["--missing", "mean"], "--missing mean needs the items"),
         (["--images", "nowhere"], "nowhere: there is no such folder of images"),
         (["--mapping", "nothing.csv"], "nothing.csv: there is no such mapping file"),
+        (["--mapping", "a.csv", "--images", "photos"], "exclude each other"),
+        (["--item-file", "none.item"], "--item-file none.item: there is no such file"),
         (["--output", "a.npz"], "a feature file is written as .parquet"),
     ],
 )

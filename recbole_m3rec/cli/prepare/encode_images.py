@@ -40,13 +40,19 @@ from recbole_m3rec.features.encoders.image_models import IMAGE_ENCODER_NAMES, im
 from recbole_m3rec.features.encoders.pretrained import PRECISIONS
 from recbole_m3rec.features.feature_file import read_metadata, write_features
 from recbole_m3rec.features.feature_table import FeatureTable
-from recbole_m3rec.features.from_images import MISSING, images_digest, make_image_features
+from recbole_m3rec.features.from_images import (
+    MISSING,
+    NO_IMAGE,
+    images_digest,
+    make_image_features,
+)
 from recbole_m3rec.features.from_text import work_folder
 from recbole_m3rec.features.image_sources import (
     ImageSourceError,
     images_by_mapping,
     images_in_folder,
     images_of,
+    near_misses,
 )
 from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
@@ -62,6 +68,11 @@ PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
 
 def encode_images(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
+    mapping = getattr(options, "mapping", None)
+    if mapping and options.images:
+        raise ImageSourceError("--mapping and --images exclude each other: give one")
+    if options.item_file and not options.item_file.is_file():
+        raise ImageSourceError(f"--item-file {options.item_file}: there is no such file")
     options.folder = options.data_path / options.dataset
     options.item_file = options.item_file or options.folder / f"{options.dataset}.item"
     options.images = options.images or options.folder / "images"
@@ -111,7 +122,7 @@ def encode(options: argparse.Namespace) -> None:
     images = (
         images_by_mapping(options.mapping) if options.mapping else images_in_folder(options.images)
     )
-    source, n_found = str(options.mapping or options.images), len(images)
+    source, found = str(options.mapping or options.images), images
     items: list[str] = []
     if options.item_file.is_file():
         items, _ = ItemFile(options.item_file, options.item_id_field).read([])
@@ -137,7 +148,7 @@ def encode(options: argparse.Namespace) -> None:
         now["encoder_parts"] = encoder.parts
     other = differences(then, now)
     of_total = f" of {len(items):,} items" if items else ""
-    summary = f"{source}: {n_found:,} images, {len(images):,} to encode{of_total}"
+    summary = f"{source}: {len(found):,} images, {len(images):,} to encode{of_total}"
     if options.dry_run:
         print(summary)
         print(f"encoder: {options.encoder}, missing images: {options.missing}")
@@ -171,6 +182,9 @@ def encode(options: argparse.Namespace) -> None:
         if not options.cluster:  # where a worker may be at fault, and the batches good
             shutil.rmtree(work, ignore_errors=True)
         raise
+    unused = {item: path for item, path in found.items() if item not in images}
+    bare = [item for item, reason in reasons.items() if reason == NO_IMAGE]
+    reasons |= near_misses(bare, unused, None if options.mapping else options.images)
     report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
     write_report(report, reasons, {item: str(path) for item, path in images.items()})
     write_features(output, FeatureTable(table.item_ids, table.values, now))
@@ -179,9 +193,10 @@ def encode(options: argparse.Namespace) -> None:
     if reasons:
         instead = "have the mean" if options.missing == "mean" else "are missing"
         print(f"{len(reasons):,} items {instead}, each with its reason in {report}")
-        kinds = Counter(reason.partition(" (")[0] for reason in reasons.values())
-        for kind, count in kinds.most_common():
-            print(f"  {count:,}: {kind}")
+        parts = [reason.partition(" (") for reason in reasons.values()]
+        examples = {kind: detail.removesuffix(")") for kind, _, detail in reversed(parts)}
+        for kind, count in Counter(kind for kind, _, _ in parts).most_common():
+            print(f"  {count:,}: {kind}{f' ({examples[kind]})' if examples[kind] else ''}")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
