@@ -255,7 +255,8 @@ class Recommender:
             k: how many; items that lack the modality are no neighbours.
 
         Returns:
-            ``rank, item, score``, the score a cosine.
+            ``rank, item, score``, the score a cosine. An item that lacks the modality has no
+            neighbours, and ``attrs["reason"]`` says so.
 
         Raises:
             UnknownItemError: the item is not in the catalogue.
@@ -275,13 +276,11 @@ class Recommender:
         alike[[0, number]] = -torch.inf
         values, found = torch.topk(alike, min(k, len(alike)))
         found, values = found[values > -torch.inf], values[values > -torch.inf]
-        return pd.DataFrame(
-            {
-                "rank": np.arange(1, len(found) + 1),
-                "item": self.items.ids[found.numpy()],
-                "score": values.numpy(),
-            }
-        )
+        columns = {"item": self.items.ids[found.numpy()], "score": values.numpy()}
+        frame = pd.DataFrame({"rank": np.arange(1, len(found) + 1), **columns})
+        if not table[number].any():
+            frame.attrs["reason"] = f"item {item!r} has no {modality or 'vector'}"
+        return frame
 
     def add_items(
         self,

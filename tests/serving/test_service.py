@@ -101,6 +101,8 @@ def test_explain_similar_items_users_about(client, shop):
     assert found["because"]["text"][0]["item"] == ours.because["text"][0][0]
     similar = client.post("/similar", json={"item": "i7", "modality": "text", "k": 3}).json()
     assert [one["item"] for one in similar["items"]] == list(shop.similar("i7", "text", 3)["item"])
+    nothing = client.post("/similar", json={"item": "i5", "modality": "image"}).json()
+    assert nothing == {"items": [], "reason": "item 'i5' has no image"}
     assert client.get("/items", params={"q": "elan hat", "limit": 1}).json()["items"][0]["item"]
     named = client.post("/items", json={"items": ["i9", "nope", "u" * 256, "i1", "i9"]}).json()
     assert [item["item"] for item in named["items"]] == ["i9", "i1", "i9"]
