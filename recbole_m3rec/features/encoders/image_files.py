@@ -58,7 +58,7 @@ def decode_image(path: Path) -> tuple[Image, str]:
             ) from error
         except Exception as error:  # Pillow's decoders raise anything on damaged headers
             what = "not an image that Pillow can read"
-            if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
+            if _is_page(head):
                 what = "an HTML or XML page, not an image"
             raise ImageFileError(what) from error
         if min(image.size) < 2:
@@ -71,6 +71,20 @@ def decode_image(path: Path) -> tuple[Image, str]:
         except Exception as error:
             reason = str(error).split("\n")[0] or type(error).__name__
             raise ImageFileError(f"damaged or cut off ({reason})") from error
+
+
+def may_be_image(path: Path) -> bool:
+    """Whether a file is there, is not empty and no HTML page; it is not decoded."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False
+    return bool(head) and not _is_page(head)
+
+
+def _is_page(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML)
 
 
 def _as_rgb(image: Image) -> Image:
