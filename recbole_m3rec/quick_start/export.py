@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.align import half_whitening
@@ -27,6 +29,7 @@ from recbole_m3rec.serving.bundle.encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.serving.scoring.index import LARGE, build_index
+from recbole_m3rec.support.hashing import sha256_of
 
 # Columns of .item files, the likeliest first, that hold what people are shown.
 COLUMNS = {
@@ -223,9 +226,9 @@ def _standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _fitted(config: Any, source: ModalitySource, recipe: Recipe) -> dict[str, Tensor]:
     """Fit the text encoder again, and keep it if it makes the features that the model knows."""
-    if source.path is None or not item_file(config).path.is_file():
+    if source.path is None or (file := _item_file_of(config, source.path)) is None:
         return {}
-    tokens, texts = read_item_texts(item_file(config), recipe)
+    tokens, texts = read_item_texts(file, recipe)
     filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
     fitted, values = fit_tfidf_svd([text for _, text in filled], **recipe.options)
     is_present = values.any(axis=1)
@@ -239,6 +242,16 @@ def _fitted(config: Any, source: ModalitySource, recipe: Recipe) -> dict[str, Te
         )
         return {}
     return as_tensors(source.modality, fitted)
+
+
+def _item_file_of(config: Any, features: Path) -> ItemFile | None:
+    """Return the ``.item`` file of features: the dataset's or, if they are of that, one beside."""
+    own = item_file(config)
+    beside = replace(own, path=features.with_name(own.path.name))
+    there = [file for file in (own, beside) if file.path.is_file()]
+    noted = read_metadata(features).get("item_file_sha256")
+    same = (file for file in there if sha256_of(file.path) == noted)
+    return next(same, there[0] if there else None)
 
 
 @torch.no_grad()
