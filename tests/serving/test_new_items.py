@@ -226,6 +226,10 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
         shop.add_items(new)
     with pytest.raises(NewItemError, match="of the columns name. The columns are item_id, title$"):
         shop.add_items(new.rename(columns={"name": "title"}))
+    without = Recommender.load(folder)
+    without.bundle.encoders.clear()
+    with pytest.raises(NewItemError, match="the bundle has no encoder of the columns name. The"):
+        without.add_items(new[:1])
     assert shop.add_items(new[:1]) == ["text"]
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike

@@ -84,14 +84,17 @@ def ways_to_features(recommender: Recommender, items: pd.DataFrame) -> str:
     for name in recommender.ranker.network.content_modalities:
         known = recommender.about["features"].get(name, {})
         recipe = known.get("recipe")
+        by_hand = f"{name} is given by features={{{name!r}: …}}, as the bundle has no encoder"
         if known.get("images"):
             ways.append(f"{name} is made from the picture files in the column {PICTURES}")
-        elif recipe and (
-            recipe["encoder"] != TFIDF or f"{name}.terms" in recommender.bundle.encoders
-        ):
-            ways.append(f"{name} is made of the columns {', '.join(recipe['fields'])}")
+        elif not recipe:
+            ways.append(by_hand)
         else:
-            ways.append(f"{name} is given by features={{{name!r}: …}}, the bundle has no encoder")
+            columns = f"of the columns {', '.join(recipe['fields'])}"
+            is_lost = (
+                recipe["encoder"] == TFIDF and f"{name}.terms" not in recommender.bundle.encoders
+            )
+            ways.append(f"{by_hand} {columns}" if is_lost else f"{name} is made {columns}")
     there = ", ".join(map(str, items.columns))
     return f"{'; '.join(ways) or 'The model has no content modality'}. The columns are {there}"
 
