@@ -222,7 +222,7 @@ def _read_npy(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[s
         with decoding(files[0], "feature file"):
             return load_npy(files[0]), values, {}
     with decoding(files[0], "feature file"):
-        lines = files[0].read_text(encoding="utf-8").split("\n")
+        lines = files[0].read_text(encoding="utf-8-sig").split("\n")
     return lines[:-1] if lines[-1] == "" else lines, values, {}
 
 

@@ -21,8 +21,10 @@ from recbole_m3rec.features.encoders.image_models import ImageEncoder
 from recbole_m3rec.features.encoders.on_cluster import Encoder, encode_on
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.features.image_sources import ImageSourceError
+from recbole_m3rec.support.hashing import sha256_of
 
 MISSING = ("leave", "mean")
+NO_IMAGE = "no image"
 
 _BATCHES_AHEAD = 2
 
@@ -37,6 +39,7 @@ def make_image_features(
     batch_size: int = 32,
     show_progress: bool = True,
     work: Path | None = None,
+    digest: str = "",
     cluster: Cluster = THIS_PROCESS,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Decode and encode the images of items.
@@ -50,6 +53,7 @@ def make_image_features(
             others' rows.
         batch_size: images at once.
         work: a folder for finished batches, from which a killed run goes on.
+        digest: of the images where there is such a folder, if it is known already.
         cluster: where images are decoded and encoded.
 
     Returns:
@@ -71,7 +75,8 @@ def make_image_features(
         for inputs in _prepared(encoder, images, left):
             yield _rows_of_usable(encoder, inputs, width)
 
-    key = {**encoder.key, "files": images_digest(images, dated=True), "batch_size": batch_size}
+    digest = digest or (images_digest(images) if work else "")
+    key = {**encoder.key, "files": digest, "batch_size": batch_size}
     with tqdm(total=len(ids), desc=modality, unit="image", disable=not show_progress) as bar:
         values = encode_batches(batches, encode, key=key, work=work, progress=bar.update)
     finite = np.isfinite(values).all(axis=1)
@@ -84,9 +89,9 @@ def make_image_features(
         first = next(iter(reasons), None)
         raise ImageSourceError(
             f"none of the {len(ids):,} images can be used"
-            + (f", for one {images[first]}: {reasons[first]}" if first is not None else "")
+            + (f", item {first!r}: {images[first]}: {reasons[first]}" if first else "")
         )
-    reasons |= {item: "no image" for item in items if item not in images}
+    reasons |= {item: NO_IMAGE for item in items if item not in images}
     tokens, rows = np.array(ids, dtype=object)[finite], values[finite]
     if missing == "mean" and reasons:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -97,13 +102,12 @@ def make_image_features(
     return FeatureTable(tokens, rows, {}), dict(sorted(reasons.items()))
 
 
-def images_digest(images: Mapping[str, Path], *, dated: bool = False) -> str:
-    """Identify images by the items' ids and their files' sizes (and times), wherever these lie."""
+def images_digest(images: Mapping[str, Path]) -> str:
+    """Identify images by the items' ids and their files' contents, wherever these lie."""
     digest = hashlib.sha256()
     for item in sorted(images):
         try:
-            status = images[item].stat()
-            stamp = f"{status.st_size} {status.st_mtime_ns if dated else ''}"
+            stamp = sha256_of(images[item])
         except OSError:
             stamp = "-"
         digest.update(f"{item}\0{stamp}\n".encode(errors="surrogatepass"))
@@ -140,7 +144,13 @@ def _rows_of_usable(encoder: ImageEncoder, inputs: list[Any], width: int) -> np.
     usable = [place for place, image in enumerate(inputs) if image is not None]
     rows = np.full((len(inputs), width), np.nan, dtype=np.float32)
     if usable:
-        rows[usable] = _rows(encoder, [inputs[place] for place in usable])
+        made = _rows(encoder, [inputs[place] for place in usable])
+        if made.shape[1] != width:
+            raise EncoderError(
+                f"the encoder gave rows of {made.shape[1]} numbers for {len(usable)} images, but of"
+                f" {width} for a white one of 64 x 64. Rows must be of one length"
+            )
+        rows[usable] = made
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,12 @@ def find_layout(folder: Path) -> tuple[dict[str, Path], Path | None]:
 
 
 def with_ids(
-    source: Path, vectors: Vectors, places: dict[str, int] | None, *, drop_unnamed: bool = False
+    source: Path,
+    vectors: Vectors,
+    places: dict[str, int] | None,
+    *,
+    drop_unnamed: bool = False,
+    first_row: int | None = None,
 ) -> tuple[FeatureTable, list[str]]:
     """Give each row the id of its item, and check that nothing is left over.
 
@@ -69,6 +74,7 @@ def with_ids(
         vectors: as read.
         places: row by item id; None where the vectors bring their ids.
         drop_unnamed: leave out rows that belong to no item, instead of refusing them.
+        first_row: the number of the first row in ``places``, 0 or 1; None finds it out.
 
     Returns:
         The features, and what a person should know about how they were matched.
@@ -89,7 +95,7 @@ def with_ids(
         if vectors.ids is not None:
             raise FeatureFileError(f"{source}: brings its own ids, so that --ids is one too many")
         ids = list(places)
-        rows = _checked_rows(source, list(places.values()), n_rows, drop_unnamed, notes)
+        rows = _checked_rows(source, places, n_rows, drop_unnamed, first_row, notes)
     values = vectors.values[np.array(rows, dtype=np.int64)]
     says_something: np.ndarray = np.asarray(values.any(axis=1))
     n_zero = len(values) - int(says_something.sum())
@@ -102,27 +108,75 @@ def with_ids(
     return FeatureTable(table.item_ids[order], table.values[order], table.metadata), notes
 
 
+def rows_that_are_ids(
+    source: Path, n_rows: int, catalogue: Collection[str], first_row: int | None = None
+) -> tuple[dict[str, int], list[str]]:
+    """Return the row of each id where these count the rows, and what a person should know of it.
+
+    Args:
+        source: named in errors.
+        n_rows: of the array.
+        catalogue: the dataset's ids; empty where they are not known.
+        first_row: the id of the first row, 0 or 1; None finds it out: 0, unless the catalogue is
+            exactly 1 to ``n_rows``.
+
+    Raises:
+        FeatureFileError: the last row has an id if ids are counted from 1 alone, as no item is 0,
+            but others of these ids are no items.
+    """
+    known = set(catalogue)
+    counts_from_1 = str(n_rows) in known and "0" not in known
+    if first_row is None and counts_from_1 and known != {str(n) for n in range(1, n_rows + 1)}:
+        raise FeatureFileError(
+            f"{source}: {n_rows:,} rows. Counted from 0 they are of the ids 0 to {n_rows - 1}, but"
+            f" there is no item 0, and item {n_rows} has no row; counted from 1 they are of the ids"
+            f" 1 to {n_rows}, but the dataset's {len(known):,} items are not exactly these. Say by"
+            " --first-row 0 or --first-row 1 which id the first row has"
+        )
+    first = int(counts_from_1) if first_row is None else first_row
+    note = f"rows are counted from {first}: the first is of item {first}"
+    if first_row is None and known and not first and "0" not in known:
+        note += ", which the dataset does not have. If it is of item 1, say --first-row 1"
+    return {str(row + first): row for row in range(n_rows)}, [note]
+
+
 def _checked_rows(
-    source: Path, rows: list[int], n_rows: int, drop_unnamed: bool, notes: list[str]
+    source: Path,
+    places: Mapping[str, int],
+    n_rows: int,
+    drop_unnamed: bool,
+    first_row: int | None,
+    notes: list[str],
 ) -> list[int]:
-    numbers = sorted(rows)
-    n_ids = len(rows)
-    if numbers == list(range(n_rows)):
-        return rows
-    if n_ids == n_rows and numbers == list(range(1, n_rows + 1)):
-        notes.append("rows are counted from 1")
-        return [row - 1 for row in rows]
-    if n_ids == n_rows - 1 and numbers == list(range(1, n_rows)):
+    numbers = sorted(places.values())
+    if first_row is None and numbers == list(range(1, n_rows)):
         notes.append("rows are counted from 1, after a row 0 for padding, which is left out")
-        return rows
+        return list(places.values())
+    fitting = [first for first in (0, 1) if first <= numbers[0] and numbers[-1] < n_rows + first]
+    if first_row is None and drop_unnamed and len(fitting) > 1:
+        item, row = next(iter(places.items()))
+        raise FeatureFileError(
+            f"{source}: {n_rows:,} rows, of which the mapping names neither the number 0 nor"
+            f" {n_rows}, so that they may be counted from 0 or from 1: {row} or {row - 1} rows"
+            f" lie before that of item {item!r}. Say which by --first-row 0 or --first-row 1"
+        )
+    first = int(fitting == [1]) if first_row is None else first_row
+    rows = [row - first for row in places.values()]
     outside = [row for row in rows if not 0 <= row < n_rows]
     unnamed = sorted(set(range(n_rows)) - set(rows))
+    if first and not outside:
+        notes.append("rows are counted from 1")
+    if not unnamed and not outside:
+        return rows
     if drop_unnamed and not outside:
-        notes.append(f"{len(unnamed):,} rows belong to no item and are left out")
+        notes.append(
+            f"{len(unnamed):,} rows belong to no item and are left out"
+            + ("" if first else ", counted from 0")
+        )
         return rows
     raise FeatureFileError(
-        f"{source}: {n_rows:,} rows, but the mapping names {n_ids:,} ids on rows"
-        f" {numbers[0]:,} to {numbers[-1]:,}: "
+        f"{source}: {n_rows:,} rows, but the mapping names {len(places):,} ids on rows"
+        f" {numbers[0]:,} to {numbers[-1]:,}{', counted from 1' if first else ''}: "
         + (f"{len(outside):,} of them are not there" if outside else "")
         + (" and " if outside and unnamed else "")
         + (f"{len(unnamed):,} rows (first: {unnamed[:3]}) belong to no item" if unnamed else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -56,10 +56,39 @@ def images_in_folder(folder: Path) -> dict[str, Path]:
             )
         images[item_id] = path
     if not images:
+        there = sorted(path.name for path in folder.iterdir())[:3]
         raise ImageSourceError(
-            f"{folder}: no image <item id>.jpg (or {', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"{folder}: no image <item id>.jpg (or {', '.join(sorted(IMAGE_SUFFIXES))}), found"
+            f" {', '.join(there) or 'nothing'}"
         )
     return images
+
+
+def near_misses(
+    items: Iterable[str], unused: Mapping[str, Path], folder: Path | None
+) -> dict[str, str]:
+    """Say of items without an image which file may be theirs, where one may.
+
+    Args:
+        items: their ids.
+        unused: image files of ids that no item has.
+        folder: where files of other kinds may be.
+    """
+    by_number = {item.lstrip("0"): path.name for item, path in unused.items() if item.isdecimal()}
+    of_other_kinds = {
+        unquote(name): path.name
+        for path in (sorted(folder.iterdir()) if folder else ())
+        if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()
+        for name in (path.stem, path.name)
+    }
+    found = {}
+    for item in items:
+        if item in of_other_kinds:
+            found[item] = f"no image, but a file of an unknown kind ({of_other_kinds[item]})"
+        elif item.isdecimal() and item.lstrip("0") in by_number:
+            number = by_number[item.lstrip("0")]
+            found[item] = f"no image, but one whose id has other zeros in front ({number})"
+    return found
 
 
 def images_by_mapping(mapping: Path) -> dict[str, Path]:
@@ -105,6 +134,11 @@ def _read_mapping(mapping: Path) -> dict[str, Path]:
                 raise ImageSourceError(f"{where}: expected an item id and a path, found {row}")
             if item_id in images:
                 raise ImageSourceError(f"{where}: item {item_id!r} stands on a line before, too")
+            if "://" in path:
+                raise ImageSourceError(
+                    f"{where}: {path} is an address, expected the path of a file. Addresses in a"
+                    " column of the items are fetched by prepare images"
+                )
             images[item_id] = mapping.parent / path
     return images
 

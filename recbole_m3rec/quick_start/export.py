@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.align import half_whitening
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.features.feature_file import read_features, read_metadata
 from recbole_m3rec.features.from_text import read_item_texts
+from recbole_m3rec.features.recipe_config import Recipe, RecipeError, parse_recipe
 from recbole_m3rec.features.recipes import ModalitySource
 from recbole_m3rec.model.m3rec import SETTINGS, M3Rec
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
@@ -26,6 +29,7 @@ from recbole_m3rec.serving.bundle.encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.serving.scoring.index import LARGE, build_index
+from recbole_m3rec.support.hashing import sha256_of
 
 # Columns of .item files, the likeliest first, that hold what people are shown.
 COLUMNS = {
@@ -172,13 +176,13 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         if source.path is None or config["feature_rows"] not in (None, "own"):
             continue  # random or shuffled features say nothing about further items
         metadata = read_metadata(source.path) if source.recipe is None else {}
-        if "images_sha256" in metadata:
+        if not metadata.keys().isdisjoint(("images_sha256", "image_contents_sha256")):
             about[name]["images"] = {
-                key: metadata[key] for key in ("encoder", "precision", "batch_size")
+                key: metadata[key]
+                for key in ("encoder", "precision", "batch_size", "encoder_parts")
+                if key in metadata
             }
-        recipe = metadata.get("recipe")
-        if source.recipe is not None:
-            recipe = source.recipe.as_metadata()
+        recipe = source.recipe or _recipe_of(name, metadata)
         if norm in ("standardize", "whiten"):
             rows = _rows_of_dataset(dataset, source)
             mean, scale = _standard(rows)
@@ -186,11 +190,24 @@ def _features(config: Any, dataset: Any) -> tuple[dict[str, Any], dict[str, Tens
         if norm == "whiten":
             standard = ((rows - mean) * scale).astype(np.float32)
             encoders[f"{name}.whitening"] = torch.from_numpy(half_whitening([standard]))
-        if recipe and recipe["encoder"] == TFIDF:
-            encoders |= _fitted(config, source)
-        if recipe:
-            about[name]["recipe"] = recipe
+        if recipe is not None and recipe.encoder == TFIDF:
+            encoders |= _fitted(config, source, recipe)
+        if recipe is not None:
+            about[name]["recipe"] = recipe.as_metadata()
     return about, encoders
+
+
+def _recipe_of(modality: str, metadata: Mapping[str, Any]) -> Recipe | None:
+    """Return how a feature file says that it was made from text, by ``encode text`` or training."""
+    told = metadata.get("recipe", metadata)
+    if not isinstance(told, Mapping) or not isinstance(told.get("options"), Mapping):
+        return None
+    given = {key: told[key] for key in ("encoder", "fields", "keep_html") if key in told}
+    try:
+        return parse_recipe(modality, {**told["options"], **given})
+    except RecipeError as error:
+        _logger.warning("items cannot be added from text, as its file tells no recipe: %s", error)
+        return None
 
 
 def _rows_of_dataset(dataset: Any, source: ModalitySource) -> np.ndarray:
@@ -207,13 +224,13 @@ def _standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), scale
 
 
-def _fitted(config: Any, source: ModalitySource) -> dict[str, Tensor]:
+def _fitted(config: Any, source: ModalitySource, recipe: Recipe) -> dict[str, Tensor]:
     """Fit the text encoder again, and keep it if it makes the features that the model knows."""
-    if source.recipe is None or source.path is None or not item_file(config).path.is_file():
+    if source.path is None or (file := _item_file_of(config, source.path)) is None:
         return {}
-    tokens, texts = read_item_texts(item_file(config), source.recipe)
+    tokens, texts = read_item_texts(file, recipe)
     filled = [(token, text) for token, text in zip(tokens, texts, strict=True) if text]
-    fitted, values = fit_tfidf_svd([text for _, text in filled], **source.recipe.options)
+    fitted, values = fit_tfidf_svd([text for _, text in filled], **recipe.options)
     is_present = values.any(axis=1)
     table = read_features(source.path)
     ids = np.array([token for token, _ in filled], dtype=object)[is_present]
@@ -225,6 +242,16 @@ def _fitted(config: Any, source: ModalitySource) -> dict[str, Tensor]:
         )
         return {}
     return as_tensors(source.modality, fitted)
+
+
+def _item_file_of(config: Any, features: Path) -> ItemFile | None:
+    """Return the ``.item`` file of features: the dataset's or, if they are of that, one beside."""
+    own = item_file(config)
+    beside = replace(own, path=features.with_name(own.path.name))
+    there = [file for file in (own, beside) if file.path.is_file()]
+    noted = read_metadata(features).get("item_file_sha256")
+    same = (file for file in there if sha256_of(file.path) == noted)
+    return next(same, there[0] if there else None)
 
 
 @torch.no_grad()

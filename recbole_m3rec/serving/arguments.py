@@ -75,7 +75,7 @@ def weights_of(given: Mapping[str, float] | None, names: Iterable[str]) -> np.nd
     """Return weights in the order of ``names``, 1 where not given; None for none.
 
     Raises:
-        RequestError: none of the names, or no number of at most :data:`LARGEST_WEIGHT`.
+        RequestError: none of the names, or no number from 0 to :data:`LARGEST_WEIGHT`.
     """
     if given is None:
         return None
@@ -90,10 +90,10 @@ def weights_of(given: Mapping[str, float] | None, names: Iterable[str]) -> np.nd
         is_number = isinstance(weight, int | float | np.floating | np.integer) and not isinstance(
             weight, bool
         )
-        if not is_number or not abs(weight) <= LARGEST_WEIGHT:  # NaN is not, either
+        if not is_number or not 0 <= weight <= LARGEST_WEIGHT:  # NaN is not, either
             raise RequestError(
-                f"the weight of {name} must be a finite number of at most {LARGEST_WEIGHT:,}, "
-                f"found {shown(weight)}"
+                f"the weight of {name} must be a number from 0 to {LARGEST_WEIGHT:,},"
+                f" found {shown(weight)}"
             )
         weights[name] = float(weight)
     return np.array(list(weights.values()))

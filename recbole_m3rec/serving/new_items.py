@@ -15,7 +15,12 @@ from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
 from recbole_m3rec.network.m3rec import ID
 from recbole_m3rec.network.untrained_items import N_CANDIDATES, lenders, nearest
 from recbole_m3rec.serving.arguments import is_id, shown
-from recbole_m3rec.serving.bundle.encoders import encode_images, encode_text, texts_of
+from recbole_m3rec.serving.bundle.encoders import (
+    encode_images,
+    encode_text,
+    texts_of,
+    ways_to_features,
+)
 from recbole_m3rec.serving.catalogue import SHOWN
 from recbole_m3rec.support.suggestions import expected_one_of
 
@@ -53,10 +58,15 @@ def add_items(
         if made is None:
             made = encode_images(recommender, name, items, encoders)
         values[name], present[name] = _checked(recommender, name, made, len(ids))
-    if not any(there.any() for there in present.values()):
+    said = np.zeros(len(ids), dtype=bool)
+    for there in present.values():
+        said |= there.numpy()
+    if not said.all():
+        silent = [item for item, is_said in zip(ids, said, strict=True) if not is_said]
         raise NewItemError(
-            "the new items have no feature of any modality, so nothing can be said of them. Give "
-            f"features of {' or '.join(network.content_modalities) or 'a model with content'}"
+            f"{len(silent):,} of {len(ids):,} new items have no feature of any modality, so nothing"
+            f" can be said of them: {', '.join(map(repr, silent[:5]))}"
+            f"{', …' if len(silent) > 5 else ''}. {ways_to_features(recommender, items)}"
         )
     to_show = {name: texts_of(items[name]) for name in SHOWN if name in items.columns}
     has = {name: there.numpy() for name, there in present.items()}

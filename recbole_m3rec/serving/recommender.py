@@ -256,7 +256,8 @@ class Recommender:
             k: how many; items that lack the modality are no neighbours.
 
         Returns:
-            ``rank, item, score``, the score a cosine.
+            ``rank, item, score``, the score a cosine. An item that lacks the modality has no
+            neighbours, and ``attrs["reason"]`` says so.
 
         Raises:
             UnknownItemError: the item is not in the catalogue.
@@ -276,13 +277,11 @@ class Recommender:
         alike[[0, number]] = -torch.inf
         values, found = (rows[0] for rows in best(alike[None], k))
         found, values = found[values > -torch.inf], values[values > -torch.inf]
-        return pd.DataFrame(
-            {
-                "rank": np.arange(1, len(found) + 1),
-                "item": self.items.ids[found.numpy()],
-                "score": values.numpy(),
-            }
-        )
+        columns = {"item": self.items.ids[found.numpy()], "score": values.numpy()}
+        frame = pd.DataFrame({"rank": np.arange(1, len(found) + 1), **columns})
+        if not table[number].any():
+            frame.attrs["reason"] = f"item {item!r} has no {modality or 'vector'}"
+        return frame
 
     def add_items(
         self,
@@ -306,8 +305,10 @@ class Recommender:
             The modalities that the new items have.
 
         Raises:
-            NewItemError: an id is there already, or features do not fit. Nothing is added then.
-            EncoderError: an encoder cannot be had, or a file is no picture.
+            NewItemError: an id is there already, features do not fit, or an item has none. Nothing
+                is added then.
+            EncoderError: an encoder cannot be had or has changed, or a file is no picture; names
+                the item.
         """
         return add_items(
             self,

@@ -35,7 +35,8 @@ def save_parquet(path, ids, embedding):
 
 def save_npy_with_lines(path, ids, values):
     np.save(path, values)
-    path.with_suffix(".ids.txt").write_text("".join(f"{token}\r\n" for token in ids), newline="")
+    lines = "".join(f"{token}\r\n" for token in ids)  # as an editor on Windows writes them
+    path.with_suffix(".ids.txt").write_text(lines, encoding="utf-8-sig", newline="")
 
 
 def save_npy_with_ids(path, ids, values):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ nothing = 5
 
 def flat(images):
     return np.ones(len(images))
+
+def ragged(images):
+    return np.ones((len(images), len({image.size for image in images})))
 """
 
 
@@ -121,7 +125,9 @@ def test_numbers_that_are_not_finite_leave_the_item_missing(photos):
 def test_no_usable_image_at_all_is_an_error(photos):
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ImageSourceError, match="none of the 5 images .*a.png: empty file"):
+    with pytest.raises(
+        ImageSourceError, match="none of the 5 images .*item 'a': .*a.png: empty file"
+    ):
         made(photos, Shades())
 
 
@@ -129,6 +135,16 @@ def test_no_usable_image_at_all_is_an_error(photos):
 def test_an_encoder_of_another_shape_is_refused_at_once(photos, shape):
     encoder = ImageEncoder(lambda image: image, lambda images: np.ones(shape), {})
     with pytest.raises(EncoderError, match=r"for 1 images, expected \[1, dimensions\]"):
+        make_image_features("image", encoder, images_in_folder(photos), show_progress=False)
+
+
+@pytest.mark.parametrize("probe", [1, 5])
+def test_rows_of_another_width_than_for_the_white_image_are_refused(photos, probe):
+    widths = [probe, 2]
+    encoder = ImageEncoder(
+        lambda image: image, lambda images: np.ones((len(images), widths.pop(0))), {}
+    )
+    with pytest.raises(EncoderError, match=f"rows of 2 numbers for 5 images, but of {probe} for"):
         make_image_features("image", encoder, images_in_folder(photos), show_progress=False)
 
 
@@ -167,7 +183,8 @@ def test_an_image_that_was_exchanged_for_one_of_the_same_size_is_encoded_again(p
 
 def run(photos, *arguments):
     (photos.parent / "shades_encoder.py").write_text(ENCODER)
-    step = ["encode", "--dataset", "shop", "--images", str(photos)]
+    step = ["encode", "--dataset", "shop"]
+    step += [] if "--mapping" in arguments else ["--images", str(photos)]
     return run_script(
         encode_images.encode_images, [*step, "--encoder", "shades_encoder:encode", *arguments]
     )
@@ -210,10 +227,57 @@ def test_the_script_writes_features_and_a_report(photos, tmp_path, capsys):
     assert len(read_features(folder / "shop.image.parquet").item_ids) == 3
 
 
+def test_a_file_is_up_to_date_only_for_the_same_pictures_items_and_encoder(
+    photos, tmp_path, capsys, monkeypatch
+):
+    write_items(tmp_path, *SHADES)
+    mapping = tmp_path / "pictures.csv"
+    mapping.write_text("item_id,path\na,photos/1.bmp\nb,photos/2.bmp\nc,none.bmp\n")
+    for name, shade in (("1", 10), ("2", 200)):
+        Image.new("RGB", (9, 9), (shade,) * 3).save(photos / f"{name}.bmp")
+        os.utime(photos / f"{name}.bmp", (10**9, 10**9))
+    mine = ["--mapping", str(mapping), "--missing", "mean"]
+    code, items = tmp_path / "my_encoder.py", tmp_path / "dataset" / "shop" / "shop.item"
+
+    def encode(*more):
+        monkeypatch.delitem(sys.modules, "my_encoder", raising=False)
+        step = ["encode", "--dataset", "shop", "--encoder", "my_encoder:encode", *mine, *more]
+        status = run_script(encode_images.encode_images, step)
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    code.write_text(ENCODER)
+    assert encode()[0] == 0
+    for change, what in (
+        (lambda: items.write_text(items.read_text() + "zz\n"), "items"),
+        (lambda: code.write_text(ENCODER + "\n# of another day\n"), "code or weights"),
+        (lambda: mapping.write_text(mapping.read_text().translate({49: 50, 50: 49})), "pictures"),
+        (lambda: (photos / "1.bmp").write_bytes((photos / "2.bmp").read_bytes()), "pictures"),
+    ):
+        assert "is up to date" in encode()[1]
+        assert "up to date" in encode("--dry-run")[1]
+        change()
+        status, said = encode()
+        assert (status, f"made with other {what}" in said) == (2, True), said
+        assert f"other {what}" in encode("--dry-run")[1]
+        assert encode("--overwrite")[0] == 0
+
+
 def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
     assert run(photos, "--dry-run") == 0
     assert "5 images, 5 to encode" in capsys.readouterr().out
     assert not (tmp_path / "dataset").exists()
+
+
+def test_files_that_may_be_meant_for_an_item_are_named(photos, tmp_path, capsys):
+    write_items(tmp_path, "a", "2", "v1.5", "7", "08", "q")
+    for name in ("2.heic", "v1.5", "007.png", "q.d"):
+        (photos / name).mkdir() if name == "q.d" else (photos / name).touch()
+    assert run(photos) == 0
+    said = capsys.readouterr().out
+    assert "  2: no image, but a file of an unknown kind (2.heic)\n" in said
+    assert "  1: no image, but one whose id has other zeros in front (007.png)\n" in said
+    assert "  2: no image\n" in said
 
 
 @pytest.mark.parametrize(
@@ -225,10 +289,16 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
         ),
         (["--encoder", "shades_encoder:nothing"], "has no callable 'nothing'"),
         (["--encoder", "shades_encoder:flat"], "numbers of shape [1] for 1 images"),
+        (
+            ["--encoder", "shades_encoder:ragged", "--batch-size", "2"],
+            "the encoder gave rows of 2 numbers",
+        ),
         (["--encoder", "clip"], "there is no image encoder 'clip'"),
         (["--missing", "mean"], "--missing mean needs the items"),
         (["--images", "nowhere"], "nowhere: there is no such folder of images"),
         (["--mapping", "nothing.csv"], "nothing.csv: there is no such mapping file"),
+        (["--mapping", "a.csv", "--images", "photos"], "exclude each other"),
+        (["--item-file", "none.item"], "--item-file none.item: there is no such file"),
         (["--output", "a.npz"], "a feature file is written as .parquet"),
     ],
 )
@@ -237,6 +307,7 @@ def test_a_users_error_is_one_line_and_exit_code_2(photos, capsys, arguments, ex
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ")
     assert expected in last
+    assert not list(photos.parent.rglob(".*.work"))
 
 
 def test_the_download_step_says_what_there_is_to_do(tmp_path, capsys):

@@ -34,23 +34,40 @@ ZEROS = np.float32([[1, 2], [0, 0], [5, 6], [7, 8]])
             *({"a": 1, "b": 2, "c": 3, "d": 4}, VALUES, {}, {"a": 1, "b": 3, "c": 5, "d": 7}),
             "rows are counted from 1",
         ),
-        ({"a": 1, "b": 2, "c": 3}, VALUES, {}, {"a": 3, "b": 5, "c": 7}, "row 0 for padding"),
+        (
+            {"a": 1, "b": 2, "c": 3},
+            VALUES,
+            {},
+            {"a": 3, "b": 5, "c": 7},
+            "rows are counted from 1, after a row 0 for padding, which is left out",
+        ),
         (
             *({"a": 0, "b": 2}, VALUES, {"drop_unnamed": True}, {"a": 1, "b": 5}),
-            "2 rows belong to no item and are left out",
+            "2 rows belong to no item and are left out, counted from 0",
+        ),
+        (
+            *({"a": 1, "b": 4}, VALUES, {"drop_unnamed": True}, {"a": 1, "b": 7}),
+            "rows are counted from 1, 2 rows belong to no item and are left out",
+        ),
+        (
+            *({"a": 2, "b": 3}, VALUES, {"drop_unnamed": True, "first_row": 1}, {"a": 3, "b": 5}),
+            "rows are counted from 1, 2 rows belong to no item and are left out",
+        ),
+        (
+            *({"a": 2, "b": 3}, VALUES, {"drop_unnamed": True, "first_row": 0}, {"a": 5, "b": 7}),
+            "2 rows belong to no item and are left out, counted from 0",
         ),
         (
             *({"a": 0, "b": 1, "c": 2, "d": 3}, ZEROS, {}, {"a": 1, "c": 5, "d": 7}),
             "1 rows of zeros are left out: their items are missing",
         ),
     ],
-    ids=["from 0", "from 1", "padding", "rows of no item", "zeros"],
+    ids=["0", "1", "padding", "of no item", "gaps from 1", "said 1", "said 0", "zeros"],
 )
 def test_rows_go_where_the_mapping_says(places, values, options, rows, note):
     found, notes = matched(places, values, **options)
     assert list(found.items()) == list(rows.items())  # by id
-    assert len(notes) == bool(note)
-    assert note in "".join(notes)
+    assert ", ".join(notes) == note
 
 
 @pytest.mark.parametrize(
@@ -66,6 +83,13 @@ def test_rows_go_where_the_mapping_says(places, values, options, rows, note):
 def test_another_number_of_rows_than_of_ids_is_refused(places, expected):
     with pytest.raises(FeatureFileError, match=f"4 rows, but .*{expected}"):
         matched(places)
+
+
+def test_rows_of_no_item_are_left_out_only_where_the_counting_is_certain():
+    with pytest.raises(
+        FeatureFileError, match="2 or 1 rows lie before that of item 'a'.*first-row"
+    ):
+        matched({"a": 2, "b": 3}, drop_unnamed=True)
 
 
 def test_ids_without_a_row_are_never_left_out():
@@ -246,8 +270,36 @@ def test_rows_may_be_the_ids(toolkit, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("items", "more", "first"),
+    [
+        ("1234", [], 1),
+        ("123", [], 0),  # row 0 is padding
+        ("02", [], 0),
+        ("04", [], 0),
+        ("24", [], None),
+        ("24", ["--first-row", "1"], 1),
+        ("1234", ["--first-row", "0"], 0),
+    ],
+)
+def test_ids_may_count_rows_from_1_where_they_do_so_exactly(toolkit, capsys, items, more, first):
+    log = Path("dataset/shop/shop.inter")
+    log.write_text("user_id:token\titem_id:token\n" + "".join(f"u\t{item}\n" for item in items))
+    code = run("--source", str(toolkit), "--modality", "image", "--rows-are-ids", *more)
+    said = capsys.readouterr()
+    if first is None:
+        assert code == 2
+        assert "no item 0, and item 4 has no row; counted from 1 they are of the ids" in said.err
+        return
+    assert f"counted from {first}: the first is of item {first}" in said.out
+    table = read_features(log.with_name("shop.image.parquet"))
+    assert table.item_ids.tolist() == [str(row + first) for row in range(4)]
+    np.testing.assert_array_equal(table.values, VALUES)
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--source", "raw/text_feat.pt", "--modality", "text", "--first-row", "1"], "name one"),
         (["--source", "raw/image_feat.npy"], "name the --modality"),
         (["--source", "raw", "--modality", "video"], "holds nothing of video"),
         (["--source", "raw/image_feat.npy", "--modality", "image"], "does not say which item"),

@@ -68,7 +68,8 @@ def test_two_images_of_an_item_are_refused(tmp_path):
 
 
 def test_folders_without_images_are_named(tmp_path):
-    with pytest.raises(ImageSourceError, match="no image <item id>.jpg"):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(ImageSourceError, match=r"no image <item id>.jpg .*\), found a.heic$"):
         images_in_folder(tmp_path)
     with pytest.raises(ImageSourceError, match="there is no such folder"):
         images_in_folder(tmp_path / "none")
@@ -90,6 +91,7 @@ def test_a_mapping_names_paths_beside_it(tmp_path, separator):
         ("item_id,path\na\n", "line 2: expected an item id and a path"),
         ("item_id,path\n,1.jpg\n", "line 2: expected an item id and a path"),
         ("item_id,path\n", "holds no item"),
+        ("item_id,path\na,https://h/1.jpg\n", "line 2: https://h/1.jpg is an address"),
         ("", "line 1: expected the columns"),
         ("item_id,path\na,\udce4.jpg\n", "cannot be read .*0xe4.* Expected a table in UTF-8"),
     ],

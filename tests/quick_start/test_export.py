@@ -16,6 +16,8 @@ import pytest
 
 import recbole_m3rec
 from recbole_m3rec import Recommender
+from recbole_m3rec.cli.commands import run_script
+from recbole_m3rec.cli.prepare import encode_text
 from recbole_m3rec.serving.bundle.read import read_bundle
 from tests.trainer.killed_runs import start, wait
 
@@ -64,16 +66,28 @@ def test_the_bundle_recommends_what_topk_writes(call, trained, options):
     same_as_topk(call, trained("Mamba4Rec"), *options)
 
 
-@pytest.mark.parametrize("norm", ["none", "l2", "standardize", "whiten"])
-def test_with_content_and_without_the_data(call, train, norm):
-    recipe = "{'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
-    same_as_topk(call, train(f"--features={recipe}", f"--feature_norm={norm}"))
+@pytest.mark.parametrize(
+    ("norm", "is_brought"),
+    [("none", False), ("none", True), ("l2", False), ("standardize", False), ("whiten", False)],
+)
+def test_with_content_and_without_the_data(call, train, write_dataset, norm, is_brought):
+    recipe = "--features={'text':{'encoder':'tfidf-svd','fields':['title'],'dim':4,'min_df':1}}"
+    if is_brought:
+        # of another .item file, as for ml-100k, whose interactions come with RecBole
+        text = (write_dataset() / "tiny.item").read_text().replace("title:", "note:")
+        Path("mine/tiny").mkdir(parents=True)
+        Path("mine/tiny/tiny.item").write_text(text)
+        options = ["--fields", "note", "--option", "dim=4", "--option", "min_df=1"]
+        step = ["--dataset", "tiny", "--data-path", "mine", *options]
+        assert run_script(encode_text.encode_text, step) == 0
+        recipe = "--feature_path=mine/tiny"
+    same_as_topk(call, train(recipe, f"--feature_norm={norm}"))
     shutil.rmtree("dataset")
     shop = Recommender.load("shop")
     assert shop.modalities == ("text", "id")
     assert set(shop.metrics) == {"valid", "test"}
     assert shop.items.show(1)["title"].split()[0] in ("red", "green", "blue")
-    new = pd.DataFrame({"item_id": ["new"], "title": ["blue hat"]})
+    new = pd.DataFrame({"item_id": ["new"], "title": ["blue hat"], "note": ["blue hat"]})
     assert shop.add_items(new) == ["text"]
     same = shop.similar("new", "text", 1)
     assert shop.items.show(shop.items.number(same["item"][0]))["title"] == "blue hat"

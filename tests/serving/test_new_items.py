@@ -8,6 +8,7 @@ import torch
 
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.features.encoders.batches import EncoderError
+from recbole_m3rec.features.encoders.image_models import image_encoder
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
@@ -148,6 +149,7 @@ REFUSED = (
     (pd.DataFrame({"item_id": [["a"]]}), {}, "row 0: item_id must be"),
     (ONE, {}, "no feature of any modality"),
     (ONE, {"text": TEXT + np.nan}, "no feature of any modality"),
+    (TWO, {"text": [[0.0] * 10, [np.nan] * 10]}, "1 of 2 new items have no feature .*: 'b'"),
     (ONE, {"text": TEXT[:, 1:]}, r"have shape \[1, 9\], expected \[1, 10\]"),
     (ONE, {"text": TEXT[0]}, r"have shape \[10\], expected \[1, 10\]"),
     (TWO, {"text": TEXT}, r"have shape \[1, 10\], expected \[2, 10\]"),
@@ -219,7 +221,16 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     folder = write_made(network=network, settings=settings, about=about, encoders=encoders)
     shop = Recommender.load(folder)
     new = pd.DataFrame({"item_id": ["a", "b"], "name": ["blue coat", "quasar"]})
-    assert shop.add_items(new) == ["text"]
+    expected = "'b'. text is made of the columns name. The columns are item_id, name$"
+    with pytest.raises(NewItemError, match=expected):
+        shop.add_items(new)
+    with pytest.raises(NewItemError, match="of the columns name. The columns are item_id, title$"):
+        shop.add_items(new.rename(columns={"name": "title"}))
+    without = Recommender.load(folder)
+    without.bundle.encoders.clear()
+    with pytest.raises(NewItemError, match="the bundle has no encoder of the columns name. The"):
+        without.add_items(new[:1])
+    assert shop.add_items(new[:1]) == ["text"]
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
 
@@ -258,7 +269,8 @@ def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_pa
     every = torch.ones(61, dtype=torch.bool)
     network = M3RecNetwork(61, {"image": ItemFeatures("image", colours, every, "a", "")})
     name = f"{__name__}:mean_colours"
-    images = {"encoder": name, "precision": "auto", "batch_size": 2}
+    parts = image_encoder(name).parts
+    images = {"encoder": name, "precision": "auto", "batch_size": 2, "encoder_parts": parts}
     about = {"features": {"image": {"norm": "none", "images": images}}}
     shop = Recommender.load(write_made(network=network, settings={}, about=about))
     for item in (7, 9, 20):
@@ -273,11 +285,19 @@ def test_items_are_added_from_pictures_by_the_bundles_encoder(write_made, tmp_pa
     broken = new.assign(image_file=[*files[:2], __file__, None])
     with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
         shop.add_items(broken, encoders={"image": name})
+    with pytest.raises(NewItemError, match="2 of 2 .*: 'c', 'd'. image is made from .* image_file"):
+        shop.add_items(new[2:].assign(image_file=["", None]), encoders={"image": name})
+    with pytest.raises(EncoderError, match="item 'c': .*test_new_items.py"):
+        shop.add_items(new[2:].assign(image_file=[__file__, None]), encoders={"image": name})
+    images["encoder_parts"] = {"source": "another"}
+    changed = Recommender.load(write_made("changed", network=network, settings={}, about=about))
+    with pytest.raises(EncoderError, match="the source of .*mean_colours is not that of training"):
+        changed.add_items(new[:3], encoders={"image": name})
     assert len(shop.items) == 60
-    assert shop.add_items(new, encoders={"image": name}) == ["image"]
+    assert shop.add_items(new[:3], encoders={"image": name}) == ["image"]
     for added, known in (("a", "i7"), ("b", "i9"), ("c", "i20")):
         assert known in set(shop.similar(added, "image", 3)["item"])
-    assert list(shop.items.has["image"][-4:]) == [True, True, True, False]
+    assert list(shop.items.has["image"][-3:]) == [True, True, True]
 
 
 def test_items_of_a_model_that_never_missed_a_modality_may_miss_it(only_pictures):

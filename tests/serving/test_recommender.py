@@ -151,8 +151,8 @@ def test_no_weights_are_none_and_cost_nothing():
 def test_weights_are_numbers_by_modality(shop):
     with pytest.raises(RequestError, match="Did you mean image"):
         shop.recommend([["i4"]], weights={"imag": 1})
-    for weight in (np.nan, np.inf, 10**400, 1e300, -1e7, True, "2", None, 1j):
-        with pytest.raises(RequestError, match="image must be a finite number of at most 1,000,0"):
+    for weight in (np.nan, np.inf, 10**400, 1e300, -1e7, -1, True, "2", None, 1j):
+        with pytest.raises(RequestError, match="image must be a number from 0 to 1,000,000, found"):
             shop.recommend([["i4"]], weights={"image": weight})
     for weights in ([1, 2], 0.5, "image", np.ones(3)):
         with pytest.raises(RequestError, match="weights must be a mapping by modality"):
@@ -203,6 +203,8 @@ def test_similar_items_are_the_nearest_by_cosine(shop):
     assert list(shop.similar("i7", "text", 5)["item"]) == ids(cosine.topk(5).indices)
     assert "i5" not in set(shop.similar("i7", "image", 60)["item"])  # it has no picture
     assert len(shop.similar("i7", k=100)) == N_ITEMS - 1
+    nothing = shop.similar("i5", "image")
+    assert (len(nothing), nothing.attrs) == (0, {"reason": "item 'i5' has no image"})
     with pytest.raises(RequestError, match="Did you mean text"):
         shop.similar("i7", "texts")
 

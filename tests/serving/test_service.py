@@ -101,6 +101,8 @@ def test_explain_similar_items_users_about(client, shop):
     assert found["because"]["text"][0]["item"] == ours.because["text"][0][0]
     similar = client.post("/similar", json={"item": "i7", "modality": "text", "k": 3}).json()
     assert [one["item"] for one in similar["items"]] == list(shop.similar("i7", "text", 3)["item"])
+    nothing = client.post("/similar", json={"item": "i5", "modality": "image"}).json()
+    assert nothing == {"items": [], "reason": "item 'i5' has no image"}
     assert client.get("/items", params={"q": "elan hat", "limit": 1}).json()["items"][0]["item"]
     named = client.post("/items", json={"items": ["i9", "nope", "u" * 256, "i1", "i9"]}).json()
     assert [item["item"] for item in named["items"]] == ["i9", "i1", "i9"]
@@ -189,10 +191,17 @@ def test_a_key_is_wanted_where_one_is_set(make_client):
         assert client.get(path).status_code == 200
 
 
-def test_pictures_are_those_of_the_folder(make_client, tmp_path):
+def test_pictures_are_those_of_the_folder(make_client, tmp_path, caplog):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "i3.jpg").write_bytes(b"\xff\xd8picture")
+    (tmp_path / "photos" / "i4.jpg").touch()
+    (tmp_path / "photos" / "i5.jpg").write_bytes(b"<!DOCTYPE html>")
+    (tmp_path / "photos" / "i6.jpg").mkdir()
+    (tmp_path / "photos" / "i7.jpg").symlink_to("nowhere.jpg")
     client = make_client(images=tmp_path / "photos")
+    assert "4 pictures are not shown" in caplog.text
+    items = client.get("/items", params={"limit": 10}).json()["items"]
+    assert [one["item"] for one in items if "picture" in one] == ["i3"]
     first = client.get("/items", params={"limit": 1}).json()["items"][0]
     assert client.get(first["picture"]).content == b"\xff\xd8picture"
     for number in (0, 4, 61, -1):

@@ -150,6 +150,9 @@ def show_neighbours(
     for item in examples:
         print(f"\n{titles[item]}")
         for modality, shown in modalities.items():
+            if not shown.vectors.present[item]:
+                print(f"  {modality}: no {modality}, so that nothing is near")
+                continue
             nearest = zip(*shown.vectors.nearest(item, N_NEIGHBOURS), strict=True)
             neighbours = "; ".join(
                 f"{short(titles[other])} ({alike:.2f})" for other, alike in nearest

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,27 +35,44 @@ from recbole_m3rec.cli.commands import (
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
 from recbole_m3rec.datasets.images.report import REPORT_NAME, STORED, count_reasons, read_report
+from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import IMAGE_ENCODER_NAMES, image_encoder
 from recbole_m3rec.features.encoders.pretrained import PRECISIONS
 from recbole_m3rec.features.feature_file import read_metadata, write_features
 from recbole_m3rec.features.feature_table import FeatureTable
-from recbole_m3rec.features.from_images import MISSING, images_digest, make_image_features
+from recbole_m3rec.features.from_images import (
+    MISSING,
+    NO_IMAGE,
+    images_digest,
+    make_image_features,
+)
 from recbole_m3rec.features.from_text import work_folder
 from recbole_m3rec.features.image_sources import (
     ImageSourceError,
     images_by_mapping,
     images_in_folder,
     images_of,
+    near_misses,
 )
 from recbole_m3rec.support.argument_types import positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.safe_write import write_whole
 
+_NOTED = {
+    "items_sha256": "items",
+    "image_contents_sha256": "pictures",
+    "encoder_parts": "code or weights of the encoder",
+}
 PUBLISHED_ENCODER = "transformers:openai/clip-vit-base-patch32"
 
 
 def encode_images(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
+    mapping = getattr(options, "mapping", None)
+    if mapping and options.images:
+        raise ImageSourceError("--mapping and --images exclude each other: give one")
+    if options.item_file and not options.item_file.is_file():
+        raise ImageSourceError(f"--item-file {options.item_file}: there is no such file")
     options.folder = options.data_path / options.dataset
     options.item_file = options.item_file or options.folder / f"{options.dataset}.item"
     options.images = options.images or options.folder / "images"
@@ -104,64 +122,90 @@ def encode(options: argparse.Namespace) -> None:
     images = (
         images_by_mapping(options.mapping) if options.mapping else images_in_folder(options.images)
     )
-    source, n_found = str(options.mapping or options.images), len(images)
+    source, found = str(options.mapping or options.images), images
     items: list[str] = []
     if options.item_file.is_file():
         items, _ = ItemFile(options.item_file, options.item_id_field).read([])
         images = images_of(images, items, source)
     elif options.missing == "mean":
         raise ImageSourceError(f"--missing mean needs the items, {options.item_file} is not there")
-    metadata = {
+    is_there = output.is_file()
+    then = read_metadata(output) if is_there else {}
+    now: dict[str, Any] = {
         "encoder": options.encoder,
         "precision": options.precision,
         "batch_size": options.batch_size,
         "missing": options.missing,
-        "images_sha256": images_digest(images),
+        "items_sha256": hashlib.sha256("\n".join(sorted(items)).encode()).hexdigest(),
     }
+    if is_there or not options.dry_run:
+        now["image_contents_sha256"] = images_digest(images)
+    encoder = None
+    replaces = options.overwrite or not is_there
+    if not differences(then, now) or (replaces and not options.dry_run):
+        sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
+        encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
+        now["encoder_parts"] = encoder.parts
+    other = differences(then, now)
     of_total = f" of {len(items):,} items" if items else ""
-    summary = f"{source}: {n_found:,} images, {len(images):,} to encode{of_total}"
-    then = read_metadata(output) if output.is_file() else {}
-    other = [key for key in metadata if metadata[key] != then.get(key)]
+    summary = f"{source}: {len(found):,} images, {len(images):,} to encode{of_total}"
     if options.dry_run:
         print(summary)
         print(f"encoder: {options.encoder}, missing images: {options.missing}")
         state = f", which is there, other {', '.join(other)}" if other else ", up to date"
-        print(f"output: {output}{state if output.is_file() else ''}")
+        print(f"output: {output}{state if is_there else ''}")
         return
-    if output.is_file() and not other and not options.overwrite:
+    if is_there and not other and not options.overwrite:
         print(f"{output} is up to date")
         return
-    if output.is_file() and not options.overwrite:
+    if not replaces or encoder is None:
         raise ImageSourceError(
             f"{output} is there already, made with other {', '.join(other)}. Add --overwrite to"
             " replace it, or name another --output"
         )
     print(summary)
-    sys.path.insert(0, "")  # modules of the working directory, for --encoder module:callable
-    encoder = image_encoder(options.encoder, device=options.device, precision=options.precision)
     work = work_folder(output)
-    with connected(options.cluster) as cluster:
-        table, reasons = make_image_features(
-            options.modality,
-            encoder,
-            images,
-            items=items,
-            missing=options.missing,
-            batch_size=options.batch_size,
-            work=work,
-            cluster=cluster,
-        )
+    try:
+        with connected(options.cluster) as cluster:
+            table, reasons = make_image_features(
+                options.modality,
+                encoder,
+                images,
+                items=items,
+                missing=options.missing,
+                batch_size=options.batch_size,
+                work=work,
+                digest=now["image_contents_sha256"],
+                cluster=cluster,
+            )
+    except (EncoderError, ImageSourceError):
+        if not options.cluster:  # where a worker may be at fault, and the batches good
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    unused = {item: path for item, path in found.items() if item not in images}
+    bare = [item for item, reason in reasons.items() if reason == NO_IMAGE]
+    reasons |= near_misses(bare, unused, None if options.mapping else options.images)
     report = output.with_name(f"{output.name.removesuffix('.parquet')}.missing.csv")
     write_report(report, reasons, {item: str(path) for item, path in images.items()})
-    write_features(output, FeatureTable(table.item_ids, table.values, metadata))
+    write_features(output, FeatureTable(table.item_ids, table.values, now))
     shutil.rmtree(work, ignore_errors=True)
     print(f"{output}: {len(table.item_ids):,} rows, {table.values.shape[1]}-d, {options.encoder}")
     if reasons:
         instead = "have the mean" if options.missing == "mean" else "are missing"
         print(f"{len(reasons):,} items {instead}, each with its reason in {report}")
-        kinds = Counter(reason.partition(" (")[0] for reason in reasons.values())
-        for kind, count in kinds.most_common():
-            print(f"  {count:,}: {kind}")
+        parts = [reason.partition(" (") for reason in reasons.values()]
+        examples = {kind: detail.removesuffix(")") for kind, _, detail in reversed(parts)}
+        for kind, count in Counter(kind for kind, _, _ in parts).most_common():
+            print(f"  {count:,}: {kind}{f' ({examples[kind]})' if examples[kind] else ''}")
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say, in a person's words, in what a file that is there was made otherwise."""
+    return [
+        _NOTED.get(key, key) + ("" if key in then else " (not noted then)")
+        for key in now
+        if now[key] != then.get(key)
+    ]
 
 
 def write_report(path: Path, reasons: dict[str, str], files: dict[str, str]) -> None:

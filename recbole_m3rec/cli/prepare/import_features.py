@@ -27,7 +27,12 @@ from recbole_m3rec.cli.commands import (
 )
 from recbole_m3rec.features.feature_file import FeatureTable, read_features, write_features
 from recbole_m3rec.features.feature_table import FeatureFileError
-from recbole_m3rec.features.from_vectors import find_layout, read_places, with_ids
+from recbole_m3rec.features.from_vectors import (
+    find_layout,
+    read_places,
+    rows_that_are_ids,
+    with_ids,
+)
 from recbole_m3rec.features.vector_files import READERS, read_vectors
 
 
@@ -48,9 +53,11 @@ def import_features(arguments: Sequence[str]) -> None:
         raise FeatureFileError(f"name the --modality that {options.source} is of, such as image")
     if options.rows_are_ids and ids:
         raise FeatureFileError("--rows-are-ids and --ids exclude each other")
+    if options.first_row is not None and not (options.rows_are_ids or ids):
+        raise FeatureFileError("--first-row says how --ids or --rows-are-ids count: name one")
     items = dataset_items(folder, options.dataset, item_id_field=options.item_id_field)
     for modality, source in sources.items():
-        table, notes = imported(options, source, ids)
+        table, notes = imported(options, source, ids, items[1] if items else [])
         output = folder / f"{options.dataset}.{modality}.parquet"
         print(f"{source}: {len(table.item_ids):,} items, {table.values.shape[1]}-d")
         for note in notes:
@@ -61,15 +68,19 @@ def import_features(arguments: Sequence[str]) -> None:
 
 
 def imported(
-    options: argparse.Namespace, source: Path, ids: Path | None
+    options: argparse.Namespace, source: Path, ids: Path | None, catalogue: list[str]
 ) -> tuple[FeatureTable, list[str]]:
     vectors = read_vectors(source, options.id_column if ids is None else None)
-    places = None
+    first_row, drop = options.first_row, options.drop_unnamed_rows
     if options.rows_are_ids:
-        places = {str(row): row for row in range(len(vectors.values))}
-    elif ids is not None:
+        n_rows = len(vectors.values)
+        numbered, counted = rows_that_are_ids(source, n_rows, catalogue, first_row)
+        table, notes = with_ids(source, vectors, numbered)
+        return table, counted + notes
+    places = None
+    if ids is not None:
         places = read_places(ids, id_column=options.id_column, row_column=options.row_column)
-    return with_ids(source, vectors, places, drop_unnamed=options.drop_unnamed_rows)
+    return with_ids(source, vectors, places, drop_unnamed=drop, first_row=first_row)
 
 
 def compare(source: Path, table: FeatureTable, path: Path, items: list[str]) -> None:
@@ -121,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     add("--id-column", help="column of ids in --ids, or else in the source")
     add("--row-column", help="column of row numbers in --ids")
     add("--rows-are-ids", action="store_true", help="row k is of the item whose id is k")
+    counted = "the first row's number in --ids, or its id (default: whichever fits)"
+    add("--first-row", type=int, choices=(0, 1), help=counted)
     add("--drop-unnamed-rows", action="store_true", help="leave out rows that no id names")
     add("--overwrite", action="store_true", help="replace a feature file that is there")
     add("--dry-run", action="store_true", help="check and show, and write nothing")

@@ -29,11 +29,14 @@ class Vectors:
     present: np.ndarray
 
     def nearest(self, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ``k`` items most similar to an item, without itself, and how similar."""
+        """Return the ``k`` items most similar to an item, without itself, and how similar.
+
+        An item without features has none.
+        """
         alike = self.values @ self.values[item]
         alike[~self.present] = -np.inf
         alike[item] = -np.inf
-        k = min(k, int(self.present.sum()) - int(self.present[item]))
+        k = min(k, int(self.present.sum()) - 1) if self.present[item] else 0
         order = np.argsort(-alike, kind="stable")[:k]
         return order, alike[order]
 

@@ -175,6 +175,10 @@ def _draw_neighbours(
         head(first, N_NEIGHBOURS, f"nearest by {modality}", color)
         for row, item in enumerate(examples):
             nearest, alike = shown.vectors.nearest(item, N_NEIGHBOURS)
+            if not shown.vectors.present[item]:
+                none = cell(row, first)
+                none.set_axis_off()
+                none.text(0.5, 0.5, f"no {modality}", ha="center", va="center", color=_GREY)
             for place, (other, similarity) in enumerate(zip(nearest, alike, strict=True)):
                 _draw_item(cell(row, first + place), titles[other], images.get(int(other)),
                            float(similarity), color, bool(images))  # fmt: skip

@@ -58,7 +58,7 @@ def decode_image(path: Path) -> tuple[Image, str]:
             ) from error
         except Exception as error:  # Pillow's decoders raise anything on damaged headers
             what = "not an image that Pillow can read"
-            if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
+            if _is_page(head):
                 what = "an HTML or XML page, not an image"
             raise ImageFileError(what) from error
         if min(image.size) < 2:
@@ -73,6 +73,20 @@ def decode_image(path: Path) -> tuple[Image, str]:
             raise ImageFileError(f"damaged or cut off ({reason})") from error
 
 
+def may_be_image(path: Path) -> bool:
+    """Whether a file is there, is not empty and no HTML page; it is not decoded."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False
+    return bool(head) and not _is_page(head)
+
+
+def _is_page(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML)
+
+
 def _as_rgb(image: Image) -> Image:
     from PIL import Image
 
@@ -82,7 +96,9 @@ def _as_rgb(image: Image) -> Image:
             raise ImageFileError("pixels of 32 bits")
         # Mode I holds 8 bits only where nothing exceeds them: 16-bit files use their range.
         scale = 1 if image.mode == "I" and int(levels.max()) <= 255 else 257
-        return Image.fromarray((levels // scale).astype(np.uint8)).convert("RGB")
+        shades = (levels // scale).astype(np.uint8)
+        shades[levels == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(shades).convert("RGB")
     if image.mode == "F":
         raise ImageFileError("floating-point pixels")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -53,6 +53,15 @@ class ImageEncoder:
     key: Mapping[str, Any]
     load: partial[ImageEncoder] | None = None
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """What tells it from any other of its name, on whatever device: SHA-256 by part."""
+        return {
+            part: hashlib.sha256(str(told).encode()).hexdigest()
+            for part, told in self.key.items()
+            if part not in ("encoder", "computed")
+        }
+
 
 def image_encoder(name: str, *, device: str = "auto", precision: str = "auto") -> ImageEncoder:
     """Load the image encoder of a name.

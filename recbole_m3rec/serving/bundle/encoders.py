@@ -16,6 +16,7 @@ from recbole_m3rec.features.encoders.image_models import image_encoder, is_pretr
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.encoders.tfidf_svd import FittedTfidfSvd
 from recbole_m3rec.features.from_images import make_image_features
+from recbole_m3rec.features.image_sources import ImageSourceError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,27 @@ def encode_text(recommender: Recommender, modality: str, items: pd.DataFrame) ->
     return values
 
 
+def ways_to_features(recommender: Recommender, items: pd.DataFrame) -> str:
+    """Say how each modality of new items is made, and which columns there are for it."""
+    ways = []
+    for name in recommender.ranker.network.content_modalities:
+        known = recommender.about["features"].get(name, {})
+        recipe = known.get("recipe")
+        by_hand = f"{name} is given by features={{{name!r}: …}}, as the bundle has no encoder"
+        if known.get("images"):
+            ways.append(f"{name} is made from the picture files in the column {PICTURES}")
+        elif not recipe:
+            ways.append(by_hand)
+        else:
+            columns = f"of the columns {', '.join(recipe['fields'])}"
+            is_lost = (
+                recipe["encoder"] == TFIDF and f"{name}.terms" not in recommender.bundle.encoders
+            )
+            ways.append(f"{by_hand} {columns}" if is_lost else f"{name} is made {columns}")
+    there = ", ".join(map(str, items.columns))
+    return f"{'; '.join(ways) or 'The model has no content modality'}. The columns are {there}"
+
+
 def encode_images(
     recommender: Recommender, modality: str, items: pd.DataFrame, named: Mapping[str, str]
 ) -> np.ndarray | None:
@@ -114,10 +136,20 @@ def encode_images(
     if not images:
         return None
     encoder = image_encoder(name, precision=recipe["precision"])
+    then = recipe.get("encoder_parts", {})
+    for part in ("source", "weights"):  # settings are told otherwise by other library versions
+        if part in then and then[part] != encoder.parts.get(part):
+            raise EncoderError(
+                f"pictures of {modality}: the {part} of {name} is not that of training's features."
+                " Use that one, or encode, train and export again"
+            )
     size = int(recipe["batch_size"])
-    table, reasons = make_image_features(
-        modality, encoder, images, batch_size=size, show_progress=False
-    )
+    try:
+        table, reasons = make_image_features(
+            modality, encoder, images, batch_size=size, show_progress=False
+        )
+    except ImageSourceError as error:
+        raise EncoderError(f"{modality}: {error}") from error
     for item, reason in reasons.items():
         raise EncoderError(f"item {item!r}: {images[item]}: {reason}")
     made = pd.DataFrame(table.values, index=table.item_ids)

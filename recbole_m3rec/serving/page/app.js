@@ -247,7 +247,7 @@ function hideWhy() {
 async function showNear(item, modality = null) {
   hideWhy();
   state.near = item;
-  const { items } = await ask("/similar", { item: item.item, modality, k: 12 });
+  const { items, reason } = await ask("/similar", { item: item.item, modality, k: 12 });
   $("near-title").textContent = `Like ${title(item)}`;
   const tabs = [null, ...state.about.modalities];
   $("near-tabs").replaceChildren(...tabs.map((name) => make("button", {
@@ -271,6 +271,7 @@ async function showNear(item, modality = null) {
       make("div", { class: "actions" },
         make("button", { class: "ghost small", type: "button", "aria-label": `Add ${title(one)} to the history`, on: { click: () => { state.edited = true; $("near").close(); add(one); } } }, "Add"),
         make("button", { class: "ghost small", type: "button", "aria-label": `Items like ${title(one)}`, on: { click: () => showNear(one, modality) } }, "Alike"))))));
+  if (reason) $("near-items").append(make("li", { class: "meta" }, reason));
   if (!$("near").open) $("near").showModal();
   $("near").scrollTop = 0;
 }

@@ -97,7 +97,8 @@ def add_questions(app: FastAPI, service: Service) -> None:
                     for rank, item, score in zip(
                         *(frame[name].tolist() for name in ("rank", "item", "score")), strict=True
                     )
-                ]
+                ],
+                "reason": frame.attrs.get("reason"),
             }
         )
 

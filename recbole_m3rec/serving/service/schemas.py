@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from recbole_m3rec.serving.arguments import LARGEST_WEIGHT
+
 MOST_ITEMS = 1000  # of a history, of filters
 MOST_RECOMMENDED = 1000
 LONGEST_ID = 256  # characters
@@ -13,7 +15,7 @@ LONGEST_ID = 256  # characters
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Ids = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
 K = Annotated[int, Field(ge=1, le=MOST_RECOMMENDED)]
-Weight = Annotated[FiniteFloat, Field(ge=0, le=100)]
+Weight = Annotated[FiniteFloat, Field(ge=0, le=LARGEST_WEIGHT)]
 
 
 class Request(BaseModel):
@@ -151,6 +153,7 @@ class SimilarAnswer(BaseModel):
     """An item's neighbours."""
 
     items: list[Neighbour]
+    reason: str | None = Field(None, description="why there is none")
 
 
 class EventsAnswer(BaseModel):

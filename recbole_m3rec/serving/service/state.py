@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+from recbole_m3rec.features.encoders.image_files import may_be_image
 from recbole_m3rec.features.image_sources import ImageSourceError, images_in_folder
 from recbole_m3rec.serving.bundle.read import BundleError
 from recbole_m3rec.serving.recommender import Recommender
@@ -116,7 +117,13 @@ def mark(shop: Recommender) -> str:
 
 def _read(settings: Settings) -> tuple[Recommender, dict[str, Path]]:
     """Read the bundle, and which item has which picture."""
-    pictures = images_in_folder(settings.images) if settings.images else {}
+    found = images_in_folder(settings.images) if settings.images else {}
+    pictures = {item: path for item, path in found.items() if may_be_image(path)}
+    if other := [path.name for item, path in found.items() if item not in pictures]:
+        _logger.warning(
+            "%s: %d pictures are not shown, as they are empty, HTML or cannot be read, such as %s",
+            *(settings.images, len(other), other[0]),
+        )
     return Recommender.load(settings.bundle, index=settings.index), pictures
 
 

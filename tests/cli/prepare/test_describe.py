@@ -83,6 +83,7 @@ def test_features_are_judged_by_the_items_that_have_them():
     assert vectors.present.tolist() == [True, True, False, True, True]
     assert vectors.nearest(1, 9)[0][0] == 3  # a's twin c, which is item 3 here
     assert 2 not in vectors.nearest(1, 9)[0]
+    assert not len(vectors.nearest(2, 9)[0])  # nothing is known of it
     assert vectors.nearest(1, 9)[1].min() < 0  # centred: what all share says nothing
 
 
@@ -143,8 +144,11 @@ def test_the_table_and_the_picture_are_made(tmp_path, monkeypatch, capsys):
     for item in range(N_ITEMS):
         image.new("RGB", (30, 40), (255, 0, 0)).save(f"photos/{item:03}.png")
     Path("photos/001.png").write_bytes(b"no image")
-    arguments = ["--dataset", "shop", "--images", "photos", "--items", "001", "002"]
+    arguments = ["--dataset", "shop", "--images", "photos", "--items", "001", "035"]
     assert run_script(describe.describe, arguments) == 0
+    picture, text = capsys.readouterr().out.split("Item $number_35$\n")[1].split("\n")[:2]
+    assert "Item $number_" in text
+    assert picture == "  image: no image, so that nothing is near"
     with image.open(folder / "shop.png") as pictures:
         assert pictures.size != size
         red = [n for n, color in pictures.convert("RGB").getcolors(1 << 24) if color == (255, 0, 0)]

@@ -66,6 +66,9 @@ def test_transparency_lies_on_white(tmp_path):
     palette.putpalette([0, 0, 0, *GREEN])
     path = saved(tmp_path / "b.png", palette, transparency=0)
     assert colour(read_image(path)) == [255, 255, 255]
+    deep = Image.fromarray(np.array([[700] * 4, [60_000] * 4], np.uint16).repeat(4, 0))
+    image = read_image(saved(tmp_path / "c.png", deep, transparency=700))
+    assert (colour(image, (0, 0)), colour(image, (0, 7))) == ([255] * 3, [233] * 3)
 
 
 def test_a_photo_is_turned_as_the_camera_noted(tmp_path):
