@@ -20,9 +20,7 @@ def test_popularity_counts_each_interaction_of_training_once(
     keys = {"train_batch_size": batch}
     if negatives:
         negatives = {**negatives, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
-    config, dataset, train, *_ = prepare(
-        "Pop", **ALL_USED, **keys, train_neg_sample_args=negatives
-    )
+    config, dataset, train, *_ = prepare("Pop", **ALL_USED, **keys, train_neg_sample_args=negatives)
     from recbole.utils import get_model
 
     model = get_model("Pop")(config, train.dataset)

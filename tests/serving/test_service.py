@@ -3,6 +3,7 @@
 import asyncio
 import json
 import select
+import shutil
 import signal
 import socket
 import sqlite3
@@ -246,6 +247,36 @@ def test_a_new_bundle_is_taken_and_a_broken_one_is_not(make_client, write_made):
     answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
     assert "items.parquet" in is_problem(answer, 409)
     assert client.post("/recommend", json={"history": ["i1"]}).json()["bundle"] == new
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["in memory", "mapped"])
+def test_a_bundle_that_is_written_over_gives_no_mixture(
+    make_client, write_made, monkeypatch, caplog, maps
+):
+    monkeypatch.setattr("recbole_m3rec.serving.bundle.files.MAPPED_FROM", 0 if maps else 2**20)
+    folder, other = write_made(), write_made("other", network=made_network(spread=2.0))
+    client, secret = make_client(folder, admin_token="secret"), {"authorization": "Bearer secret"}
+
+    def ask():
+        return client.post("/recommend", json={"history": ["i1"], "k": 5, "explain": True})
+
+    before = ask().json()
+    for path in other.iterdir():
+        shutil.copy(path, folder)
+    (folder / "vectors.safetensors").write_bytes(b"")
+    assert "vectors.safetensors" in is_problem(client.post("/admin/reload", headers=secret), 409)
+    if maps:
+        for answer in (ask(), client.get("/readyz"), ask()):
+            assert "written over" in is_problem(answer, 503)
+        assert caplog.text.count("of the bundle in use was written over") == 1
+        assert client.get("/healthz").status_code == 200
+    else:
+        assert ask().json() == before
+    shutil.copy(other / "vectors.safetensors", folder)
+    client.post("/admin/reload", headers=secret)
+    assert ask().json()["bundle"] == client.get("/readyz").json()["bundle"] != before["bundle"]
+    write_made()  # takes the folder's place, and does no harm
+    assert ask().status_code == 200
 
 
 def test_no_request_is_dropped_while_bundles_change(make_client, write_made):
