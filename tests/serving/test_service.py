@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import uvicorn
-from fastapi.testclient import TestClient
 
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.service.app import _reload_logged, create_app
@@ -22,39 +21,7 @@ from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.endpoints import PAGE
 from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.state import Settings
-from recbole_m3rec.serving.service.store import StoreError, open_store
-from tests.serving.conftest import N_ITEMS, made_items, made_network
-
-
-@pytest.fixture
-def make_client(made_bundle, tmp_path):
-    """Return a function from settings to a client of a running service."""
-    opened = []
-
-    def make(bundle=made_bundle, **settings):
-        store = str(tmp_path / "events.sqlite")
-        client = TestClient(
-            create_app(Settings(bundle, store, **settings)), raise_server_exceptions=False
-        )
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
-
-
-@pytest.fixture
-def client(make_client):
-    return make_client()
-
-
-def is_problem(response, status):
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["status"] == status
-    return str(response.json()["detail"])
+from tests.serving.conftest import N_ITEMS, is_problem, made_items, made_network
 
 
 def test_it_recommends_what_the_recommender_does(client, shop):
@@ -347,12 +314,6 @@ def test_an_error_reaches_all_who_asked_and_the_next_are_answered():
             await batcher.stop()
 
     asyncio.run(run())
-
-
-def test_a_file_that_is_no_store_is_named(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(b"not sqlite" * 100)
-    with pytest.raises(StoreError, match="photo.jpg"):
-        open_store(str(tmp_path / "photo.jpg"))
 
 
 def test_openapi_has_examples_and_problems(client):

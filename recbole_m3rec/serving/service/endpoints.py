@@ -69,7 +69,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
         """Append to a user's history; an answer means that it is on the disk."""
         for item in request.items:
             service.shop.items.number(item)
-        await service.store.append(request.user, request.items)
+        await service.store.append(request.user, request.items, request.id)
         return _json({"accepted": len(request.items)})
 
     @app.post("/explain", response_model=s.ExplainAnswer, responses=problems.documented(404))
@@ -180,7 +180,7 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
     async def readyz() -> Response:
         """Whether requests can be answered."""
         if not await service.store.ready():
-            raise HTTPException(503, "The store of events does not answer.")
+            raise HTTPException(503, "The store of events cannot be read or written.")
         return _json({"status": "ready", "bundle": service.shop.digest})
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
