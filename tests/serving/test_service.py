@@ -157,6 +157,31 @@ def test_a_key_is_wanted_where_one_is_set(make_client):
         assert client.get(path).status_code == 200
 
 
+def test_the_head_of_what_can_be_got_is_answered(client):
+    for path in ("/", "/page/app.js", "/healthz", "/readyz", "/items?q=hat"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]
+    is_problem(client.get("/recommend"), 405)
+
+
+def test_a_file_that_a_browser_has_is_sent_again_once_it_changed(make_client, tmp_path):
+    photo = tmp_path / "photos" / "i3.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"old")
+    client = make_client(images=photo.parent)
+    shown = client.get("/items", params={"limit": 1}).json()["items"][0]["picture"]
+    for path in ("/page/app.js", shown):
+        first = client.get(path)
+        assert first.headers["cache-control"] == "no-cache"
+        known = {"if-none-match": f'"other", W/{first.headers["etag"]}'}
+        again = client.get(path, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    photo.write_bytes(b"newer")
+    assert client.get(shown, headers=known).content == b"newer"
+
+
 def test_pictures_are_those_of_the_folder(make_client, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "i3.jpg").write_bytes(b"\xff\xd8picture")
@@ -205,7 +230,8 @@ def test_a_new_bundle_is_taken_and_a_broken_one_is_not(make_client, write_made):
     client = make_client(folder, admin_token="secret")
     old = client.get("/about").json()["bundle"]
     is_problem(client.post("/admin/reload"), 403)
-    is_problem(client.post("/admin/reload", headers={"authorization": "Bearer no"}), 403)
+    for given in ("Bearer no", "secret", "Bearer Bearer secret", "Bearer None"):
+        is_problem(client.post("/admin/reload", headers={"authorization": given}), 403)
     write_made(network=made_network(spread=2.0))
     answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
     new = Recommender.load(folder).digest

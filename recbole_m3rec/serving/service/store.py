@@ -219,7 +219,7 @@ class RedisStore:
             raise StoreError(
                 "--store redis:// needs the package redis: pip install 'recbole_m3rec[serving]'"
             ) from error
-        self._failures = (redis.RedisError, OSError)
+        self._failures, self._refusal = (redis.RedisError, OSError), redis.ResponseError
         try:
             self._client: Any = redis.from_url(address, decode_responses=True, socket_timeout=5)
             self._client.connection_pool.make_connection()  # which reads the options
@@ -250,11 +250,9 @@ class RedisStore:
         try:
             await self._call(written)
         except StoreUnavailableError as error:
-            again = (
-                "Sent again it may count twice: give events an id"
-                if id is None
-                else "Send it again"
-            )
+            if isinstance(error.__cause__, self._refusal):
+                raise  # the server said no
+            again = "Send it again" if id else "Sent again it may count twice: give events an id"
             raise StoreUnavailableError(
                 f"{error}; the event may have been written. {again}"
             ) from error
