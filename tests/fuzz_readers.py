@@ -40,7 +40,8 @@ from recbole_m3rec.datasets.tables.read_table import as_strings, open_table
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.vector_files import read_vectors
-from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
+from recbole_m3rec.serving.bundle.files import BundleError
+from recbole_m3rec.serving.bundle.read import read_bundle, seal
 from recbole_m3rec.serving.bundle.write import write_bundle
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.trainer import safe_format

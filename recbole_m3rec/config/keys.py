@@ -40,6 +40,13 @@ _BOUND = re.compile(r"(>=?) ([\d.]+)")
 _CHOICE = re.compile(r"one of ([\w-]+(?:, [\w-]+)*)")
 INTERVAL = "interval of integers"
 
+# Settings under which results may stand side by side only if they are the same for all.
+PROTOCOL = (
+    *("mask_seen", "cold_items", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
+    *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
+    "time_order",
+)
+
 # Choices of which RecBole takes capitals and small letters alike.
 ANY_CASE = ("learner", "state")
 

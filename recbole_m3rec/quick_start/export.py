@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.baselines.item_columns import item_file
+from recbole_m3rec.config.keys import PROTOCOL
 from recbole_m3rec.data.dataset import modality_sources
 from recbole_m3rec.features.align import half_whitening
 from recbole_m3rec.features.encoders.tfidf_svd import fit_tfidf_svd
@@ -40,10 +41,7 @@ COLUMNS = {
     "year": ("release_year", "year"),
     "image": ("image", "image_url", "image_path", "imUrl", "img"),
 }
-PROTOCOL = (
-    *("eval_args", "mask_seen", "loss_type", "train_positions", "metrics", "topk", "seed"),
-    *("user_inter_num_interval", "item_inter_num_interval", "feature_norm"),
-)
+ABOUT = (*PROTOCOL, "loss_type", "train_positions", "metrics", "topk", "seed", "feature_norm")
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +90,7 @@ def export_checkpoint(
         "dataset": run.dataset,
         "epoch": run.epoch,
         "max_history": int(config["MAX_ITEM_LIST_LENGTH"]),
-        "protocol": {key: config[key] for key in PROTOCOL if config[key] is not None},
+        "protocol": {key: config[key] for key in ABOUT if config[key] is not None},
         "metrics": {
             name: {key: float(value) for key, value in result.items()}
             for name, result in results.items()

@@ -139,3 +139,42 @@ def start_server():
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@pytest.fixture
+def make_client(made_bundle, tmp_path):
+    """Return a function from settings to a client of a running service."""
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from recbole_m3rec.serving.service.app import create_app
+    from recbole_m3rec.serving.service.state import Settings
+
+    opened = []
+
+    def make(bundle=made_bundle, **settings):
+        store = str(tmp_path / "events.sqlite")
+        client = TestClient(
+            create_app(Settings(bundle, store, **settings)), raise_server_exceptions=False
+        )
+        client.__enter__()
+        opened.append(client)
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client):
+    """A client of a running service of the made bundle."""
+    return make_client()
+
+
+def is_problem(response, status):
+    """Check that an answer is an error as documented, and return what it says."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    return str(response.json()["detail"])

@@ -15,7 +15,8 @@ import torch
 
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.serving.bundle import write as writing
-from recbole_m3rec.serving.bundle.read import BundleError, read_bundle, seal
+from recbole_m3rec.serving.bundle.files import BundleError, read_table
+from recbole_m3rec.serving.bundle.read import read_bundle, seal
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, open_alone
 from tests.serving.conftest import N_ITEMS, SETTINGS, made_features, made_items, made_network
@@ -262,6 +263,18 @@ def test_what_a_killed_export_left_is_removed_and_one_at_work_is_not_disturbed(
     ):
         write_made()
     assert (tmp_path / ".bundle.new").exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(write_made, monkeypatch):
+    folder = write_made()
+
+    def read(path):
+        (folder / "vectors.safetensors").touch()
+        return read_table(path)
+
+    monkeypatch.setattr("recbole_m3rec.serving.bundle.read.read_table", read)
+    with pytest.raises(BundleError, match=r"vectors\.safetensors: changed while"):
+        read_bundle(folder)
 
 
 def test_a_copy_elsewhere_is_the_same_bundle(write_made, tmp_path):

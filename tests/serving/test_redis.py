@@ -1,6 +1,8 @@
 """Two replicas on one Redis server agree on every history."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -10,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from recbole_m3rec.serving.service.app import create_app
 from recbole_m3rec.serving.service.state import Settings
-from recbole_m3rec.serving.service.store import RedisStore, StoreError, open_store
+from recbole_m3rec.serving.service.store import RedisStore, open_store
 
 pytest.importorskip("redis")
 needs_server = pytest.mark.skipif(
@@ -62,6 +64,25 @@ def test_a_server_that_is_not_there_is_no_readiness(write_made):
         assert "store" in answer.json()["detail"]
 
 
-def test_an_address_without_sense_is_an_error():
-    with pytest.raises(StoreError, match="redis://"):
-        open_store("redis://localhost:nan/0")
+@needs_server
+def test_an_event_counts_once_however_often_it_is_tried(write_made, redis_address):
+    import redis
+
+    server = redis.from_url(redis_address)
+    app = create_app(Settings(write_made(), f"{redis_address}?socket_timeout=0.2"))
+    with TestClient(app) as client:
+        for event_id in ("e1", "e1", None):
+            event = {"user": "ann", "items": ["i9"], "id": event_id}
+            assert client.post("/events", json=event).status_code == 200
+        assert server.llen("recbole_m3rec:history:ann") == 2
+        process = server.info()["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        event = {"user": "cy", "items": ["i9", "i8"], "id": "e1"}
+        answer = client.post("/events", json=event)
+        os.kill(process, signal.SIGCONT)
+        assert client.post("/events", json=event).status_code == 200
+        assert answer.status_code == 503
+        assert "may have been written" in answer.json()["detail"]
+        assert server.llen("recbole_m3rec:history:cy") == 2
+        server.config_set("maxmemory", 1)
+        assert client.get("/readyz").status_code == 503

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import select
-import signal
 import socket
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,47 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import uvicorn
-from fastapi.testclient import TestClient
 
-from recbole_m3rec.serving.recommender import Recommender
-from recbole_m3rec.serving.service.app import _reload_logged, create_app
+from recbole_m3rec.serving.service.app import create_app
 from recbole_m3rec.serving.service.batching import Batcher
 from recbole_m3rec.serving.service.endpoints import PAGE
 from recbole_m3rec.serving.service.limits import RequestLimits
 from recbole_m3rec.serving.service.state import Settings
-from recbole_m3rec.serving.service.store import StoreError, open_store
-from tests.serving.conftest import N_ITEMS, made_items, made_network
-
-
-@pytest.fixture
-def make_client(made_bundle, tmp_path):
-    """Return a function from settings to a client of a running service."""
-    opened = []
-
-    def make(bundle=made_bundle, **settings):
-        store = str(tmp_path / "events.sqlite")
-        client = TestClient(
-            create_app(Settings(bundle, store, **settings)), raise_server_exceptions=False
-        )
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
-
-
-@pytest.fixture
-def client(make_client):
-    return make_client()
-
-
-def is_problem(response, status):
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["status"] == status
-    return str(response.json()["detail"])
+from tests.serving.conftest import is_problem
 
 
 def test_it_recommends_what_the_recommender_does(client, shop):
@@ -191,6 +155,31 @@ def test_a_key_is_wanted_where_one_is_set(make_client):
         assert client.get(path).status_code == 200
 
 
+def test_the_head_of_what_can_be_got_is_answered(client):
+    for path in ("/", "/page/app.js", "/healthz", "/readyz", "/items?q=hat"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]
+    is_problem(client.get("/recommend"), 405)
+
+
+def test_a_file_that_a_browser_has_is_sent_again_once_it_changed(make_client, tmp_path):
+    photo = tmp_path / "photos" / "i3.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"old")
+    client = make_client(images=photo.parent)
+    shown = client.get("/items", params={"limit": 1}).json()["items"][0]["picture"]
+    for path in ("/page/app.js", shown):
+        first = client.get(path)
+        assert first.headers["cache-control"] == "no-cache"
+        known = {"if-none-match": f'"other", W/{first.headers["etag"]}'}
+        again = client.get(path, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    photo.write_bytes(b"newer")
+    assert client.get(shown, headers=known).content == b"newer"
+
+
 def test_pictures_are_those_of_the_folder(make_client, tmp_path, caplog):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "i3.jpg").write_bytes(b"\xff\xd8picture")
@@ -206,75 +195,6 @@ def test_pictures_are_those_of_the_folder(make_client, tmp_path, caplog):
     assert client.get(first["picture"]).content == b"\xff\xd8picture"
     for number in (0, 4, 61, -1):
         is_problem(client.get(first["picture"].replace("/3?", f"/{number}?")), 404)
-
-
-def test_pictures_follow_the_bundle_and_the_folder(make_client, write_made, tmp_path, caplog):
-    photos, secret = tmp_path / "photos", {"authorization": "Bearer secret"}
-    photos.mkdir()
-    (photos / "i3.jpg").write_bytes(b"three")
-    client = make_client(write_made(), images=photos, admin_token="secret")
-
-    def addresses():
-        items = client.get("/items", params={"limit": 100}).json()["items"]
-        return {one["item"]: one["picture"] for one in items if "picture" in one}
-
-    old = addresses()
-    (photos / "i58.jpg").write_bytes(b"fifty-eight")
-    write_made(items=made_items().take(list(range(N_ITEMS))[::-1]))
-    client.post("/admin/reload", headers=secret)
-    new = addresses()
-    assert set(new) == {"i3", "i58"}
-    assert {item: client.get(path).content for item, path in new.items()} == {
-        "i3": b"three",
-        "i58": b"fifty-eight",
-    }
-    is_problem(client.get(old["i3"]), 404)  # of the row that is another item's now
-    is_problem(client.get(new["i3"] + "%2F.."), 404)
-
-    for photo in photos.iterdir():
-        photo.unlink()
-    write_made()
-    answer = client.post("/admin/reload", headers=secret)
-    assert "The old bundle stays in use" in is_problem(answer, 409)
-    client.portal.call(_reload_logged, client.app.state.service)  # as a hangup does
-    assert "the old bundle stays in use" in caplog.text
-    assert addresses() == new
-
-
-def test_a_new_bundle_is_taken_and_a_broken_one_is_not(make_client, write_made):
-    folder = write_made()
-    client = make_client(folder, admin_token="secret")
-    old = client.get("/about").json()["bundle"]
-    is_problem(client.post("/admin/reload"), 403)
-    is_problem(client.post("/admin/reload", headers={"authorization": "Bearer no"}), 403)
-    write_made(network=made_network(spread=2.0))
-    answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
-    new = Recommender.load(folder).digest
-    assert answer.json()["bundle"] == client.get("/about").json()["bundle"] == new != old
-    (folder / "items.parquet").write_bytes(b"broken")
-    answer = client.post("/admin/reload", headers={"authorization": "Bearer secret"})
-    assert "items.parquet" in is_problem(answer, 409)
-    assert client.post("/recommend", json={"history": ["i1"]}).json()["bundle"] == new
-
-
-def test_no_request_is_dropped_while_bundles_change(make_client, write_made):
-    client = make_client(write_made(), admin_token="secret")
-    ending, failed, answered = threading.Event(), [], []
-
-    def ask():
-        while not ending.is_set():
-            response = client.post("/recommend", json={"history": ["i1", "i2"], "k": 5})
-            (answered if response.status_code == 200 else failed).append(response.text)
-
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(ask)
-        for number in range(3):
-            write_made(network=made_network(spread=1.0 + number))
-            client.post("/admin/reload", headers={"authorization": "Bearer secret"})
-        ending.set()
-    assert not failed
-    assert len({json.loads(text)["bundle"] for text in answered}) >= 2
 
 
 def test_what_is_asked_at_once_is_worked_on_together():
@@ -327,12 +247,6 @@ def test_an_error_reaches_all_who_asked_and_the_next_are_answered():
     asyncio.run(run())
 
 
-def test_a_file_that_is_no_store_is_named(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(b"not sqlite" * 100)
-    with pytest.raises(StoreError, match="photo.jpg"):
-        open_store(str(tmp_path / "photo.jpg"))
-
-
 def test_openapi_has_examples_and_problems(client):
     schema = client.get("/openapi.json").json()
     recommend = schema["paths"]["/recommend"]["post"]
@@ -349,37 +263,6 @@ def test_the_page_loads_nothing_from_elsewhere(client):
         assert "innerHTML" not in text
     response = client.get("/")
     assert "default-src 'none'" in response.headers["content-security-policy"]
-
-
-@pytest.mark.slow
-def test_a_hangup_reloads_the_bundle_and_a_kill_loses_no_event(start_server, write_made):
-    bundle, acknowledged = write_made(), []
-    process, address = start_server(bundle)
-    old = httpx.get(f"{address}/about").json()["bundle"]
-    write_made(network=made_network(spread=2.0))
-    process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 60
-    while httpx.get(f"{address}/about").json()["bundle"] == old:
-        assert time.monotonic() < deadline, "the bundle stayed"
-        time.sleep(0.05)
-
-    def send(worker):
-        with httpx.Client(base_url=address, timeout=5) as http:
-            for number in range(10**6):
-                event = {"user": f"{worker}-{number}", "items": ["i9"]}
-                try:
-                    http.post("/events", json=event).raise_for_status()
-                except httpx.HTTPError:
-                    return
-                acknowledged.append(event["user"])
-                if len(acknowledged) == 100:
-                    process.kill()
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(send, range(4)))
-    rows = sqlite3.connect(f"{bundle}.events.sqlite").execute("SELECT user FROM events")
-    assert len(acknowledged) >= 100
-    assert not set(acknowledged) - {row[0] for row in rows}
 
 
 def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_path):

@@ -12,16 +12,10 @@ import pandas as pd
 
 from recbole_m3rec.compare.report.significance import Paired, holm, paired
 from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.config.keys import PROTOCOL
 from recbole_m3rec.evaluator.cold_items import split_name
 
 DIGITS = 4
-
-# Settings under which results may stand side by side only if they are the same for all.
-PROTOCOL = (
-    *("mask_seen", "cold_items", "eval_args", "user_inter_num_interval", "item_inter_num_interval"),
-    *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item", "benchmark_filename"),
-    "time_order",
-)
 
 # The model that is compared with all others unless another is named.
 OWN = "M3Rec"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.compare.report import html, latex, markdown
-from recbole_m3rec.compare.report.aggregate import PROTOCOL, Table, tables
+from recbole_m3rec.compare.report.aggregate import Table, tables
 from recbole_m3rec.compare.report.document import Block, Grid, Heading, Paragraph
 from recbole_m3rec.compare.report.figures import draw
 from recbole_m3rec.compare.report.lists import list_grid

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from recbole_m3rec.datasets.io.http import http_get
+from recbole_m3rec.datasets.io.http import TooManyRedirectsError, http_get
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
@@ -181,6 +181,8 @@ class _Transfer:
                 self._receive(response, note)
         except (CannotWriteError, DownloadError):
             raise
+        except TooManyRedirectsError as error:
+            raise DownloadError(f"{self.url}: {error}", "redirects without end") from error
         except ssl.SSLCertVerificationError as error:
             raise DownloadError(f"{self.url}: {error.verify_message}", "certificate") from error
         except socket.gaierror as error:
@@ -204,7 +206,7 @@ class _Transfer:
             return  # all of it was there
         if status == 206 and place and place.group(1) == str(self.size):
             total = int(place.group(2)) if place.group(2) != "*" else None
-            changed = validator and validator != known.get("validator")
+            changed = validator != known.get("validator")
         elif status == 200:
             length = headers.get("Content-Length", "").strip()
             total, changed = int(length) if re.fullmatch(r"\d{1,18}", length) else None, False

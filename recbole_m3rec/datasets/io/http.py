@@ -26,6 +26,10 @@ MOST_REDIRECTS = 5
 USER_AGENT = "recbole-m3rec"
 
 
+class TooManyRedirectsError(http.client.HTTPException):
+    """An address that leads to others without end."""
+
+
 @contextmanager
 def http_get(
     url: str,
@@ -49,7 +53,8 @@ def http_get(
     Raises:
         RefusedAddressError: the address or one it redirects to may not be asked.
         OSError: no connection, or one that broke off or took too long.
-        http.client.HTTPException: the server does not speak HTTP, or redirects without end.
+        TooManyRedirectsError: see there.
+        http.client.HTTPException: the server does not speak HTTP.
     """
     address = parse_address(url)
     for _ in range(MOST_REDIRECTS + 1):
@@ -82,7 +87,7 @@ def http_get(
         if address.scheme == "https" and following.scheme == "http":
             raise RefusedAddressError(f"{address} redirects to {following}, which is not encrypted")
         address = following
-    raise http.client.HTTPException(f"more than {MOST_REDIRECTS} redirects")
+    raise TooManyRedirectsError(f"more than {MOST_REDIRECTS} redirects")
 
 
 class _Limits:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -31,23 +30,30 @@ from torch import Tensor
 from recbole_m3rec.features.align import ItemFeatures
 from recbole_m3rec.network.item_encoder import ContentModality, ItemVectors
 from recbole_m3rec.network.m3rec import M3RecConfig, M3RecNetwork
-from recbole_m3rec.support.hashing import sha256_of
+from recbole_m3rec.serving.bundle.files import (
+    ABOUT,
+    AGAIN,
+    ENCODERS,
+    FEATURES,
+    HISTORIES,
+    INDEX,
+    ITEMS,
+    VECTORS,
+    WEIGHTS,
+    BundleError,
+    MappedFiles,
+    check_columns,
+    check_files,
+    read_table,
+    read_tensors,
+)
 
 FORMAT_NUMBER = 1
-ABOUT, ITEMS, WEIGHTS = "model.json", "items.parquet", "model.safetensors"
-HISTORIES, INDEX, ENCODERS = "histories.parquet", "index.safetensors", "encoders.safetensors"
-VECTORS, FEATURES = "vectors.safetensors", "features.safetensors"
-NEEDED, OPTIONAL = (WEIGHTS, VECTORS, ITEMS), (HISTORIES, INDEX, ENCODERS, FEATURES)
-
 # Weights that hold a row per item, or no tensor; vectors.safetensors stands for them.
 PER_ITEM = ("item_embedding.weight", "score_embedding.weight", "content._extra_state")
 
 LARGEST_ABOUT = 16 * 2**20  # bytes of model.json
 LARGEST_WIDTH = 2**20
-
-
-class BundleError(ValueError):
-    """A folder that is no whole bundle of this format."""
 
 
 @dataclass
@@ -65,6 +71,7 @@ class Bundle:
         features: of all items by modality at unit length, row 0 padding, zeros where missing;
             float16. Empty where there are none.
         digest: identifies the bundle.
+        mapped: files that have to stay as they are for as long as the bundle is in use.
     """
 
     about: dict[str, Any]
@@ -76,12 +83,14 @@ class Bundle:
     encoders: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     digest: str = ""
+    mapped: MappedFiles = field(default_factory=MappedFiles)
 
 
 def read_bundle(folder: str | Path) -> Bundle:
     """Read a bundle; a changed byte in any file is an error, and nothing read is executed.
 
-    Vectors are memory-mapped: what is not used takes no memory.
+    Files of :data:`.files.MAPPED_FROM` bytes and more are memory-mapped: what is not used takes no
+    memory, but they must not be written over. The others may.
 
     Raises:
         BundleError: not a bundle, damaged, or of another format; names the file and what to do.
@@ -89,28 +98,28 @@ def read_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     about, digest = _read_about(folder)
     _check_about(folder / ABOUT, about)
-    _check_files(folder, about["files"])
+    stamps = check_files(folder, about["files"])
     _check_size(folder / WEIGHTS, about["network"])
     network = build_network(about["network"])
     _load_weights(folder / WEIGHTS, network)
-    items = _read_table(folder / ITEMS)
+    items = read_table(folder / ITEMS)
     vectors = _read_vectors(folder / VECTORS, network, items.num_rows + 1)
-    histories = _read_table(folder / HISTORIES) if HISTORIES in about["files"] else None
+    histories = read_table(folder / HISTORIES) if HISTORIES in about["files"] else None
     index, encoders, features = (
-        _read_tensors(folder / name) if name in about["files"] else {}
+        read_tensors(folder / name) if name in about["files"] else {}
         for name in (INDEX, ENCODERS, FEATURES)
     )
     _check_features(folder / FEATURES, features, network, items.num_rows + 1)
     flags = {name: pa.bool_() for name in items.column_names if name.startswith("has_")}
     columns = {"item_id": pa.string(), "count": pa.int64(), **flags}
-    _check_columns(items, folder / ITEMS, columns)
+    check_columns(items, folder / ITEMS, columns)
     if histories is not None:
         columns = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
-        _check_columns(histories, folder / HISTORIES, columns)
-    return Bundle(about, network, vectors, items, histories, index, encoders, features, digest)
-
-
-AGAIN = "Export the bundle again, or copy it again from where it is whole"
+        check_columns(histories, folder / HISTORIES, columns)
+    return Bundle(
+        *(about, network, vectors, items, histories, index, encoders, features, digest),
+        mapped=MappedFiles(stamps),
+    )
 
 
 def seal(content: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -165,27 +174,6 @@ def _check_about(path: Path, about: Mapping[str, Any]) -> None:
     for name, known in about["files"].items():
         if not isinstance(known, dict) or not {"bytes", "sha256"} <= known.keys():
             raise BundleError(f"{path}: {name} has no bytes and sha256. {AGAIN}")
-
-
-def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
-    """Compare the folder with the list of files, byte by byte."""
-    for name in (*NEEDED, *files):
-        if name not in files or name not in (*NEEDED, *OPTIONAL):
-            raise BundleError(
-                f"{folder / ABOUT}: lists {sorted(files)}, expected {NEEDED}. {AGAIN}"
-            )
-    for path in sorted(folder.iterdir()):
-        if path.name not in files and path.name != ABOUT:
-            raise BundleError(f"{path}: no file of the bundle. Remove it, or export again")
-    for name, known in files.items():
-        path = folder / name
-        if not path.is_file() or path.is_symlink():
-            raise BundleError(f"{path}: missing, or no plain file. {AGAIN}")
-        size = path.stat().st_size
-        if size != known["bytes"]:
-            raise BundleError(f"{path}: {size:,} bytes, expected {known['bytes']:,}. {AGAIN}")
-        if sha256_of(path) != known["sha256"]:
-            raise BundleError(f"{path}: its bytes do not fit their digest. {AGAIN}")
 
 
 def _check_size(path: Path, known: Mapping[str, Any]) -> None:
@@ -244,7 +232,7 @@ def build_network(known: Mapping[str, Any]) -> M3RecNetwork:
 
 
 def _load_weights(path: Path, network: M3RecNetwork) -> None:
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     try:
         result = network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
@@ -258,7 +246,7 @@ def _load_weights(path: Path, network: M3RecNetwork) -> None:
 
 
 def _read_vectors(path: Path, network: M3RecNetwork, n_items: int) -> ItemVectors:
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     width = network.item_embedding.embedding_dim
     shapes = {f"sequence.{name}": [n_items, width] for name in network.modalities}
     shapes["table"] = [n_items, len(network.modalities) * width]
@@ -281,30 +269,3 @@ def _check_features(
     found = {name: list(tensor.shape) for name, tensor in features.items()}
     if features and (found != shapes or any(t.dtype != torch.float16 for t in features.values())):
         raise BundleError(f"{path}: holds {found}, expected {shapes} in float16. {AGAIN}")
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(f"{path}: not safetensors ({error}). {AGAIN}") from error
-
-
-def _read_table(path: Path) -> pa.Table:
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:  # read_table would import pandas
-            if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
-                raise ValueError("two columns of one name")
-            return file.read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BundleError(f"{path}: no Parquet table ({error}). {AGAIN}") from error
-
-
-def _check_columns(table: pa.Table, path: Path, columns: Mapping[str, pa.DataType]) -> None:
-    for column, kind in columns.items():
-        found = table.schema.field(column).type if column in table.column_names else None
-        if found != kind:
-            raise BundleError(f"{path}: column {column} is {found}, expected {kind}. {AGAIN}")
-        if table[column].null_count:
-            raise BundleError(f"{path}: column {column} has empty cells. {AGAIN}")

@@ -23,20 +23,18 @@ from torch import Tensor
 from recbole_m3rec import __version__
 from recbole_m3rec.network.item_encoder import ContentModality
 from recbole_m3rec.network.m3rec import M3RecNetwork
-from recbole_m3rec.serving.bundle.read import (
+from recbole_m3rec.serving.bundle.files import (
     ABOUT,
     ENCODERS,
     FEATURES,
-    FORMAT_NUMBER,
     HISTORIES,
     INDEX,
     ITEMS,
-    PER_ITEM,
     VECTORS,
     WEIGHTS,
     BundleError,
-    seal,
 )
+from recbole_m3rec.serving.bundle.read import FORMAT_NUMBER, PER_ITEM, seal
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, NewFile
 

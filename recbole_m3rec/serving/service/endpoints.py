@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Header, Query
+from fastapi import FastAPI, Header, Query, Request
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
@@ -69,7 +70,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
         """Append to a user's history; an answer means that it is on the disk."""
         for item in request.items:
             service.shop.items.number(item)
-        await service.store.append(request.user, request.items)
+        await service.store.append(request.user, request.items, request.id)
         return _json({"accepted": len(request.items)})
 
     @app.post("/explain", response_model=s.ExplainAnswer, responses=problems.documented(404))
@@ -144,13 +145,15 @@ def add_catalogue(app: FastAPI, service: Service) -> None:
         return _json({"items": [service.show(shop, int(n)) for n in numbers[-s.MOST_ITEMS :]]})
 
     @app.get("/pictures/{number}", responses=problems.documented(404))
-    async def picture(number: int, of: Annotated[str, Query(max_length=64)] = "") -> Response:
+    async def picture(
+        request: Request, number: int, of: Annotated[str, Query(max_length=64)] = ""
+    ) -> Response:
         """Return the picture of an item of a bundle, at the address that answers give."""
         ids, is_ours = service.shop.items.ids, of == mark(service.shop)
         path = service.pictures.get(ids[number]) if is_ours and 0 < number < len(ids) else None
         if path is None or not path.is_file():
             raise HTTPException(404, "There is no picture of this item.")
-        return FileResponse(path, headers={"cache-control": "max-age=3600"})
+        return _file(request, path)
 
     @app.get("/about", response_model=s.AboutAnswer)
     async def about() -> Response:
@@ -181,7 +184,7 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
     async def readyz() -> Response:
         """Whether requests can be answered."""
         if not await service.store.ready():
-            raise HTTPException(503, "The store of events does not answer.")
+            raise HTTPException(503, "The store of events cannot be read or written.")
         return _json({"status": "ready", "bundle": service.shop.digest})
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
@@ -193,8 +196,9 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
     async def reload(authorization: Annotated[str, Header(max_length=1000)] = "") -> Response:
         """Take the bundle that is in the folder now; `Authorization: Bearer` and the token."""
         token = service.settings.admin_token
-        given = authorization.removeprefix("Bearer ").encode("utf-8", "replace")
-        if token is None or not hmac.compare_digest(given, token.encode()):
+        wanted = f"Bearer {token}".encode()
+        given = authorization.encode("utf-8", "replace")
+        if token is None or not hmac.compare_digest(given, wanted):
             raise HTTPException(
                 403, "Send the token of M3REC_ADMIN_TOKEN as Authorization: Bearer …"
             )
@@ -206,17 +210,25 @@ def add_operation(app: FastAPI, service: Service, registry: CollectorRegistry) -
 
 
 def add_page(app: FastAPI, service: Service) -> None:
-    no_cache = {"cache-control": "no-cache"}
-
     @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers=no_cache, media_type="text/html")
+    async def page(request: Request) -> Response:
+        return _file(request, PAGE / "index.html", "text/html")
 
     @app.get("/page/{name}", include_in_schema=False)
-    async def page_file(name: str) -> Response:
+    async def page_file(request: Request, name: str) -> Response:
         if name not in PAGE_FILES:
             raise HTTPException(404, "The page has no such file.")
-        return FileResponse(PAGE / name, headers=no_cache, media_type=PAGE_FILES[name])
+        return _file(request, PAGE / name, PAGE_FILES[name])
+
+
+def _file(request: Request, path: Path, media_type: str | None = None) -> Response:
+    """Return a file that browsers keep, and ask each time whether it is still the same."""
+    headers = {"cache-control": "no-cache"}
+    answer = FileResponse(path, headers=headers, media_type=media_type, stat_result=path.stat())
+    tag = answer.headers["etag"]
+    if tag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
+        return Response(status_code=304, headers=headers | {"etag": tag})
+    return answer
 
 
 def _json(content: Any) -> Response:

@@ -66,6 +66,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # answered as GET is; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         started, status = time.perf_counter(), 500
 
         async def answer(message: Message) -> None:

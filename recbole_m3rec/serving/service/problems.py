@@ -13,12 +13,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from recbole_m3rec.serving.arguments import RequestError
+from recbole_m3rec.serving.bundle.files import BundleOverwrittenError
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.service.schemas import Problem
 from recbole_m3rec.serving.service.store import StoreUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
-STATUSES = {UnknownItemError: 404, RequestError: 422, StoreUnavailableError: 503}
+STATUSES = {
+    UnknownItemError: 404,
+    RequestError: 422,
+    StoreUnavailableError: 503,
+    BundleOverwrittenError: 503,
+}
 _logger = logging.getLogger(__name__)
 
 

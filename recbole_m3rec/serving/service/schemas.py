@@ -92,6 +92,9 @@ class EventsRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user": "ann", "items": ["50"]}]})
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)]
+    id: Id | None = Field(
+        None, description="of this event: sent again with it, the event counts once"
+    )
 
 
 class Item(BaseModel):

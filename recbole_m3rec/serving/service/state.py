@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from recbole_m3rec.features.encoders.image_files import may_be_image
 from recbole_m3rec.features.image_sources import ImageSourceError, images_in_folder
-from recbole_m3rec.serving.bundle.read import BundleError
+from recbole_m3rec.serving.bundle.files import BundleError, BundleOverwrittenError
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.scoring.ranker import Answers, Question
 from recbole_m3rec.serving.service import schemas as s
@@ -61,7 +61,8 @@ class Service:
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self.settings = settings
         self.executor = ThreadPoolExecutor(1, "model")
-        self.shop, self.pictures = _read(settings)
+        self._shop, self.pictures = _read(settings)
+        self._is_told = False  # that the bundle was overwritten
         self.store = open_store(settings.store)
         _set_aside()
         self._loading = asyncio.Lock()
@@ -77,6 +78,22 @@ class Service:
             _answer, self.executor, settings.most, settings.wait, sizes.observe
         )
 
+    @property
+    def shop(self) -> Recommender:
+        """The recommender at the moment.
+
+        Raises:
+            BundleOverwrittenError: files that it maps were written over; a reload mends it.
+        """
+        try:
+            self._shop.bundle.mapped.check()
+        except BundleOverwrittenError as error:
+            if not self._is_told:
+                _logger.error("%s", error)
+            self._is_told = True
+            raise
+        return self._shop
+
     async def run(self, function: Any, *arguments: Any) -> Any:
         """Run what takes a while beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
@@ -88,7 +105,8 @@ class Service:
             NOT_RELOADED: the old ones stay.
         """
         async with self._loading:
-            self.shop, self.pictures = await asyncio.to_thread(_read, self.settings)
+            self._shop, self.pictures = await asyncio.to_thread(_read, self.settings)
+            self._is_told = False
             self.items.set(len(self.shop.items))
             _set_aside()
             _logger.info("bundle %s is in use", mark(self.shop))
@@ -140,6 +158,7 @@ def _answer(asked: Sequence[Asked]) -> list[tuple[Answers, int]]:
         rows = [n for n, (its_shop, _, _) in enumerate(asked) if its_shop is shop]
         explain = any(asked[n][2] for n in rows)
         answers = shop.ranker.answer([asked[n][1] for n in rows], explain)
+        shop.bundle.mapped.check()  # else some may be of the old bytes, some of the new
         for row, n in enumerate(rows):
             found[n] = answers, row
     return [answer for answer in found if answer is not None]

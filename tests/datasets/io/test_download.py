@@ -194,6 +194,7 @@ def test_another_run_goes_on_where_one_gave_up(fetch):
         whole,  # the server does not know ranges
         reply(206, CONTENT[5:], Content_Range=f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"),
         reply(206, b"x", Content_Range="bytes 3000-3000/3001", ETag='"2"'),
+        reply(206, b"x", Content_Range="bytes 3000-3000/3001"),  # of which version?
         reply(416, Content_Range="bytes */2000"),
     ],
 )
@@ -313,8 +314,8 @@ def test_a_length_beyond_sense_is_none(fetch):
 
 
 def test_redirects_without_end_end(fetch):
-    with pytest.raises(DownloadError, match="more than 5 redirects"):
-        fetch(reply(302, Location="/again"), limits=Limits(tries=1))
+    with pytest.raises(DownloadError, match=r"file.gz.v=1: more than 5 redirects"):
+        fetch(reply(302, Location="/again"))
     assert len(fetch.server.requests) == 6
 
 
