@@ -21,6 +21,7 @@ from recbole_m3rec.compare.report.tables import (
     test_grid,
 )
 from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.config.keys import PROTOCOL
 from recbole_m3rec.features.feature_table import FeatureTable
 from recbole_m3rec.support.extras import no_pictures
 from recbole_m3rec.support.safe_write import write_whole
