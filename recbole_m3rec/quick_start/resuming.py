@@ -23,7 +23,7 @@ from recbole_m3rec.quick_start.checkpoints import (
 )
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file, safe_format
-from recbole_m3rec.trainer.interruption import SIGNALS
+from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 
 # Key of a ``config_dict``, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"
@@ -157,7 +157,9 @@ def before_restart(config: Any) -> Path | None:
 def run_resuming_worker(rank: int, *arguments: Any) -> None:
     """Run one process of a training that may resume a checkpoint.
 
-    The result that goes back to the parent says where checkpoint and log went, too.
+    The result that goes back to the parent says where checkpoint and log went, too, or, of a
+    training that a signal stopped, the signal and the checkpoint: torch takes a worker's
+    KeyboardInterrupt for a good end.
     """
     from recbole_m3rec.quick_start.screen import calm_screen
 
@@ -165,7 +167,10 @@ def run_resuming_worker(rank: int, *arguments: Any) -> None:
     options = arguments[-1]
     with SIGNALS.caught(), noting_checkpoint() as checkpoints, calm_screen():
         queue = _ResultQueue(options["queue"], checkpoints)
-        distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+        try:
+            distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+        except Stopped as stopped:
+            options["queue"].put({"stopped": stopped.number, "saved": stopped.saved})
 
 
 class _ResultQueue:

@@ -18,10 +18,10 @@ class Stopped(KeyboardInterrupt):
         saved: the checkpoint from which the run goes on, None if there is none.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, saved: str | None = None) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-        self.saved: str | None = None
+        self.saved = saved
 
 
 class Signals:
@@ -37,9 +37,13 @@ class Signals:
         self.deferring = False
 
     def receive(self, number: int, frame: Any = None) -> None:
-        """Let a first signal wait if it may; a second one never waits."""
-        if self.deferring and self.pending is None:
-            self.pending = number
+        """Let a first signal wait if it may; a second one never waits.
+
+        Ctrl-C on a terminal reaches a worker twice: as such, and passed on by its parent.
+        """
+        is_worker = multiprocessing.parent_process() is not None
+        if self.deferring and (self.pending is None or (is_worker and number != self.pending)):
+            self.pending = self.pending or number
             return
         raise Stopped(number)
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -16,9 +17,9 @@ from recbole_m3rec.processes.rendezvous import Options
 from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import Progress
-from tests.processes.worlds import run_world, start_world
+from tests.processes.worlds import free_port, run_world, start_world
 from tests.tiny import write_tiny
-from tests.trainer.killed_runs import arguments, outcome, wait
+from tests.trainer.killed_runs import arguments, outcome, start, wait
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
@@ -95,6 +96,37 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
     (folder / "output.txt").unlink()
     assert run_world(folder, GIVEN, 2, TORCHELASTIC_RESTART_COUNT="1") == [0, 0]
     assert "torchrun restart 1: from saved/M3Rec" in (folder / "output.txt").read_text()
+    assert outcome(folder) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("number", "to_parent", "code"),
+    [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 130), (signal.SIGINT, True, 130)],
+    ids=["SIGTERM to one", "Ctrl-C to one", "Ctrl-C to the parent"],
+)
+def test_a_stopped_worker_stops_all_and_the_last_line_names_the_checkpoint(
+    tmp_path, undisturbed, number, to_parent, code
+):
+    folder = write_tiny(tmp_path / "run")
+    original, steps = Progress._add_loss, [0]
+
+    def counted(self):
+        steps[0] += 1
+        if steps[0] == 6 and dist.get_rank() == 1:
+            os.kill(os.getppid() if to_parent else os.getpid(), number)
+        original(self)
+
+    def prepare():
+        launch.mp.spawn = functools.partial(mp.start_processes, start_method="fork")
+        Progress._add_loss = counted
+
+    given = [*GIVEN, "--nproc=2", f"--port={free_port()}"]
+    assert wait(start(folder, given, prepare)) == code
+    [last] = (folder / "saved").glob("*-last.ckpt")
+    said = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
+    assert said[-1].startswith(f"{number.name}. Resume it by ")
+    assert said[-1].endswith(f"resume saved/{last.name}")
+    assert run_world(folder, [*GIVEN, "--resume"], 2) == [0, 0]
     assert outcome(folder) == undisturbed
 
 
