@@ -28,6 +28,13 @@ NOT_SETTINGS = frozenset(
     + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
 )
 
+# Where things lie, what they run on, and what is shown: none of it changes a result.
+OF_A_MACHINE = frozenset(
+    ["checkpoint_dir", "dataset_save_path", "dataloaders_save_path", "save_dataset"]
+    + ["save_dataloaders", "download", "source", "gpu_id", "use_gpu", "worker", "scan_backend"]
+    + ["checkpoint_minutes", "show_progress", "state", "verbose", "log_wandb", "wandb_project"]
+)
+
 _warned_of: set[Any] = set()  # of this process: places and stamps
 
 
