@@ -159,18 +159,24 @@ def save_once(original: Callable[..., None], self: Any, *args: Any, **kwargs: An
     if self.config["single_spec"]:
         return original(self, *args, **kwargs)
     path = Path(kwargs.get("saved_model_file", self.saved_model_file))
-    try:  # a process that cannot save must not keep the others waiting
+    errors: list[Exception] = []
+
+    def write() -> None:
         try:
-            if dist.get_rank() == 0:
-                original(self, *args, **kwargs)
-        finally:
-            written = [stamp(path)]
-            dist.broadcast_object_list(written, src=0)
-        # Other machines, unless they share the first one's disk.
-        if dist.get_rank() != 0 and stamp(path) != written[0]:
             original(self, *args, **kwargs)
-    finally:
-        dist.barrier()
+        except Exception as error:  # must not keep the others waiting; who is interrupted just goes
+            errors.append(error)
+
+    if dist.get_rank() == 0:
+        write()
+    written = [stamp(path)]
+    dist.broadcast_object_list(written, src=0)
+    # Other machines, unless they share the first one's disk.
+    if dist.get_rank() != 0 and stamp(path) != written[0]:
+        write()
+    dist.barrier()
+    if errors:
+        raise errors[0]
 
 
 def stamp(path: Path) -> tuple[int, int] | None:

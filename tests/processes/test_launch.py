@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -161,6 +162,42 @@ def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
     [error] = errors_in(folder)
     assert "gave no sign" in error or "lost the first process" in error
     assert list((folder / "saved").glob("*-last.ckpt"))
+
+
+def test_processes_that_hang_together_end_when_they_are_told_to(tmp_path):
+    folder = write_tiny(tmp_path / "run")
+
+    def prepare(rank):
+        watch.EVERY, watch.LIMIT = 0.2, 3.0
+
+        def wait_for_ever(self):
+            Path(f"hangs {rank}").touch()
+            dist.recv(torch.zeros(1), src=1 - rank)  # each waits for the other
+
+        Progress._add_loss = wait_for_ever
+
+    processes = start_world(folder, GIVEN, 2, prepare=prepare)
+    until = time.monotonic() + 60
+    try:
+        while len(list(folder.glob("hangs *"))) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        for process in processes:
+            os.kill(process, signal.SIGTERM)
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while time.monotonic() < until and not all(
+            os.waitid(os.P_PID, process, flags) for process in processes
+        ):
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        codes = [wait(process) for process in processes]
+    assert watch.LOST in codes
+    assert set(codes) <= {2, watch.LOST}
+    assert any(
+        "was told to end by SIGTERM and stood still for 3 s. Every" in error
+        for error in errors_in(folder)
+    )
 
 
 def test_torchrun_says_how_many_processes_there_are(tmp_path):

@@ -5,11 +5,12 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.trainer import checkpoint_file, interruption
 from recbole_m3rec.trainer.interruption import Signals, Stopped
 from recbole_m3rec.trainer.progress import Progress
 from recbole_m3rec.trainer.trainer_state import carry
@@ -204,6 +205,42 @@ def test_a_second_signal_does_not_wait():
     signals = Signals()
     with pytest.raises(KeyboardInterrupt):
         signals.receive(signal.SIGTERM)
+
+
+def test_signals_that_reach_a_worker_at_once_are_one(monkeypatch):
+    monkeypatch.setattr(interruption.multiprocessing, "parent_process", object)
+    signals = Signals()
+    signals.deferring = True
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        signals.receive(number)
+    assert signals.pending == signal.SIGINT
+    signals.since -= interruption.AT_ONCE
+    with pytest.raises(Stopped):
+        signals.receive(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_is_interrupted_in_saving_enters_no_collective(monkeypatch, tmp_path, rank, error):
+    """Another process would take it for the one that it is at itself."""
+    calls = []
+    monkeypatch.setattr(checkpoint_file.dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(checkpoint_file.dist, "barrier", lambda: calls.append("barrier"))
+    monkeypatch.setattr(
+        checkpoint_file.dist,
+        "broadcast_object_list",
+        lambda values, src: (calls.append("broadcast"), values.__setitem__(0, "other")),
+    )
+
+    def save(trainer):
+        calls.append("save")
+        raise error
+
+    trainer = SimpleNamespace(config={"single_spec": False}, saved_model_file=str(tmp_path / "x"))
+    with pytest.raises(error):
+        checkpoint_file.save_once(save, trainer)
+    after = calls[calls.index("save") + 1 :]
+    assert after == (["broadcast", "barrier"][rank:] if error is ValueError else [])
 
 
 @pytest.mark.slow
