@@ -118,13 +118,35 @@ def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial):
         stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), 15))
         assert wait(start(place, arguments(MODEL, *more), stop)) == 143
     assert wait(start(place, arguments(MODEL, "--seed=6", "--resume"))) == 2
-    assert "has another seed" in output(place)
+    assert "has another seed (5, now 6)" in output(place)
     (place / "output.txt").unlink()
     [older, newer] = sorted((place / "saved").glob("*-last.ckpt"), key=os.path.getmtime)
-    before = older.read_bytes()
+    before = newer.read_bytes()
     assert wait(start(place, arguments(MODEL, "--resume"))) == 0, output(place)
-    assert older.read_bytes() == before  # without --seed both agree, and the newer one goes on
-    assert checkpoint_file.load(newer)["progress"]["position"] is None
+    assert newer.read_bytes() == before  # of another seed than the default
+    assert checkpoint_file.load(older)["progress"]["position"] is None
+    older.unlink()
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 2
+    assert "has another seed (5, now 2024)" in output(place)
+
+
+@pytest.mark.parametrize("form", ["recbole", "safe"])
+def test_a_copied_run_is_resumed_where_it_lies(trial, form):
+    place = trial.place(f"copied {form}")
+    given = arguments(MODEL, f"--checkpoint_format={form}")
+    stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), 15))
+    assert wait(start(place, given, stop)) == 143
+    [file] = (place / "saved").glob("*-last.ckpt")
+    shutil.copytree(place / "saved", place / "copy")
+    shutil.rmtree(place / "saved")
+    again = [
+        *given,
+        "--checkpoint_dir=copy",
+        "--resume",
+        *([f"copy/{file.name}"] * (form == "safe")),
+    ]
+    assert wait(start(place, again)) == 0, output(place)
+    assert checkpoint_file.load(place / "copy" / file.name)["epoch"] > 0
 
 
 def test_a_full_disk_is_one_line_and_training_goes_on(trial):
