@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 
 from recbole_m3rec.support import written_here
-from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import Sink, new_files
 from recbole_m3rec.trainer import safe_format
 
@@ -95,18 +94,16 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         if config is not None and config["checkpoint_format"] == "safe":
             plain = {**content, "config": plain_config(config)}
             new.write_by_name(partial(safe_format.write, plain))
-            digest = sha256_of(new.temporary)
-        else:
-            sink = Sink(new.file)
-            try:
-                torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
-            except RuntimeError:  # torch's writer in C++ loses the system's error
-                if sink.error is not None:
-                    raise sink.error from None
-                raise
-            digest = sink.sha256
-        written_here.expect(path, digest)  # whoever is killed from here on leaves an own file
-    written_here.note(path, digest)
+            return  # whoever wrote it, reading it runs nothing
+        sink = Sink(new.file)
+        try:
+            torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
+        except RuntimeError:  # torch's writer in C++ loses the system's error
+            if sink.error is not None:
+                raise sink.error from None
+            raise
+        written_here.expect(path, sink.sha256)  # whoever is killed from here on leaves an own file
+    written_here.note(path, sink.sha256)
 
 
 def plain_config(config: Any) -> dict[str, Any]:
