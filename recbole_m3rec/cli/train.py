@@ -92,8 +92,9 @@ def train(options: argparse.Namespace) -> None:
             port=options.port,
             group_offset=options.group_offset,
         )
-        if SIGNALS.pending is not None:
-            raise Stopped(SIGNALS.pending)
+        stopped = SIGNALS.pending or (result or {}).get("stopped")
+        if stopped is not None:
+            raise Stopped(stopped, (result or {}).get("saved"))
     if result is None or (started is not None and started.rank > 0):  # the first one says it
         return
     valid = result["best_valid_result"]

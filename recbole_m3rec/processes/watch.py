@@ -3,12 +3,18 @@
 A process that dies closes its connections, and a collective with it fails at once. A machine that
 is cut off or a process that hangs closes none, and gloo would wait for half an hour. Each process
 therefore counts up in the store through which all met, and looks whether the others do.
+
+A signal reaches Python when the main thread leaves a collective, and never if that hangs: a thread
+sees it by itself, and whether the program that started this process is still there.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
+import socket
 import sys
 import threading
 import time
@@ -40,10 +46,10 @@ class Watch:
         self.run, self.rank = run, rank
         self.others = [other for other in range(world_size) if other != rank]
         self.left = threading.Event()
+        self.signals = _Signals()
         self.answered = time.monotonic()  # the store, last
-        self.threads = [
-            threading.Thread(target=work, daemon=True) for work in (self._look, self._look_at_store)
-        ]
+        works = (self._look, self._look_at_store, self._look_at_main_thread)
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self.threads:
             thread.start()
 
@@ -52,6 +58,7 @@ class Watch:
         self.left.set()
         for thread in self.threads:
             thread.join(EVERY)
+        self.signals.leave()
         self.store.add(self._key("left", self.rank), 1)
 
     def _key(self, what: str, rank: int) -> str:
@@ -81,6 +88,50 @@ class Watch:
         while not self.left.wait(EVERY):
             if time.monotonic() - self.answered > LIMIT:
                 end(f"The first process gave no sign for {LIMIT:.0f} s")
+
+    def _look_at_main_thread(self) -> None:
+        """End where this process was told to end, or its parent has gone, and it stands still."""
+        parent, main = multiprocessing.parent_process(), threading.main_thread().ident
+        told, place, since = "", None, 0.0
+        while not self.left.wait(EVERY):
+            told = told or self.signals.received()
+            if not told and parent is not None and not parent.is_alive():
+                told = "lost the program that started it"
+            frame = sys._current_frames().get(main or 0) if told else None
+            if frame is None:
+                continue
+            now = frame, frame.f_lasti  # the frame is held: another call's is another one
+            if now != place:
+                place, since = now, time.monotonic()
+            elif time.monotonic() - since > LIMIT:
+                end(f"Process {self.rank} {told} and stood still for {LIMIT:.0f} s")
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C as they arrive, whatever the main thread does."""
+
+    def __init__(self) -> None:
+        self.inner, self.outer = socket.socketpair()
+        self.inner.setblocking(False)
+        self.outer.setblocking(False)
+        self.is_main = threading.current_thread() is threading.main_thread()
+        if self.is_main:
+            signal.set_wakeup_fd(self.outer.fileno(), warn_on_full_buffer=False)
+
+    def received(self) -> str:
+        """Return what this process was told since the last call, empty if nothing."""
+        try:
+            numbers = set(self.inner.recv(4096)) & {signal.SIGTERM, signal.SIGINT}
+        except BlockingIOError:
+            return ""
+        return f"was told to end by {signal.Signals(min(numbers)).name}" if numbers else ""
+
+    def leave(self) -> None:
+        """Hear no more."""
+        if self.is_main:
+            signal.set_wakeup_fd(-1)
+        self.inner.close()
+        self.outer.close()
 
 
 def end(reason: str) -> None:

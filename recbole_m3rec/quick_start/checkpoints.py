@@ -34,6 +34,11 @@ EARLIER_EVAL_ARGS = {
 }
 
 
+def earlier(model: str) -> dict[str, Any]:
+    """Return what holds for a model where its settings do not say otherwise."""
+    return {**EARLIER, **(EARLIER_OF_OWN_MODELS if model in OWN_MODELS else {})}
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or used as asked; says which and what to do."""
 
@@ -79,11 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             model=config["model"],
             dataset=config["dataset"],
             epoch=content["epoch"],
-            settings={
-                **EARLIER,
-                **(EARLIER_OF_OWN_MODELS if config["model"] in OWN_MODELS else {}),
-                **read,
-            }
+            settings={**earlier(config["model"]), **read}
             | pretraining.settings_of_saved(config["model"], config["train_stage"], path),
             is_exact=PROGRESS in content,
             launch=content.get(PROGRESS, {}).get("launch"),

@@ -16,6 +16,7 @@ from recbole_m3rec.processes import distributed, launch
 from recbole_m3rec.quick_start.checkpoints import (
     Checkpoint,
     CheckpointError,
+    earlier,
     log_file,
     misfits,
     noting_checkpoint,
@@ -23,37 +24,35 @@ from recbole_m3rec.quick_start.checkpoints import (
 )
 from recbole_m3rec.support import written_here
 from recbole_m3rec.trainer import checkpoint_file, safe_format
-from recbole_m3rec.trainer.interruption import SIGNALS
+from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 
 # Key of a ``config_dict``, taken out again before training starts: the checkpoint to resume from.
 RESUME_KEY = "resume"
 
 # Settings that may differ between a run and the command that resumes it.
-CHANGEABLE = checkpoint_file.NOT_SETTINGS | {
-    *("epochs", "stopping_step", "checkpoint_minutes", "show_progress", "state", "worker"),
-}
+CHANGEABLE = checkpoint_file.NOT_SETTINGS | checkpoint_file.OF_A_MACHINE
+CHANGEABLE |= {"epochs", "stopping_step", "eval_batch_size", "metric_decimal_place"}
+
+# A checkpoint of the last stage says its own; a run of all stages begins with the first.
+OF_A_STAGE = {"train_stage", "pre_model_path"}
 
 # What the command that names a checkpoint to resume may change of its run. Anything else would make
 # one run of two: a best score by one metric or split, the rest by another.
-CHANGEABLE_IN_A_RUN = CHANGEABLE | {
-    *("learning_rate", "weight_decay", "eval_batch_size", "metric_decimal_place", "scan_backend"),
-    *("data_path", "feature_path", "download", "gpu_id", "use_gpu", "verbose"),
-    *("log_wandb", "wandb_project"),
-}
+CHANGEABLE_IN_A_RUN = CHANGEABLE | {"learning_rate", "weight_decay", "data_path", "feature_path"}
 
 
 def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
     """Return the newest run of a configuration, by its latest state.
 
     Args:
-        config: RecBole's; of it, model, dataset and what files and command line say have to agree.
+        config: RecBole's; all of its settings but ``CHANGEABLE`` have to be those of the run.
         of_launch: only runs of this start of torchrun, if one is given.
 
     Raises:
         CheckpointError: there is none.
     """
     folder = Path(config["checkpoint_dir"])
-    settings = {k: v for k, v in config.external_config_dict.items() if k not in CHANGEABLE}
+    today = {**earlier(config["model"]), **checkpoint_file.settings_of(config)}
     reasons = []
     for path in sorted(
         folder.glob(f"{config['model']}-*{checkpoint_file.LAST}"),
@@ -64,7 +63,12 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
             reasons.append(f"{path} was not written by you on this machine")
             continue
         run = read_checkpoint(path)
-        differing = [k for k, value in settings.items() if not same(value, run.settings.get(k))]
+        before = {**config.internal_config_dict, **run.settings}  # which may be older than a key
+        differing = [
+            f"{key} ({before.get(key)}, now {today.get(key)})"
+            for key in sorted({*before, *today} - CHANGEABLE - OF_A_STAGE)
+            if not same(before.get(key), today.get(key))
+        ]
         if run.dataset != config["dataset"]:
             reasons.append(f"{path} is of dataset {run.dataset}")
         elif of_launch not in (None, run.launch):
@@ -157,7 +161,9 @@ def before_restart(config: Any) -> Path | None:
 def run_resuming_worker(rank: int, *arguments: Any) -> None:
     """Run one process of a training that may resume a checkpoint.
 
-    The result that goes back to the parent says where checkpoint and log went, too.
+    The result that goes back to the parent says where checkpoint and log went, too, or, of a
+    training that a signal stopped, the signal and the checkpoint: torch takes a worker's
+    KeyboardInterrupt for a good end.
     """
     from recbole_m3rec.quick_start.screen import calm_screen
 
@@ -165,7 +171,10 @@ def run_resuming_worker(rank: int, *arguments: Any) -> None:
     options = arguments[-1]
     with SIGNALS.caught(), noting_checkpoint() as checkpoints, calm_screen():
         queue = _ResultQueue(options["queue"], checkpoints)
-        distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+        try:
+            distributed.run_worker(rank, *arguments[:-1], {**options, "queue": queue})
+        except Stopped as stopped:
+            options["queue"].put({"stopped": stopped.number, "saved": stopped.saved})
 
 
 class _ResultQueue:

@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 
 from recbole_m3rec.support import written_here
-from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import Sink, new_files
 from recbole_m3rec.trainer import safe_format
 
@@ -29,6 +28,13 @@ SAFE, LAST = ".safetensors", "-last.ckpt"
 NOT_SETTINGS = frozenset(
     ["MODEL_TYPE", "MODEL_INPUT_TYPE", "configuration_files", "resume"]
     + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
+)
+
+# Where things lie, what they run on, and what is shown: none of it changes a result.
+OF_A_MACHINE = frozenset(
+    ["checkpoint_dir", "dataset_save_path", "dataloaders_save_path", "save_dataset"]
+    + ["save_dataloaders", "download", "source", "gpu_id", "use_gpu", "worker", "scan_backend"]
+    + ["checkpoint_minutes", "show_progress", "state", "verbose", "log_wandb", "wandb_project"]
 )
 
 _warned_of: set[Any] = set()  # of this process: places and stamps
@@ -91,18 +97,16 @@ def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         if config is not None and config["checkpoint_format"] == "safe":
             plain = {**content, "config": plain_config(config)}
             new.write_by_name(partial(safe_format.write, plain))
-            digest = sha256_of(new.temporary)
-        else:
-            sink = Sink(new.file)
-            try:
-                torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
-            except RuntimeError:  # torch's writer in C++ loses the system's error
-                if sink.error is not None:
-                    raise sink.error from None
-                raise
-            digest = sink.sha256
-        written_here.expect(path, digest)  # whoever is killed from here on leaves an own file
-    written_here.note(path, digest)
+            return  # whoever wrote it, reading it runs nothing
+        sink = Sink(new.file)
+        try:
+            torch.save(content, sink, *args, **kwargs)  # type: ignore[arg-type]  # writes and flushes
+        except RuntimeError:  # torch's writer in C++ loses the system's error
+            if sink.error is not None:
+                raise sink.error from None
+            raise
+        written_here.expect(path, sink.sha256)  # whoever is killed from here on leaves an own file
+    written_here.note(path, sink.sha256)
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -155,18 +159,24 @@ def save_once(original: Callable[..., None], self: Any, *args: Any, **kwargs: An
     if self.config["single_spec"]:
         return original(self, *args, **kwargs)
     path = Path(kwargs.get("saved_model_file", self.saved_model_file))
-    try:  # a process that cannot save must not keep the others waiting
+    errors: list[Exception] = []
+
+    def write() -> None:
         try:
-            if dist.get_rank() == 0:
-                original(self, *args, **kwargs)
-        finally:
-            written = [stamp(path)]
-            dist.broadcast_object_list(written, src=0)
-        # Other machines, unless they share the first one's disk.
-        if dist.get_rank() != 0 and stamp(path) != written[0]:
             original(self, *args, **kwargs)
-    finally:
-        dist.barrier()
+        except Exception as error:  # must not keep the others waiting; who is interrupted just goes
+            errors.append(error)
+
+    if dist.get_rank() == 0:
+        write()
+    written = [stamp(path)]
+    dist.broadcast_object_list(written, src=0)
+    # Other machines, unless they share the first one's disk.
+    if dist.get_rank() != 0 and stamp(path) != written[0]:
+        write()
+    dist.barrier()
+    if errors:
+        raise errors[0]
 
 
 def stamp(path: Path) -> tuple[int, int] | None:

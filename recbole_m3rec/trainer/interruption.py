@@ -7,7 +7,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
+
+# Signals that a worker gets within so many seconds are one.
+AT_ONCE = 1.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,10 +22,10 @@ class Stopped(KeyboardInterrupt):
         saved: the checkpoint from which the run goes on, None if there is none.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, saved: str | None = None) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-        self.saved: str | None = None
+        self.saved = saved
 
 
 class Signals:
@@ -29,17 +33,25 @@ class Signals:
 
     Attributes:
         pending: the first one that waits for the end of a training step, None if there is none.
+        since: when it came.
         deferring: whether a signal waits for the end of a step, or ends the program at once.
     """
 
     def __init__(self) -> None:
+        self.since = 0.0
         self.pending: int | None = None
         self.deferring = False
 
     def receive(self, number: int, frame: Any = None) -> None:
-        """Let a first signal wait if it may; a second one never waits."""
+        """Let a first signal wait if it may; a second one never waits.
+
+        One Ctrl-C reaches a worker twice, as such and passed on, and so may its parent's death.
+        """
+        is_worker = multiprocessing.parent_process() is not None
         if self.deferring and self.pending is None:
-            self.pending = number
+            self.pending, self.since = number, monotonic()
+            return
+        if self.deferring and is_worker and monotonic() - self.since < AT_ONCE:
             return
         raise Stopped(number)
 

@@ -3,9 +3,10 @@
 RecBole's trainers stay in charge. What this package adds stands here once, in the order in which it
 happens:
 
-    build       one name of the checkpoint for all processes; leftovers of killed runs are removed
-    fit         the processes watch each other, the learning rate follows its schedule, and the
-                state is kept from which a run resumes exactly
+    build       the processes watch each other and have the same settings and data; one name of the
+                checkpoint for all; leftovers of killed runs are removed
+    fit         the learning rate follows its schedule, and the state is kept from which a run
+                resumes exactly
     epoch       NaN names its epoch; losses of several processes count by their share of the batch;
                 the position inside the epoch is known
     validate    its result goes into the checkpoint
@@ -24,10 +25,12 @@ from typing import Any
 import torch
 from recbole.trainer import Trainer
 
+from recbole_m3rec.data.saved.digests import DIGEST_KEYS
 from recbole_m3rec.evaluator.nan_checks import begin_epoch, refuse_nan_loss, trainers_with
 from recbole_m3rec.hooks import overlay, wrap
 from recbole_m3rec.ops.dropout import where_masks_are_drawn
 from recbole_m3rec.processes import global_batch, watch
+from recbole_m3rec.processes.agreement import agree
 from recbole_m3rec.support.safe_write import clear_leftovers
 from recbole_m3rec.trainer import checkpoint_file, resume, sparse_updates
 from recbole_m3rec.trainer.checkpoint_file import save_once, share_name
@@ -77,6 +80,9 @@ def install() -> None:
 
 def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
     """Around ``Trainer.__init__``."""
+    watch.start(config)
+    if not config["single_spec"]:
+        agree(said_by(config))
     sparse_updates.refuse_dense_parameters(config["learner"], model)
     original(self, config, model)
     share_name(self)
@@ -87,9 +93,24 @@ def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> 
     clear_leftovers(Path(self.checkpoint_dir))
 
 
+def said_by(config: Any) -> dict[str, str]:
+    """Return the settings and the digests of the data, which all processes have in common."""
+    local = checkpoint_file.OF_A_MACHINE | {"data_path", "feature_path"}  # the files are compared
+    said = {
+        key: repr(list(value) if isinstance(value, (list, tuple)) else [value])[1:-1]
+        for key, value in checkpoint_file.settings_of(config).items()
+        if key not in local
+    }
+    for key in DIGEST_KEYS:
+        said |= {name: f"SHA-256 {digest[:12]}…" for name, digest in (config[key] or {}).items()}
+    return said
+
+
 def fit(original: Callable[..., Any], self: Any, train_data: Any, *args: Any, **kwargs: Any) -> Any:
     """Around ``Trainer.fit``."""
-    watch.start(self.config)
+    if not self.config["single_spec"]:
+        state = f"at epoch {self.start_epoch} with a best score of {self.best_valid_score}"
+        agree({"where training begins": state})
     with scheduled(self, train_data):
         return resume.fit(original, self, train_data, *args, **kwargs)
 

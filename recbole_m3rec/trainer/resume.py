@@ -68,7 +68,8 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
         return result
     except Stopped as stopped:
         SIGNALS.deferring = False
-        progress.save_trained()
+        if progress.alone:  # several have agreed on it before they stop
+            progress.save_trained()
         last = last_checkpoint(self.saved_model_file)
         stopped.saved = str(last) if last.is_file() else None
         raise

@@ -5,6 +5,7 @@ Any nesting of dicts, lists, tuples, numbers, strings, tensors and arrays is kep
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -40,7 +41,8 @@ def write(content: Mapping[str, Any], path: Path) -> None:
 
     tensors: dict[str, torch.Tensor] = {}
     tree = _encode(content, "", tensors)
-    header = {KEY: json.dumps({"version": VERSION, "content": tree})}
+    digest = _digest(tree, tensors)
+    header = {KEY: json.dumps({"version": VERSION, "content": tree, "sha256": digest})}
     try:
         save_file(tensors, path, metadata=header)
     except SafetensorError as error:
@@ -51,21 +53,35 @@ def read(path: Path, device: Any = "cpu") -> dict[str, Any]:
     """Read what :func:`write` wrote; nothing in the file is executed.
 
     Raises:
-        ValueError: no whole file of this format and version.
+        ValueError: no whole file of this format and version, or not what was written.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt", device=str(device or "cpu")) as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "null"))
             if not isinstance(header, dict) or header.get("version") != VERSION:
                 raise ValueError("not written by this package, or by a newer one")
-            content = _decode(header["content"], file.get_tensor)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if header.get("sha256", digest := _digest(header["content"], tensors)) != digest:
+                raise ValueError(
+                    f"SHA-256 {header['sha256'][:12]}… was written, {digest[:12]}… is read: its "
+                    "content was damaged since. Put back a copy"
+                )
+            content = _decode(header["content"], lambda name: tensors[name].to(device or "cpu"))
     except (SafetensorError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError("its content is no dictionary")
     return content
+
+
+def _digest(tree: Any, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(tree).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

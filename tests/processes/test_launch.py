@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -16,9 +18,9 @@ from recbole_m3rec.processes.rendezvous import Options
 from recbole_m3rec.support.safe_write import CannotWriteError
 from recbole_m3rec.trainer import checkpoint_file
 from recbole_m3rec.trainer.progress import Progress
-from tests.processes.worlds import run_world, start_world
+from tests.processes.worlds import free_port, run_world, start_world
 from tests.tiny import write_tiny
-from tests.trainer.killed_runs import arguments, outcome, wait
+from tests.trainer.killed_runs import arguments, outcome, start, wait
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
@@ -98,6 +100,37 @@ def test_a_killed_process_ends_the_other_and_a_restart_ends_as_undisturbed(
     assert outcome(folder) == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("number", "to_parent", "code"),
+    [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 130), (signal.SIGINT, True, 130)],
+    ids=["SIGTERM to one", "Ctrl-C to one", "Ctrl-C to the parent"],
+)
+def test_a_stopped_worker_stops_all_and_the_last_line_names_the_checkpoint(
+    tmp_path, undisturbed, number, to_parent, code
+):
+    folder = write_tiny(tmp_path / "run")
+    original, steps = Progress._add_loss, [0]
+
+    def counted(self):
+        steps[0] += 1
+        if steps[0] == 6 and dist.get_rank() == 1:
+            os.kill(os.getppid() if to_parent else os.getpid(), number)
+        original(self)
+
+    def prepare():
+        launch.mp.spawn = functools.partial(mp.start_processes, start_method="fork")
+        Progress._add_loss = counted
+
+    given = [*GIVEN, "--nproc=2", f"--port={free_port()}"]
+    assert wait(start(folder, given, prepare)) == code
+    [last] = (folder / "saved").glob("*-last.ckpt")
+    said = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
+    assert said[-1].startswith(f"{number.name}. Resume it by ")
+    assert said[-1].endswith(f"resume saved/{last.name}")
+    assert run_world(folder, [*GIVEN, "--resume"], 2) == [0, 0]
+    assert outcome(folder) == undisturbed
+
+
 def test_a_restart_before_any_checkpoint_begins_anew(tmp_path, undisturbed):
     folder = write_tiny(tmp_path / "run")
     stop = at_step(2, 1, signal.SIGKILL)
@@ -129,6 +162,42 @@ def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
     [error] = errors_in(folder)
     assert "gave no sign" in error or "lost the first process" in error
     assert list((folder / "saved").glob("*-last.ckpt"))
+
+
+def test_processes_that_hang_together_end_when_they_are_told_to(tmp_path):
+    folder = write_tiny(tmp_path / "run")
+
+    def prepare(rank):
+        watch.EVERY, watch.LIMIT = 0.2, 3.0
+
+        def wait_for_ever(self):
+            Path(f"hangs {rank}").touch()
+            dist.recv(torch.zeros(1), src=1 - rank)  # each waits for the other
+
+        Progress._add_loss = wait_for_ever
+
+    processes = start_world(folder, GIVEN, 2, prepare=prepare)
+    until = time.monotonic() + 60
+    try:
+        while len(list(folder.glob("hangs *"))) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        for process in processes:
+            os.kill(process, signal.SIGTERM)
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while time.monotonic() < until and not all(
+            os.waitid(os.P_PID, process, flags) for process in processes
+        ):
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        codes = [wait(process) for process in processes]
+    assert watch.LOST in codes
+    assert set(codes) <= {2, watch.LOST}
+    assert any(
+        "was told to end by SIGTERM and stood still for 3 s. Every" in error
+        for error in errors_in(folder)
+    )
 
 
 def test_torchrun_says_how_many_processes_there_are(tmp_path):

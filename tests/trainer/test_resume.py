@@ -5,11 +5,12 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from recbole_m3rec.trainer import checkpoint_file
+from recbole_m3rec.trainer import checkpoint_file, interruption
 from recbole_m3rec.trainer.interruption import Signals, Stopped
 from recbole_m3rec.trainer.progress import Progress
 from recbole_m3rec.trainer.trainer_state import carry
@@ -117,13 +118,35 @@ def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial):
         stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), 15))
         assert wait(start(place, arguments(MODEL, *more), stop)) == 143
     assert wait(start(place, arguments(MODEL, "--seed=6", "--resume"))) == 2
-    assert "has another seed" in output(place)
+    assert "has another seed (5, now 6)" in output(place)
     (place / "output.txt").unlink()
     [older, newer] = sorted((place / "saved").glob("*-last.ckpt"), key=os.path.getmtime)
-    before = older.read_bytes()
+    before = newer.read_bytes()
     assert wait(start(place, arguments(MODEL, "--resume"))) == 0, output(place)
-    assert older.read_bytes() == before  # without --seed both agree, and the newer one goes on
-    assert checkpoint_file.load(newer)["progress"]["position"] is None
+    assert newer.read_bytes() == before  # of another seed than the default
+    assert checkpoint_file.load(older)["progress"]["position"] is None
+    older.unlink()
+    assert wait(start(place, arguments(MODEL, "--resume"))) == 2
+    assert "has another seed (5, now 2024)" in output(place)
+
+
+@pytest.mark.parametrize("form", ["recbole", "safe"])
+def test_a_copied_run_is_resumed_where_it_lies(trial, form):
+    place = trial.place(f"copied {form}")
+    given = arguments(MODEL, f"--checkpoint_format={form}")
+    stop = at_call(Progress, "_add_loss", 6, lambda: os.kill(os.getpid(), 15))
+    assert wait(start(place, given, stop)) == 143
+    [file] = (place / "saved").glob("*-last.ckpt")
+    shutil.copytree(place / "saved", place / "copy")
+    shutil.rmtree(place / "saved")
+    again = [
+        *given,
+        "--checkpoint_dir=copy",
+        "--resume",
+        *([f"copy/{file.name}"] * (form == "safe")),
+    ]
+    assert wait(start(place, again)) == 0, output(place)
+    assert checkpoint_file.load(place / "copy" / file.name)["epoch"] > 0
 
 
 def test_a_full_disk_is_one_line_and_training_goes_on(trial):
@@ -204,6 +227,42 @@ def test_a_second_signal_does_not_wait():
     signals = Signals()
     with pytest.raises(KeyboardInterrupt):
         signals.receive(signal.SIGTERM)
+
+
+def test_signals_that_reach_a_worker_at_once_are_one(monkeypatch):
+    monkeypatch.setattr(interruption.multiprocessing, "parent_process", object)
+    signals = Signals()
+    signals.deferring = True
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        signals.receive(number)
+    assert signals.pending == signal.SIGINT
+    signals.since -= interruption.AT_ONCE
+    with pytest.raises(Stopped):
+        signals.receive(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_is_interrupted_in_saving_enters_no_collective(monkeypatch, tmp_path, rank, error):
+    """Another process would take it for the one that it is at itself."""
+    calls = []
+    monkeypatch.setattr(checkpoint_file.dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(checkpoint_file.dist, "barrier", lambda: calls.append("barrier"))
+    monkeypatch.setattr(
+        checkpoint_file.dist,
+        "broadcast_object_list",
+        lambda values, src: (calls.append("broadcast"), values.__setitem__(0, "other")),
+    )
+
+    def save(trainer):
+        calls.append("save")
+        raise error
+
+    trainer = SimpleNamespace(config={"single_spec": False}, saved_model_file=str(tmp_path / "x"))
+    with pytest.raises(error):
+        checkpoint_file.save_once(save, trainer)
+    after = calls[calls.index("save") + 1 :]
+    assert after == (["broadcast", "barrier"][rank:] if error is ValueError else [])
 
 
 @pytest.mark.slow

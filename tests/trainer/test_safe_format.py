@@ -1,5 +1,6 @@
 """The safe format keeps every value to the bit, stores no objects, and runs nothing."""
 
+import json
 from collections import OrderedDict
 from pathlib import PurePosixPath
 
@@ -86,6 +87,32 @@ def test_a_torn_file_is_an_error_of_its_own(tmp_path, length):
     torn.write_bytes((tmp_path / "x").read_bytes()[:length])
     with pytest.raises(ValueError, match="."):
         safe_format.read(torn)
+
+
+@pytest.mark.parametrize("what", ["weight", "setting"])
+def test_a_flipped_bit_is_refused(tmp_path, what):
+    file = tmp_path / "x"
+    safe_format.write({"weight": torch.ones(5), "mark": 987654}, file)
+    whole = bytearray(file.read_bytes())
+    whole[-2 if what == "weight" else whole.index(b"987654")] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="SHA-256 .* was written, .* is read"):
+        safe_format.read(file)
+
+
+def test_a_file_from_before_digests_is_read(tmp_path, monkeypatch):
+    dumps = json.dumps
+
+    def without(value):
+        return (
+            dumps({k: v for k, v in value.items() if k != "sha256"}) if "version" in value else "x"
+        )
+
+    monkeypatch.setattr(safe_format.json, "dumps", without)
+    safe_format.write({"weight": torch.ones(5)}, tmp_path / "x")
+    monkeypatch.undo()
+    assert b"sha256" not in (tmp_path / "x").read_bytes()
+    assert torch.equal(safe_format.read(tmp_path / "x")["weight"], torch.ones(5))
 
 
 def test_a_file_of_another_program_is_refused(tmp_path):

@@ -1,0 +1,71 @@
+"""Machines that were started with different settings or data train nothing together."""
+
+import os
+
+import pytest
+
+from recbole_m3rec.cli import train
+from tests.processes.worlds import run_world
+from tests.tiny import write_tiny
+from tests.trainer.killed_runs import arguments
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked"),
+    pytest.mark.slow,
+]
+
+
+def run_two(tmp_path, *second, change=lambda folder: None):
+    """Run two machines, the second with more arguments; return exit codes and errors of each."""
+    names = {argument.partition("=")[0] for argument in second}
+    shared = [each for each in arguments("M3Rec") if each.partition("=")[0] not in names]
+    places = [write_tiny(tmp_path / name) for name in "ab"]
+    change(places[1])
+
+    def prepare(rank):
+        original = train.main
+        train.main = lambda given: original([*shared, *second] if rank == 1 else given)
+
+    codes = run_world(places, arguments("M3Rec"), 2, local_world_size=1, prepare=prepare)
+    said = [(place / "output.txt").read_text(encoding="utf-8") for place in places]
+    return codes, ["".join(t for t in text.splitlines() if t[:6] == "error:") for text in said]
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("--learning_rate=0.1", "learning_rate (0.02 in process 0, 0.1 in process 1)"),
+        ("--seed=5", "seed (2024 in process 0, 5 in process 1)"),
+    ],
+)
+def test_other_settings_are_one_message_on_every_machine(tmp_path, second, says):
+    codes, errors = run_two(tmp_path, second)
+    assert codes == [2, 2]
+    for error in errors:
+        assert error.startswith("error: The processes differ in ")
+        assert says in error
+
+
+def test_other_data_are_named(tmp_path):
+    def change(folder):
+        [file] = folder.glob("dataset/tiny/tiny.inter")
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join([lines[0], *lines[:0:-1]]), encoding="utf-8")
+
+    codes, errors = run_two(tmp_path, change=change)
+    assert codes == [2, 2]
+    assert all("differ in tiny.inter (SHA-256 " in error for error in errors)
+
+
+def test_what_may_differ_between_machines_does(tmp_path):
+    def change(folder):
+        (folder / "dataset").rename(folder / "elsewhere")
+
+    codes, errors = run_two(
+        tmp_path,
+        "--data_path=elsewhere",
+        "--checkpoint_dir=other",
+        "--state=WARNING",
+        change=change,
+    )
+    assert codes == [0, 0], errors
