@@ -77,8 +77,8 @@ def compare(
         What became of each run, in their order.
 
     Raises:
-        ValueError: an unknown model, dataset or reference, an invalid setting, or two runs of one
-            name, dataset and seed that differ; nothing was trained then.
+        ValueError: an unknown model, dataset or reference, an invalid setting, or runs of one name
+            and dataset that differ in more than the seed; nothing was trained then.
         FileInUseError: another comparison is at work in the same folder.
 
     Example:
@@ -87,7 +87,7 @@ def compare(
         >>> runs = [Run("Pop", "Pop", "ml-100k", seed=2024, settings={"epochs": 1})]
         >>> [outcome] = compare(runs, Path("comparison"), show_progress=False)
         >>> round(outcome.measured["test"]["ndcg@10"], 4)
-        0.0198
+        0.0226
         >>> Path("comparison", "report.md").is_file()
         True
     """

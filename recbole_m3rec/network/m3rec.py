@@ -24,8 +24,7 @@ and a learned weight w_m per content modality (the paper's alpha and beta; w_id 
 
 The ``T_id`` of a score is that of the histories, or by ``score_ids`` another one. Either score is
 one product of a query ``[Q, (M + 1) H]`` and an item table ``[N, (M + 1) H]``. With ``repetition``
-the items of the user's own history get a learned term of their own
-(:mod:`recbole_m3rec.network.repetition`).
+items of the user's own history get a learned term (:mod:`recbole_m3rec.network.repetition`).
 """
 
 from __future__ import annotations
@@ -77,8 +76,7 @@ class M3RecConfig:
 
     Attributes:
         hidden_size: width ``H`` of an item vector.
-        num_layers: shared Mamba blocks, each followed by one expert per modality; a single one adds
-            no input to its output.
+        num_layers: shared Mamba blocks, each followed by one expert per modality.
         d_state: state size of the selective scan.
         d_conv: width of the causal convolution, in items.
         expand: inner width of Mamba in multiples of ``H``.
@@ -302,8 +300,7 @@ class M3RecNetwork(SampledSoftmax):
         self.modality_gradient = config.modality_gradient if config.share_mamba else "shared"
 
         hidden_size = config.hidden_size
-        is_sparse = config.id_updates == "sparse"
-        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=is_sparse)
+        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=config.id_updates == "sparse")
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)

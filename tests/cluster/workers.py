@@ -1,5 +1,6 @@
 """A Dask cluster of processes that a test may kill."""
 
+import json
 import os
 import socket
 import subprocess
@@ -29,8 +30,15 @@ class Workers:
         self.file = folder / "scheduler.json"
         self.host = net.host if net else "127.0.0.1"
         self.scheduler = self._start("scheduler", [*SCHEDULER, f"--host={self.host}", "--port=0"])
-        wait_until(self.file.is_file)
+        wait_until(self._is_written)
         self.processes = []
+
+    def _is_written(self):
+        """Tell whether the scheduler's file is whole: Dask writes it in place."""
+        try:
+            return bool(json.loads(self.file.read_text()))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
 
     def _start(self, name, command, **environment):
         log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115

@@ -202,7 +202,8 @@ def test_processes_that_hang_together_end_when_they_are_told_to(tmp_path):
 
 def test_torchrun_says_how_many_processes_there_are(tmp_path):
     folder = write_tiny(tmp_path / "run")
-    assert run_world(folder, [*GIVEN, "--nproc=2"], 2) == [2, 2]
+    port = f"--port={free_port()}"  # the default one may be another program's
+    assert run_world(folder, [*GIVEN, "--nproc=2", port], 2) == [2, 2]
     assert "torchrun says how many processes there are: leave out --nproc" in errors_in(folder)[0]
 
 
