@@ -300,7 +300,8 @@ class M3RecNetwork(SampledSoftmax):
         self.modality_gradient = config.modality_gradient if config.share_mamba else "shared"
 
         hidden_size = config.hidden_size
-        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=config.id_updates == "sparse")
+        is_sparse = config.id_updates == "sparse"
+        self.item_embedding = nn.Embedding(n_items, hidden_size, sparse=is_sparse)
         nn.init.normal_(self.item_embedding.weight, 0.0, INIT_STD)
         if config.id_init == "content" and features:
             start_from_content(self.item_embedding.weight, features, INIT_STD)
@@ -405,12 +406,9 @@ class M3RecNetwork(SampledSoftmax):
         return self.fuse([blocks[m] for m in self.modalities])
 
     def _runs(self) -> list[tuple[tuple[str, ...], str]]:
-        """Return which modalities run through the blocks at once, and by which gradient rule.
-
-        All that share the blocks and teach them do: larger products, fewer of them.
-        """
+        """Return which modalities run through the blocks at once, and their gradient rule."""
         if self.modality_gradient == "shared" and self.config.share_mamba:
-            return [(self.modalities, "shared")]
+            return [(self.modalities, "shared")]  # larger products, fewer of them
         content = [((name,), self.modality_gradient) for name in self.content_modalities]
         return [*content, ((ID,), "shared")]
 
