@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,11 @@ from recbole_m3rec.features.encoders.batches import check_counts
 if TYPE_CHECKING:
     from scipy import sparse
 
-_WORD = re.compile(r"\w+")
+_HAS_WORD = re.compile(r"\w")
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese.
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_RUNS = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
 # Bounds the memory of the factorisation; the most frequent terms are kept.
 _MAX_TERMS = 100_000
@@ -164,7 +170,7 @@ def _tfidf(
     """Return TF-IDF weights, ``[len(texts), n_terms]``, rows of length 1 or 0; terms and idf."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-    if not any(map(_WORD.search, texts)):
+    if not any(map(_HAS_WORD.search, texts)):
         raise ValueError("tfidf-svd: none of the texts has a word, so there is nothing to encode")
     analyzer = partial(_terms, max_ngram=max_ngram)
     counter = CountVectorizer(analyzer=analyzer, dtype=np.float32)
@@ -196,9 +202,24 @@ def _leading_directions(weights: sparse.csr_matrix, rank: int) -> tuple[np.ndarr
     return (left * lengths)[:, kept], right[kept].T.astype(np.float32)
 
 
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """Return what a word is: the vowel signs of Indian and other scripts belong to it."""
+    marks = (c for c in map(chr, range(0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
+    return re.compile(rf"\w[\w{''.join(marks)}]*")
+
+
+def _words(line: str) -> Iterator[str]:
+    """Yield the words of a line; of scripts without spaces, pairs of neighbouring characters."""
+    for word in _word().findall(line):
+        for run in _RUNS.findall(word):
+            is_long = len(run) > 2 and _IS_UNSPACED.match(run)
+            yield from map("".join, itertools.pairwise(run)) if is_long else [run]
+
+
 def _terms(text: str, max_ngram: int) -> Iterator[str]:
     for line in unicodedata.normalize("NFKC", text).casefold().split("\n"):
-        words = _WORD.findall(line)
+        words = list(_words(line))
         yield from words
         for n in range(2, max_ngram + 1):
             yield from map(" ".join, zip(*(words[i:] for i in range(n)), strict=False))

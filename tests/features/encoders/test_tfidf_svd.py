@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_m3rec.features.encoders.tfidf_svd import encode_tfidf_svd, fit_tfidf_svd
+from recbole_m3rec.features.encoders.tfidf_svd import _terms, encode_tfidf_svd, fit_tfidf_svd
 from tests.fresh_python import fresh_python
 
 
@@ -122,3 +122,19 @@ def test_what_was_learned_encodes_the_corpus_as_it_was_encoded():
     fitted, rows = fit_tfidf_svd(texts, dim=100, min_df=1)
     assert np.abs(fitted.encode(texts) - rows).max() < 1e-4
     assert np.array_equal(rows, encode_tfidf_svd(texts, dim=100, min_df=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Hats & caps_2, l'été", ["hats", "caps_2", "l", "été"]),
+        ("लाल जूते", ["लाल", "जूते"]),
+        ("காலணி ❤️ 1", ["காலணி", "1"]),
+        ("红色鞋子 xl", ["红色", "色鞋", "鞋子", "xl"]),
+        ("スマホ", ["スマ", "マホ"]),
+        ("帽 iphone用ケース", ["帽", "iphone", "用ケ", "ケー", "ース"]),
+        ("한국 신발", ["한국", "신발"]),
+    ],
+)
+def test_words_are_those_of_the_script(text, terms):
+    assert list(_terms(text, 1)) == terms
