@@ -52,12 +52,7 @@ def install() -> None:
 
 def choose(config: Any) -> None:
     """Choose for a model what it needs before RecBole reads its data, and log it."""
-    check_model(config)
-    chosen = [
-        *describe_training(config),
-        *item_columns.choose_features(config, getattr(config, "_named_keys", ())),
-        *graph(config),
-    ]
+    chosen = [*describe_training(config), *set_chosen(config)]
     if pretraining.all_stages(config):
         chosen.append(f"stages: {', then '.join(pretraining.all_stages(config))}")
     if config["model"] == "FEARec":
@@ -65,6 +60,13 @@ def choose(config: Any) -> None:
     if chosen:
         getLogger().info(f"Chosen for {config['model']}: {'; '.join(chosen)}")
     warn_of_modalities(config)
+
+
+def set_chosen(config: Any) -> list[str]:
+    """Set what a model needs and the user leaves open; returns what to say of it."""
+    check_model(config)
+    named = getattr(config, "_named_keys", ())
+    return [*item_columns.choose_features(config, named), *graph(config)]
 
 
 def models_of_item_features() -> list[str]:

@@ -167,9 +167,13 @@ def run_to_resume(options: argparse.Namespace) -> saved_runs.Checkpoint:
         return open_checkpoint(options.resume, options)
     from recbole.config import Config
 
+    from recbole_m3rec.baselines import requirements
+
     values = read_names(options)
     files = options.config_files or None
-    return resuming.newest_run(Config(values["model"], values["dataset"], config_file_list=files))
+    config = Config(values["model"], values["dataset"], config_file_list=files)
+    requirements.set_chosen(config)  # a run's checkpoint has what was chosen
+    return resuming.newest_run(config)
 
 
 def export(options: argparse.Namespace) -> None:

@@ -29,6 +29,11 @@ class Range:
     kind: str
     values: tuple[Any, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers alone are drawn."""
+        return self.kind == "quniform" and all(isinstance(value, int) for value in self.values)
+
     def suggested(self, trial: Any, name: str) -> Any:
         """Return the value that an Optuna trial takes."""
         if self.kind == "choice":  # as JSON, for a choice may be a list
@@ -36,7 +41,7 @@ class Range:
         low, high, *step = self.values
         if self.kind == "loguniform":
             return trial.suggest_float(name, math.exp(low), math.exp(high), log=True)
-        if step and all(isinstance(value, int) for value in self.values):
+        if self.is_whole:
             return trial.suggest_int(name, low, high, step=step[0])
         return trial.suggest_float(name, low, high, step=step[0] if step else None)
 

@@ -132,7 +132,10 @@ class _Study:
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        ranges = {name: str(values) for name, values in (self.space or {}).items()}
+        ranges = {
+            name: f"{values}{', whole' * values.is_whole}"
+            for name, values in (self.space or {}).items()
+        }
         text = json.dumps([identity.hash, ranges], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         file = self.output / "tuning" / f"{self.run.model}-{self.run.dataset}-{key}.journal"

@@ -204,10 +204,17 @@ def sampled_at_once(values: Mapping[str, Any], mode: Any) -> str | None:
     )
 
 
+HITS = frozenset(["hit", "recall", "precision"])  # what a list of all candidates says nothing by
+
+
 def too_few_candidates(values: Mapping[str, Any], mode: Any) -> str | None:
     """Return what is wrong with lists that hold all sampled candidates: each would be a hit."""
     ks = values.get("topk") or []
     ks = [k for k in ([ks] if isinstance(ks, int) else ks) if isinstance(k, int)]
+    metrics = values.get("metrics") or []
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    if not any(str(metric).lower() in HITS for metric in metrics):
+        return None
     longest = max(ks, default=0)
     for each in mode.values() if isinstance(mode, dict) else [mode]:
         drawn = int(each[3:]) if each.startswith(("uni", "pop")) else longest

@@ -14,23 +14,30 @@ from recbole_m3rec.hooks import wrap
 
 
 def count_every_interaction() -> None:
-    """Fix pop.py:42, which counts an item once a batch, and drawn negatives like interactions."""
+    """Fix pop.py:42, which counts an item once a batch, and drawn negatives like interactions.
+
+    It counts the training data when it is made, the same in each of several processes.
+    """
     from recbole.model.general_recommender import Pop
 
     @wrap(Pop, "__init__")
     def init(original: Callable[..., None], self: Any, config: Any, dataset: Any) -> None:
         original(self, config, dataset)
-        self.LABEL = config["LABEL_FIELD"]
+        rows, label = dataset.inter_feat, config["LABEL_FIELD"]
+        items = torch.as_tensor(np.asarray(rows[self.ITEM_ID]))
+        if label in rows:
+            items = items[torch.as_tensor(np.asarray(rows[label])) > 0]
+        counts = torch.bincount(items, minlength=self.n_items)
+        self.item_cnt = counts[:, None].to(self.device)
+        self.max_cnt = self.item_cnt.max(dim=0).values
 
     @wrap(Pop, "calculate_loss")
-    def count(original: Callable[..., Any], self: Any, interaction: Any) -> Any:
-        counts, items = self.item_cnt.clone(), interaction[self.ITEM_ID]
-        loss = original(self, interaction)
-        if self.LABEL in interaction:
-            items = items[interaction[self.LABEL] > 0]
-        self.item_cnt = counts.index_add_(0, items, torch.ones_like(items)[:, None])
-        self.max_cnt = self.item_cnt.max(dim=0).values
-        return loss
+    def loss(original: Callable[..., Any], self: Any, interaction: Any) -> Any:
+        counts, most = self.item_cnt, self.max_cnt
+        self.item_cnt = counts.clone()
+        nothing = original(self, interaction)
+        self.item_cnt, self.max_cnt = counts, most
+        return nothing
 
 
 def measure_whole_entropy() -> None:

@@ -25,6 +25,8 @@ import torch.distributed as dist
 
 # How often a process counts up, and how long another may not, in seconds.
 EVERY, LIMIT = 3.0, 40.0
+# How long one that was told to end may wait, for another that still saves or evaluates.
+PATIENCE = 300.0
 # The exit code of a process that ends because another one was lost.
 LOST = 75
 
@@ -92,19 +94,20 @@ class Watch:
     def _look_at_main_thread(self) -> None:
         """End where this process was told to end, or its parent has gone, and it stands still."""
         parent, main = multiprocessing.parent_process(), threading.main_thread().ident
-        told, place, since = "", None, 0.0
+        told, place, since, used, limit = "", None, 0.0, 0.0, PATIENCE
         while not self.left.wait(EVERY):
             told = told or self.signals.received()
-            if not told and parent is not None and not parent.is_alive():
-                told = "lost the program that started it"
+            if limit > LIMIT and parent is not None and not parent.is_alive():
+                told, limit = "lost the program that started it", LIMIT
             frame = sys._current_frames().get(main or 0) if told else None
             if frame is None:
                 continue
             now = frame, frame.f_lasti  # the frame is held: another call's is another one
-            if now != place:
-                place, since = now, time.monotonic()
-            elif time.monotonic() - since > LIMIT:
-                end(f"Process {self.rank} {told} and stood still for {LIMIT:.0f} s")
+            cpu = time.clock_gettime(time.pthread_getcpuclockid(main or 0))
+            if now != place or cpu > used + EVERY / 2:  # as one call that computes for long
+                place, since, used = now, time.monotonic(), cpu
+            elif time.monotonic() - since > limit:
+                end(f"Process {self.rank} {told} and stood still for {limit:.0f} s")
 
 
 class _Signals:
@@ -116,7 +119,7 @@ class _Signals:
         self.outer.setblocking(False)
         self.is_main = threading.current_thread() is threading.main_thread()
         if self.is_main:
-            signal.set_wakeup_fd(self.outer.fileno(), warn_on_full_buffer=False)
+            self.before = signal.set_wakeup_fd(self.outer.fileno(), warn_on_full_buffer=False)
 
     def received(self) -> str:
         """Return what this process was told since the last call, empty if nothing."""
@@ -129,7 +132,7 @@ class _Signals:
     def leave(self) -> None:
         """Hear no more."""
         if self.is_main:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self.before)
         self.inner.close()
         self.outer.close()
 

@@ -80,9 +80,9 @@ def install() -> None:
 
 def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
     """Around ``Trainer.__init__``."""
-    watch.start(config)
     if not config["single_spec"]:
-        agree(said_by(config))
+        agree(settings_said(config), files_said(config))  # waits for those that read more slowly
+    watch.start(config)
     sparse_updates.refuse_dense_parameters(config["learner"], model)
     original(self, config, model)
     share_name(self)
@@ -93,17 +93,20 @@ def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> 
     clear_leftovers(Path(self.checkpoint_dir))
 
 
-def said_by(config: Any) -> dict[str, str]:
-    """Return the settings and the digests of the data, which all processes have in common."""
+def settings_said(config: Any) -> dict[str, str]:
+    """Return the settings that all processes have in common; equal numbers are written alike."""
     local = checkpoint_file.OF_A_MACHINE | {"data_path", "feature_path"}  # the files are compared
-    said = {
-        key: repr(list(value) if isinstance(value, (list, tuple)) else [value])[1:-1]
+    return {
+        key: f"{value:g}" if type(value) in (int, float) else repr(value)
         for key, value in checkpoint_file.settings_of(config).items()
         if key not in local
     }
-    for key in DIGEST_KEYS:
-        said |= {name: f"SHA-256 {digest[:12]}…" for name, digest in (config[key] or {}).items()}
-    return said
+
+
+def files_said(config: Any) -> dict[str, str]:
+    """Return what identifies the files of data and features that this process has."""
+    digests = {name: each for key in DIGEST_KEYS for name, each in (config[key] or {}).items()}
+    return {name: f"SHA-256 {digest[:12]}…" for name, digest in digests.items()}
 
 
 def fit(original: Callable[..., Any], self: Any, train_data: Any, *args: Any, **kwargs: Any) -> Any:

@@ -158,3 +158,12 @@ def test_a_gpu_that_is_named_and_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("sys.argv", ["run"])
     # As a checkpoint of another machine brings it.
     assert Config("SASRec", "ml-100k", config_dict={"gpu_id": "7"})["device"].type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "mode"), [(["GAUC"], "uni5"), (["MRR", "NDCG"], "uni19"), (["Hit"], "uni20")]
+)
+def test_metrics_that_all_drawn_candidates_tell_apart_are_computed(make_config, metrics, mode):
+    watched = metrics[0] if metrics == ["GAUC"] else f"{metrics[0]}@20"
+    keys = {"metrics": metrics, "valid_metric": watched, "topk": [20]}
+    assert make_config("BPR", eval_args={"mode": mode}, **keys)["metrics"] == metrics

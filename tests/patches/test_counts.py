@@ -25,7 +25,7 @@ def test_popularity_counts_each_interaction_of_training_once(
 
     model = get_model("Pop")(config, train.dataset)
     for each in train:
-        model.calculate_loss(each)
+        model.calculate_loss(each)  # as often as there are epochs and processes
     log = {}
     for user, item, _ in sorted(tiny_interactions, key=lambda row: row[2]):
         log.setdefault(user, []).append(item)

@@ -1,10 +1,13 @@
 """Machines that were started with different settings or data train nothing together."""
 
 import os
+import time
 
 import pytest
+from recbole.quick_start import quick_start
 
 from recbole_m3rec.cli import train
+from recbole_m3rec.processes import watch
 from tests.processes.worlds import run_world
 from tests.tiny import write_tiny
 from tests.trainer.killed_runs import arguments
@@ -15,7 +18,7 @@ pytestmark = [
 ]
 
 
-def run_two(tmp_path, *second, change=lambda folder: None):
+def run_two(tmp_path, *second, change=lambda folder: None, first=()):
     """Run two machines, the second with more arguments; return exit codes and errors of each."""
     names = {argument.partition("=")[0] for argument in second}
     shared = [each for each in arguments("M3Rec") if each.partition("=")[0] not in names]
@@ -26,7 +29,7 @@ def run_two(tmp_path, *second, change=lambda folder: None):
         original = train.main
         train.main = lambda given: original([*shared, *second] if rank == 1 else given)
 
-    codes = run_world(places, arguments("M3Rec"), 2, local_world_size=1, prepare=prepare)
+    codes = run_world(places, [*arguments("M3Rec"), *first], 2, local_world_size=1, prepare=prepare)
     said = [(place / "output.txt").read_text(encoding="utf-8") for place in places]
     return codes, ["".join(t for t in text.splitlines() if t[:6] == "error:") for text in said]
 
@@ -44,6 +47,25 @@ def test_other_settings_are_one_message_on_every_machine(tmp_path, second, says)
     for error in errors:
         assert error.startswith("error: The processes differ in ")
         assert says in error
+
+
+def test_one_that_reads_its_data_slowly_is_waited_for(tmp_path):
+    def prepare(rank):
+        watch.EVERY, watch.LIMIT = 0.2, 2.0
+        original = quick_start.create_dataset
+        quick_start.create_dataset = lambda config: (time.sleep(5 * rank), original(config))[1]
+
+    assert run_world(write_tiny(tmp_path / "run"), arguments("M3Rec"), 2, prepare=prepare) == [0, 0]
+
+
+@pytest.mark.parametrize("second", ["--weight_decay=0", "--weight_decay=0.0"])
+def test_equal_numbers_and_files_that_one_alone_has_are_no_difference(tmp_path, second):
+    def change(folder):
+        item = folder / "dataset" / "tiny" / "tiny.net"
+        item.write_text("source_id:token\ttarget_id:token\n", encoding="utf-8")
+
+    codes, _ = run_two(tmp_path, second, change=change, first=["--weight_decay=0.0"])
+    assert codes == [0, 0]
 
 
 def test_other_data_are_named(tmp_path):

@@ -168,7 +168,7 @@ def test_processes_that_hang_together_end_when_they_are_told_to(tmp_path):
     folder = write_tiny(tmp_path / "run")
 
     def prepare(rank):
-        watch.EVERY, watch.LIMIT = 0.2, 3.0
+        watch.EVERY, watch.PATIENCE = 0.2, 3.0
 
         def wait_for_ever(self):
             Path(f"hangs {rank}").touch()

@@ -130,6 +130,18 @@ def test_resume_without_a_path_takes_the_newest_run_of_the_configuration(trial):
     assert "has another seed (5, now 2024)" in output(place)
 
 
+@pytest.mark.parametrize("model", ["SASRecF", "S3Rec"])
+def test_a_run_whose_columns_were_chosen_is_found_by_the_same_command(trial, model):
+    place = trial.place(f"chosen {model}")
+    rows = "".join(f"i{number:02d}\t{number % 3}\n" for number in range(40))
+    items = place / "dataset" / "tiny" / "tiny.item"
+    items.write_text(f"item_id:token\tkind:token\n{rows}", encoding="utf-8")
+    given = [*arguments("SASRec")[1:], f"--model={model}", "--pretrain_epochs=1"]
+    once = [each for each in given if not each.startswith("--epochs")]
+    assert wait(start(place, [*once, "--epochs=1"])) == 0, output(place)
+    assert wait(start(place, [*once, "--epochs=2", "--resume"])) == 0, output(place)
+
+
 @pytest.mark.parametrize("form", ["recbole", "safe"])
 def test_a_copied_run_is_resumed_where_it_lies(trial, form):
     place = trial.place(f"copied {form}")

@@ -206,7 +206,10 @@ class _Transfer:
             return  # all of it was there
         if status == 206 and place and place.group(1) == str(self.size):
             total = int(place.group(2)) if place.group(2) != "*" else None
-            changed = validator != known.get("validator")
+            # Of both, an answer to If-Range has to repeat the former alone (RFC 9110, 15.3.7).
+            before = known.get("validator", "")
+            validator = validator or (before if not before.startswith('"') else "")
+            changed = validator != before
         elif status == 200:
             length = headers.get("Content-Length", "").strip()
             total, changed = int(length) if re.fullmatch(r"\d{1,18}", length) else None, False

@@ -203,6 +203,17 @@ def test_a_file_that_is_another_now_is_fetched_anew(second, fetch):
     assert fetch.path.read_bytes() == CONTENT
 
 
+def test_a_part_need_not_repeat_when_the_file_was_changed(fetch):
+    then = {"Last_Modified": "Sat, 28 Nov 2026 10:00:00 GMT"}
+    span = f"bytes 3000-{len(CONTENT) - 1}/{len(CONTENT)}"
+    fetch(
+        reply(200, CONTENT[:3000], Content_Length=length(), **then),
+        reply(206, CONTENT[3000:], Content_Range=span),
+    )
+    assert fetch.path.read_bytes() == CONTENT
+    assert fetch.server.requests[1]["If-Range"] == then["Last_Modified"]
+
+
 def test_without_an_identity_to_ask_for_nothing_is_gone_on_with(fetch):
     fetch(reply(200, CONTENT[:3000], Content_Length=length()), whole)
     assert "Range" not in fetch.server.requests[1]
