@@ -20,6 +20,7 @@ from recbole_m3rec.support.safe_write import write_whole
 
 FOLDER = "pictures"
 LONGEST_LIST = 100
+FEWEST_FOR_BARS = 20  # with fewer, intervals by the normal distribution are too short
 GROUPS = 5
 
 # Okabe and Ito's colours, which the colour-blind tell apart, the darker ones first.
@@ -172,6 +173,7 @@ def draw_groups(
         _, square = group_means(by, values**2, edges)
         # Values of one test under several seeds are no new tests.
         error = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(n / seeds, 1))
+        error[n / seeds < FEWEST_FOR_BARS] = np.nan
         x = np.arange(len(n)) + (place - (len(names) - 1) / 2) * min(0.08, 0.6 / len(names))
         axes.errorbar(
             x, mean, yerr=error, label=name, marker=marker(place), capsize=2, linewidth=1.4,
@@ -184,7 +186,7 @@ def draw_groups(
     axes.set_ylim(bottom=0)
     return (
         f"test {metric_title(metric)} by the {alike}, in groups of about as many {what}; bars are "
-        f"95 % intervals of the mean over {what}."
+        f"95 % intervals of the mean over {what}, of {FEWEST_FOR_BARS} at least."
     )
 
 
@@ -230,7 +232,9 @@ def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
 
 def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
     """Draw the share of tests whose target is among the first K, for K up to 100."""
-    lengths = np.arange(1, LONGEST_LIST + 1)
+    ends = [int(o.users.rank.max()) for name in names for o in table.done(name) if o.users]
+    longest = min(LONGEST_LIST, max(ends, default=1))
+    lengths = np.arange(1, longest + 1)
     for place, name in enumerate(names):
         users = [outcome.users for outcome in table.done(name)]
         ranks = [u.rank for u in users if u is not None]
@@ -243,6 +247,6 @@ def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> s
         return None
     axes.set_xlabel("K, length of the list")
     axes.set_ylabel("Recall@K")
-    axes.set_xlim(0, LONGEST_LIST)
+    axes.set_xlim(0, longest)
     axes.set_ylim(bottom=0)
-    return f"share of tests whose item is among the first K (Recall@K), K from 1 to {LONGEST_LIST}."
+    return f"share of tests whose item is among the first K (Recall@K), K from 1 to {longest}."

@@ -271,7 +271,8 @@ async function showNear(item, modality = null) {
       make("div", { class: "actions" },
         make("button", { class: "ghost small", type: "button", "aria-label": `Add ${title(one)} to the history`, on: { click: () => { state.edited = true; $("near").close(); add(one); } } }, "Add"),
         make("button", { class: "ghost small", type: "button", "aria-label": `Items like ${title(one)}`, on: { click: () => showNear(one, modality) } }, "Alike"))))));
-  if (reason) $("near-items").append(make("li", { class: "meta" }, reason));
+  const lacks = modality ? `${title(item)} has no ${modality}, so nothing is alike by it.` : reason;
+  if (reason) $("near-items").append(make("li", { class: "alone" }, lacks));
   if (!$("near").open) $("near").showModal();
   $("near").scrollTop = 0;
 }
