@@ -16,7 +16,8 @@ EPOCH, ISO = "epoch", "iso"
 # By name, how many of the unit are a second. For 1990 to 2100 no two units share a number.
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
-         "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%b %d, %Y")  # fmt: skip
+         "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y/%m/%d", "%y.%m.%d", "%d %b %Y",
+         "%b %d, %Y")  # fmt: skip
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _ENOUGH = 0.95
 
