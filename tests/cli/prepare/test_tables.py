@@ -49,7 +49,8 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     said = capsys.readouterr().out.splitlines()
     assert "users: 6" in said
     assert "after five-core, which training applies: 6 users, 6 items, 36 interactions" in said
-    assert said[-1] == "  recbole-m3rec train --model=M3Rec --dataset=shop"
+    shorter = '--topk="[5]" --valid_metric=NDCG@5'
+    assert said[-1] == f"  recbole-m3rec train --model=M3Rec --dataset=shop {shorter}"
     named = [
         [line.split()[-1] for line in said if line.startswith(f"{word} ")]
         for word in ("to", "wrote")
@@ -96,7 +97,9 @@ def test_a_long_cell_in_a_log_without_names_is_read(capsys):
 def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
     assert run("--name", "shop", "--log", "purchases.csv", "--yes") == 0
-    assert '--user_inter_num_interval="[0,inf)"' in capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert '--user_inter_num_interval="[0,inf)"' in said
+    assert '--modalities="[]" --topk="[2]" --valid_metric=NDCG@2' in said
 
 
 @pytest.mark.parametrize(
