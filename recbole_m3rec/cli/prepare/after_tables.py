@@ -26,6 +26,12 @@ def show(result: Mapping[str, Any]) -> None:
     for kind in ("log", "items"):
         for problem, count in result[f"problems_of_the_{kind}"].items():
             print(f"problem of the {kind}: {problem.replace('_', ' ')}: {count:,}")
+    found, missing = result.get("items_in_the_table", 0), result.get("items_not_in_the_table", 0)
+    if found < missing:
+        print(
+            f"warning: the table of items has only {found:,} of the {result['items']:,} that were"
+            " bought: are the ids in both written alike?"
+        )
     left = result["five_core"]
     print(
         f"after five-core, which training applies: {left['users']:,} users,"

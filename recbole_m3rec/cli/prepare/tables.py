@@ -81,10 +81,12 @@ def generic(arguments: Sequence[str]) -> None:
     folder = options.output / options.name
     recipe_file = Path("properties/dataset", f"{options.name}.yaml")
     named = items is not None and options.images and "image" in items.columns
-    kinds = ["inter", *["item"] * bool(items), *["images.csv"] * bool(named), "stats.json"]
+    mapping = folder / f"{options.name}.images.csv"
     has_texts = items is not None and bool(items.columns.keys() & set(TEXT_ROLES))
     makes_recipe = has_texts and not recipe_file.exists()
-    show_files(folder / options.name, kinds, [recipe_file] * makes_recipe)
+    perhaps = [*[mapping] * bool(named), *[recipe_file] * makes_recipe]
+    kinds = ["inter", *["item"] * bool(items), "stats.json"]
+    show_files(folder / options.name, kinds, perhaps)
     if options.dry_run:
         return
     confirm(options.yes)

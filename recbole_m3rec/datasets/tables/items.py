@@ -43,6 +43,10 @@ _COMMA = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(\.[0-9]{{3}})+)(,[0-9]+)?")
 _BETWEEN = re.compile(r"[>|;]|\s/\s")
 
 
+class NoItemFoundError(ValueError):
+    """A table of items describes none of those that were bought."""
+
+
 @dataclass
 class Items:
     """What a table says of the wanted items, in its order.
@@ -76,9 +80,10 @@ def read_items(
 
     Raises:
         RawFileError: the file is damaged.
+        NoItemFoundError: none of the wanted items is there.
     """
     items = Items()
-    others: set[str] = set()
+    others: dict[str, None] = {}
     wanted = frozenset(wanted)
     roles = [role for role in FIELDS if role in columns]
     for arrays, lines in table.chunks(list(dict.fromkeys(columns.values())), problems, progress):
@@ -89,7 +94,7 @@ def read_items(
                 problems.add("items_without_id", table.path, [line])
                 continue
             if item not in wanted:
-                others.add(item)
+                others[item] = None
                 continue
             row = {
                 role: _tidy(role, text, problems, table, line)
@@ -103,6 +108,15 @@ def read_items(
                 continue
             items.rows[item] = row
     items.n_others = len(others)
+    if not items.rows:
+        bare = {item.lstrip("0") for item in others}
+        zeros = any(item.lstrip("0") in bare for item in wanted)
+        raise NoItemFoundError(
+            f"{table.path}: none of its {len(others):,} items, such as {list(others)[:3]} in column"
+            f" {columns['item']!r}, is one of the {len(wanted):,} of the log, such as"
+            f" {sorted(wanted)[:3]}. Expected the same ids, letter by letter: "
+            + ("keep the zeros in front in both" if zeros else "name the column by --item-column")
+        )
     return items
 
 

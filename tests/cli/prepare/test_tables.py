@@ -59,6 +59,15 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
 
 
+def test_a_table_of_few_of_the_items_is_warned_of_and_no_file_is_promised_in_vain(capsys):
+    Path("products.csv").write_text("sku,name\n000,\n")
+    assert run(*TABLES, "--yes") == 0
+    said = capsys.readouterr().out
+    assert "warning: the table of items has only 1 of the 6 that were bought" in said
+    assert "to write, if bought items have something for it: properties/dataset/shop.yaml" in said
+    assert not Path("properties").exists()
+
+
 def test_what_is_replaced_and_what_stays_is_shown_before_it_is_confirmed(capsys):
     assert run(*TABLES, "--yes") == 0
     assert "replacing" not in capsys.readouterr().out

@@ -17,7 +17,7 @@ from recbole_m3rec.datasets.tables.column_roles import (
     ColumnError,
     guess_columns,
 )
-from recbole_m3rec.datasets.tables.items import price
+from recbole_m3rec.datasets.tables.items import NoItemFoundError, price
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import open_table
 from recbole_m3rec.datasets.tables.time_formats import ISO
@@ -196,6 +196,22 @@ def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(tmp
         prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", images=photos))
     with pytest.raises(NothingLeftError, match="none of its 1 rows"):
         prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,soon\n"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bought", "listed", "says"),
+    [
+        ("007", "7", r"such as \['7'\] in column 'sku', is one of .* \['007'\].* zeros in front"),
+        ("A1", "B1", r"such as \['B1'\] .* \['A1'\].* name the column"),
+    ],
+)
+def test_a_table_of_other_items_is_an_error_that_shows_both_spellings(
+    tmp_path, bought, listed, says
+):
+    log, items = f"user,item,time\nu,{bought},2024-01-01\n", f"sku,name\n{listed},Shoe\n"
+    with pytest.raises(NoItemFoundError, match=says):
+        prepare(tmp_path, shop(tmp_path, log, items))
     assert not (tmp_path / "out").exists()
 
 
