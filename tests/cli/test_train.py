@@ -2,13 +2,14 @@
 
 import errno
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from recbole_m3rec.cli import arguments, train
+from recbole_m3rec.cli import arguments, compare, train
 from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.support import exit_codes
 from tests.tiny import metrics_in
@@ -22,6 +23,22 @@ def test_training_prints_metrics_checkpoint_and_log(call, write_dataset, small_a
     assert all(len(values) == 2 for values in metrics_in(out).values())
     checkpoint = next(line for line in out.splitlines() if line.startswith("checkpoint: "))
     assert Path(checkpoint.removeprefix("checkpoint: ")).is_file()
+
+
+def test_the_comparison_named_next_has_the_settings_of_data_and_metrics(
+    call, write_dataset, small_arguments
+):
+    write_dataset()
+    Path("mine.yaml").write_text("user_inter_num_interval: '[1,inf)'\n", encoding="utf-8")
+    given = ["--item_inter_num_interval=[2,inf)", "--config_files", "mine.yaml"]
+    _, out, _ = call("--model=BPR", "--epochs=1", *small_arguments, *given)
+    command = shlex.split(out.splitlines()[-1])
+    assert command[1:4] == ["compare", "--models", "BPR,M3Rec,SASRec,GRU4Rec"]
+    options, settings = compare.parse([*command[2:], "--models=BPR"])
+    assert options.datasets == ["tiny"]
+    assert settings["user_inter_num_interval"] == "[1,inf)"
+    assert settings["item_inter_num_interval"] == "[2,inf)"
+    assert {"topk", "valid_metric"} <= settings.keys() and "epochs" not in settings
 
 
 def test_config_files_are_read_in_order_with_spaces_and_commas(call, write_dataset, monkeypatch):
