@@ -192,10 +192,11 @@ def show(options: argparse.Namespace) -> int:
     import tempfile
 
     from recbole_m3rec.quick_start.export import export_checkpoint
-    from recbole_m3rec.serving.serve import check_installed
+    from recbole_m3rec.serving.serve import check_installed, listen
     from recbole_m3rec.serving.serve import main as serve
 
     check_installed()
+    listen("127.0.0.1", options.page_port, "another --page_port; 0 takes a free one").close()
     run = open_checkpoint(options.show, options)
     with tempfile.TemporaryDirectory(prefix="m3rec-") as folder:
         bundle = Path(folder) / "bundle"

@@ -3,6 +3,7 @@
 import errno
 import re
 import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -38,7 +39,15 @@ def test_the_comparison_named_next_has_the_settings_of_data_and_metrics(
     assert options.datasets == ["tiny"]
     assert settings["user_inter_num_interval"] == "[1,inf)"
     assert settings["item_inter_num_interval"] == "[2,inf)"
-    assert {"topk", "valid_metric"} <= settings.keys() and "epochs" not in settings
+    assert {"topk", "valid_metric"} <= settings.keys()
+    assert "epochs" not in settings
+
+
+def test_a_port_that_is_taken_is_told_with_the_option_of_show(call):
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = call("--show=x.pth", f"--page_port={taken.getsockname()[1]}")
+    assert (code, "Name another --page_port; 0 takes a free one" in error) == (2, True)
 
 
 def test_config_files_are_read_in_order_with_spaces_and_commas(call, write_dataset, monkeypatch):
