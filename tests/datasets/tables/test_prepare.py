@@ -11,13 +11,14 @@ import pytest
 from recbole_m3rec.atomic.inter_file import Filters, NothingLeftError, read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.atomic.k_core import n_identical
+from recbole_m3rec.datasets.io.prices import price
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
     LOG_ROLES,
     ColumnError,
     guess_columns,
 )
-from recbole_m3rec.datasets.tables.items import NoItemFoundError, price
+from recbole_m3rec.datasets.tables.items import NoItemFoundError
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import open_table
 from recbole_m3rec.datasets.tables.time_formats import ISO
@@ -237,6 +238,22 @@ def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path):
 )  # fmt: skip
 def test_prices_are_read_with_either_decimal_sign(text, number):
     assert price(text) == number
+
+
+@pytest.mark.parametrize(
+    ("prices", "numbers"),
+    [
+        (["1.299", "899,00", "12"], ["1299", "899.00", "12"]),
+        (["1.299", "1.299.000"], ["1299", "1299000"]),
+        (["1.299", "899.00"], ["1.299", "899.00"]),
+        (["1.299", "899.00", "9,50"], ["1.299", "899.00", "9.50"]),
+    ],
+)
+def test_the_decimal_mark_that_a_price_shows_is_that_of_its_column(tmp_path, prices, numbers):
+    log = "user,item,time\n" + "".join(f"u,{k},2024-01-01\n" for k in range(len(prices)))
+    items = "sku;price\n" + "".join(f"{k};{each}\n" for k, each in enumerate(prices))
+    prepare(tmp_path, shop(tmp_path, log, items))
+    assert ItemFile(tmp_path / "out/shop.item").read(["price"])[1] == [numbers]
 
 
 def test_columns_are_guessed_by_name_unless_named():
