@@ -264,6 +264,9 @@ def test_columns_are_guessed_by_name_unless_named():
     assert named == {"user": "InvoiceNo", "item": "StockCode"}
     with pytest.raises(ColumnError, match="no column 'who', named as user; there are 'InvoiceNo'"):
         guess_columns(names, LOG_ROLES, {"user": "who"})
+    for item in ("SKU", "Product Id", "Variation ID"):
+        assert guess_columns(["Line Item #", "Item #", item], LOG_ROLES, {}) == {"item": item}
+    assert guess_columns(["Item #", "Customer #"], LOG_ROLES, {})["item"] == "Item #"
     assert guess_columns(["user_id:token", "item_id:token"], LOG_ROLES, {}) == {
         "user": "user_id:token",
         "item": "item_id:token",
