@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.cli.commands import short
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.features.recipes import files_by_modality
 from recbole_m3rec.support.command_names import command
@@ -23,6 +24,8 @@ def show(result: Mapping[str, Any]) -> None:
     for key in shown:
         if result.get(key) or key in ("users", "items", "interactions"):
             print(f"{key.replace('_', ' ')}: {result[key]:,}")
+    user = short(result["user_of_the_longest_history"])
+    print(f"longest history: {result['longest_history']:,}, of user {user!r}")
     for kind in ("log", "items"):
         for problem, count in result[f"problems_of_the_{kind}"].items():
             print(f"problem of the {kind}: {problem.replace('_', ' ')}: {count:,}")

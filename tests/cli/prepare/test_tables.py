@@ -106,7 +106,8 @@ def test_a_long_cell_in_a_log_without_names_is_read(capsys):
 def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
     assert run("--name", "shop", "--log", "purchases.csv", "--yes") == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    *_, said = lines = capsys.readouterr().out.splitlines()
+    assert "longest history: 2, of user 'u'" in lines
     assert '--user_inter_num_interval="[0,inf)"' in said
     assert '--modalities="[]" --topk="[2]" --valid_metric=NDCG@2' in said
 
