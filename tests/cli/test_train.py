@@ -50,6 +50,16 @@ def test_a_port_that_is_taken_is_told_with_the_option_of_show(call):
     assert (code, "Name another --page_port; 0 takes a free one" in error) == (2, True)
 
 
+@pytest.mark.parametrize("n_purchases", [3, 8])
+def test_a_training_that_nothing_validates_is_warned_of(
+    n_purchases, call, write_dataset, tiny_interactions, small_arguments, caplog
+):
+    write_dataset(interactions=[row for row in tiny_interactions if row[2] % 100 < n_purchases])
+    given = ["--user_inter_num_interval=[0,inf)", "--item_inter_num_interval=[0,inf)"]
+    assert call("--model=SASRec", "--epochs=1", *small_arguments, *given)[0] == 0
+    assert caplog.text.count("No interaction validates") == int(n_purchases == 3)
+
+
 def test_config_files_are_read_in_order_with_spaces_and_commas(call, write_dataset, monkeypatch):
     seen = {}
     monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k))
