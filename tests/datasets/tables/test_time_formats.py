@@ -52,11 +52,16 @@ def test_formats_are_guessed_and_doubts_shown(values, formats):
         ("2023-11-15T12:00:00Z", ISO),
         ("2023-11-15 13:00:00+01:00", ISO),
         ("15.11.2023 12:00", "%d.%m.%Y %H:%M"),
+        ("15.11.2023, 12:00", "%d.%m.%Y, %H:%M"),
+        ("2023-11-15 12:00:00 UTC", "%Y-%m-%d %H:%M:%S UTC"),
+        ("2023-11-15 12:00:00,000", "%Y-%m-%d %H:%M:%S,%f"),
         (datetime(2023, 11, 15, 12), ISO),
         (datetime(2023, 11, 15, 12, tzinfo=timezone.utc), ISO),
     ],
 )
 def test_every_way_to_write_a_moment_gives_it(value, form):
+    if isinstance(value, str):
+        assert guess_time_formats([value]) == [form]
     times, good = to_milliseconds(pa.array([value, None]), form)
     assert times[0] == NOON
     assert good.tolist() == [True, False]
