@@ -63,20 +63,21 @@ def confirm(yes: bool) -> None:
         raise NotConfirmedError("nothing was written. Name the columns, --help shows how")
 
 
-def show_files(stem: Path, kinds: Sequence[str], more: Sequence[Path] = ()) -> None:
+def show_files(stem: Path, kinds: Sequence[str], perhaps: Sequence[Path] = ()) -> None:
     """Show which files of a dataset a command writes, what they replace, and what stays beside.
 
     Args:
         stem: the files' path without their endings.
         kinds: the endings.
-        more: files elsewhere that it writes.
+        perhaps: files that it writes if the data, not read yet, hold something for them.
     """
-    paths = [*(Path(f"{stem}.{kind}") for kind in kinds), *more]
+    paths = [*(Path(f"{stem}.{kind}") for kind in kinds), *perhaps]
     for path in paths:
         before = path.stat() if path.exists() else None
         day = datetime.fromtimestamp(before.st_mtime) if before else None
         old = f", replacing {before.st_size:,} bytes of {day:%Y-%m-%d %H:%M}" if before else ""
-        print(f"to write: {path}{old}")
+        condition = ", if bought items have something for it" if path in perhaps else ""
+        print(f"to write{condition}: {path}{old}")
     others = sorted(set(stem.parent.glob(f"{stem.name}.*")) - set(paths))
     if others:
         print(f"there, and stays as it is: {', '.join(map(str, others))}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.arguments import parse
-from recbole_m3rec.cli.parsers import NEWEST, UsageError
+from recbole_m3rec.cli.parsers import METRIC_KEYS, NEWEST, UsageError
+from recbole_m3rec.config.layers import DATASET_KEYS
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
@@ -105,7 +107,7 @@ def train(options: argparse.Namespace) -> None:
         saved_files = [best_checkpoint(saved.path, saved.settings)]
     checkpoint = saved_files[-1] if saved_files else None
     print_places(checkpoint, result.get("log"))
-    print_next(checkpoint, str(model), str(dataset))
+    print_next(checkpoint, str(model), str(dataset), [*repeated(options.config_files)])
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -194,10 +196,11 @@ def show(options: argparse.Namespace) -> int:
     import tempfile
 
     from recbole_m3rec.quick_start.export import export_checkpoint
-    from recbole_m3rec.serving.serve import check_installed
+    from recbole_m3rec.serving.serve import check_installed, listen
     from recbole_m3rec.serving.serve import main as serve
 
     check_installed()
+    listen("127.0.0.1", options.page_port, "another --page_port; 0 takes a free one").close()
     run = open_checkpoint(options.show, options)
     with tempfile.TemporaryDirectory(prefix="m3rec-") as folder:
         bundle = Path(folder) / "bundle"
@@ -233,7 +236,20 @@ def print_metrics(results: Mapping[str, Mapping[str, float]]) -> None:
     print(f"\n{text_table(rows)}\n")
 
 
-def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
+def repeated(config_files: Sequence[str]) -> Iterator[str]:
+    """Yield what of the command line other models on the same data need: files, data, metrics."""
+    from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
+
+    if config_files:
+        yield from ("--config_files", *config_files)
+    keys = {*dataset_arguments, *evaluation_arguments, *DATASET_KEYS, *METRIC_KEYS}
+    keys |= {"data_path", "feature_path"}
+    yield from (each for each in sys.argv[1:] if each[2:].partition("=")[0] in keys)
+
+
+def print_next(
+    checkpoint: Path | None, model: str, dataset: str, settings: Sequence[str] = ()
+) -> None:
     """Print the commands that a user is likely to want next."""
     lines = []
     if checkpoint is not None:
@@ -242,7 +258,7 @@ def print_next(checkpoint: Path | None, model: str, dataset: str) -> None:
         if model in ("M3Rec", "Mamba4Rec") and find_spec("uvicorn"):  # of the extra serving
             lines.append(f"show {checkpoint}")
     others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
-    lines.append(f"compare --models {others} --datasets {dataset}")
+    lines.append(shlex.join(["compare", "--models", others, "--datasets", dataset, *settings]))
     print("\nnext")
     for line in lines:
         print(f"  {command(line)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recbole_m3rec.config.keys import KEYS, is_interval
@@ -14,6 +14,8 @@ from recbole_m3rec.support.suggestions import did_you_mean, expected_one_of
 
 # Set in the configuration of a checkpoint that is evaluated: no metric is watched.
 EVALUATE_KEY = "evaluate"
+# Of a dataset: how many items its filter by the number of interactions dropped.
+DROPPED_ITEMS = "n_items_dropped_by_filter"
 
 ORDERS, GROUPS = ("TO", "RO"), ("user", "none")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
@@ -253,13 +255,25 @@ def check_catalogue(config: Any, dataset: Any) -> None:
     from recbole.utils import EvaluatorType
 
     n_items = dataset.item_num - 1  # without padding
-    longest = max(config["topk"])
-    if config["eval_type"] != EvaluatorType.RANKING or longest <= n_items:
+    shorter = shorter_lists(config["topk"], config["valid_metric"], n_items)
+    if config["eval_type"] != EvaluatorType.RANKING or not shorter:
         return
-    metric = config["valid_metric"].partition("@")[0]
-    shorter = sorted({k for k in config["topk"] if k <= n_items} or {n_items})
+    dropped = getattr(dataset, DROPPED_ITEMS, 0)
+    filtering, loosen = "", ""
+    if dropped:
+        filtering = f" after filtering, which dropped {dropped:,},"
+        loosen = ", or loosen item_inter_num_interval"
     raise ConfigurationError(
-        f"topk: {longest}, but `{dataset.dataset_name}` has {n_items:,} items after filtering, and "
-        f"no list is longer than the catalogue. Set --topk={str(shorter).replace(' ', '')} "
-        f"--valid_metric={metric}@{shorter[-1]}, or loosen item_inter_num_interval."
+        f"topk: {max(config['topk'])}, but `{dataset.dataset_name}` has {n_items:,} items"
+        f"{filtering} and no list is longer than the catalogue. Set {shorter}{loosen}."
     )
+
+
+def shorter_lists(topk: int | Sequence[int], valid_metric: str, n_items: int) -> str:
+    """Return the settings of lists that a catalogue can fill, ``""`` where it can as it is."""
+    lengths = [topk] if isinstance(topk, int) else topk
+    if max(lengths) <= n_items:
+        return ""
+    shorter = sorted({k for k in lengths if k <= n_items} or {n_items})
+    metric = valid_metric.partition("@")[0]
+    return f'--topk="{shorter}" --valid_metric={metric}@{shorter[-1]}'.replace(", ", ",")

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from recbole_m3rec.baselines import item_columns, item_vectors, requirements
 from recbole_m3rec.config import data_checks, layers
-from recbole_m3rec.config.values import check_catalogue
+from recbole_m3rec.config.values import DROPPED_ITEMS, check_catalogue
 from recbole_m3rec.data import sources, splits, time_order
 from recbole_m3rec.data.saved import cache, digests
 from recbole_m3rec.evaluator.mask_seen import give_histories
@@ -35,6 +35,7 @@ def install() -> None:
     from recbole.data.dataset import Dataset
 
     wrap_everywhere(utils, "create_dataset")(create_dataset)
+    wrap(Dataset, "_get_illegal_ids_by_inter_num")(ids_to_drop)
     wrap(Dataset, "build")(build)
     wrap_everywhere(utils, "data_preparation")(data_preparation)
     wrap_everywhere(utils, "load_split_dataloaders")(load_split_dataloaders)
@@ -76,6 +77,16 @@ def make_features_once(config: Any) -> None:
                 make_if_out_of_date(source, item_columns.item_file(config), show_progress)
     finally:
         dist.barrier()
+
+
+def ids_to_drop(
+    original: Callable[..., set[Any]], self: Any, field: str, *args: Any, **kwargs: Any
+) -> set[Any]:
+    """Around ``Dataset._get_illegal_ids_by_inter_num``, which each round of the filter calls."""
+    ids = original(self, field, *args, **kwargs)
+    if field == self.iid_field:
+        setattr(self, DROPPED_ITEMS, getattr(self, DROPPED_ITEMS, 0) + len(ids))
+    return ids
 
 
 def build(original: Callable[..., Any], self: Any) -> Any:

@@ -61,8 +61,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+def listen(
+    host: str, port: int, advice: str = "another --host or --port; --port 0 takes a free one"
+) -> socket.socket:
+    """Return a socket that listens; ``advice`` is what to name where it cannot.
 
     Raises:
         CannotListenError: see there.
@@ -72,8 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise CannotListenError(
-            f"cannot listen at {host}:{port}: {reason}. Name another --host or --port; --port 0 "
-            "takes a free one"
+            f"cannot listen at {host}:{port}: {reason}. Name {advice}"
         ) from error
 
 

@@ -40,6 +40,11 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
     call = inspect.signature(original).bind(self, *args, **kwargs)
     call.apply_defaults()
     given = call.arguments
+    if given["valid_data"] is not None and not given["valid_data"] and self.eval_step > 0:
+        getLogger().warning(
+            "No interaction validates, such as where users have few: training neither stops early"
+            " nor chooses its best epoch, and the last one is tested."
+        )
     progress = Progress(self, given["train_data"], given["valid_data"], given["saved"])
     # Nothing is left to train when all epochs are done, or scores have stopped rising.
     has_ended = self.start_epoch >= self.epochs or self.cur_step > self.stopping_step

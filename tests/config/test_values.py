@@ -131,10 +131,16 @@ def test_values_that_recbole_takes_are_taken(monkeypatch):
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
-def test_lists_longer_than_the_catalogue_are_refused_before_training(model, prepare):
-    says = r"topk: 20, but `tiny` has 12 items .*--topk=\[5\] --valid_metric=NDCG@5"
+def test_lists_longer_than_the_catalogue_are_refused_before_training(
+    model, prepare, write_dataset, tiny_interactions
+):
+    says = r'topk: 20, but `tiny` has 12 items and .*--topk="\[5\]" --valid_metric=NDCG@5\.'
     with pytest.raises(ConfigurationError, match=says):
         prepare(model, topk=[5, 20])
+    write_dataset("rare", [*tiny_interactions, ("u00", "i99", 900.0)])
+    says = "12 items after filtering, which dropped 1, .*, or loosen item_inter_num_interval"
+    with pytest.raises(ConfigurationError, match=says):
+        prepare(model, "rare", topk=[5, 20], item_inter_num_interval="[2,inf)")
     prepare(model, topk=[5, 12])
 
 

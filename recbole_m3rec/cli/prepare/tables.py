@@ -18,7 +18,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -32,6 +31,7 @@ from recbole_m3rec.cli.commands import (
     short,
     show_files,
 )
+from recbole_m3rec.cli.prepare.after_tables import say_next, show
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
     LOG_ROLES,
@@ -48,7 +48,6 @@ from recbole_m3rec.datasets.tables.time_formats import (
     guess_time_formats,
 )
 from recbole_m3rec.support.argument_types import positive
-from recbole_m3rec.support.command_names import command
 
 ITEM_OPTIONS = {"item": "item_column", "categories": "category"}
 
@@ -82,10 +81,12 @@ def generic(arguments: Sequence[str]) -> None:
     folder = options.output / options.name
     recipe_file = Path("properties/dataset", f"{options.name}.yaml")
     named = items is not None and options.images and "image" in items.columns
-    kinds = ["inter", *["item"] * bool(items), *["images.csv"] * bool(named), "stats.json"]
+    mapping = folder / f"{options.name}.images.csv"
     has_texts = items is not None and bool(items.columns.keys() & set(TEXT_ROLES))
     makes_recipe = has_texts and not recipe_file.exists()
-    show_files(folder / options.name, kinds, [recipe_file] * makes_recipe)
+    perhaps = [*[mapping] * bool(named), *[recipe_file] * makes_recipe]
+    kinds = ["inter", *["item"] * bool(items), "stats.json"]
+    show_files(folder / options.name, kinds, perhaps)
     if options.dry_run:
         return
     confirm(options.yes)
@@ -93,7 +94,7 @@ def generic(arguments: Sequence[str]) -> None:
     filters = Filters(duplicates=options.duplicates, k_core=options.k_core)
     result = prepare_shop(shop, folder, options.name, filters, recipe_file)
     show(result)
-    say_next(options, result, recipe_file)
+    say_next(result, options.output, options.name, options.images, recipe_file)
 
 
 def item_source(options: argparse.Namespace) -> TableSource | None:
@@ -193,54 +194,6 @@ def show_columns(
     unused = [name for name in table.names if name not in columns.values()]
     if unused:
         print(f"  not used: {', '.join(unused)}")
-
-
-def show(result: Mapping[str, Any]) -> None:
-    shown = ("users", "items", "interactions", "repeated_interactions", "of_these_at_the_same_time",
-             "dropped_as_duplicates", "dropped_by_k_core", "items_in_the_table",
-             "items_not_in_the_table", "items_of_the_table_never_bought", "image_addresses",
-             "images", "items_with_image", "items_without_image", "images_of_other_items",
-             "images_missing_or_empty", "image_names_without_file")  # fmt: skip
-    for key in shown:
-        if result.get(key) or key in ("users", "items", "interactions"):
-            print(f"{key.replace('_', ' ')}: {result[key]:,}")
-    for kind in ("log", "items"):
-        for problem, count in result[f"problems_of_the_{kind}"].items():
-            print(f"problem of the {kind}: {problem.replace('_', ' ')}: {count:,}")
-    left = result["five_core"]
-    print(
-        f"after five-core, which training applies: {left['users']:,} users,"
-        f" {left['items']:,} items, {left['interactions']:,} interactions"
-    )
-
-
-def say_next(options: argparse.Namespace, result: Mapping[str, Any], recipe: Path) -> None:
-    for path in result["written"]:
-        print(f"wrote {path}")
-    if str(recipe) not in result["written"] and recipe.exists():
-        print(f"{recipe} was there and is unchanged")
-    name, data_path, filters = options.name, "", ""
-    if options.output != Path("dataset"):
-        data_path = f" --data-path {options.output}"
-    if result.get("items_with_image"):
-        mapping = options.output / name / f"{name}.images.csv"
-        source = (
-            f"--mapping {mapping}"
-            if str(mapping) in result["written"]
-            else (f"--images {options.images}")
-        )
-        print("next, features of the images, by an encoder of your choice:")
-        print(f"  {command('encode images')} --dataset {name}{data_path} {source}")
-    elif result.get("image_addresses"):
-        print("next, fetch the images:")
-        print(f"  {command('prepare images')} --dataset {name}{data_path}")
-    if not result["five_core"]["interactions"]:
-        filters = ' --user_inter_num_interval="[0,inf)" --item_inter_num_interval="[0,inf)"'
-        print("five-core leaves nothing of this dataset, hence the filters here:")
-    print("then:")
-    if data_path:
-        data_path = f" --data_path={options.output} --feature_path={options.output / name}"
-    print(f"  {command('train')} --model=M3Rec --dataset={name}{data_path}{filters}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from recbole_m3rec.datasets.io.prices import price
+
 # Name and type of each column of an .item file made from them, besides item_id:token.
 ITEM_COLUMNS = {
     "title": "token_seq",
@@ -20,7 +22,8 @@ ITEM_COLUMNS = {
 # RecBole reads tables with a limit of 131,072 characters a field.
 LONGEST_TEXT = 100_000
 
-_PRICE = re.compile(r"\s*(?:from\s+)?\$?\s*(\d[\d,]*(?:\.\d+)?)(?![\d.])", re.IGNORECASE)
+# What a price begins with; others are pieces of a page, with numbers of their own.
+_PRICE = re.compile(r"\s*(?:from\s+)?(?:[A-Z]{3}|[$€£¥])?\s*[-−]?\d", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
@@ -96,8 +99,8 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def _price(value: Any) -> str:
     """Return a price in plain digits, the lower one of a range."""
-    found = _PRICE.match(_text(value))
-    return found.group(1).replace(",", "") if found else ""
+    text = _text(value)
+    return price(text) if _PRICE.match(text) else ""
 
 
 def _image_url(record: Mapping[str, Any]) -> str:

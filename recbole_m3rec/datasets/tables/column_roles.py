@@ -10,7 +10,8 @@ LOG_ROLES = {
     "user": "user_id user customer_id customer client_id client buyer_id buyer member_id member"
     " visitor_id visitor reviewer_id account_id account person_id uid user_name customer_name",
     "item": "item_id item product_id product sku asin article_id article parent_asin movie_id movie"
-    " book_id isbn stock_code product_code item_code variant_id track_id iid pid",
+    " book_id isbn stock_code product_code item_code variant_id variation_id track_id iid pid"
+    " number_of_item",
     "time": "timestamp time datetime date_time event_time ordered_at order_time order_date"
     " purchase_time purchase_date purchased_at bought_at created_at created invoice_date"
     " unix_review_time review_time date day ts",
@@ -78,6 +79,11 @@ def guess_columns(
 
 
 def as_words(name: str) -> str:
-    """Return a name in small letters with ``_`` between words, without RecBole's ``:type``."""
+    """Return a name in small letters with ``_`` between words, without RecBole's ``:type``.
+
+    ``Item #`` is ``number_of_item``: beside an SKU it numbers the lines of an order.
+    """
+    if re.fullmatch(r"item\s*#", name.strip(), re.IGNORECASE):
+        return "number_of_item"
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.partition(":")[0])
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

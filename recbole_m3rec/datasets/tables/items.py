@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import IO
 
 from recbole_m3rec.atomic.item_file import write_row
 from recbole_m3rec.datasets.amazon.item_fields import LONGEST_TEXT, clean
+from recbole_m3rec.datasets.io.prices import decimal_mark, price
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.tables.read_table import Table, as_strings
 
@@ -32,15 +32,11 @@ FIELDS = {
 TEXT_ROLES = ("title", "brand", "categories", "description")
 
 _URL = re.compile(r"https?://[^\s\"'\]|]+")
-# A number with whatever may stand between its digits, the power of ten behind it, and letters that
-# make thousands or millions of it. The point of `Rs.500` or `S/.25` is not its own.
-_NUMBER = re.compile(r"([-−]?)[$€£¥]?([0-9][0-9.,'’ ]*|(?<![\w/])[.,][0-9]+)([eE][-+]?[0-9]+)?")
-_DASH = re.compile("[-−–—]")
-_MULTIPLE = re.compile(r"\s?(?:k|m|mio|thousand|million)\b", re.IGNORECASE)
-_WHOLE = "[1-9][0-9]{0,2}(?:['’ ][0-9]{3})+|[0-9]*"
-_POINT = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(,[0-9]{{2,3}})*,[0-9]{{3}})(\.[0-9]+)?")
-_COMMA = re.compile(rf"({_WHOLE}|[1-9][0-9]?[0-9]?(\.[0-9]{{3}})+)(,[0-9]+)?")
 _BETWEEN = re.compile(r"[>|;]|\s/\s")
+
+
+class NoItemFoundError(ValueError):
+    """A table of items describes none of those that were bought."""
 
 
 @dataclass
@@ -69,6 +65,8 @@ def read_items(
 ) -> Items:
     """Read the wanted items of a table.
 
+    Where its prices show a comma as decimal mark, and none a point, it is that of all of them.
+
     Args:
         columns: names by role: ``item`` and any of ``FIELDS``.
         problems: of kinds ``PROBLEMS`` and those of ``table_rows``, counted here.
@@ -76,9 +74,12 @@ def read_items(
 
     Raises:
         RawFileError: the file is damaged.
+        NoItemFoundError: none of the wanted items is there.
     """
     items = Items()
-    others: set[str] = set()
+    others: dict[str, None] = {}
+    prices: list[tuple[dict[str, str], int]] = []  # rows that have one, and their lines
+    marks: set[str] = set()
     wanted = frozenset(wanted)
     roles = [role for role in FIELDS if role in columns]
     for arrays, lines in table.chunks(list(dict.fromkeys(columns.values())), problems, progress):
@@ -88,8 +89,10 @@ def read_items(
             if not item:
                 problems.add("items_without_id", table.path, [line])
                 continue
+            if "price" in roles:
+                marks.add(decimal_mark(texts[roles.index("price")]))
             if item not in wanted:
-                others.add(item)
+                others[item] = None
                 continue
             row = {
                 role: _tidy(role, text, problems, table, line)
@@ -102,7 +105,23 @@ def read_items(
                 problems.add(kind, table.path, [line])
                 continue
             items.rows[item] = row
+            if row.get("price"):
+                prices.append((row, line))
+    decimal = "," if marks - {""} == {","} else "."
+    for row, line in prices:
+        row["price"] = price(row["price"], decimal)
+        if not row["price"]:
+            problems.add("prices_not_understood", table.path, [line])
     items.n_others = len(others)
+    if not items.rows:
+        bare = {item.lstrip("0") for item in others}
+        zeros = any(item.lstrip("0") in bare for item in wanted)
+        raise NoItemFoundError(
+            f"{table.path}: none of its {len(others):,} items, such as {list(others)[:3]} in column"
+            f" {columns['item']!r}, is one of the {len(wanted):,} of the log, such as"
+            f" {sorted(wanted)[:3]}. Expected the same ids, letter by letter: "
+            + ("keep the zeros in front in both" if zeros else "name the column by --item-column")
+        )
     return items
 
 
@@ -120,41 +139,8 @@ def addresses(items: Items) -> int:
     return sum(bool(_URL.search(row.get("image", ""))) for row in items.rows.values())
 
 
-def price(text: str) -> str:
-    """Return the first number in a text in plain digits, ``""`` if there is none to be sure of.
-
-    A comma before three digits is between thousands, a point alone is the decimal one: ``1,299`` is
-    1299, and ``1.299`` is not.
-    """
-    match = _NUMBER.search(text)
-    if not match or _MULTIPLE.match(text, match.end()):
-        return ""
-    sign, digits, power = match.group(1), match.group(2).rstrip(".,'’ "), match.group(3) or ""
-    closed = match.group(2)[-1] if _DASH.match(text, match.end()) else ""  # of `1.299,-`
-    point, comma = _POINT.fullmatch(digits), _COMMA.fullmatch(digits)
-    decimal = "." if point and closed != "," else "," if comma and closed != "." else ""
-    if not decimal:
-        return ""
-    whole, mark, rest = digits.rpartition(decimal) if decimal in digits else (digits, "", "")
-    number = (
-        sign.replace("−", "-")
-        + (re.sub("[.,'’ ]", "", whole) or "0")
-        + mark.replace(",", ".")
-        + rest
-    )
-    value = float(number + power)
-    if not math.isfinite(value):
-        return ""
-    return f"{value:.15g}" if power else number
-
-
 def _tidy(role: str, text: str, problems: Problems, table: Table, line: int) -> str:
     text = clean(text)
-    if role == "price" and text:
-        number = price(text)
-        if not number:
-            problems.add("prices_not_understood", table.path, [line])
-        return number
     if role == "categories":
         text = clean(_BETWEEN.sub(" ", text))
     if len(text) > LONGEST_TEXT:

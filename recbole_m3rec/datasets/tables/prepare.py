@@ -181,7 +181,10 @@ def _counts(log: Interactions, in_order: bool) -> dict[str, Any]:
         del result["first_interaction"], result["last_interaction"]
     core = log.rows(k_core(log.users, log.items, RECBOLES_CORE))
     left = counts(core) if len(core) else {}
+    purchases = np.bincount(log.users)
     return result | {
+        "longest_history": int(purchases.max()),
+        "user_of_the_longest_history": log.user_ids[int(purchases.argmax())].as_py(),
         "of_these_at_the_same_time": n_identical(log.users, log.items, log.times),
         "five_core": {key: left.get(key, 0) for key in ("users", "items", "interactions")},
     }

@@ -16,8 +16,10 @@ EPOCH, ISO = "epoch", "iso"
 # By name, how many of the unit are a second. For 1990 to 2100 no two units share a number.
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
-         "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%b %d, %Y")  # fmt: skip
-_HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+         "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y/%m/%d", "%y.%m.%d", "%d %b %Y",
+         "%b %d, %Y")  # fmt: skip
+_HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S")
+_WHOLE = ("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S,%f")  # what is like ISO and is not
 _ENOUGH = 0.95
 
 
@@ -37,7 +39,7 @@ def guess_time_formats(values: Sequence[str]) -> list[str]:
     for form in (EPOCH, "%Y%m%d", ISO):
         if _share(filled, form) >= _ENOUGH:
             return [form]
-    formats = [day + hour for day in _DAYS for hour in _HOURS]
+    formats = [*_WHOLE, *(day + hour for day in _DAYS for hour in _HOURS)]
     # Few distinct values decide nothing less than many.
     distinct = list(dict.fromkeys(filled))[:300]
     shares = {form: _share(distinct, form) for form in formats}

@@ -49,13 +49,23 @@ def test_confirmed_it_writes_dataset_and_recipe_and_says_how_to_go_on(capsys):
     said = capsys.readouterr().out.splitlines()
     assert "users: 6" in said
     assert "after five-core, which training applies: 6 users, 6 items, 36 interactions" in said
-    assert said[-1] == "  recbole-m3rec train --model=M3Rec --dataset=shop"
+    shorter = '--topk="[5]" --valid_metric=NDCG@5'
+    assert said[-1] == f"  recbole-m3rec train --model=M3Rec --dataset=shop {shorter}"
     named = [
         [line.split()[-1] for line in said if line.startswith(f"{word} ")]
         for word in ("to", "wrote")
     ]
     assert sorted(named[0]) == sorted(named[1])
     assert "fields: [title, brand]" in Path("properties/dataset/shop.yaml").read_text()
+
+
+def test_a_table_of_few_of_the_items_is_warned_of_and_no_file_is_promised_in_vain(capsys):
+    Path("products.csv").write_text("sku,name\n000,\n")
+    assert run(*TABLES, "--yes") == 0
+    said = capsys.readouterr().out
+    assert "warning: the table of items has only 1 of the 6 that were bought" in said
+    assert "to write, if bought items have something for it: properties/dataset/shop.yaml" in said
+    assert not Path("properties").exists()
 
 
 def test_what_is_replaced_and_what_stays_is_shown_before_it_is_confirmed(capsys):
@@ -96,7 +106,10 @@ def test_a_long_cell_in_a_log_without_names_is_read(capsys):
 def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
     Path("purchases.csv").write_text("user,item,time\nu,1,2024-01-01\nu,2,2024-01-02\n")
     assert run("--name", "shop", "--log", "purchases.csv", "--yes") == 0
-    assert '--user_inter_num_interval="[0,inf)"' in capsys.readouterr().out.splitlines()[-1]
+    *_, said = lines = capsys.readouterr().out.splitlines()
+    assert "longest history: 2, of user 'u'" in lines
+    assert '--user_inter_num_interval="[0,inf)"' in said
+    assert '--modalities="[]" --topk="[2]" --valid_metric=NDCG@2' in said
 
 
 @pytest.mark.parametrize(

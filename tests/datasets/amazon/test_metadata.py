@@ -143,7 +143,8 @@ def test_a_text_longer_than_tables_bear_is_shortened(tmp_path):
     ("price", "text"),
     [(9.99, "9.99"), (0, "0"), ("$12.50", "12.50"), ("$1,299.00", "1299.00"), ("5 - 7", "5"),
      ("from 3.5", "3.5"), (None, ""), ("", ""), ("free", ""), ("—", ""), (True, ""),
-     (".a-box{width:30}", "")],
+     (".a-box{width:30}", ""), ("12,50", "12.50"), ("1.299,00 €", "1299.00"),
+     ("EUR 12,50", "12.50"), ("1,2,3", "")],
 )  # fmt: skip
 def test_prices_become_numbers_or_nothing(price, text):
     assert item_fields({"price": price})["price"] == text

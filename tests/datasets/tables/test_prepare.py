@@ -11,13 +11,14 @@ import pytest
 from recbole_m3rec.atomic.inter_file import Filters, NothingLeftError, read_interactions
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.atomic.k_core import n_identical
+from recbole_m3rec.datasets.io.prices import price
 from recbole_m3rec.datasets.tables.column_roles import (
     ITEM_ROLES,
     LOG_ROLES,
     ColumnError,
     guess_columns,
 )
-from recbole_m3rec.datasets.tables.items import price
+from recbole_m3rec.datasets.tables.items import NoItemFoundError
 from recbole_m3rec.datasets.tables.prepare import Shop, TableSource, prepare_shop
 from recbole_m3rec.datasets.tables.read_table import open_table
 from recbole_m3rec.datasets.tables.time_formats import ISO
@@ -199,6 +200,22 @@ def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("bought", "listed", "says"),
+    [
+        ("007", "7", r"such as \['7'\] in column 'sku', is one of .* \['007'\].* zeros in front"),
+        ("A1", "B1", r"such as \['B1'\] .* \['A1'\].* name the column"),
+    ],
+)
+def test_a_table_of_other_items_is_an_error_that_shows_both_spellings(
+    tmp_path, bought, listed, says
+):
+    log, items = f"user,item,time\nu,{bought},2024-01-01\n", f"sku,name\n{listed},Shoe\n"
+    with pytest.raises(NoItemFoundError, match=says):
+        prepare(tmp_path, shop(tmp_path, log, items))
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path):
     (tmp_path / "log.csv").write_text("user,item\nu,b\nu,a\n")
     prepare(tmp_path, Shop(source(tmp_path / "log.csv", LOG_ROLES), None))
@@ -223,6 +240,22 @@ def test_prices_are_read_with_either_decimal_sign(text, number):
     assert price(text) == number
 
 
+@pytest.mark.parametrize(
+    ("prices", "numbers"),
+    [
+        (["1.299", "899,00", "12"], ["1299", "899.00", "12"]),
+        (["1.299", "1.299.000"], ["1299", "1299000"]),
+        (["1.299", "899.00"], ["1.299", "899.00"]),
+        (["1.299", "899.00", "9,50"], ["1.299", "899.00", "9.50"]),
+    ],
+)
+def test_the_decimal_mark_that_a_price_shows_is_that_of_its_column(tmp_path, prices, numbers):
+    log = "user,item,time\n" + "".join(f"u,{k},2024-01-01\n" for k in range(len(prices)))
+    items = "sku;price\n" + "".join(f"{k};{each}\n" for k, each in enumerate(prices))
+    prepare(tmp_path, shop(tmp_path, log, items))
+    assert ItemFile(tmp_path / "out/shop.item").read(["price"])[1] == [numbers]
+
+
 def test_columns_are_guessed_by_name_unless_named():
     names = ["InvoiceNo", "StockCode", "Description", "InvoiceDate", "CustomerID"]
     guessed = guess_columns(names, LOG_ROLES, {})
@@ -231,6 +264,9 @@ def test_columns_are_guessed_by_name_unless_named():
     assert named == {"user": "InvoiceNo", "item": "StockCode"}
     with pytest.raises(ColumnError, match="no column 'who', named as user; there are 'InvoiceNo'"):
         guess_columns(names, LOG_ROLES, {"user": "who"})
+    for item in ("SKU", "Product Id", "Variation ID"):
+        assert guess_columns(["Line Item #", "Item #", item], LOG_ROLES, {}) == {"item": item}
+    assert guess_columns(["Item #", "Customer #"], LOG_ROLES, {})["item"] == "Item #"
     assert guess_columns(["user_id:token", "item_id:token"], LOG_ROLES, {}) == {
         "user": "user_id:token",
         "item": "item_id:token",

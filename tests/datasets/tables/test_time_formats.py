@@ -27,6 +27,10 @@ NOON = 1_700_049_600_000  # 2023-11-15 12:00 UTC, in milliseconds
         (["05/11/2023", "15/11/2023"], ["%d/%m/%Y"]),
         (["11/05/2023 1:00 PM", "11/15/2023 12:00 PM"], ["%m/%d/%Y %I:%M %p"]),
         (["05/11/2023", "06/11/2023"], ["%d/%m/%Y", "%m/%d/%Y"]),
+        (["23/11/01", "23/11/14"], ["%d/%m/%y", "%y/%m/%d"]),
+        (["23.11.01 10:00"], ["%d.%m.%y %H:%M", "%y.%m.%d %H:%M"]),
+        (["08/03/01"], ["%d/%m/%y", "%m/%d/%y", "%y/%m/%d"]),
+        (["15/11/99"], ["%d/%m/%y"]),
         (["soon", "later"], []),
         (["1", "2"], []),
         ([], []),
@@ -48,11 +52,16 @@ def test_formats_are_guessed_and_doubts_shown(values, formats):
         ("2023-11-15T12:00:00Z", ISO),
         ("2023-11-15 13:00:00+01:00", ISO),
         ("15.11.2023 12:00", "%d.%m.%Y %H:%M"),
+        ("15.11.2023, 12:00", "%d.%m.%Y, %H:%M"),
+        ("2023-11-15 12:00:00 UTC", "%Y-%m-%d %H:%M:%S UTC"),
+        ("2023-11-15 12:00:00,000", "%Y-%m-%d %H:%M:%S,%f"),
         (datetime(2023, 11, 15, 12), ISO),
         (datetime(2023, 11, 15, 12, tzinfo=timezone.utc), ISO),
     ],
 )
 def test_every_way_to_write_a_moment_gives_it(value, form):
+    if isinstance(value, str):
+        assert guess_time_formats([value]) == [form]
     times, good = to_milliseconds(pa.array([value, None]), form)
     assert times[0] == NOON
     assert good.tolist() == [True, False]
