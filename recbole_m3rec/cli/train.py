@@ -14,7 +14,7 @@ from typing import Any
 
 from recbole_m3rec.cli.arguments import parse
 from recbole_m3rec.cli.parsers import METRIC_KEYS, NEWEST, UsageError
-from recbole_m3rec.config.layers import DATASET_KEYS
+from recbole_m3rec.config.layers import DATASET_KEYS, properties_folder
 from recbole_m3rec.config.yaml_files import read_yaml
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.quick_start import checkpoints as saved_runs
@@ -240,10 +240,13 @@ def repeated(config_files: Sequence[str]) -> Iterator[str]:
     """Yield what of the command line other models on the same data need: files, data, metrics."""
     from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 
-    if config_files:
-        yield from ("--config_files", *config_files)
     keys = {*dataset_arguments, *evaluation_arguments, *DATASET_KEYS, *METRIC_KEYS}
     keys |= {"data_path", "feature_path"}
+    files = [Path(file) for file in config_files if keys & read_yaml(Path(file)).keys()]
+    if files:
+        presets = properties_folder() / "presets"
+        named = [file.stem if file.parent == presets else str(file) for file in files]
+        yield from ("--config_files", *named)
     yield from (each for each in sys.argv[1:] if each[2:].partition("=")[0] in keys)
 
 

@@ -14,7 +14,9 @@ def test_the_comparison_named_next_has_the_settings_of_data_and_metrics(
 ):
     write_dataset()
     Path("mine.yaml").write_text("user_inter_num_interval: '[1,inf)'\n", encoding="utf-8")
-    given = ["--item_inter_num_interval=[2,inf)", "--config_files", "mine.yaml"]
+    Path("of one model.yaml").write_text("embedding_size: 4\n", encoding="utf-8")
+    given = ["--item_inter_num_interval=[2,inf)", "--config_files", "of one model.yaml"]
+    given += ["--config_files", "mine.yaml"]
     _, out, _ = call("--model=BPR", "--epochs=1", *small_arguments, *given)
     command = shlex.split(out.splitlines()[-1])
     assert command[1:4] == ["compare", "--models", "BPR,M3Rec,SASRec,GRU4Rec"]
@@ -23,7 +25,8 @@ def test_the_comparison_named_next_has_the_settings_of_data_and_metrics(
     assert settings["user_inter_num_interval"] == "[1,inf)"
     assert settings["item_inter_num_interval"] == "[2,inf)"
     assert {"topk", "valid_metric"} <= settings.keys()
-    assert "epochs" not in settings
+    assert not {"epochs", "embedding_size"} & settings.keys()
+    assert "of one model.yaml" not in command
 
 
 def test_a_port_that_is_taken_is_told_with_the_option_of_show(call):
