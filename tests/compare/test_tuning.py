@@ -127,6 +127,18 @@ def test_a_key_that_the_model_does_not_read_is_refused_before_any_trial(
     assert not (tmp_path / "out").exists()
 
 
+def test_whole_numbers_are_another_study_than_others_of_the_range(
+    write_dataset, write_space, small_settings, tmp_path
+):
+    pytest.importorskip("optuna")
+    write_dataset("tiny")
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings})
+    for values in ("8,16,8", "8.0,16.0,8.0"):
+        write_space(f"embedding_size quniform {values}")
+        tuning._Study(run, tmp_path / "out", 1).study.ask()
+    assert len(list((tmp_path / "out" / "tuning").glob("*.journal"))) == 2
+
+
 def test_tuning_without_validation_is_refused(write_dataset, write_space, small_settings, tmp_path):
     write_dataset("tiny")
     write_space("learning_rate choice [0.05]")

@@ -164,6 +164,24 @@ def test_a_process_that_hangs_ends_the_other(tmp_path, rank):
     assert list((folder / "saved").glob("*-last.ckpt"))
 
 
+def test_a_slow_save_after_a_signal_is_waited_for(tmp_path):
+    folder, stop = write_tiny(tmp_path / "run"), at_step(2, 1, signal.SIGTERM)
+
+    def prepare(rank):
+        stop(rank)
+        watch.LIMIT = 2.0
+        original = checkpoint_file.new_files
+
+        def slow(*paths):
+            time.sleep(5 * (rank == 0))
+            return original(*paths)
+
+        checkpoint_file.new_files = slow
+
+    assert run_world(folder, GIVEN, 2, prepare=prepare) == [143, 143]
+    assert list((folder / "saved").glob("*-last.ckpt"))
+
+
 def test_processes_that_hang_together_end_when_they_are_told_to(tmp_path):
     folder = write_tiny(tmp_path / "run")
 
