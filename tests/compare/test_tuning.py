@@ -128,13 +128,13 @@ def test_a_key_that_the_model_does_not_read_is_refused_before_any_trial(
 
 
 def test_whole_numbers_are_another_study_than_others_of_the_range(
-    write_dataset, write_space, small_settings, tmp_path
+    write_space, small_settings, tmp_path
 ):
-    pytest.importorskip("optuna")
-    write_dataset("tiny")
+    write_space()
     run = Run("BPR", "BPR", "tiny", 1, {**small_settings})
     for values in ("8,16,8", "8.0,16.0,8.0"):
-        write_space(f"embedding_size quniform {values}")
+        line = f"embedding_size quniform {values}\n"
+        (tmp_path / "properties" / "tuning" / "BPR.hyper").write_text(line, encoding="utf-8")
         tuning._Study(run, tmp_path / "out", 1).study.ask()
     assert len(list((tmp_path / "out" / "tuning").glob("*.journal"))) == 2
 
