@@ -26,6 +26,7 @@ from recbole_m3rec.config.data_checks import (
     has_data,
     refuse_unknown_model,
 )
+from recbole_m3rec.config.keys import OF_A_MACHINE, OF_PROCESSES
 from recbole_m3rec.config.layers import FILES_KEY
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.data.dataset import modality_sources
@@ -36,17 +37,10 @@ from recbole_m3rec.support.exit_codes import one_line, users_error
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
-# Where things lie, on what device and in how many processes they run, what is shown and logged:
-# none of it changes a result. The contents of the files are counted apart.
-NOT_COUNTED = frozenset(
-    ["data_path", "feature_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path"]
-    + ["save_dataset", "save_dataloaders", "config_files", "config_file", FILES_KEY]
-    + ["device", "gpu_id", "use_gpu", "worker", "nproc", "world_size", "ip", "port"]
-    + ["offset", "local_rank", "single_spec", "feature_digests"]
-    + ["source", "download"]
-    + ["checkpoint_minutes", "checkpoint_format", "show_progress", "state", "verbose"]
-    + ["log_wandb", "wandb_project"]
-)
+# What changes no result. The contents of the files are counted apart.
+NOT_COUNTED = OF_PROCESSES | OF_A_MACHINE
+NOT_COUNTED |= {"data_path", "feature_path", "feature_digests", "checkpoint_format"}
+NOT_COUNTED |= {"config_files", "config_file", FILES_KEY, "device", "single_spec"}
 
 
 @dataclass(frozen=True)

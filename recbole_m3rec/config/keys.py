@@ -47,6 +47,16 @@ PROTOCOL = (
     "time_order",
 )
 
+# Which processes there are.
+OF_PROCESSES = frozenset(["ip", "local_rank", "nproc", "offset", "port", "world_size"])
+
+# Where things lie, what they run on, and what is shown: none of it changes a result.
+OF_A_MACHINE = frozenset(
+    ["checkpoint_dir", "dataset_save_path", "dataloaders_save_path", "save_dataset"]
+    + ["save_dataloaders", "download", "source", "gpu_id", "use_gpu", "worker"]
+    + ["checkpoint_minutes", "show_progress", "state", "verbose", "log_wandb", "wandb_project"]
+)
+
 # Choices of which RecBole takes capitals and small letters alike.
 ANY_CASE = ("learner", "state")
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.config.keys import OF_PROCESSES
 from recbole_m3rec.config.yaml_files import ConfigurationError, read_yaml
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
@@ -17,8 +18,8 @@ OWN_MODELS = ("M3Rec", "Mamba4Rec", "SASRecMM", "ContentKNN")
 # Keys that say what to do and where, and are no settings of a model.
 LAUNCHER_KEYS = frozenset(
     ("model", "dataset", "config_file", "config_files", "config_file_list", "saved", "verbose")
-    + ("nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank")
     + ("resume", "evaluate", "output", "feature_digests", "source_digests", "source", "download")
+    + ("group_offset", *OF_PROCESSES)
 )
 
 # What the models of RecBole that read vectors of items know; the others say in the log that these

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from recbole_m3rec.config.keys import OF_A_MACHINE
 from recbole_m3rec.data.saved.digests import DIGEST_KEYS, warn_of_changes
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.processes import distributed, launch
@@ -30,8 +31,8 @@ from recbole_m3rec.trainer.interruption import SIGNALS, Stopped
 RESUME_KEY = "resume"
 
 # Settings that may differ between a run and the command that resumes it.
-CHANGEABLE = checkpoint_file.NOT_SETTINGS | checkpoint_file.OF_A_MACHINE
-CHANGEABLE |= {"epochs", "stopping_step", "eval_batch_size", "metric_decimal_place"}
+CHANGEABLE = checkpoint_file.NOT_SETTINGS | OF_A_MACHINE
+CHANGEABLE |= {"scan_backend", "epochs", "stopping_step", "eval_batch_size", "metric_decimal_place"}
 
 # A checkpoint of the last stage says its own; a run of all stages begins with the first.
 OF_A_STAGE = {"train_stage", "pre_model_path"}

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_m3rec.config.keys import OF_PROCESSES
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.safe_write import Sink, new_files
 from recbole_m3rec.trainer import safe_format
@@ -25,17 +26,7 @@ from recbole_m3rec.trainer import safe_format
 SAFE, LAST = ".safetensors", "-last.ckpt"
 
 # What described a run's processes and files, not what it computed.
-NOT_SETTINGS = frozenset(
-    ["MODEL_TYPE", "MODEL_INPUT_TYPE", "configuration_files", "resume"]
-    + ["ip", "local_rank", "nproc", "offset", "port", "world_size"]
-)
-
-# Where things lie, what they run on, and what is shown: none of it changes a result.
-OF_A_MACHINE = frozenset(
-    ["checkpoint_dir", "dataset_save_path", "dataloaders_save_path", "save_dataset"]
-    + ["save_dataloaders", "download", "source", "gpu_id", "use_gpu", "worker", "scan_backend"]
-    + ["checkpoint_minutes", "show_progress", "state", "verbose", "log_wandb", "wandb_project"]
-)
+NOT_SETTINGS = OF_PROCESSES | {"MODEL_TYPE", "MODEL_INPUT_TYPE", "configuration_files", "resume"}
 
 _warned_of: set[Any] = set()  # of this process: places and stamps
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from recbole.trainer import Trainer
 
+from recbole_m3rec.config.keys import OF_A_MACHINE
 from recbole_m3rec.data.saved.digests import DIGEST_KEYS
 from recbole_m3rec.evaluator.nan_checks import begin_epoch, refuse_nan_loss, trainers_with
 from recbole_m3rec.hooks import overlay, wrap
@@ -95,7 +96,8 @@ def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> 
 
 def settings_said(config: Any) -> dict[str, str]:
     """Return the settings that all processes have in common; equal numbers are written alike."""
-    local = checkpoint_file.OF_A_MACHINE | {"data_path", "feature_path"}  # the files are compared
+    local = OF_A_MACHINE | {"scan_backend"}
+    local |= {"data_path", "feature_path"}  # the files are compared
     return {
         key: f"{value:g}" if type(value) in (int, float) else repr(value)
         for key, value in checkpoint_file.settings_of(config).items()
