@@ -9,6 +9,7 @@ import numpy as np
 from recbole_m3rec.baselines.item_columns import item_file
 from recbole_m3rec.data.sequential_dataset import SequentialDataset
 from recbole_m3rec.features.align import ItemFeatures, align
+from recbole_m3rec.features.feature_file import features_digest
 from recbole_m3rec.features.feature_map import is_large, map_key, mapped_features
 from recbole_m3rec.features.feature_table import FeatureTable, NewValues
 from recbole_m3rec.features.recipes import (
@@ -17,7 +18,6 @@ from recbole_m3rec.features.recipes import (
     make_if_out_of_date,
     resolve_modalities,
 )
-from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.suggestions import expected_one_of
 
 TRAIN_POSITIONS = ("all", "last")
@@ -89,7 +89,7 @@ class M3RecDataset(SequentialDataset):
         if source.path is not None and is_large(source.path):
             make_if_out_of_date(source, file, show_progress)
             settings = source.modality, norm, rows, seed if rows != "own" else None, str(source)
-            key = map_key(sha256_of(source.path), tokens, *settings)
+            key = map_key(features_digest(source.path), tokens, *settings)
             return mapped_features(source.path, key, aligned)
         return aligned(
             load_or_build(source, file, tokens=tokens, seed=seed, show_progress=show_progress)

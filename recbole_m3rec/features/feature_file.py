@@ -6,6 +6,7 @@ unpickles: a feature file from elsewhere can be wrong, but cannot run code.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -26,10 +27,12 @@ from recbole_m3rec.features.feature_table import (
     row_name,
 )
 from recbole_m3rec.features.safe_read import as_numpy, decoding, load_npy, load_npz
+from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import new_files
 
 _METADATA_KEY = b"recbole_m3rec"
 _VALUE_KEYS = ("embedding", "features")
+IDS_BESIDE = (".ids.txt", ".item_id.npy")  # of an .npy
 
 
 def read_features(path: Path, scratch: Path | None = None) -> FeatureTable:
@@ -70,6 +73,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return {}
     with decoding(path, "feature file"):
         return _metadata_of(path, pq.read_schema(path))
+
+
+def features_digest(path: Path) -> str:
+    """Return the SHA-256 of a feature file, hex; that of an ``.npy`` counts the ids beside it."""
+    parts = [path, *(_ids_beside(path) if path.suffix == ".npy" else ())]
+    digests = [sha256_of(part) for part in parts]
+    return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def write_features(path: Path, table: FeatureTable) -> None:
@@ -209,13 +219,12 @@ def _read_npz(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, An
 
 
 def _read_npy(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    beside = [path.with_suffix(".ids.txt"), path.with_suffix(".item_id.npy")]
-    files = [candidate for candidate in beside if candidate.is_file()]
+    files = _ids_beside(path)
     if len(files) != 1:
         both = "it has both" if files else "an array alone does not say which item a row belongs to"
         raise FeatureFileError(
-            f"{path}: {both}. Put either {beside[0].name} (one item id a line) or {beside[1].name}"
-            " beside it"
+            f"{path}: {both}. Put either {path.stem}{IDS_BESIDE[0]} (one item id a line) or"
+            f" {path.stem}{IDS_BESIDE[1]} beside it"
         )
     values = load_npy(path, mmap_mode=None if scratch is None else "r")
     if files[0].suffix == ".npy":
@@ -224,6 +233,10 @@ def _read_npy(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, dict[s
     with decoding(files[0], "feature file"):
         lines = files[0].read_text(encoding="utf-8-sig").split("\n")
     return lines[:-1] if lines[-1] == "" else lines, values, {}
+
+
+def _ids_beside(path: Path) -> list[Path]:
+    return [file for file in map(path.with_suffix, IDS_BESIDE) if file.is_file()]
 
 
 def _read_pt(path: Path, _: Path | None) -> tuple[Any, np.ndarray, dict[str, Any]]:

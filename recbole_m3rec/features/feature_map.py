@@ -46,7 +46,7 @@ def map_key(file_digest: str, id2token: Sequence[str], *settings: Any) -> str:
     """Identify what a map holds: SHA-256, hex.
 
     Args:
-        file_digest: of the feature file.
+        file_digest: of the feature file, by ``features_digest``.
         id2token: the dataset's item tokens by internal id.
         *settings: what else the rows depend on, such as the norm.
     """

@@ -18,7 +18,9 @@ from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.features.encoders import RANDOM_CODES, random_codes
 from recbole_m3rec.features.feature_file import (
     FORMATS,
+    IDS_BESIDE,
     FeatureTable,
+    features_digest,
     read_features,
     read_metadata,
     write_features,
@@ -177,13 +179,13 @@ def digest(source: ModalitySource, item_file: Path | None = None, seed: int | No
     """Identify what a source yields, without reading features: SHA-256, hex.
 
     Args:
-        source: its file's bytes count, or where there is a recipe, that.
+        source: its file's content counts, or where there is a recipe, that.
         item_file: counts where there is a recipe, if given and there.
         seed: counts for random codes, if given.
     """
     if source.recipe is None:
         assert source.path is not None
-        return sha256_of(source.path)
+        return features_digest(source.path)
     parts: dict[str, Any] = {"modality": source.modality, "recipe": source.recipe.as_metadata()}
     if source.recipe.encoder == RANDOM_CODES:
         parts["seed"] = seed
@@ -219,6 +221,8 @@ def files_by_modality(dataset: str, feature_path: Path) -> dict[str, list[Path]]
     """Find the feature files of a dataset, by modality."""
     by_modality: dict[str, list[Path]] = {}
     for path in sorted(feature_path.iterdir()) if feature_path.is_dir() else []:
+        if path.name.endswith(IDS_BESIDE):
+            continue
         modality = path.name.removeprefix(f"{dataset}.").removesuffix(path.suffix)
         is_feature_file = (
             path.name == f"{dataset}.{modality}{path.suffix}" and path.suffix in FORMATS

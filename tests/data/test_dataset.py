@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_m3rec.data.dataset import M3RecDataset, feature_folder
+from recbole_m3rec.features import feature_map
 from recbole_m3rec.features.recipes import resolve_modalities
 from tests.tiny import write_vectors
 
@@ -217,6 +218,17 @@ def test_features_are_aligned_by_token_in_the_configured_order(tmp_path, configu
     # Items of a feature file never join the candidates.
     assert len(text.values) == len(image.values) == dataset.item_num == 13
     assert "i99" not in dataset.field2token_id["item_id"]
+
+
+def test_a_map_follows_the_ids_beside_an_array(tmp_path, configure, monkeypatch):
+    monkeypatch.setattr(feature_map, "MAPPED_FROM", 1)
+    config = configure(modalities=["image"], feature_path=str(tmp_path))
+    np.save(tmp_path / f"{config['dataset']}.image.npy", np.arange(12, dtype=np.float32)[:, None])
+    for tokens in (TOKENS, TOKENS[::-1]):
+        np.save(tmp_path / f"{config['dataset']}.image.item_id.npy", np.array(tokens))
+        dataset = M3RecDataset(config)
+        rows = dataset.item_features["image"].values[dataset.token2id("item_id", tokens)]
+        assert rows[:, 0].tolist() == list(range(12))
 
 
 def test_features_leave_ids_and_splits_as_they_are(write_dataset, configure):

@@ -62,9 +62,13 @@ def built(folder, item_file, **changes):
 # Which modalities there are
 
 
-def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder):
+def test_auto_is_every_file_and_recipe_in_alphabetical_order(folder, caplog):
     bring(folder / "tiny.video.parquet")
     bring(folder / "tiny.image.npz")
+    caplog.set_level(logging.INFO)
+    np.save(folder / "tiny.sound.item_id.npy", ["a"])
+    assert len(resolve("auto", folder)) == 2
+    assert not caplog.text
     for other in ("other.sound.npz", "tiny.inter", "tiny.id.npz", "tiny.npz", "tiny.a.b.npz"):
         (folder / other).touch()
     sources = resolve("auto", folder, text=TEXT, sound=None)
@@ -354,5 +358,10 @@ def test_a_digest_changes_with_what_it_stands_for(folder, item_file):
     prints.append(digest(made, item_file))
     np.savez(folder / "tiny.text.npz", item_id=["a"], embedding=np.ones((1, 1)))
     prints.append(digest(brought))
+    array = ModalitySource("text", folder / "tiny.text.npy", None)
+    np.save(array.path, np.ones((2, 1)))
+    for ids in (["a", "b"], ["b", "a"]):
+        np.save(folder / "tiny.text.item_id.npy", ids)
+        prints.append(digest(array))
     assert len(set(prints)) == len(prints)
     assert digest(codes, item_file, seed=2) == digest(codes, seed=2)
