@@ -33,6 +33,13 @@ def check_counts(encoder: str, **counts: Any) -> None:
             )
 
 
+def check_flags(encoder: str, **flags: Any) -> None:
+    """Raise EncoderError for an option that is neither true nor false."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise EncoderError(f"{encoder}: {name} must be true or false, found {value!r}")
+
+
 def encode_batches(
     batches: Sequence[Sequence[T]],
     encode: Callable[[Iterable[Sequence[T]]], Iterable[np.ndarray]],

@@ -209,6 +209,8 @@ def _callable(name: str, module_name: str, attribute: str) -> ImageEncoder:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise EncoderError(f"{name}: the module {module_name} has no callable {attribute!r}")
+    if getattr(module, "__file__", None) is None:
+        raise EncoderError(f"{name}: {module_name} is part of Python; name a module of your own")
     source = inspect.getsourcefile(module)
     content = Path(source).read_bytes() if source else b""
 

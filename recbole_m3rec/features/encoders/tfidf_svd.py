@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbole_m3rec.features.encoders.batches import check_counts
+from recbole_m3rec.features.encoders.batches import check_counts, check_flags
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -160,8 +160,7 @@ def _check_options(dim: int, min_df: int, max_ngram: int, unit_rows: bool) -> No
     check_counts("tfidf-svd", dim=dim, min_df=min_df, max_ngram=max_ngram)
     if max_ngram > 3:
         raise ValueError(f"tfidf-svd: max_ngram must be at most 3, found {max_ngram}")
-    if not isinstance(unit_rows, bool):
-        raise ValueError(f"tfidf-svd: unit_rows must be true or false, found {unit_rows!r}")
+    check_flags("tfidf-svd", unit_rows=unit_rows)
 
 
 def _tfidf(

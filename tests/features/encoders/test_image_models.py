@@ -222,6 +222,11 @@ def test_what_a_module_of_the_users_lacks_is_not_taken_for_the_module(mine):
         image_encoder("broken_for_tests:encode")
 
 
+def test_a_callable_of_python_itself_is_refused():
+    with pytest.raises(EncoderError, match="sys:exit: sys is part of Python"):
+        image_encoder("sys:exit")
+
+
 @pytest.mark.parametrize("name", ["clip", "clip:", ":encode", ""])
 def test_a_name_of_nothing_is_refused(name):
     with pytest.raises(EncoderError, match="there is no image encoder"):
