@@ -47,6 +47,7 @@ def make_text_features(
         RecipeError: the encoder cannot follow the recipe.
         OSError: a finished batch cannot be written.
     """
+    digest = sha256_of(item_file.path) if item_file.path.is_file() else ""  # before it may change
     tokens, texts = read_item_texts(item_file, recipe)
     has_text = np.array([bool(text) for text in texts], dtype=bool)
     written = list(filter(None, texts))
@@ -56,6 +57,7 @@ def make_text_features(
         unit="item",
         disable=not show_progress,
     )
+    model: dict[str, str] = {}
     try:
         with bar:
             values = encode_texts(
@@ -65,6 +67,7 @@ def make_text_features(
                 work=work,
                 device=device,
                 progress=bar.update,
+                note=model.update,
                 cluster=cluster,
             )
     except ValueError as error:
@@ -75,7 +78,8 @@ def make_text_features(
         "fields": list(recipe.fields),
         "keep_html": recipe.keep_html,
         "options": dict(recipe.options),
-        "item_file_sha256": sha256_of(item_file.path),
+        "item_file_sha256": digest,
+        **model,
     }
     ids = np.array(tokens, dtype=object)[has_text][says_something]
     return FeatureTable(ids, values[says_something], metadata), len(tokens)

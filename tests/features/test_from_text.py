@@ -1,6 +1,8 @@
 """Features from the text of an .item file, by recipe and by the encode_text."""
 
 import re
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,10 +10,13 @@ import pytest
 from recbole_m3rec.atomic.item_file import ItemFile
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_text
-from recbole_m3rec.features.feature_file import read_features, read_metadata
+from recbole_m3rec.features import from_text
+from recbole_m3rec.features.encoders import encode_texts
+from recbole_m3rec.features.feature_file import read_features, read_metadata, write_features
 from recbole_m3rec.features.from_text import make_text_features, work_folder
 from recbole_m3rec.features.recipe_config import parse_recipe
 from recbole_m3rec.features.recipes import load_or_build, resolve_modalities
+from tests.features.encoders.test_text_models import bert  # noqa: F401  (a fixture)
 
 ITEMS = """item_id:token\ttitle:token_seq\tbrand:token
 c\tred <b>hat</b> &amp; coat\tAcme
@@ -79,8 +84,44 @@ def test_a_second_run_does_nothing_and_one_made_otherwise_is_kept(item_file, cap
     assert run() == 2
     assert "shop.item was changed. Add --overwrite" in capsys.readouterr().err
     assert (path.stat().st_mtime_ns, path.read_bytes()) == made
-    assert run("--fields", "title", "--overwrite") == 0
+    for _ in range(2):  # also what is up to date
+        made = path.stat().st_mtime_ns
+        assert run("--fields", "title", "--overwrite") == 0
+        assert path.stat().st_mtime_ns > made
     assert read_metadata(path)["fields"] == ["title"]
+
+
+def test_an_item_file_that_changes_while_it_is_encoded_is_found_changed(
+    item_file, monkeypatch, capsys
+):
+    def encode(*arguments, **options):
+        item_file.write_text(ITEMS.replace("blue", "green"))
+        return encode_texts(*arguments, **options)
+
+    monkeypatch.setattr(from_text, "encode_texts", encode)
+    assert run() == 0
+    assert run() == 2
+    assert "shop.item was changed. Add --overwrite" in capsys.readouterr().err
+
+
+def test_other_weights_of_a_model_are_found(item_file, bert, tmp_path, capsys):  # noqa: F811
+    import transformers
+
+    shutil.copytree(bert, tmp_path / "model")
+    encoder = ["--encoder", f"transformers:{tmp_path / 'model'}", "--device", "cpu"]
+    run_bert = partial(run_script, encode_text.encode_text, ["--dataset", "shop", *encoder])
+    assert run_bert() == run_bert() == 0
+    assert "is up to date" in capsys.readouterr().out
+    model = transformers.AutoModel.from_pretrained(bert)
+    model.embeddings.word_embeddings.weight.data += 1
+    model.save_pretrained(tmp_path / "model")
+    assert run_bert() == 2
+    assert "made with other weights of transformers:" in capsys.readouterr().err
+    path = item_file.with_name("shop.text.parquet")
+    table = read_features(path)
+    del table.metadata["weights_sha256"]  # as of before these were noted
+    write_features(path, table)
+    assert run_bert() == 0
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):
@@ -96,6 +137,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):
     ("arguments", "expected"),
     [
         (["--encoder", "tfidf-sdv"], "--encoder: unknown encoder 'tfidf-sdv'.*Did you mean tfidf"),
+        (["--encoder", "random-codes"], "random-codes: these .* features: {text: {encoder: random"),
         (["--option", "dim=0"], "--encoder: tfidf-svd: dim must be"),
         (["--option", "dim"], "--option dim: expected NAME=VALUE"),
         (["--option", "dim=[1"], "dim must be"),

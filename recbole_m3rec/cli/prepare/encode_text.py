@@ -27,7 +27,7 @@ from recbole_m3rec.cli.commands import (
 )
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.config.literals import read_value
-from recbole_m3rec.features.encoders import ENCODER_NAMES
+from recbole_m3rec.features.encoders import ENCODER_NAMES, RANDOM_CODES, encode_texts
 from recbole_m3rec.features.encoders.text_fields import join_fields
 from recbole_m3rec.features.feature_file import read_metadata, write_features
 from recbole_m3rec.features.from_text import make_text_features, work_folder
@@ -46,11 +46,11 @@ def encode_text(arguments: Sequence[str]) -> None:
     if output.suffix != ".parquet":
         raise RecipeError(f"--output {output}: a feature file is written as .parquet")
     recipe = recipe_of(options, item_file)
-    state = state_of(output, recipe, path)
+    state = state_of(output, recipe, path, options.device)
     if options.dry_run:
         show_plan(recipe, item_file, output, state)
         return
-    if state == "up to date":
+    if state == "up to date" and not options.overwrite:
         print(f"{output} is up to date: {recipe}")
         return
     if state and not options.overwrite:
@@ -106,13 +106,18 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--item-id-field", default="item_id", help="column of item ids (default item_id)")
     add("--field-separator", default="\t", help="of the .item file (default tab)")
-    add("--overwrite", action="store_true", help="replace a file that was made otherwise")
+    add("--overwrite", action="store_true", help="replace a file that is there")
     add("--dry-run", action="store_true", help="show what would be done, and do nothing")
     add_cluster(parser)
     return parser.parse_args(arguments)
 
 
 def recipe_of(options: argparse.Namespace, item_file: ItemFile) -> Recipe:
+    if options.encoder == RANDOM_CODES:
+        raise RecipeError(
+            f"--encoder {RANDOM_CODES}: these encode no text and are never stored. Declare them in"
+            f" the configuration, as features: {{{options.modality}: {{encoder: {RANDOM_CODES}}}}}"
+        )
     recipe: dict[str, Any] = {"encoder": options.encoder}
     for text in options.option:
         name, equals, value = text.partition("=")
@@ -133,7 +138,7 @@ def recipe_of(options: argparse.Namespace, item_file: ItemFile) -> Recipe:
     return parse_recipe(options.modality, recipe | {"fields": fields}, key="--encoder")
 
 
-def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
+def state_of(output: Path, recipe: Recipe, item_file: Path, device: str = "auto") -> str:
     """Say how a feature file that is there was made, "up to date" if as it would be now."""
     if not output.is_file():
         return ""
@@ -150,6 +155,11 @@ def state_of(output: Path, recipe: Recipe, item_file: Path) -> str:
         return f"made otherwise ({', '.join(other)})"
     if metadata.get("item_file_sha256") != sha256_of(item_file):
         return f"made before {item_file} was changed"
+    weights: dict[str, str] = {}
+    if "weights_sha256" in metadata:  # not in a file of before these were noted
+        encode_texts(recipe.encoder, [], recipe.options, device=device, note=weights.update)
+    if not weights.items() <= metadata.items():
+        return f"made with other weights of {recipe.encoder}"
     return "up to date"
 
 

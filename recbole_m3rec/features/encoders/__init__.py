@@ -4,9 +4,10 @@ A text encoder is called as ``encode(texts, *, progress=None, **options)``. It g
 item, fields apart by line breaks, and returns ``[len(texts), d]`` float32, with a row of zeros
 where it can say nothing about an item. ``progress`` is called with the number of texts done since
 the last call. One that takes long also has ``work``, a folder from which a killed run goes on, and
-``device`` and ``cluster``. The other keyword arguments are the options that a recipe may set. One
-that is named ``family:model`` gets the model's name first. To add an encoder, write such a function
-and name it here; import what is heavy or optional inside the function.
+``device`` and ``cluster``; one with weights has ``note``, which is told their digest. The other
+keyword arguments are the options that a recipe may set. One that is named ``family:model`` gets the
+model's name first. To add an encoder, write such a function and name it here; import what is heavy
+or optional inside the function.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ENCODER_NAMES = (
 )
 
 # What says how a run goes and nothing about the vectors it makes.
-_OF_THE_RUN = ("cluster", "device", "progress", "work")
+_OF_THE_RUN = ("cluster", "device", "note", "progress", "work")
 
 
 def text_encoder(name: Any) -> TextEncoder | None:
@@ -78,6 +79,7 @@ def encode_texts(
     work: Path | None = None,
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
+    note: Callable[[dict[str, str]], object] | None = None,
     cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
     """Encode texts by the encoder of a name, ``[len(texts), d]`` float32.
@@ -89,6 +91,7 @@ def encode_texts(
         work: a folder for finished batches; not every encoder uses it.
         device: ``auto`` or a device's name; not every encoder uses it.
         progress: called with the number of texts done since the last call.
+        note: called with the digest of the model's weights, ``weights_sha256``, if it has any.
         cluster: where batches are encoded; not every encoder uses it.
 
     Raises:
@@ -98,7 +101,8 @@ def encode_texts(
     function = text_encoder(name)
     if function is None:
         raise EncoderError(f"there is no text encoder {name!r}")
-    of_the_run = {"device": device, "progress": progress, "work": work, "cluster": cluster}
+    of_the_run: dict[str, Any] = {"device": device, "cluster": cluster}
+    of_the_run |= {"progress": progress, "note": note, "work": work}
     known = inspect.signature(function).parameters
     taken = {option: value for option, value in of_the_run.items() if option in known}
     return function(texts, **options, **taken)

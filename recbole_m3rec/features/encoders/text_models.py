@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.features.encoders.batches import EncoderError, check_counts, encode_batches
+from recbole_m3rec.features.encoders.batches import (
+    EncoderError,
+    check_counts,
+    check_flags,
+    encode_batches,
+)
 from recbole_m3rec.features.encoders.on_cluster import Encoder, encode_on
 from recbole_m3rec.features.encoders.pretrained import (
     chosen_device,
@@ -40,6 +45,7 @@ def encode_transformers(
     precision: str = "auto",
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
+    note: Callable[[dict[str, str]], object] | None = None,
     work: Path | None = None,
     cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
@@ -55,6 +61,7 @@ def encode_transformers(
         precision: ``auto`` (float16 on CUDA, else float32) or a type's name.
         device: ``auto`` or a device's name.
         progress: called with the number of texts done since the last call.
+        note: called with the digest of the model's weights, ``weights_sha256``.
         work: a folder for finished batches, from which a killed run goes on.
         cluster: where the batches are encoded.
 
@@ -69,10 +76,11 @@ def encode_transformers(
     if pooling not in POOLINGS:
         raise EncoderError(f"{encoder}: pooling must be {' or '.join(POOLINGS)}, found {pooling!r}")
     check_counts(encoder, max_tokens=max_tokens, batch_size=batch_size)
+    check_flags(encoder, unit_rows=unit_rows)
     load = partial(
         _transformers, model, pooling, max_tokens, unit_rows, batch_size, precision, device
     )
-    return _encode_sorted(encoder, texts, load, batch_size, work, progress, cluster)
+    return _encode_sorted(encoder, texts, load, batch_size, work, progress, note, cluster)
 
 
 def _transformers(
@@ -102,7 +110,7 @@ def _transformers(
     most = int(tokenizer.model_max_length)
     if most > 10**9:  # the tokenizer does not know
         most = getattr(network.config, "max_position_embeddings", None) or most
-    limit = min(max_tokens, most)
+    limit = min([max_tokens, most, *_position_limits(network)])
 
     @torch.inference_mode()
     def encode(batch: Sequence[str]) -> np.ndarray:
@@ -142,6 +150,7 @@ def encode_sentence_transformers(
     precision: str = "auto",
     device: str = "auto",
     progress: Callable[[int], object] | None = None,
+    note: Callable[[dict[str, str]], object] | None = None,
     work: Path | None = None,
     cluster: Cluster = THIS_PROCESS,
 ) -> np.ndarray:
@@ -156,10 +165,11 @@ def encode_sentence_transformers(
     """
     encoder = f"sentence-transformers:{model}"
     check_counts(encoder, batch_size=batch_size, max_tokens=1 if max_tokens is None else max_tokens)
+    check_flags(encoder, unit_rows=unit_rows)
     load = partial(
         _sentence_transformers, model, max_tokens, unit_rows, batch_size, precision, device
     )
-    return _encode_sorted(encoder, texts, load, batch_size, work, progress, cluster)
+    return _encode_sorted(encoder, texts, load, batch_size, work, progress, note, cluster)
 
 
 def _sentence_transformers(
@@ -177,8 +187,9 @@ def _sentence_transformers(
         network = sentence_transformers.SentenceTransformer(name_or_folder(model), device="cpu")
     weights = weights_digest(network)
     network.to(place, dtype).eval()
-    if max_tokens is not None:
-        network.max_seq_length = min(max_tokens, network.max_seq_length or max_tokens)
+    limits = _position_limits(network) + ([] if max_tokens is None else [max_tokens])
+    if limits:
+        network.max_seq_length = min([network.max_seq_length or limits[0], *limits])
 
     def encode(batch: Sequence[str]) -> np.ndarray:
         rows = network.encode(
@@ -210,6 +221,7 @@ def _encode_sorted(
     batch_size: int,
     work: Path | None,
     progress: Callable[[int], object] | None,
+    note: Callable[[dict[str, str]], object] | None,
     cluster: Cluster,
 ) -> np.ndarray:
     """Encode each distinct text once, longest first, and lay the rows out in the texts' order.
@@ -218,6 +230,8 @@ def _encode_sorted(
     that too little memory shows at once.
     """
     model = load()
+    if note is not None:
+        note({"weights_sha256": model.key["weights"]})
     items_of = Counter(text for text in texts if text.strip())
     ordered = sorted(items_of, key=lambda text: (-len(text), text))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
@@ -250,6 +264,15 @@ def _encode_sorted(
         if text in row_of:
             values[row] = rows[row_of[text]]
     return values
+
+
+def _position_limits(network: torch.nn.Module) -> list[int]:
+    """Return how many tokens fit where positions begin behind that of padding, as in RoBERTa."""
+    return [
+        part.num_embeddings - 1 - part.padding_idx
+        for name, part in network.named_modules()
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None
+    ]
 
 
 def _pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -92,6 +92,20 @@ def test_a_text_is_cut_at_the_number_of_tokens(bert):
     assert np.abs(whole[0] - whole[1]).max() > 0.01
 
 
+@pytest.mark.parametrize("family", ["transformers", "sentence-transformers"])
+def test_a_model_whose_positions_begin_behind_padding_cuts_texts_in_time(bert, tmp_path, family):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip(family.replace("-", "_"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 13}
+    config = transformers.RobertaConfig(**sizes, max_position_embeddings=18, pad_token_id=1)
+    transformers.RobertaModel(config).save_pretrained(tmp_path)
+    rows = encode_texts(f"{family}:{tmp_path}", ["wool " * n for n in (14, 40)], {}, device="cpu")
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
 def test_rows_of_length_one_on_demand(bert):
     rows = encoded(bert, ["red", "hat"], unit_rows=True)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
@@ -188,7 +202,14 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"pooling": "max"}, {"max_tokens": 0}, {"batch_size": 2.5}, {"precision": "int8"}]
+    "options",
+    [
+        {"pooling": "max"},
+        {"max_tokens": 0},
+        {"batch_size": 2.5},
+        {"precision": "int8"},
+        {"unit_rows": "maybe"},
+    ],
 )
 def test_options_out_of_range_are_named(options):
     if "precision" in options:
