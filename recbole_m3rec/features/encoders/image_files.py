@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from recbole_m3rec.features.image_sources import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,13 +54,13 @@ def decode_image(path: Path) -> tuple[Image, str]:
             with _opening, warnings.catch_warnings():
                 # Pillow warns above its limit and refuses from twice the limit on: refuse both.
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image: Image.Image = Image.open(file)
+                image: Image.Image = Image.open(file, formats=_formats())
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ImageFileError(
                 f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, Pillow's limit"
             ) from error
         except Exception as error:  # Pillow's decoders raise anything on damaged headers
-            what = "not an image that Pillow can read"
+            what = f"not an image of a known format ({', '.join(_formats())})"
             if _is_page(head):
                 what = "an HTML or XML page, not an image"
             raise ImageFileError(what) from error
@@ -71,6 +74,15 @@ def decode_image(path: Path) -> tuple[Image, str]:
         except Exception as error:
             reason = str(error).split("\n")[0] or type(error).__name__
             raise ImageFileError(f"damaged or cut off ({reason})") from error
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Return Pillow's names of the formats of images; it would run programs for some others."""
+    from PIL import Image
+
+    names = Image.registered_extensions()
+    return sorted({names[suffix] for suffix in IMAGE_SUFFIXES if suffix in names})
 
 
 def may_be_image(path: Path) -> bool:

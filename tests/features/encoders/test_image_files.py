@@ -101,9 +101,9 @@ def bad_files():
     return {
         "empty": (b"", "empty file"),
         "page": (b"\n<!DOCTYPE HTML><html>404</html>", "an HTML or XML page, not an image"),
-        "text": (b"not found", "not an image that Pillow can read"),
+        "text": (b"not found", "not an image of a known format"),
         "cut": (jpeg[: len(jpeg) // 2], "damaged or cut off"),
-        "header": (jpeg[:20], "not an image that Pillow can read"),
+        "header": (jpeg[:20], "not an image of a known format"),
         "dot": (dot.getvalue(), "only 1 x 1 pixels"),
         "deep": (deep.getvalue(), "pixels of 32 bits"),
         "floats": (floats.getvalue(), "floating-point pixels"),
@@ -118,6 +118,13 @@ def test_what_is_no_usable_image_is_named(tmp_path, kind):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageFileError, match=f"^{reason}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["eps", "ico", "pcx", "tga"])
+def test_formats_whose_files_are_not_taken_for_images_are_not_opened(tmp_path, suffix):
+    path = saved(tmp_path / f"a.{suffix}", Image.new("RGB", (16, 16)))
+    with pytest.raises(ImageFileError, match=r"^not an image of a known format \(.*PNG.*\)$"):
         read_image(path)
 
 
