@@ -13,6 +13,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def above_zero(text: str) -> float:
+    """Return an argument that is a number above 0."""
+    number = not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return number
+
+
 def not_negative(text: str) -> float:
     """Return an argument that is a number from 0 on."""
     try:

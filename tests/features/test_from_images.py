@@ -310,6 +310,14 @@ def test_a_users_error_is_one_line_and_exit_code_2(photos, capsys, arguments, ex
     assert not list(photos.parent.rglob(".*.work"))
 
 
+@pytest.mark.parametrize("option", ["--timeout", "--max-mb"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-3"])
+def test_limits_of_a_download_are_above_zero(option, value, capsys):
+    with pytest.raises(SystemExit):
+        encode_images.parser().parse_args(["download", "--dataset", "shop", f"{option}={value}"])
+    assert f"argument {option}: expected a number" in capsys.readouterr().err
+
+
 def test_the_download_step_says_what_there_is_to_do(tmp_path, capsys):
     write_items(tmp_path)
     item_file = tmp_path / "dataset" / "shop" / "shop.item"

@@ -33,7 +33,8 @@ from recbole_m3rec.cli.commands import (
     run_script,
 )
 from recbole_m3rec.cluster.connect import connected
-from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, Politeness, fetch_images
+from recbole_m3rec.datasets.images.download import IMAGE_LIMITS, fetch_images
+from recbole_m3rec.datasets.images.hosts import Politeness
 from recbole_m3rec.datasets.images.report import REPORT_NAME, STORED, count_reasons, read_report
 from recbole_m3rec.features.encoders.batches import EncoderError
 from recbole_m3rec.features.encoders.image_models import IMAGE_ENCODER_NAMES, image_encoder
@@ -54,7 +55,7 @@ from recbole_m3rec.features.image_sources import (
     images_of,
     near_misses,
 )
-from recbole_m3rec.support.argument_types import positive
+from recbole_m3rec.support.argument_types import above_zero, positive
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.safe_write import write_whole
 
@@ -244,9 +245,9 @@ def add_download_options(step: argparse.ArgumentParser) -> None:
     add("--url-field", default="image_url", help="column of addresses (default image_url)")
     add("--per-host", type=positive, default=4, help="fetches at once per host (default 4)")
     add("--at-once", type=positive, default=16, help="fetches at once in all (default 16)")
-    add("--timeout", type=float, default=30.0, help="seconds without data (default 30)")
+    add("--timeout", type=above_zero, default=30.0, help="seconds without data (default 30)")
     add("--tries", type=positive, default=4, help="per address (default 4)")
-    add("--max-mb", type=float, default=20.0, help="larger files are refused (default 20)")
+    add("--max-mb", type=above_zero, default=20.0, help="larger files are refused (default 20)")
     add(
         "--placeholder-from",
         type=int,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import shutil
-import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
+from recbole_m3rec.datasets.images.hosts import Politeness, results_of
 from recbole_m3rec.datasets.images.report import (
     FAILED,
     REFUSED,
@@ -29,33 +27,24 @@ from recbole_m3rec.datasets.images.report import (
     read_report,
     write_report,
 )
-from recbole_m3rec.datasets.io.download import DownloadError, Limits, download
-from recbole_m3rec.datasets.io.urls import RefusedAddressError
+from recbole_m3rec.datasets.io.download import (
+    TOO_LARGE,
+    DownloadError,
+    Limits,
+    download,
+    too_large,
+)
+from recbole_m3rec.datasets.io.urls import RefusedAddressError, shortened
 from recbole_m3rec.features.encoders.image_files import ImageFileError, decode_image
-from recbole_m3rec.features.image_sources import ImageSourceError, file_stem
+from recbole_m3rec.features.image_sources import IMAGE_SUFFIXES, ImageSourceError, file_stem
 from recbole_m3rec.support.hashing import sha256_of
-from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, NewFile
+
+MOST_OF_ADDRESS = 10_000  # characters; servers take fewer
 
 IMAGE_LIMITS = Limits(max_bytes=20_000_000, stall=30.0, try_time=300.0, tries=4)
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "PPM": ".ppm"}
-
-
-@dataclass(frozen=True)
-class Politeness:
-    """How many fetches run at once, in all and per host, from 1 on.
-
-    Raises:
-        ValueError: one of them is no whole number, or below 1.
-    """
-
-    at_once: int = 16
-    per_host: int = 4
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on, found {value!r}")
 
 
 def fetch_images(
@@ -89,49 +78,67 @@ def fetch_images(
         The report, sorted by item.
 
     Raises:
+        ValueError: ``placeholder_from`` is 1, or below 0.
+        FileInUseError: another run fetches images to the folder.
         CannotWriteError: the disk is full, or the folder cannot be written.
     """
-    earlier = read_report(folder)
-    entries = {
-        item: entry
-        for item, entry in earlier.items()
-        if item in urls and entry.url == urls[item] and _still_holds(entry, folder, retry_refused)
-    }
-    left: dict[str, list[str]] = defaultdict(list)
-    for item, url in sorted(urls.items()):
-        if item in entries:
-            continue
-        problem = _hopeless(item, url)
-        if problem:
-            entries[item] = Entry(item, REFUSED, problem, url)
-        else:
-            left[url].append(item)
-    write_report(folder, entries.values())
-    n_left = sum(map(len, left.values()))
-    with (
-        tqdm(total=n_left, desc="images", unit="image", disable=not show_progress) as bar,
-        open(folder / REPORT_NAME, "a", encoding="utf-8", newline="") as report,
-    ):
-        fetch = partial(_fetch_on, cluster) if cluster.is_remote else _fetch
-        fetch = partial(fetch, folder=folder, limits=limits, allow_private=allow_private)
-        for made in _results(left, politeness, fetch):
-            append_to_report(report, made)
-            for entry in made:
-                entries[entry.item_id] = entry
-                before = earlier.get(entry.item_id)
-                if before is not None and before.file not in ("", entry.file):
-                    (folder / before.file).unlink(missing_ok=True)
-            bar.update(len(made))
-    final = _without_placeholders(entries, folder, placeholder_from)
-    write_report(folder, final)
-    if not any(entry.status == FAILED for entry in final):  # else their first bytes are kept
-        shutil.rmtree(folder / ".incoming", ignore_errors=True)
-    return final
+    if placeholder_from == 1 or placeholder_from < 0:
+        raise ValueError(
+            "placeholder_from must be 0, to keep all pictures, or a whole number from 2 on, found"
+            f" {placeholder_from}"
+        )
+    with ExitStack() as at_the_end:
+        at_the_end.callback(NewFile(folder / f"{REPORT_NAME}.lock", named=folder).give_up)
+        earlier = read_report(folder)
+        placeholders = _placeholders(earlier.values(), placeholder_from)
+
+        def holds(entry: Entry) -> bool:
+            if entry.status == STORED:
+                return _is_there(entry, folder)
+            is_lifted = _is_lifted(entry, limits, allow_private, placeholders)
+            return entry.status == REFUSED and not retry_refused and not is_lifted
+
+        entries = {
+            item: entry
+            for item, entry in earlier.items()
+            if urls.get(item) == entry.url and holds(entry)
+        }
+        left: dict[str, list[str]] = defaultdict(list)
+        for item, url in sorted(urls.items()):
+            if item in entries:
+                continue
+            if item in earlier and earlier[item].file:  # of another address, or damaged
+                (folder / earlier[item].file).unlink(missing_ok=True)
+            problem = _hopeless(item, url)
+            if problem:
+                entries[item] = Entry(item, REFUSED, problem, shortened(url))
+            else:
+                left[url].append(item)
+        write_report(folder, entries.values())
+        n_left = sum(map(len, left.values()))
+        with (
+            tqdm(total=n_left, desc="images", unit="image", disable=not show_progress) as bar,
+            open(folder / REPORT_NAME, "a", encoding="utf-8", newline="") as report,
+        ):
+            fetch = partial(_fetch_on, cluster) if cluster.is_remote else _fetch
+            fetch = partial(fetch, folder=folder, limits=limits, allow_private=allow_private)
+            for made in results_of(left, politeness, fetch):
+                append_to_report(report, made)
+                for entry in made:
+                    entries[entry.item_id] = entry
+                bar.update(len(made))
+        final = _without_placeholders(entries, folder, placeholder_from)
+        write_report(folder, final)
+        if not any(entry.status == FAILED for entry in final):  # else their first bytes are kept
+            shutil.rmtree(folder / ".incoming", ignore_errors=True)
+        return final
 
 
 def _hopeless(item: str, url: str) -> str:
     if not url:
         return "no address"
+    if len(url) > MOST_OF_ADDRESS:
+        return f"an address that is too long ({len(url):,} characters)"
     try:
         file_stem(item)
     except ImageSourceError as error:
@@ -139,53 +146,21 @@ def _hopeless(item: str, url: str) -> str:
     return ""
 
 
-def _still_holds(entry: Entry, folder: Path, retry_refused: bool) -> bool:
-    if entry.status == STORED:
-        path = folder / entry.file
-        return path.is_file() and str(path.stat().st_size) == entry.bytes
-    return entry.status == REFUSED and not retry_refused
+def _is_there(entry: Entry, folder: Path) -> bool:
+    path = folder / entry.file
+    is_whole = path.is_file() and str(path.stat().st_size) == entry.bytes
+    return is_whole and path.suffix in IMAGE_SUFFIXES
 
 
-def _results(
-    left: Mapping[str, Sequence[str]],
-    politeness: Politeness,
-    fetch: Callable[[str, Sequence[str]], list[Entry]],
-) -> Iterator[list[Entry]]:
-    """Yield what became of each address, as it comes: an entry for each of its items."""
-    waiting: dict[str, deque[str]] = defaultdict(deque)  # by host
-    for url in left:
-        waiting[_host(url)].append(url)
-    free = dict.fromkeys(waiting, politeness.per_host)
-    asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None ends a thread
-    finished: queue.SimpleQueue[tuple[str, list[Entry] | BaseException]] = queue.SimpleQueue()
-
-    def work() -> None:
-        while (url := asked.get()) is not None:
-            try:
-                finished.put((url, fetch(url, left[url])))
-            except BaseException as error:
-                finished.put((url, error))
-
-    n_threads = n_idle = min(politeness.at_once, len(left))
-    for _ in range(n_threads):
-        # Daemons: an interrupted run does not wait for servers that stall.
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        for _ in left:
-            while n_idle and (host := next((h for h in waiting if free[h]), None)) is not None:
-                urls = waiting.pop(host)
-                asked.put(urls.popleft())
-                if urls:
-                    waiting[host] = urls  # to the end of the line, so that hosts take turns
-                n_idle, free[host] = n_idle - 1, free[host] - 1
-            url, result = finished.get()
-            n_idle, free[_host(url)] = n_idle + 1, free[_host(url)] + 1
-            if isinstance(result, BaseException):
-                raise result
-            yield result
-    finally:
-        for _ in range(n_threads):
-            asked.put(None)
+def _is_lifted(
+    entry: Entry, limits: Limits, allow_private: bool, placeholders: Mapping[str, int]
+) -> bool:
+    """Tell whether what an earlier run refused, another option of this one allows."""
+    if entry.sha256:
+        return entry.sha256 not in placeholders
+    if entry.reason.startswith(TOO_LARGE):
+        return limits.max_bytes is None or entry.reason != too_large(limits.max_bytes)
+    return allow_private and "--allow-private" in entry.reason
 
 
 def _fetch(
@@ -209,7 +184,7 @@ def _fetch(
     except FileInUseError:
         return [Entry(item, FAILED, "another run fetches it", url) for item in items]
     except RefusedAddressError as error:
-        return [Entry(item, REFUSED, str(error), url) for item in items]
+        return [Entry(item, REFUSED, error.reason, url) for item in items]
     except DownloadError as error:
         # A subclass says that the server was asked in vain, and may answer another time.
         status = REFUSED if type(error) is DownloadError else FAILED
@@ -273,28 +248,28 @@ def _place(incoming: Path, path: Path) -> None:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _placeholders(entries: Iterable[Entry], placeholder_from: int) -> dict[str, int]:
+    """Count the addresses of each picture, by its digest, that is a placeholder."""
+    addresses: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.sha256:
+            addresses[entry.sha256].add(entry.url)
+    counts = {sha256: len(urls) for sha256, urls in addresses.items()}
+    return {sha256: n for sha256, n in counts.items() if 0 < placeholder_from <= n}
+
+
 def _without_placeholders(
     entries: Mapping[str, Entry], folder: Path, placeholder_from: int
 ) -> list[Entry]:
     """Turn stored pictures that many addresses gave into refused ones, and remove their files."""
-    addresses: dict[str, set[str]] = defaultdict(set)
-    for entry in entries.values():
-        if entry.sha256:
-            addresses[entry.sha256].add(entry.url)
+    placeholders = _placeholders(entries.values(), placeholder_from)
     final = []
     for _, entry in sorted(entries.items()):
-        n_addresses = len(addresses[entry.sha256]) if entry.sha256 else 0
-        if placeholder_from and n_addresses >= placeholder_from:
+        if entry.sha256 in placeholders:
+            n_addresses = placeholders[entry.sha256]
             reason = f"placeholder, the same picture at {n_addresses} addresses"
             if entry.file:
                 (folder / entry.file).unlink(missing_ok=True)
             entry = replace(entry, status=REFUSED, reason=reason, file="")
         final.append(entry)
     return final
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""

@@ -43,8 +43,10 @@ def read_report(folder: Path) -> dict[str, Entry]:
     path = folder / REPORT_NAME
     if path.is_file():
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            csv.field_size_limit(2**31 - 1)  # Windows takes no more
             for row in csv.reader(file):
-                if len(row) == len(NAMES) and row[1] in (STORED, REFUSED, FAILED):
+                is_entry = len(row) == len(NAMES) and row[1] in (STORED, REFUSED, FAILED)
+                if is_entry and row[4] == Path(row[4]).name:  # no file of another folder
                     entries[row[0]] = Entry(*row)
     return entries
 

@@ -24,6 +24,9 @@ from recbole_m3rec.datasets.io.http import TooManyRedirectsError, http_get
 from recbole_m3rec.datasets.io.urls import RefusedAddressError
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
+LONG_WAIT = "the host asks for a long wait"  # the reason of what is given up then
+TOO_LARGE = "too large"
+
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 _PROGRESS = 1 << 20  # a try that gained this much does not count as failed
 _PIECE = 1 << 18
@@ -147,11 +150,12 @@ class _Transfer:
                 failed = 1 if self.size - before >= _PROGRESS else failed + 1
                 wait = self.limits.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
                 wait = max(min(wait, self.limits.longest_wait), error.wait or 0)
-                if failed >= self.limits.tries or wait > 2 * self.limits.longest_wait:
+                is_too_long = wait > 2 * self.limits.longest_wait
+                if failed >= self.limits.tries or is_too_long:
                     raise _GaveUpError(
                         f"{self.url}: {error}, {failed} times in a row. The same command goes on"
                         f" after the {self.size:,} bytes that are there",
-                        str(error),
+                        f"{LONG_WAIT} ({error})" if is_too_long else str(error),
                     ) from error
                 _logger.info("%s: %s; again in %.0f s", self.url, error, wait)
                 sleep(wait)
@@ -264,7 +268,12 @@ class _Transfer:
     def _refuse_size(self, size: int) -> None:
         most = self.limits.max_bytes
         if most is not None and size > most:
-            raise DownloadError(f"{self.url}: more than {most:,} bytes", "too large")
+            raise DownloadError(f"{self.url}: more than {most:,} bytes", too_large(most))
+
+
+def too_large(most: int) -> str:
+    """Return the reason of a file of more than so many bytes."""
+    return f"{TOO_LARGE} (more than {most:,} bytes)"
 
 
 def _retry_after(text: str) -> float | None:

@@ -9,7 +9,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
 
@@ -19,6 +19,7 @@ from recbole_m3rec.datasets.io.urls import (
     parse_address,
     refuse_private,
     resolve,
+    shortened,
 )
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -78,14 +79,18 @@ def http_get(
                 return
         finally:
             timed.close()
+        with suppress(UnicodeError):  # http.client takes UTF-8 for Latin-1
+            place = place.encode("latin-1").decode()
         try:
             following = parse_address(urljoin(str(address), place))
         except RefusedAddressError:
             raise
         except ValueError as error:
-            raise RefusedAddressError(f"{address} redirects to {place!r} ({error})") from error
+            why = f"redirects to no valid address ({shortened(place)!r}: {error})"
+            raise RefusedAddressError(address, why) from error
         if address.scheme == "https" and following.scheme == "http":
-            raise RefusedAddressError(f"{address} redirects to {following}, which is not encrypted")
+            why = f"redirects to an address that is not encrypted ({shortened(following)})"
+            raise RefusedAddressError(address, why)
         address = following
     raise TooManyRedirectsError(f"more than {MOST_REDIRECTS} redirects")
 

@@ -14,7 +14,11 @@ _KEPT = "/%:@!$&'()*+,;=~-._?"
 
 
 class RefusedAddressError(ValueError):
-    """An address that is not asked: another protocol, malformed, or of a private network."""
+    """An address that is not asked; ``reason`` says why, without the address."""
+
+    def __init__(self, address: object, reason: str) -> None:
+        super().__init__(f"{shortened(address)}: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Address:
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+def shortened(address: object) -> str:
+    """Return an address as messages show it: one with data in it may be of any length."""
+    text = str(address)
+    return text if len(text) <= 300 else f"{text[:100]}…"
+
+
 def parse_address(url: str) -> Address:
     """Take an address apart.
 
@@ -50,11 +60,11 @@ def parse_address(url: str) -> Address:
         if host:
             host = host.encode("idna").decode() if not host.isascii() else host
     except ValueError as error:
-        raise RefusedAddressError(f"{url}: no valid address ({error})") from error
+        raise RefusedAddressError(url, f"no valid address ({error})") from error
     if parts.scheme not in DEFAULT_PORTS:
-        raise RefusedAddressError(f"{url}: only http and https are fetched")
+        raise RefusedAddressError(url, "only http and https are fetched")
     if not host or parts.username is not None or any(sign <= " " for sign in host):
-        raise RefusedAddressError(f"{url}: expected http(s)://host/path, without user or password")
+        raise RefusedAddressError(url, "expected http(s)://host/path, without user or password")
     target = quote(parts.path or "/", safe=_KEPT)
     if parts.query:
         target += "?" + quote(parts.query, safe=_KEPT)
@@ -70,7 +80,7 @@ def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     try:
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except UnicodeError as error:  # a label that is empty or too long
-        raise RefusedAddressError(f"{host}: no valid host name") from error
+        raise RefusedAddressError(host, "no valid host name") from error
 
 
 def refuse_private(host: str, answers: list[tuple[Any, ...]]) -> None:
@@ -78,8 +88,9 @@ def refuse_private(host: str, answers: list[tuple[Any, ...]]) -> None:
     for *_, place in answers:
         if not is_public(place[0]):
             raise RefusedAddressError(
-                f"{host} is {place[0]}, an address of this machine or of a private network. If you"
-                " mean it, add --allow-private"
+                host,
+                "an address of this machine or of a private network: add --allow-private if you"
+                f" mean it ({place[0]})",
             )
 
 

@@ -5,21 +5,25 @@ import re
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from recbole_m3rec.datasets.images import download
-from recbole_m3rec.datasets.images.download import Politeness, fetch_images
+from recbole_m3rec.datasets.images.download import fetch_images
+from recbole_m3rec.datasets.images.hosts import Politeness
 from recbole_m3rec.datasets.images.report import (
     REPORT_NAME,
+    Entry,
     append_to_report,
     count_reasons,
     read_report,
+    write_report,
 )
 from recbole_m3rec.datasets.io.download import Limits
-from recbole_m3rec.datasets.io.urls import RefusedAddressError
-from recbole_m3rec.support.safe_write import CannotWriteError
+from recbole_m3rec.support.safe_write import CannotWriteError, FileInUseError, open_alone
 from tests.datasets.http_server import serve
 
 pytest.importorskip("PIL")
@@ -76,10 +80,14 @@ class Shop:
             body = body[:-20]
         elif kind == "flaky" and self.broken:
             status = 503
+        elif kind == "ico":
+            body = picture(int(number), "ICO")
         elif kind.isdecimal():
             status = int(kind)
         handler.send_response(status)
         handler.send_header("Content-Length", str(len(body)))
+        if status == 429:
+            handler.send_header("Retry-After", "3600")
         handler.end_headers()
         handler.wfile.write(body)
 
@@ -106,6 +114,7 @@ MIXED = {
     "large": "/large/5",
     "cut": "/cut/6",
     "flaky": "/flaky/7",
+    "icon": "/ico/1",
     "none": "",
     "twin": "/ok/1",
     "x" * 300: "/ok/8",
@@ -122,6 +131,7 @@ def test_what_can_be_had_is_had_and_the_rest_has_its_reason(shop, tmp_path):
         "large": ("refused", "too large"),
         "cut": ("refused", "damaged or cut off"),
         "flaky": ("failed", "HTTP 503"),
+        "icon": ("refused", "not an image of a known format"),
         "none": ("refused", "no address"),
         "twin": ("stored", ""),
         "x" * 300: ("refused", f"item {'x' * 40!r}… cannot be the name of a file"),
@@ -153,14 +163,84 @@ def test_what_was_refused_is_asked_again_on_demand(shop, tmp_path):
     fetch(shop, tmp_path, MIXED)
     shop.asked.clear()
     fetch(shop, tmp_path, MIXED, retry_refused=True)
-    assert set(shop.asked) == {"/404/3", "/page/4", "/large/5", "/cut/6", "/flaky/7"}
+    assert set(shop.asked) == {*("/404/3", "/page/4", "/large/5", "/cut/6", "/flaky/7", "/ico/1")}
 
 
-def test_an_item_with_a_new_address_loses_its_old_image(shop, tmp_path):
-    fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})
-    fetch(shop, tmp_path, {"a": "/png/3", "b": "/404/4"})
+def test_what_an_option_lifts_is_asked_again(shop, tmp_path):
+    paths = {"blank1": "/blank/1", "blank2": "/blank/2", "large": "/large/5", "gone": "/404/3"}
+    fetch(shop, tmp_path, paths, placeholder_from=2)
+    shop.asked.clear()
+    fetch(shop, tmp_path, paths, placeholder_from=2)
+    assert not shop.asked
+    found = fetch(
+        shop, tmp_path, paths, placeholder_from=3, limits=replace(QUICK, max_bytes=100_000)
+    )
+    assert set(shop.asked) == {"/blank/1", "/blank/2", "/large/5"}
+    assert [found[item].status for item in paths] == ["stored"] * 3 + ["refused"]
+
+
+@pytest.mark.parametrize("number", [-1, 1])
+def test_a_picture_of_one_address_is_no_placeholder(shop, tmp_path, number):
+    fetch(shop, tmp_path, {"a": "/ok/1"})
+    with pytest.raises(ValueError, match=f"must be 0.* from 2 on, found {number}"):
+        fetch(shop, tmp_path, {"a": "/ok/1"}, placeholder_from=number)
+    assert (tmp_path / "a.jpg").is_file()
+
+
+def test_a_host_that_asks_for_an_hour_is_asked_no_more(shop, tmp_path):
+    paths = {f"item{number}": f"/429/{number}" for number in range(9)}
+    found = fetch(shop, tmp_path, paths, politeness=Politeness(per_host=2))
+    assert shop.asked.total() <= 3
+    assert count_reasons(found.values()) == {"the host asks for a long wait": 9}
+    assert {entry.status for entry in found.values()} == {"failed"}
+    assert found["item8"].url.endswith("/429/8")
+
+
+def test_addresses_of_any_length_stay_out_of_the_report(tmp_path):
+    urls = {"a": f"data:image/png;base64,{'A' * 200_000}", "b": "/x.jpg", "c": "ftp://h/x.jpg"}
+    for _ in range(2):
+        entries = fetch_images(urls, tmp_path, limits=QUICK, show_progress=False)
+    assert count_reasons(entries) == {
+        "an address that is too long": 1,
+        "only http and https are fetched": 2,
+    }
+    assert (tmp_path / REPORT_NAME).stat().st_size < 1000
+
+
+def test_a_report_of_before_with_a_long_address_is_read(shop, tmp_path):
+    entry = Entry("a", "refused", "HTTP 404", f"{shop.url}/404/{'9' * 200_000}")
+    write_report(tmp_path, [entry])
+    assert read_report(tmp_path) == {"a": entry}
+
+
+def test_a_report_names_no_file_of_another_folder(shop, tmp_path):
+    (tmp_path / "own.txt").touch()
+    folder = tmp_path / "images"
+    write_report(folder, [Entry("a", "stored", "", f"{shop.url}/ok/2", "../own.txt", "7")])
+    fetch(shop, folder, {"a": "/ok/1"})
+    assert (tmp_path / "own.txt").is_file()
+
+
+def test_one_run_at_a_time_fetches_to_a_folder(shop, tmp_path):
+    with (
+        open_alone(tmp_path / f".{REPORT_NAME}.lock.tmp"),
+        pytest.raises(FileInUseError, match=f"{tmp_path.name}: another run is writing it"),
+    ):
+        fetch(shop, tmp_path, {"a": "/ok/1"})
+    assert fetch(shop, tmp_path, {"a": "/ok/1"})["a"].status == "stored"
+
+
+def test_an_item_with_a_new_address_loses_its_old_image(shop, tmp_path, monkeypatch):
+    fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2", "c": "/ok/5"})
+    (tmp_path / "own.jpg").touch()
+    paths = {"a": "/png/3", "b": "/404/4", "c": "", "own": ""}
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "results_of", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(shop, tmp_path, paths)
+    fetch(shop, tmp_path, paths)
     images = {path.name for path in tmp_path.iterdir() if path.name != REPORT_NAME}
-    assert images == {"a.png"}
+    assert images == {"a.png", "own.jpg"}
     assert (tmp_path / "a.png").read_bytes() == picture(3, "PNG")
 
 
@@ -260,10 +340,10 @@ def test_private_addresses_and_other_protocols_are_refused(shop, tmp_path):
     assert found["a"].status == "refused"
     assert "--allow-private" in found["a"].reason
     assert not shop.asked
+    assert fetch(shop, tmp_path, {"a": "/ok/1"})["a"].status == "stored"
     urls = {"b": "file:///etc/passwd"}
     [entry] = fetch_images(urls, tmp_path, limits=QUICK, show_progress=False)
-    assert entry.reason == "file:///etc/passwd: only http and https are fetched"
-    assert issubclass(RefusedAddressError, Exception)
+    assert entry.reason == "only http and https are fetched"
 
 
 def test_a_full_disk_ends_the_run(shop, tmp_path, monkeypatch):
