@@ -87,10 +87,11 @@ def refuse_private(host: str, answers: list[tuple[Any, ...]]) -> None:
     """Raise where any address of a host is not one of the public internet."""
     for *_, place in answers:
         if not is_public(place[0]):
+            where = "" if place[0] == host else f" ({place[0]})"
             raise RefusedAddressError(
                 host,
                 "an address of this machine or of a private network: add --allow-private if you"
-                f" mean it ({place[0]})",
+                f" mean it{where}",
             )
 
 

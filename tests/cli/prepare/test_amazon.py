@@ -107,7 +107,7 @@ def test_download_fetches_what_is_missing_and_only_that(mirror):
 
 def test_a_mirror_on_this_machine_has_to_be_allowed(mirror, capsys):
     assert run("--category", "Beauty", "--download", "--base-url", mirror) == 2
-    assert "127.0.0.1, an address of this machine" in capsys.readouterr().err
+    assert "127.0.0.1: an address of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("category", "says"), [("Baby", "log in first"), ("Books", "HTTP 404")])
