@@ -107,7 +107,9 @@ def train(options: argparse.Namespace) -> None:
         saved_files = [best_checkpoint(saved.path, saved.settings)]
     checkpoint = saved_files[-1] if saved_files else None
     print_places(checkpoint, result.get("log"))
-    print_next(checkpoint, str(model), str(dataset), [*repeated(options.config_files)])
+    is_told = options.resume in (None, NEWEST)  # a checkpoint that is named brings its settings
+    settings_next = [*repeated(options.config_files)] if is_told else None
+    print_next(checkpoint, str(model), str(dataset), settings_next)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -251,17 +253,18 @@ def repeated(config_files: Sequence[str]) -> Iterator[str]:
 
 
 def print_next(
-    checkpoint: Path | None, model: str, dataset: str, settings: Sequence[str] = ()
+    checkpoint: Path | None, model: str, dataset: str, settings: Sequence[str] | None
 ) -> None:
-    """Print the commands that a user is likely to want next."""
+    """Print the commands that a user is likely to want next, a comparison under known settings."""
     lines = []
     if checkpoint is not None:
         lines.append(f"recommend {checkpoint} --output top.csv")
         lines.append(f"evaluate {checkpoint}")
         if model in ("M3Rec", "Mamba4Rec") and find_spec("uvicorn"):  # of the extra serving
             lines.append(f"show {checkpoint}")
-    others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
-    lines.append(shlex.join(["compare", "--models", others, "--datasets", dataset, *settings]))
+    if settings is not None:
+        others = ",".join(dict.fromkeys([model, "M3Rec", "SASRec", "GRU4Rec"]))
+        lines.append(shlex.join(["compare", "--models", others, "--datasets", dataset, *settings]))
     print("\nnext")
     for line in lines:
         print(f"  {command(line)}")

@@ -37,7 +37,7 @@ from recbole_m3rec.support.exit_codes import one_line, users_error
 from recbole_m3rec.support.hashing import sha256_of
 from recbole_m3rec.support.safe_write import CannotWriteError, open_alone
 
-# What changes no result. The contents of the files are counted apart.
+# What is meant to change no result. The contents of the files are counted apart.
 NOT_COUNTED = OF_PROCESSES | OF_A_MACHINE
 NOT_COUNTED |= {"data_path", "feature_path", "feature_digests", "checkpoint_format"}
 NOT_COUNTED |= {"config_files", "config_file", FILES_KEY, "device", "single_spec"}

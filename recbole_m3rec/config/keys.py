@@ -50,7 +50,8 @@ PROTOCOL = (
 # Which processes there are.
 OF_PROCESSES = frozenset(["ip", "local_rank", "nproc", "offset", "port", "world_size"])
 
-# Where things lie, what they run on, and what is shown: none of it changes a result.
+# Where things lie, what they run on, and what is shown: none of it is meant to change a result.
+# Another device changes last digits, another number of workers what they draw (negatives, masks).
 OF_A_MACHINE = frozenset(
     ["checkpoint_dir", "dataset_save_path", "dataloaders_save_path", "save_dataset"]
     + ["save_dataloaders", "download", "source", "gpu_id", "use_gpu", "worker"]

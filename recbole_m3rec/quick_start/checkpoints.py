@@ -130,13 +130,13 @@ def load_run(run: Checkpoint) -> tuple[Any, Any, Any, tuple[Any, Any, Any], Any]
 def metrics(
     config: Any, model: Any, loaders: tuple[Any, Any, Any], *, show_progress: bool
 ) -> dict[str, dict[str, float]]:
-    """Compute the metrics of a loaded run on validation and test data."""
+    """Compute the metrics of a loaded run on validation and test data, none where one is empty."""
     from recbole.utils import get_trainer
 
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer.eval_collector.data_collect(loaders[0])
     return {
-        name: trainer.evaluate(loader, load_best_model=False, show_progress=show_progress)
+        name: trainer.evaluate(loader, load_best_model=False, show_progress=show_progress) or {}
         for name, loader in (("valid", loaders[1]), ("test", loaders[2]))
     }
 

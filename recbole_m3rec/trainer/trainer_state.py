@@ -13,6 +13,7 @@ from recbole_m3rec.ops.dropout import where_masks_are_drawn
 
 # Counters of some models, such as MultiVAE's annealing, are plain attributes.
 PLAIN = (bool, int, float, str)
+PARTS = ("train", "valid", "test")
 
 
 def carry(trainer: Any, name: str, part: Any) -> None:
@@ -50,13 +51,19 @@ def other_optimizers(trainer: Any) -> dict[str, Any]:
 
 
 def environment(trainer: Any) -> dict[str, Any]:
-    """Return what the last bits of a training depend on beside its state."""
+    """Return what the bits of a training depend on beside its state.
+
+    Workers that load batches count where they draw for them, each from numbers of its own.
+    """
+    config = trainer.config
+    draw = any(config[f"{part}_neg_sample_args"]["sample_num"] != "none" for part in PARTS)
     return {
         "torch": torch.__version__,
         "machine": platform.machine(),
         "device": str(torch.device(trainer.device).type),
         "threads": torch.get_num_threads(),
         "random masks": where_masks_are_drawn(trainer.device),
+        "worker": config["worker"] if draw or config["transform"] else None,
     }
 
 
@@ -93,5 +100,5 @@ def take_up(trainer: Any, saved: dict[str, Any]) -> None:
     ]
     if differing:
         getLogger().warning(
-            f"The run goes on elsewhere, {', '.join(differing)}: it may end in other last digits."
+            f"The run goes on elsewhere, {', '.join(differing)}: it may end with other numbers."
         )

@@ -217,6 +217,13 @@ def test_resuming_trains_the_epochs_that_are_left(call, trained, monkeypatch):
     assert resuming.RESUME_KEY not in torch.load(checkpoint, weights_only=False)["config"]
 
 
+@pytest.mark.parametrize(("model", "is_said"), [("BPR", True), ("SASRec", False)])
+def test_other_workers_are_said_where_they_draw(model, is_said, call, trained, caplog):
+    code, _, error = call("--resume", str(trained(model)), "--epochs=2", "--worker=1")
+    assert code == 0, error
+    assert ("worker (0, now 1): it may end with other numbers" in caplog.text) == is_said
+
+
 @pytest.mark.parametrize(
     "changed",
     [

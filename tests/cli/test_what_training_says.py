@@ -27,6 +27,10 @@ def test_the_comparison_named_next_has_the_settings_of_data_and_metrics(
     assert {"topk", "valid_metric"} <= settings.keys()
     assert not {"epochs", "embedding_size"} & settings.keys()
     assert "of one model.yaml" not in command
+    [last] = Path("saved").glob("*-last.ckpt")
+    assert " compare " not in call("--resume", str(last))[1]  # whose settings it would lack
+    again = call("--resume", "--model=BPR", "--epochs=1", *small_arguments, *given)[1]
+    assert shlex.split(again.splitlines()[-1]) == command
 
 
 def test_a_port_that_is_taken_is_told_with_the_option_of_show(call):

@@ -100,6 +100,17 @@ def test_no_histories_go_along_unless_asked(call, trained):
     assert bundle.about["protocol"]["topk"] == [3, 5]
 
 
+@pytest.mark.parametrize("split", ["valid_only", "test_only"])
+def test_a_split_that_is_empty_has_no_metrics(call, train, split):
+    checkpoint = train("--modalities=[]", f"--eval_args={{'split': {{'LS': '{split}'}}}}")
+    code, out, error = call("--evaluate", str(checkpoint))
+    assert code == 0, error
+    [line] = [line for line in out.splitlines() if line.startswith("ndcg@5")]
+    assert line.split()[2 if split == "valid_only" else 1] == "-"
+    measured = read_bundle(export(call, checkpoint)).about["metrics"]
+    assert [name for name, result in measured.items() if result] == [split.removesuffix("_only")]
+
+
 def test_other_models_and_other_folders_are_refused(call, trained):
     checkpoint = trained("SASRec")
     code, _, error = call("--export", str(checkpoint), "--output", "shop")

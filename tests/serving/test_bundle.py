@@ -52,6 +52,20 @@ def test_half_precision_halves_the_vectors(write_made):
     assert torch.allclose(bundle.vectors.table.float(), made_network().item_table(), atol=1e-2)
 
 
+@pytest.mark.parametrize("scale", [1e9, 1e-9])
+def test_vectors_that_half_precision_cannot_hold_are_refused(write_made, tmp_path, scale):
+    network = made_network(score="cosine")
+    network.content["text"].projector[2].weight.data *= scale
+    network.content["text"].projector[2].bias.data *= scale
+    settings = {**SETTINGS, "score": "cosine"}
+    with pytest.raises(
+        BundleError, match=r"item i1: float16 .* sequence.text, .* --precision float32"
+    ):
+        write_made(network=network, settings=settings, precision="float16")
+    assert not [*tmp_path.iterdir()]
+    write_made(network=network, settings=settings)
+
+
 def test_any_changed_byte_of_any_file_is_one_error(write_made):
     folder = write_made()
     draw = random.Random(0)

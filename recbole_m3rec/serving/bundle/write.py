@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from recbole_m3rec import __version__
 from recbole_m3rec.network.item_encoder import ContentModality
@@ -40,6 +41,8 @@ from recbole_m3rec.support.safe_write import CannotWriteError, NewFile
 
 FORMAT = "recbole_m3rec bundle"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
+# The part of a vector's largest number by which float16 may change it; rounding takes .0005.
+LOST = 0.01
 LIBRARIES = ("torch", "safetensors", "pyarrow", "numpy")
 
 
@@ -75,7 +78,8 @@ def write_bundle(
         The bundle's digest.
 
     Raises:
-        BundleError: something else is at ``folder``, or two items have one id.
+        BundleError: something else is at ``folder``, two items have one id, or ``precision`` cannot
+            hold an item's vector.
         CannotWriteError: it cannot be written, e.g. for a full disk; nothing is left.
         FileInUseError: another run writes it.
     """
@@ -90,7 +94,8 @@ def write_bundle(
         temporary.mkdir()
         network = network.eval()
         save_file(_weights(network), temporary / WEIGHTS)
-        save_file(_vectors(network, PRECISIONS[precision]), temporary / VECTORS)
+        vectors = _vectors(network, PRECISIONS[precision], items["item_id"])
+        save_file(vectors, temporary / VECTORS)
         pq.write_table(items, temporary / ITEMS)
         if histories is not None:
             pq.write_table(histories, temporary / HISTORIES)
@@ -201,13 +206,25 @@ def _features(network: M3RecNetwork) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _vectors(network: M3RecNetwork, dtype: torch.dtype) -> dict[str, Tensor]:
+def _vectors(network: M3RecNetwork, dtype: torch.dtype, ids: pa.ChunkedArray) -> dict[str, Tensor]:
     vectors = network.item_vectors()
     named = {f"sequence.{name}": vectors.sequence[name] for name in network.modalities}
     named["table"] = vectors.table
-    return {
-        name: tensor.detach().cpu().to(dtype).contiguous().clone() for name, tensor in named.items()
-    }
+    kept = {}
+    for name, tensor in named.items():
+        exact = tensor.detach().cpu()
+        kept[name] = exact.to(dtype).contiguous().clone()
+        if dtype == exact.dtype:
+            continue
+        lost, largest = (vector_norm(x, torch.inf, dim=1)[1:] for x in (kept[name] - exact, exact))
+        wrong = (~(lost <= LOST * largest)).nonzero()  # NaN is
+        if len(wrong):
+            item = int(wrong[0])
+            raise BundleError(
+                f"item {ids[item]}: float16 cannot hold its vector {name}, whose largest number is "
+                f"{largest[item]:.3g}. Export with --precision float32"
+            )
+    return kept
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
