@@ -236,7 +236,7 @@ def _keys(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
         raise RawFileError(
             f"{path}: JSON, expected an object a line. A list of objects becomes that by: python"
             f' -c "import json; [print(json.dumps(row)) for row in'
-            f" json.load(open('{path}', encoding='utf-8'))]\" > {path.stem}.jsonl"
+            f" json.load(open('{path}', encoding='utf-8'))]\" > {path.stem}.lines.jsonl"
         )
     return tuple(keys)
 

@@ -135,7 +135,10 @@ def test_parquet_ids_become_the_text_they_were(tmp_path):
         (b"PK\x03\x04", "Save the table as CSV"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "Save the table as CSV"),
         (b"ARROW1\0\0", r"read_feather\('.*log.csv'\).to_parquet\('.*log.csv.parquet'\)"),
-        (b'[{"user": 1},\n {"user": 2}]', r"expected an object a line.*'.*log.csv'.*> log.jsonl"),
+        (
+            b'[{"user": 1},\n {"user": 2}]',
+            r"expected an object a line.*'.*log.csv'.*> log.lines.jsonl",
+        ),
         (b'{\n  "playlists": []\n}', "expected an object a line"),
         (gzip.compress(b"user,item\n" * 50_000, mtime=0)[:200], "cut off"),
         (b"\x00\x01\x02\x03", "neither text nor Parquet"),
