@@ -129,17 +129,17 @@ def rows_to_run(
 
 def table(results: Mapping[str, Mapping[str, Any]], family: str) -> str:
     """Return a family's rows as a table of Markdown."""
-    lines = ["| model | paper | chosen for it | passes | test NDCG@10 | seconds |"]
+    lines = ["| model | test NDCG@10 | seconds | passes | chosen for it | paper |"]
     lines += ["|---|---|---|---|---|---|"]
     for model, row in results.items():
         if row["family"] == family:
             cells = [
                 model,
-                row["paper"],
-                row["chosen"],
-                "yes" if row["passes"] else f"no: {row['reason']}",
                 row["ndcg"] or "",
                 f"{row['seconds']:.0f}",
+                "yes" if row["passes"] else f"no: {row['reason']}",
+                row["chosen"],
+                row["paper"],
             ]
             safe = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
             lines.append("| " + " | ".join(safe) + " |")

@@ -79,8 +79,6 @@ def draw():
     box(
         ax, 7.8, 3.6, "shared\nMamba block\n+ residual,\nlayer norm", "#e8e0f2", "#6b4a9c", 1.9, 5.3
     )
-    ax.text(7.8, 5.75, "learns from ID", ha="center", fontsize=9, color="#2b6ca3", zorder=4)
-    ax.text(7.8, 1.3, "frozen for\nimage and text", ha="center", fontsize=9, zorder=4)
 
     box(ax, 13.3, 3.6, "fused\nquery\n[B, 3H]", *GREY, 1.3, 5.3)
     arrow(ax, (13.97, 3.6), (14.32, 3.6))

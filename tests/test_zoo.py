@@ -58,7 +58,7 @@ def test_the_page_counts_and_explains(zoo):
     }
     page = zoo.page({"dataset": "ml-100k", "settings": {"epochs": 1}, "results": results})
     assert "## General models: 1 of 2 pass" in page
-    assert "| A |  |  | yes | 0.5 | 1 |" in page
+    assert "| A | 0.5 | 1 | yes |  |  |" in page
     assert "no: needs a \\| graph" in page
     assert "`--epochs=1`" in page
 

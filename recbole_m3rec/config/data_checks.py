@@ -164,9 +164,10 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
         )
     message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(
-        f"{message} For data of your own, write {expected} with the columns `user_id:token`, "
-        "`item_id:token` and `timestamp:float`, separated by tabs, or name another place for the "
-        "folders of datasets by --data_path."
+        f"{message} For data of your own, `{commands.command('prepare tables')} --name {name} "
+        f"--log FILE` makes it of a log of purchases; or write {expected} with the columns "
+        "`user_id:token`, `item_id:token` and `timestamp:float`, separated by tabs, or name "
+        "another place for the folders of datasets by --data_path."
     )
 
 

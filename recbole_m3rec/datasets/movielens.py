@@ -24,10 +24,11 @@ from recbole_m3rec.datasets.amazon.item_fields import clean
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError, reading
 from recbole_m3rec.datasets.tables import csv_rows, interactions
+from recbole_m3rec.datasets.tables.column_texts import as_strings
 from recbole_m3rec.datasets.tables.images import check_images
 from recbole_m3rec.datasets.tables.interactions import read_purchases
 from recbole_m3rec.datasets.tables.prepare import Content, recipe, write_dataset
-from recbole_m3rec.datasets.tables.read_table import TextTable, as_strings, open_table
+from recbole_m3rec.datasets.tables.read_table import TextTable, open_table
 from recbole_m3rec.datasets.tables.time_formats import EPOCH
 from recbole_m3rec.features.image_sources import images_by_mapping, images_in_folder
 
@@ -94,7 +95,7 @@ def find_release(source: Path) -> Release:
                 return Release(_name(source, place, ratings), log, table)
     raise RawFileError(
         f"{source}: holds none of {', '.join(_FORMS)}. Expected the folder or zip file of ml-100k,"
-        " ml-1m or ml-latest-small, as published"
+        " ml-1m, ml-25m or ml-latest-small, as published"
     )
 
 

@@ -58,9 +58,10 @@ def images_in_folder(folder: Path) -> dict[str, Path]:
         images[item_id] = path
     if not images:
         there = sorted(path.name for path in folder.iterdir())[:3]
+        more = ". Folders in it are not entered: `encode images --mapping` takes a table of paths"
         raise ImageSourceError(
             f"{folder}: no image <item id>.jpg (or {', '.join(sorted(IMAGE_SUFFIXES))}), found"
-            f" {', '.join(there) or 'nothing'}"
+            f" {', '.join(there) or 'nothing'}" + more * any(map(Path.is_dir, folder.iterdir()))
         )
     return images
 

@@ -149,6 +149,11 @@ def _read_csv(path: Path, id_column: str | None) -> Vectors:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     with open(path, encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file, delimiter=separator), [""])
+    if len(names) == 1 and names[0]:
+        raise FeatureFileError(
+            f"{path}, line 1: {names[0][:60]!r} is its only column, expected ids and vectors. A"
+            " .csv has commas between its columns, a .tsv tabs, both points before decimals"
+        )
     id_name = _id_name(path, names, id_column)
     if id_name is None and _are_values(names):
         raise FeatureFileError(
@@ -186,10 +191,7 @@ def _of_table(path: Path, table: pa.Table, id_name: str, named: bool) -> Vectors
     names = [name for name in table.column_names if name != id_name]
     ids = as_ids(path, table[id_name].to_pylist())
     if not names:
-        raise FeatureFileError(
-            f"{path}: {id_name!r} is its only column, expected ids and vectors. A .csv has commas"
-            " between its columns, a .tsv tabs"
-        )
+        raise FeatureFileError(f"{path}: {id_name!r} is its only column, expected ids and vectors")
     for name in filter(_INDEX.fullmatch, table.column_names):
         is_id = name == id_name and (named or ids != list(map(str, range(len(ids)))))
         if not is_id:

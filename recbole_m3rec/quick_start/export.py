@@ -28,7 +28,7 @@ from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
 from recbole_m3rec.quick_start.recommend import Histories
 from recbole_m3rec.serving.bundle.encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
-from recbole_m3rec.serving.catalogue import SHOWN
+from recbole_m3rec.serving.catalogue import as_shown
 from recbole_m3rec.serving.scoring.index import LARGE, build_index
 from recbole_m3rec.support.hashing import sha256_of
 
@@ -146,10 +146,10 @@ def _shown(config: Any, tokens: list[str]) -> dict[str, pa.Array]:
     ids, columns = file.read(list(chosen.values()))
     row_of = {item: row for row, item in enumerate(ids)}
     rows = [row_of.get(token) for token in tokens]
+    read = [as_shown(shown, column) for shown, column in zip(chosen, columns, strict=True)]
     return {
-        shown: pa.array([None if row is None else column[row] for row in rows], pa.string())
-        for shown, column in zip(chosen, columns, strict=True)
-        if shown in SHOWN
+        shown: pa.array([None if row is None else texts[row] for row in rows], pa.string())
+        for shown, texts in zip(chosen, read, strict=True)
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from recbole_m3rec.features.encoders.text_fields import clean
 from recbole_m3rec.serving.arguments import as_id, as_list
 from recbole_m3rec.support.suggestions import did_you_mean
 
@@ -162,6 +163,11 @@ class Catalogue:
             for name, column in self.has.items()
         }
         self._search_text = None
+
+
+def as_shown(name: str, texts: Iterable[str]) -> list[str]:
+    """Return what a column of :data:`SHOWN` says to people: without tags, and entities decoded."""
+    return list(map(clean, texts) if name in ("title", "brand", "categories") else texts)
 
 
 def _plain(text: str) -> str:

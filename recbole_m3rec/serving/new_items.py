@@ -21,7 +21,7 @@ from recbole_m3rec.serving.bundle.encoders import (
     texts_of,
     ways_to_features,
 )
-from recbole_m3rec.serving.catalogue import SHOWN
+from recbole_m3rec.serving.catalogue import SHOWN, as_shown
 from recbole_m3rec.support.suggestions import expected_one_of
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ def add_items(
         raise NewItemError(
             f"{len(silent):,} of {len(ids):,} new items have no feature of any modality, so nothing"
             f" can be said of them: {', '.join(map(repr, silent[:5]))}"
-            f"{', …' if len(silent) > 5 else ''}. {ways_to_features(recommender, items)}"
+            f"{', …' if len(silent) > 5 else ''}. {ways_to_features(recommender, items[~said])}"
         )
-    to_show = {name: texts_of(items[name]) for name in SHOWN if name in items.columns}
+    to_show = {
+        name: as_shown(name, texts_of(items[name])) for name in SHOWN if name in items.columns
+    }
     has = {name: there.numpy() for name, there in present.items()}
     _append(recommender, vectors_of_new(recommender, values, present))
     recommender.items.add(ids, to_show, has)

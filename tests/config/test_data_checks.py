@@ -58,6 +58,7 @@ def test_only_amazons_names_are_told_how_to_prepare_them(make_config):
     with pytest.raises(UnknownNameError) as error:
         create_dataset(make_config("BPR", "mine"))
     assert "amazon" not in str(error.value)
+    assert "`recbole-m3rec prepare tables --name mine --log FILE` makes it" in str(error.value)
 
 
 @pytest.mark.parametrize("model", ["M3Rec", "SASRecMM", "SASRec"])

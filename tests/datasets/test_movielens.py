@@ -156,7 +156,9 @@ def test_other_releases_get_a_recipe_for_their_texts(tmp_path, monkeypatch, caps
     assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
     assert "replacing" not in capsys.readouterr().out
     assert run_script(movielens.movielens, ["--source", "ml-1m"]) == 0
-    assert "to write: dataset/ml-1m/ml-1m.item, replacing" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "to write: dataset/ml-1m/ml-1m.item, replacing" in said
+    assert said.endswith("then:\n  recbole-m3rec train --model=M3Rec --dataset=ml-1m\n")
     recipe = Path("properties/dataset/ml-1m.yaml").read_text()
     assert "fields: [movie_title, release_year, class]" in recipe
     assert run_script(movielens.movielens, ["--source", "ml-2m"]) == 2

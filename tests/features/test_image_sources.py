@@ -73,6 +73,11 @@ def test_folders_without_images_are_named(tmp_path):
     (tmp_path / "a.heic").touch()
     with pytest.raises(ImageSourceError, match=r"no image <item id>.jpg .*\), found a.heic$"):
         images_in_folder(tmp_path)
+    (tmp_path / "010").mkdir()
+    with pytest.raises(
+        ImageSourceError, match="010, a.heic. Folders in it are not entered: .* --mapping"
+    ):
+        images_in_folder(tmp_path)
     with pytest.raises(ImageSourceError, match="there is no such folder"):
         images_in_folder(tmp_path / "none")
 

@@ -109,6 +109,7 @@ def test_the_column_of_ids_may_be_named(tmp_path):
         ("a.csv", ",0,1\n0,1,2\n1,3,4\n", "column '' is the row number that pandas writes"),
         ("a.parquet", {"id": ["a"], "x": [1.0], "__index_level_0__": [3]}, "row number"),
         ("a.tsv", "item_id,x\na,1\n", "its only column.* a .tsv tabs"),
+        ("a.csv", "item_id;x;y\na;1,5;2,5\n", "'item_id;x;y' is its only column.* has commas"),
         ("a.csv", "id,x\na,1e300\n", r"item 'a'\) holds 1e\+300 in column 0, more than float32"),
         ("a.csv", "id,x\na,[0 1e300]\n", r"holds 1e\+300 in column 1, more than float32"),
         ("a.npy", np.array([[1, -1e39]]), r"row 0 \(counted from 0\) holds -1e\+39 in column 1"),

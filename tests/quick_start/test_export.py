@@ -94,8 +94,11 @@ def test_with_content_and_without_the_data(call, train, write_dataset, norm, is_
     assert same["score"][0] == pytest.approx(1, abs=1e-4)
 
 
-def test_no_histories_go_along_unless_asked(call, trained):
-    bundle = read_bundle(export(call, trained("Mamba4Rec")))
+def test_no_histories_go_along_unless_asked_and_titles_as_people_read_them(call, trained):
+    checkpoint, file = trained("Mamba4Rec"), Path("dataset/tiny/tiny.item")
+    file.write_text(file.read_text().replace(" hat\t", " <b>hat</b> &amp; cap\t"))
+    bundle = read_bundle(export(call, checkpoint))
+    assert any(title.endswith(" hat & cap") for title in bundle.items["title"].to_pylist())
     assert bundle.histories is None
     assert bundle.about["protocol"]["topk"] == [3, 5]
 

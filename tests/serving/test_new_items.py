@@ -190,9 +190,13 @@ def test_encoders_of_no_modality_are_refused(shop):
 
 
 def test_items_are_added_from_nested_lists_with_whole_numbers_as_ids(shop):
-    columns = {"item_id": [0, 5], "title": ["Zero", None], "price": pd.Categorical([9.5, None])}
+    columns = {
+        "item_id": [0, 5],
+        "title": ["<b>Zero</b> &amp; 1", None],
+        "price": pd.Categorical([9.5, None]),
+    }
     shop.add_items(pd.DataFrame(columns), {"text": np.eye(2, 10).tolist(), "image": None})
-    assert shop.items.show(61) == {"item": "0", "title": "Zero", "price": "9.5", "cold": True}
+    assert shop.items.show(61) == {"item": "0", "title": "Zero & 1", "price": "9.5", "cold": True}
     assert shop.items.show(62) == {"item": "5", "cold": True}
     assert set(shop.recommend([["i4"]], allowed=[0, 5])["item"]) == {"0", "5"}
 
@@ -221,7 +225,7 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     folder = write_made(network=network, settings=settings, about=about, encoders=encoders)
     shop = Recommender.load(folder)
     new = pd.DataFrame({"item_id": ["a", "b"], "name": ["blue coat", "quasar"]})
-    expected = "'b'. text is made of the columns name. The columns are item_id, name$"
+    expected = "'b'. text is made of the columns name, none of whose words was in training. The"
     with pytest.raises(NewItemError, match=expected):
         shop.add_items(new)
     with pytest.raises(NewItemError, match="of the columns name. The columns are item_id, title$"):

@@ -58,8 +58,7 @@ def say_next(
         print(f"wrote {path}")
     if str(recipe) not in result["written"] and recipe.exists():
         print(f"{recipe} was there and is unchanged")
-    elsewhere = output != Path("dataset")
-    data_path = f" --data-path {output}" if elsewhere else ""
+    data_path = other_folder(output)
     if result.get("items_with_image"):
         mapping = output / name / f"{name}.images.csv"
         is_mapped = str(mapping) in result["written"]
@@ -69,22 +68,37 @@ def say_next(
     elif result.get("image_addresses"):
         print("next, fetch the images:")
         print(f"  {command('prepare images')} --dataset {name}{data_path}")
-    needed = needed_settings(result, output / name, name)
-    print("then:")
-    if elsewhere:
-        data_path = f" --data_path={output} --feature_path={output / name}"
-    print(f"  {command('train')} --model=M3Rec --dataset={name}{data_path}{needed}")
+    say_training(output, name, needed_settings(result, output / name, name))
 
 
-def needed_settings(result: Mapping[str, Any], folder: Path, name: str) -> str:
-    """Return the settings without which a training would refuse the dataset, and say why."""
+def other_folder(output: Path) -> str:
+    """Return what a script of the prepared datasets needs where they are elsewhere."""
+    return f" --data-path {output}" if output != Path("dataset") else ""
+
+
+def say_training(output: Path, name: str, needed: str = "") -> None:
+    """Print the command of a training, with the settings that it needs."""
+    if output != Path("dataset"):
+        needed = f" --data_path={output} --feature_path={output / name}{needed}"
+    print(f"then:\n  {command('train')} --model=M3Rec --dataset={name}{needed}")
+
+
+def dataset_settings(name: str) -> dict[str, Any]:
+    """Return what the YAML files of M3Rec and of a dataset set."""
     from recbole_m3rec.config.layers import layer_files, properties_folder
-    from recbole_m3rec.config.values import shorter_lists
 
     values: dict[str, Any] = {}
     for properties in (properties_folder(), Path("properties")):
         for file in layer_files(properties, "M3Rec", name):
             values.update(read_yaml(file))
+    return values
+
+
+def needed_settings(result: Mapping[str, Any], folder: Path, name: str) -> str:
+    """Return the settings without which a training would refuse the dataset, and say why."""
+    from recbole_m3rec.config.values import shorter_lists
+
+    values = dataset_settings(name)
     needed, n_items = "", result["five_core"]["items"]
     if not n_items:
         needed, n_items = f" {EVERYTHING}", result["items"]

@@ -23,6 +23,7 @@ from recbole_m3rec.cli.commands import (
     run_script,
     show_files,
 )
+from recbole_m3rec.cli.prepare.after_tables import dataset_settings, other_folder, say_training
 from recbole_m3rec.cluster.connect import connected
 from recbole_m3rec.datasets.amazon.item_fields import ITEM_COLUMNS
 from recbole_m3rec.datasets.amazon.prepare import prepare
@@ -40,7 +41,9 @@ from recbole_m3rec.datasets.amazon.releases import (
     find_release,
     short_name,
 )
+from recbole_m3rec.datasets.tables.items import TEXT_ROLES
 from recbole_m3rec.support.argument_types import positive
+from recbole_m3rec.support.command_names import command
 
 
 class DayError(ValueError):
@@ -82,6 +85,18 @@ def amazon(arguments: Sequence[str]) -> None:
         with connected(options.cluster) as cluster:
             show(prepare(source, folder, name, filters, columns, cluster=cluster))
         print(f"{folder / name}.inter and beside it what belongs to it")
+        say_next(options.output, name, has_texts=bool({*columns} & {*TEXT_ROLES}))
+
+
+def say_next(output: Path, name: str, has_texts: bool) -> None:
+    """Print the commands up to a training; without a recipe it takes features made before."""
+    has_features = bool(dataset_settings(name).get("features"))
+    if has_texts and not has_features:
+        print(
+            f"next, features of the texts:\n  {command('encode text')} --dataset {name}"
+            f"{other_folder(output)}"
+        )
+    say_training(output, name, "" if has_texts else ' --modalities="[]"')
 
 
 def parser() -> argparse.ArgumentParser:

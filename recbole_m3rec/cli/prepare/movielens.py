@@ -4,10 +4,10 @@
     recbole-m3rec prepare movielens --source ml-latest-small --overviews overviews.tsv
     recbole-m3rec prepare movielens --from-recbole --overviews overviews.tsv --posters posters
 
-Reads ml-100k, ml-1m and ml-latest-small, folder or zip file. --from-recbole takes the ml-100k that
-comes with RecBole. Overviews are a table of movie_id, title and overview; posters are files
-<movie id>.jpg, or a table of item_id and path. Writes <output>/<name>/<name>.inter, .item and
-.stats.json.
+Reads ml-100k, ml-1m, ml-latest-small and the larger ones of its form, such as ml-25m, folder or zip
+file. --from-recbole takes the ml-100k that comes with RecBole. Overviews are a table of movie_id,
+title and overview; posters are files <movie id>.jpg, or a table of item_id and path. Writes
+<output>/<name>/<name>.inter, .item and .stats.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_m3rec.cli.commands import dataset_name, documented_parser, run_script, show_files
+from recbole_m3rec.cli.prepare.after_tables import other_folder, say_training
 from recbole_m3rec.datasets.movielens import (
     FIELDS,
     OVERVIEW,
@@ -75,7 +76,7 @@ def show(result: Mapping[str, Any]) -> None:
 
 def say_next(options: argparse.Namespace, name: str) -> None:
     fields = [*FIELDS, *([OVERVIEW] if options.overviews else [])]
-    data_path = f" --data-path {options.output}" if options.output != Path("dataset") else ""
+    data_path = other_folder(options.output)
     print("next, features:")
     print(f"  {command('encode text')} --dataset {name}{data_path} --fields {' '.join(fields)}")
     if options.posters:
@@ -83,6 +84,7 @@ def say_next(options: argparse.Namespace, name: str) -> None:
         print(
             f"  {command('encode images')} --dataset {name}{data_path} --{kind} {options.posters}"
         )
+    say_training(options.output, name)
     if name == SHIPPED:
         print(
             "--dataset=ml-100k reads the interactions that come with RecBole, which"

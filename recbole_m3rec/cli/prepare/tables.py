@@ -5,10 +5,10 @@
         --images photos --yes
     recbole-m3rec prepare tables --name shop --log log.parquet --user buyer --time - --yes
 
-Tables are CSV (any separator, gzipped or not) or Parquet. What each column is taken for is shown
-and asked for before anything is written. Photos are files <item id>.jpg (.png, ...), or files
-that a column of the items names. Writes <output>/<name>/<name>.inter, .item and .stats.json, and
-properties/dataset/<name>.yaml, a recipe for features of the texts.
+Tables are CSV (any separator, gzipped or not), JSON lines or Parquet. What each column is taken
+for is shown and asked for before anything is written. Photos are files <item id>.jpg (.png, ...),
+or files that a column of the items names. Writes <output>/<name>/<name>.inter, .item and
+.stats.json, and properties/dataset/<name>.yaml, a recipe for features of the texts.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ def format_of(options: argparse.Namespace, column: str, values: Sequence[str]) -
     if not formats:
         raise ColumnError(
             f"{options.log}: how are the times in {column!r} written? They look like {samples}. Say"
-            " so by --time-format, as in --time-format '%d.%m.%Y %H:%M', or name another --time"
+            " so by --time-format, as in --time-format '%d.%m.%Y %H:%M', or name another --time."
+            " --time - takes the rows to be in the order of time, where times count from no date"
         )
     raise ColumnError(
         f"{options.log}: the times in {column!r}, such as {samples}, can be read as"

@@ -98,7 +98,7 @@ def fetch_missing(files: list[RawFile], allow_private: bool = False) -> None:
                 file.url,
                 file.path,
                 allow_private=allow_private,
-                check=_not_packed if file.path.suffix == ".gz" else _a_page,
+                check=_not_packed if file.path.suffix == ".gz" else _no_table,
                 show_progress=None,
             )
 
@@ -116,7 +116,10 @@ def _not_packed(path: Path) -> str | None:
     return f"the server sent something else than a gzip file, beginning with {start!r}"
 
 
-def _a_page(path: Path) -> str | None:
+def _no_table(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(60)
-    return f"the server sent a web page, {start!r}" if start.lstrip()[:1] == b"<" else None
+    if start.lstrip()[:1] == b"<":
+        return f"the server sent a web page, {start!r}"
+    is_text = start.isascii() and b"\0" not in start
+    return None if is_text else f"the server sent something else than a table, {start!r}"

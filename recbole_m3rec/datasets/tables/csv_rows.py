@@ -1,18 +1,22 @@
-"""Reads CSV rows of which some are damaged; counts what cannot be read."""
+"""Reads rows of CSV and JSON lines, some of them damaged; counts what cannot be read."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from recbole_m3rec.datasets.amazon.item_fields import parse_python
 from recbole_m3rec.datasets.io.problems import Problems
 
 PROBLEMS = {
-    "lines_unparseable": "another number of values than the header has, the line is left out",
+    "lines_unparseable": "another number of values than the header has, or no whole object; the"
+    " line is left out",
     "quotes_without_end": "a quote without its counterpart, taken as a letter",
     "lines_not_utf8": "bytes of another encoding, replaced by the sign for that",
 }
@@ -75,6 +79,54 @@ def table_rows(
             yield start, plain
         else:
             problems.add("lines_unparseable", path, [start])
+
+
+def json_rows(
+    lines: Iterable[str], names: Sequence[str], problems: Problems, path: Path | zipfile.Path
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of names in objects, one a line, with the number of the line.
+
+    Numbers are text as it stands there; lists are joined by ``|``.
+
+    Args:
+        lines, problems, path: as for ``table_rows``.
+        names: keys of the objects.
+    """
+    source = _Lines(lines, 0, problems, path)
+    for line in source:
+        source.taken = []
+        try:
+            record = json_record(line)
+        except ValueError:
+            if line.strip():
+                problems.add("lines_unparseable", path, [source.number])
+            continue
+        yield source.number, [_text_of_json(record.get(name)) for name in names]
+
+
+def json_record(line: str) -> dict[str, Any]:
+    """Parse an object of JSON, or of Python, as older collections have them; nothing is run.
+
+    Raises:
+        ValueError: the line is anything else.
+    """
+    try:
+        record = json.loads(line, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return parse_python(line)
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    return record
+
+
+def _text_of_json(value: Any) -> str:
+    if isinstance(value, list):
+        return "|".join(filter(None, map(_text_of_json, value)))
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value if value.isascii() else _UNDECODED.sub("\ufffd", value)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 class _Lines:

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 
 from recbole_m3rec.atomic.inter_file import READ_AS_MISSING, Interactions
 from recbole_m3rec.datasets.io.id_codes import IdCodes, interactions_of
+from recbole_m3rec.datasets.io.prices import decimal_mark
 from recbole_m3rec.datasets.io.problems import Problems
-from recbole_m3rec.datasets.tables.read_table import Table, as_strings
+from recbole_m3rec.datasets.tables.column_texts import as_strings
+from recbole_m3rec.datasets.tables.read_table import Table
 from recbole_m3rec.datasets.tables.time_formats import to_milliseconds
 
 _NOT_HELD = "a tab, a line break or another character that a dataset cannot hold"
@@ -74,7 +76,8 @@ def read_purchases(
         times.append(moments[is_kept])
         if "rating" in columns:
             texts = pd.Series(as_strings(arrays[columns["rating"]]).to_pylist(), dtype=object)
-            numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float32)
+            pointed = texts.map(_with_decimal_point)
+            numbers = pd.to_numeric(pointed, errors="coerce").to_numpy(np.float32)
             numbers[~np.isfinite(numbers)] = np.nan
             odd = is_kept & np.isnan(numbers) & (texts != "").to_numpy()
             _counted("ratings_not_understood", odd, lines, table, problems)
@@ -98,6 +101,10 @@ def unusable(ids: pa.DictionaryArray, role: str) -> dict[str, np.ndarray]:
     }
     rows = ids.indices.to_numpy()
     return {kind: bad.to_numpy(zero_copy_only=False)[rows] for kind, bad in kinds.items()}
+
+
+def _with_decimal_point(text: str) -> str:
+    return text.replace(",", ".") if "," in text and decimal_mark(text) == "," else text
 
 
 def _counted(

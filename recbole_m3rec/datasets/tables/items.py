@@ -11,7 +11,8 @@ from recbole_m3rec.atomic.item_file import write_row
 from recbole_m3rec.datasets.amazon.item_fields import LONGEST_TEXT, clean
 from recbole_m3rec.datasets.io.prices import decimal_mark, price
 from recbole_m3rec.datasets.io.problems import Problems
-from recbole_m3rec.datasets.tables.read_table import Table, as_strings
+from recbole_m3rec.datasets.tables.column_texts import as_strings
+from recbole_m3rec.datasets.tables.read_table import Table
 
 PROBLEMS = {
     "items_without_id": "no item id, the row is left out",
@@ -31,7 +32,8 @@ FIELDS = {
 }
 TEXT_ROLES = ("title", "brand", "categories", "description")
 
-_URL = re.compile(r"https?://[^\s\"'\]|]+")
+# Of several in a cell the first: a comma is its own where no space and no address follows it.
+_URL = re.compile(r"https?://[^\s\"'\]|]+?(?=[,;]?(?:[\s\"'\]|]|$)|[,;]https?://)")
 _BETWEEN = re.compile(r"[>|;]|\s/\s")
 
 
@@ -115,12 +117,15 @@ def read_items(
     items.n_others = len(others)
     if not items.rows:
         bare = {item.lstrip("0") for item in others}
-        zeros = any(item.lstrip("0") in bare for item in wanted)
+        advice = "name the column by --item-column"
+        if any(item.lstrip("0") in bare for item in wanted):
+            advice = "keep the zeros in front in both"
+        elif any(item.removesuffix(".0") in others or f"{item}.0" in others for item in wanted):
+            advice = "write whole numbers without the .0 that programs add where values are missing"
         raise NoItemFoundError(
             f"{table.path}: none of its {len(others):,} items, such as {list(others)[:3]} in column"
             f" {columns['item']!r}, is one of the {len(wanted):,} of the log, such as"
-            f" {sorted(wanted)[:3]}. Expected the same ids, letter by letter: "
-            + ("keep the zeros in front in both" if zeros else "name the column by --item-column")
+            f" {sorted(wanted)[:3]}. Expected the same ids, letter by letter: " + advice
         )
     return items
 

@@ -1,7 +1,8 @@
-"""Reads CSV in its dialects and Parquet, some rows at a time."""
+"""Reads CSV in its dialects, JSON lines and Parquet, some rows at a time."""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import gzip
@@ -10,12 +11,11 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,22 @@ import pyarrow.parquet as pq
 
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
-from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
+from recbole_m3rec.datasets.tables.column_texts import as_strings
+from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, json_record, json_rows, table_rows
 from recbole_m3rec.features.safe_read import check_is_file
 
 _ROWS_AT_ONCE = 65_536
 _HEAD = 1 << 20
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_JSON = re.compile(r"\s*(\[\s*)?\{\s*(u?[\"']|$)")
+_FROM_FEATHER = "pd.read_feather('{path}').to_parquet('{path}.parquet')"
+_OTHER_KINDS = {  # by its first bytes, what a file is and how to go on
+    b"PK": "a zip file or a spreadsheet. Save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet. Save the table as CSV",
+    b"ARROW1": f'Feather. Make it Parquet: python -c "import pandas as pd; {_FROM_FEATHER}"',
+    b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it: zstd -d {path}",
+    b"\xfd7zXZ": "packed by xz. Unpack it: unxz -k {path}",
+}
 _SEP_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 _LONGEST_HEADER = 100  # lines
 _MARKS = {
@@ -46,6 +56,7 @@ class TextTable:
     """A table as text; ``names`` are those of its columns, ``header`` says if they stand in it.
 
     ``quoted`` says whether values may stand in quotes, ``n_before`` how many lines are passed over.
+    Without a separator each line is an object of JSON, and ``names`` are its keys.
     """
 
     path: Path | zipfile.Path
@@ -57,8 +68,10 @@ class TextTable:
     n_before: int = 0
 
     def __str__(self) -> str:
-        between = _SEPARATORS.get(self.separator, repr(self.separator))
         encoding = {"utf-8-sig": "utf-8"}.get(self.encoding, self.encoding)
+        if not self.separator:
+            return f"JSON lines, {encoding}"
+        between = _SEPARATORS.get(self.separator, repr(self.separator))
         return f"text separated by {between}, {encoding}"
 
     def chunks(
@@ -82,15 +95,18 @@ class TextTable:
             lines = io.TextIOWrapper(
                 _unpacked(raw), encoding=self.encoding, errors="surrogateescape", newline=""
             )
-            rows = table_rows(
-                islice(lines, self.n_before, None),
-                len(self.names),
-                problems,
-                self.path,
-                separator=self.separator,
-                quoted=self.quoted,
-                first_line=1 + self.n_before,
-            )
+            if self.separator:
+                rows = table_rows(
+                    islice(lines, self.n_before, None),
+                    len(self.names),
+                    problems,
+                    self.path,
+                    separator=self.separator,
+                    quoted=self.quoted,
+                    first_line=1 + self.n_before,
+                )
+            else:
+                rows = json_rows(lines, self.names, problems, self.path)
             read = 0
             for chunk in _chunks(islice(rows, int(self.header), None)):
                 numbers, values = zip(*chunk, strict=True)
@@ -139,7 +155,7 @@ Table = TextTable | ParquetTable
 def open_table(
     path: Path, *, separator: str | None = None, encoding: str | None = None, header: bool = True
 ) -> Table:
-    """Find out how a table is written; gzipped text is unpacked.
+    """Find out how a table is written; text packed by gzip or bzip2 is unpacked.
 
     A first line ``sep=;``, meant for Excel, names the separator and is passed over.
 
@@ -156,12 +172,13 @@ def open_table(
     """
     check_is_file(path, "file")
     with _explained(path), open(path, "rb") as raw:
-        head = raw.read(4)
+        head = raw.read(6)
         raw.seek(0)
-        if head == b"PAR1":
+        if head[:4] == b"PAR1":
             return ParquetTable(path, tuple(pq.read_schema(path).names))
-        if head[:2] == b"PK":
-            raise RawFileError(f"{path} is a zip file or a spreadsheet. Save the table as CSV")
+        for mark, what in _OTHER_KINDS.items():
+            if head.startswith(mark):
+                raise RawFileError(f"{path} is {what.format(path=path)}")
         start = _unpacked(raw).read(_HEAD)
     encoding = encoding or _guessed_encoding(start)
     text = start.decode(encoding, "replace").lstrip("\ufeff")
@@ -172,6 +189,8 @@ def open_table(
     first = next((line for line in lines[n_before:] if line.strip()), "")
     if not first:
         raise RawFileError(f"{path} holds nothing")
+    if separator is None and _JSON.match(text):
+        return TextTable(path, _keys(path, lines), "", encoding, header=False)
     if "\0" in first:
         raise RawFileError(f"{path}: neither text nor Parquet, it begins with {start[:20]!r}")
     if separator is None:
@@ -200,60 +219,26 @@ def sample(table: Table, n: int = 1000) -> dict[str, list[str]]:
     )
 
 
-def as_strings(array: Any) -> pa.StringArray:
-    """Return an Arrow array as text without white space around it, ``""`` where null.
-
-    Whole numbers have no decimals, also where nulls made them floats; lists are joined by ``|``;
-    bytes that are no text are a UUID where they are 16, otherwise hexadecimal.
-    """
-    if isinstance(array.type, pa.BaseExtensionType):
-        array = array.storage
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return as_strings(array.dictionary_decode())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        joined = ["|".join(map(str, filter(None, row or ()))) for row in array.to_pylist()]
-        return as_strings(pa.array(joined, pa.string()))
-    if pa.types.is_floating(kind):
-        numbers = pc.cast(array, pa.float64())
-        if pc.all(pc.equal(pc.floor(numbers), numbers), min_count=0).as_py() is not False and (
-            (pc.max(pc.abs(numbers)).as_py() or 0) < 2**53
-        ):
-            array = numbers.cast(pa.int64())
-    elif pa.types.is_fixed_size_binary(kind):
-        array = pa.array(map(_text_of_padded, array.to_pylist()), pa.string())
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        array = pa.array(map(_text_of_bytes, array.to_pylist()), pa.string())
-    try:
-        array = pc.cast(array, pa.string())
-    except pa.ArrowNotImplementedError:  # structs, maps and the like
-        values = [None if value is None else str(value) for value in array.to_pylist()]
-        array = pa.array(values, pa.string())
-    return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
-
-
-def _text_of_padded(value: bytes | None) -> str:
-    """Return what bytes of a fixed number hold: short texts are filled up with zeros."""
-    text = (value or b"").rstrip(b"\0")
-    if text.isascii() and text.decode("ascii").isprintable():
-        return text.decode("ascii")
-    return _of_no_text(value or b"")
-
-
-def _text_of_bytes(value: bytes | None) -> str:
-    try:
-        return (value or b"").decode("utf-8")
-    except UnicodeDecodeError:
-        return _of_no_text(value or b"")
-
-
-def _of_no_text(value: bytes) -> str:
-    return str(UUID(bytes=value)) if len(value) == 16 else value.hex()
-
-
 def _unpacked(raw: Any) -> Any:
-    is_packed = raw.peek(2)[:2] == b"\x1f\x8b"
-    return gzip.GzipFile(fileobj=raw) if is_packed else raw
+    start = raw.peek(3)
+    if start[:3] == b"BZh":
+        return bz2.BZ2File(raw)
+    return gzip.GzipFile(fileobj=raw) if start[:2] == b"\x1f\x8b" else raw
+
+
+def _keys(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of the objects in the first lines, of which the last may be cut off."""
+    keys: dict[str, None] = {}
+    for line in lines:
+        with suppress(ValueError):
+            keys |= dict.fromkeys(map(str, json_record(line)))
+    if not keys:
+        raise RawFileError(
+            f"{path}: JSON, expected an object a line. A list of objects becomes that by: python"
+            f' -c "import json; [print(json.dumps(row)) for row in'
+            f" json.load(open('{path}', encoding='utf-8'))]\" > {path.stem}.lines.jsonl"
+        )
+    return tuple(keys)
 
 
 def _guessed_encoding(start: bytes) -> str:

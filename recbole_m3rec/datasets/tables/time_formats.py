@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from recbole_m3rec.atomic.inter_file import EARLIEST, LATEST
-from recbole_m3rec.datasets.tables.read_table import as_strings
+from recbole_m3rec.datasets.tables.column_texts import as_strings
 
 EPOCH, ISO = "epoch", "iso"
 # By name, how many of the unit are a second. For 1990 to 2100 no two units share a number.
@@ -20,6 +20,7 @@ _DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d",
          "%b %d, %Y")  # fmt: skip
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S")
 _WHOLE = ("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S,%f")  # what is like ISO and is not
+_HOUR = "%Y%m%d%H"  # which reads as seconds of the years after 2033
 _ENOUGH = 0.95
 
 
@@ -31,14 +32,15 @@ def guess_time_formats(values: Sequence[str]) -> list[str]:
 
     Returns:
         ``"epoch"`` (a number of seconds or parts of them), ``"iso"``, or formats of ``strptime``;
-        nothing where no format fits, several where day and month cannot be told apart.
+        nothing where no format fits, several where they cannot be told apart, as day and month.
     """
     filled = [value for value in values if value]
     if not filled:
         return []
     for form in (EPOCH, "%Y%m%d", ISO):
         if _share(filled, form) >= _ENOUGH:
-            return [form]
+            is_hour = form == EPOCH and _share(filled, _HOUR) == 1
+            return [_HOUR, form] if is_hour else [form]
     formats = [*_WHOLE, *(day + hour for day in _DAYS for hour in _HOURS)]
     # Few distinct values decide nothing less than many.
     distinct = list(dict.fromkeys(filled))[:300]

@@ -79,7 +79,7 @@ def encode_text(recommender: Recommender, modality: str, items: pd.DataFrame) ->
 
 
 def ways_to_features(recommender: Recommender, items: pd.DataFrame) -> str:
-    """Say how each modality of new items is made, and which columns there are for it."""
+    """Say how each modality of items without any is made, and which columns there are for it."""
     ways = []
     for name in recommender.ranker.network.content_modalities:
         known = recommender.about["features"].get(name, {})
@@ -94,7 +94,11 @@ def ways_to_features(recommender: Recommender, items: pd.DataFrame) -> str:
             is_lost = (
                 recipe["encoder"] == TFIDF and f"{name}.terms" not in recommender.bundle.encoders
             )
-            ways.append(f"{by_hand} {columns}" if is_lost else f"{name} is made {columns}")
+            said = (
+                any(texts_of(items[each])) for each in recipe["fields"] if each in items.columns
+            )
+            unknown = ", none of whose words was in training" if any(said) else ""
+            ways.append(f"{by_hand} {columns}" if is_lost else f"{name} is made {columns}{unknown}")
     there = ", ".join(map(str, items.columns))
     return f"{'; '.join(ways) or 'The model has no content modality'}. The columns are {there}"
 

@@ -39,6 +39,7 @@ def mirror(tmp_path, monkeypatch):
     folder = tmp_path / "mirror/categoryFiles"
     write_raw(folder)
     (folder / "reviews_Baby_5.json.gz").write_text("<html>log in first</html>")
+    (folder / "ratings_Baby.csv").write_bytes(b"\x89PNG\r\n\0")
     with serve_folder(tmp_path / "mirror", []) as address:
         yield address
 
@@ -57,10 +58,23 @@ def test_a_short_name_is_all_it_takes(raw, capsys):
     said = capsys.readouterr().out
     for line in ("users: 6", "items: 5", "interactions: 30", "items without metadata: 0"):
         assert line in said.splitlines()
+    assert said.endswith("\nthen:\n  recbole-m3rec train --model=M3Rec --dataset=beauty\n")
+    assert "encode text" not in said  # there is a recipe
     assert run("--category", "beauty", "--columns", "rating") == 0
     said = capsys.readouterr().out
+    assert said.endswith('--dataset=beauty --modalities="[]"\n')
     assert "to write: dataset/beauty/beauty.inter, replacing" in said
     assert "there, and stays as it is: dataset/beauty/beauty.item" in said
+
+
+def test_without_a_recipe_the_next_step_makes_features(raw, capsys):
+    assert run("--category", "beauty", "--name", "mine", "--output", "data") == 0
+    assert capsys.readouterr().out.endswith(
+        "next, features of the texts:\n"
+        "  recbole-m3rec encode text --dataset mine --data-path data\n"
+        "then:\n  recbole-m3rec train --model=M3Rec --dataset=mine --data_path=data"
+        " --feature_path=data/mine\n"
+    )
 
 
 def test_a_dry_run_shows_the_plan_and_does_nothing(raw, capsys):
@@ -110,10 +124,17 @@ def test_a_mirror_on_this_machine_has_to_be_allowed(mirror, capsys):
     assert "127.0.0.1: an address of this machine" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("category", "says"), [("Baby", "log in first"), ("Books", "HTTP 404")])
-def test_a_mirror_without_the_file_is_an_error(category, says, mirror, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["Baby"], "log in first"),
+        (["Baby", "--ratings"], "something else than a table, b'\\x89PNG"),
+        (["Books"], "HTTP 404"),
+    ],
+)
+def test_a_mirror_without_the_file_is_an_error(arguments, says, mirror, capsys):
     fetch = ("--download", "--base-url", mirror, "--allow-private")
-    assert run("--category", category, *fetch) == 2
+    assert run("--category", *arguments, *fetch) == 2
     assert says in capsys.readouterr().err
     assert list(Path("raw/amazon-2014").iterdir()) == []
 

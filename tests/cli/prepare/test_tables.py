@@ -118,6 +118,7 @@ def test_a_log_that_five_core_would_empty_is_run_with_other_filters(capsys):
         ("who,what\na,b\n", [], "which column is the user? There are who, what."),
         ("user,item\na,b\n", [], "say --time - if the rows stand in the order of time"),
         ("user,item,time\na,b,soon\n", [], "how are the times in 'time' written?"),
+        ("user,item,time\na,b,12\n", [], "--time - takes the rows to be in the order of time, wh"),
         ("user,item,time\na,b,01/02/2024\n", [], "can be read as %d/%m/%Y and as %m/%d/%Y"),
         ("user,item,time\na,b,2024-01-01\n", ["--item", "sku"], "no column 'sku', named as item"),
         ("user,item,time\na,b,2024-01-01\n", ["--title", "item"], "--title names a column of the"),

@@ -63,15 +63,15 @@ def test_ids_keep_their_zeros_and_rows_come_in_the_order_of_time(tmp_path):
 
 def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(tmp_path, caplog):
     day = "2024-01-01"
-    bad = [f",i,{day}", f"u,,{day}", f"u,NA,{day}", f"None,i,{day}", f"u,[PAD],{day}",
-           f'u,"a\nb",{day}', f"u,a\tb,{day}", f"u\x7f,i,{day}",
+    bad = [f",i,{day}", f"u,,{day}", f"\\N,i,{day}", f"u,NA,{day}", f"None,i,{day}",
+           f"u,[PAD],{day}", f'u,"a\nb",{day}', f"u,a\tb,{day}", f"u\x7f,i,{day}",
            "u,i,", "u,i,soon", "u,i,1970-01-01", "u,i"]  # fmt: skip
     log = "user,item,time\n" + f"u,i,{day}\n" + "\n".join(bad) + "\n"
     result = prepare(tmp_path, shop(tmp_path, log))
     assert result["interactions"] == 1
     assert result["problems_of_the_log"] == {
         "lines_unparseable": 1,
-        "without_user": 1,
+        "without_user": 2,
         "without_item": 1,
         "user_with_control_character": 1,
         "item_with_control_character": 2,
@@ -80,8 +80,8 @@ def test_every_row_that_is_left_out_is_counted_and_logged_with_its_line(tmp_path
         "without_time": 3,
     }
     assert "log.csv:3: no user id" in caplog.text
-    assert "log.csv:8: an item id with a tab, a line break" in caplog.text
-    assert "log.csv:15: another number of values" in caplog.text
+    assert "log.csv:9: an item id with a tab, a line break" in caplog.text
+    assert "log.csv:16: another number of values" in caplog.text
 
 
 def test_ids_with_quotes_are_written_and_read_back(tmp_path):
@@ -182,11 +182,22 @@ def test_photos_are_found_by_item_or_by_the_column_that_names_them(tmp_path):
     assert "image_url" not in (tmp_path / "out/shop.item").read_text()
 
 
-def test_web_addresses_of_photos_become_the_column_that_is_downloaded(tmp_path):
-    items = 'item_id,image\n1,"[""https://shop.example/a.jpg"", ""https://shop.example/b.jpg""]"\n'
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '["https://h/a,b.jpg", "https://h/c.jpg"]',
+        "https://h/a,b.jpg, https://h/c.jpg",
+        "https://h/a,b.jpg;https://h/c.jpg",
+        "https://h/a,b.jpg,https://h/c.jpg",
+        "https://h/a,b.jpg,",
+    ],
+)
+def test_the_first_web_address_of_photos_becomes_the_column_that_is_downloaded(tmp_path, cell):
+    quoted = cell.replace('"', '""')
+    items = f'item_id,image\n1,"{quoted}"\n'
     prepare(tmp_path, shop(tmp_path, "user,item,time\nu,1,2024-01-01\n", items))
     _, [urls] = ItemFile(tmp_path / "out/shop.item").read(["image_url"])
-    assert urls == ["https://shop.example/a.jpg"]
+    assert urls == ["https://h/a,b.jpg"]
 
 
 def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(tmp_path):
@@ -204,6 +215,7 @@ def test_photos_of_no_item_and_logs_of_nothing_are_errors_that_leave_no_file(tmp
     ("bought", "listed", "says"),
     [
         ("007", "7", r"such as \['7'\] in column 'sku', is one of .* \['007'\].* zeros in front"),
+        ("7.0", "7", r"is one of .* \['7.0'\].* without the .0 that programs add"),
         ("A1", "B1", r"such as \['B1'\] .* \['A1'\].* name the column"),
     ],
 )
@@ -214,6 +226,16 @@ def test_a_table_of_other_items_is_an_error_that_shows_both_spellings(
     with pytest.raises(NoItemFoundError, match=says):
         prepare(tmp_path, shop(tmp_path, log, items))
     assert not (tmp_path / "out").exists()
+
+
+def test_ratings_may_have_a_decimal_comma_and_one_of_thousands_is_none(tmp_path):
+    log = "user;item;time;rating\n" + "".join(
+        f"u;{item};2024-01-01;{rating}\n" for item, rating in enumerate(["4,5", "3", "1,000"])
+    )
+    result = prepare(tmp_path, shop(tmp_path, log))
+    lines = (tmp_path / "out/shop.inter").read_text().splitlines()
+    assert [line.split("\t")[2] for line in lines[1:]] == ["4.5", "3", ""]
+    assert result["problems_of_the_log"] == {"ratings_not_understood": 1}
 
 
 def test_without_times_the_order_of_the_rows_is_that_of_time(tmp_path):

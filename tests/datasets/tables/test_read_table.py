@@ -1,5 +1,6 @@
 """Tables as people have them: what can be read is read as it stands, the rest is counted."""
 
+import bz2
 import gzip
 from pathlib import Path
 from uuid import UUID
@@ -11,8 +12,9 @@ import pytest
 
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
+from recbole_m3rec.datasets.tables.column_texts import as_strings
 from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
-from recbole_m3rec.datasets.tables.read_table import as_strings, open_table, sample
+from recbole_m3rec.datasets.tables.read_table import open_table, sample
 
 
 def rows(text, n_columns, **options):
@@ -59,6 +61,8 @@ def test_separators_of_several_letters_need_no_quotes():
         ("user\titem\n007\tcaf\xe9\n".encode("cp1252"), "tabs, cp1252"),
         ("user\titem\n007\t1\n".encode("utf-16"), "tabs, utf-16"),
         (gzip.compress(b"user|item\r\n007|1\r\n", mtime=0), "vertical bars, utf-8"),
+        (bz2.compress(b"user,item\n007,1\n"), "commas, utf-8"),
+        (b'{"user": "007", "item": 1}\n', "JSON lines, utf-8"),
     ],
 )
 def test_dialects_are_recognised_and_zeros_in_front_stay(tmp_path, content, said):
@@ -68,6 +72,27 @@ def test_dialects_are_recognised_and_zeros_in_front_stay(tmp_path, content, said
     assert table.names == ("user", "item")
     assert said in str(table)
     assert sample(table)["user"] == ["007"]
+
+
+def test_objects_a_line_are_rows_whose_numbers_and_order_stay(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_bytes(
+        b'{"id": "007", "n": 12345678901234567890.10, "of": ["a", {"b": 1}]}\n'
+        b'{"n": null, "id": 7, "new": true}\n\n{"id": "cut\n'
+        b"{u'id': u'py', 'n': 1}\n" + b'{"id": "\\ud800"}'
+    )
+    table = open_table(path)
+    assert table.names == ("id", "n", "of", "new")
+    problems = Problems(PROBLEMS, shown=0)
+    [(arrays, lines)] = table.chunks(("n", "id", "of", "new"), problems)
+    assert lines.tolist() == [1, 2, 5, 6]
+    assert [array.to_pylist() for array in arrays.values()] == [
+        ["12345678901234567890.10", "", "1", ""],
+        ["007", "7", "py", "\ufffd"],
+        ['a|{"b": "1"}', "", "", ""],
+        ["", "true", "", ""],
+    ]
+    assert problems.found() == {"lines_unparseable": 1}
 
 
 def test_bytes_of_another_encoding_far_into_the_file_are_counted(tmp_path):
@@ -108,6 +133,13 @@ def test_parquet_ids_become_the_text_they_were(tmp_path):
     [
         (b"", "holds nothing"),
         (b"PK\x03\x04", "Save the table as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "Save the table as CSV"),
+        (b"ARROW1\0\0", r"read_feather\('.*log.csv'\).to_parquet\('.*log.csv.parquet'\)"),
+        (
+            b'[{"user": 1},\n {"user": 2}]',
+            r"expected an object a line.*'.*log.csv'.*> log.lines.jsonl",
+        ),
+        (b'{\n  "playlists": []\n}', "expected an object a line"),
         (gzip.compress(b"user,item\n" * 50_000, mtime=0)[:200], "cut off"),
         (b"\x00\x01\x02\x03", "neither text nor Parquet"),
         (b"PAR1 and nothing more", "damaged or cut off"),
