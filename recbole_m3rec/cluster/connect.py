@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_m3rec.cluster.dask_cluster import ClusterError, DaskCluster
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.cluster.versions import OtherVersionError, check_versions, versions
+from recbole_m3rec.support.versions import OtherVersionError, check_versions, versions
 
 LOCAL = "local"
 SECONDS_TO_CONNECT = 15

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from recbole_m3rec.cluster.versions import check_versions, versions
+from recbole_m3rec.support.versions import check_versions, versions
 
 R = TypeVar("R")
 

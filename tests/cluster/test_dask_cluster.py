@@ -21,7 +21,7 @@ from recbole_m3rec.cluster import dask_cluster
 from recbole_m3rec.cluster.connect import ClusterError, connected
 from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.cluster.pieces import THIS_PROCESS
-from recbole_m3rec.cluster.versions import OtherVersionError, check_versions
+from recbole_m3rec.support.versions import OtherVersionError, check_versions
 
 
 def test_results_come_in_the_order_of_the_pieces_from_several_processes(running):
@@ -83,10 +83,10 @@ def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late
     running, tmp_path, monkeypatch
 ):
     other = tmp_path / "recbole_m3rec"
-    (other / "cluster").mkdir(parents=True)
+    (other / "support").mkdir(parents=True)
     (other / "__init__.py").touch()
     without = "raise ImportError('a version without this room')"  # else the installed one is found
-    (other / "cluster" / "__init__.py").write_text(without, encoding="utf-8")
+    (other / "support" / "__init__.py").write_text(without, encoding="utf-8")
     with workers(tmp_path / "cluster", n=0) as other_version:
         other_version.add(PYTHONPATH=str(tmp_path))
         said = r"worker tcp://.* another version"
