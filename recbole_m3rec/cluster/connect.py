@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import logging
@@ -15,11 +16,12 @@ from typing import Any
 
 from recbole_m3rec.cluster.dask_cluster import ClusterError, DaskCluster
 from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
-from recbole_m3rec.cluster.versions import OtherVersionError, check_versions, versions
+from recbole_m3rec.support.versions import OtherVersionError, check_versions, versions
 
 LOCAL = "local"
 SECONDS_TO_CONNECT = 15
 SECONDS_FOR_A_WORKER = 300  # a queue of jobs takes its time
+SECONDS_TO_ANSWER = 60
 
 _ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
 
@@ -46,6 +48,7 @@ def connected(place: str | None) -> Iterator[Cluster]:
     import dask
     from distributed import Client
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are raised, too
     quiet = {"distributed.admin.large-graph-warning-threshold": "1GB"}
     with dask.config.set(quiet):
         if place == LOCAL:
@@ -60,6 +63,11 @@ def connected(place: str | None) -> Iterator[Cluster]:
                 f"--cluster {place}: no scheduler answers at {address} within"
                 f" {SECONDS_TO_CONNECT} seconds. Check that it runs and that this machine reaches"
                 " it"
+            ) from error
+        except TypeError as error:  # Dask's, where it has no certificates
+            raise ClusterError(
+                f"--cluster {place}: {address} needs certificates. Name their files in Dask's"
+                " configuration, distributed.comm.tls"
             ) from error
         with client:
             yield _checked(client, place)
@@ -108,7 +116,13 @@ def _checked(client: Any, place: str) -> DaskCluster:
             f"--cluster {place}: the scheduler has no worker after {SECONDS_FOR_A_WORKER} seconds."
             " Start some: dask worker ADDRESS"
         ) from error
-    for worker, found in client.run(versions, on_error="return").items():
+    answers = client.sync(_ask, client)
+    if silent := [worker for worker, found in answers.items() if found is None]:
+        raise ClusterError(
+            f"--cluster {place}: {', '.join(silent)} did not answer within {SECONDS_TO_ANSWER}"
+            " seconds. End these workers, or start them again"
+        )
+    for worker, found in answers.items():
         if isinstance(found, Exception):
             raise OtherVersionError(
                 f"the worker {worker} has no recbole_m3rec, or another version of it"
@@ -117,3 +131,17 @@ def _checked(client: Any, place: str) -> DaskCluster:
             )
         check_versions(versions(), found, worker)
     return DaskCluster(client)
+
+
+async def _ask(client: Any) -> dict[str, Any]:
+    """Return the versions of each worker, or its error; None where it does not answer."""
+
+    async def ask(worker: str) -> Any:
+        answer = client.run(versions, workers=[worker], on_error="return")
+        try:
+            return (await asyncio.wait_for(answer, SECONDS_TO_ANSWER))[worker]
+        except asyncio.TimeoutError:
+            return None
+
+    workers = list(await client.nthreads())
+    return dict(zip(workers, await asyncio.gather(*map(ask, workers)), strict=True))

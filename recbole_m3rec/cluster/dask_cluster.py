@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from recbole_m3rec.cluster.versions import check_versions, versions
+from recbole_m3rec.support.versions import check_versions, versions
 
 R = TypeVar("R")
 
@@ -16,12 +18,16 @@ R = TypeVar("R")
 _WAITING_PER_WORKER = 3
 
 
+_LOST = "--cluster: the scheduler was lost. Start it again; the same command resumes"
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 class ClusterError(ValueError):
     """A cluster cannot be used, or was lost."""
 
 
 class WorkerFileError(ValueError):
-    """A worker cannot read a file that this process can."""
+    """A worker cannot read a file that this process can, or has no room for its own."""
 
 
 class DaskCluster:
@@ -34,8 +40,15 @@ class DaskCluster:
 
     @property
     def n_workers(self) -> int:
-        """The threads of all workers that are there now, at least 1."""
-        return max(1, sum(self.client.nthreads().values()))
+        """The threads of all workers that are there now, at least 1.
+
+        Raises:
+            ClusterError: the scheduler was lost.
+        """
+        try:
+            return max(1, sum(self.client.nthreads().values()))
+        except (OSError, AttributeError) as error:  # a closed client has no scheduler
+            raise ClusterError(_LOST) from error
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the future of a call; Dask calls again what a lost worker had or made."""
@@ -62,9 +75,7 @@ class DaskCluster:
                 " often memory ran out. The same command resumes"
             ) from error
         except CancelledError as error:
-            raise ClusterError(
-                "--cluster: the scheduler was lost. Start it again; the same command resumes"
-            ) from error
+            raise ClusterError(_LOST) from error
 
     def map(self, function: Callable[..., R], pieces: Iterable[tuple[Any, ...]]) -> Iterator[R]:
         """Yield the results in the order of the pieces, which are taken as workers get free."""
@@ -91,6 +102,11 @@ def _run(function: Callable[..., R], expected: Mapping[str, str], *arguments: An
     try:
         return function(*arguments)
     except OSError as error:
+        if error.errno in _CANNOT_WRITE:
+            raise WorkerFileError(
+                f"the worker {worker} cannot write {error.filename or tempfile.gettempdir()}"
+                f" ({error.strerror}): make room there, or start it with another TMPDIR"
+            ) from None
         if error.filename is None:
             raise
         raise WorkerFileError(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from recbole_m3rec.cluster.pieces import Cluster
-from recbole_m3rec.cluster.versions import versions
 from recbole_m3rec.support.safe_write import CannotWriteError
+from recbole_m3rec.support.versions import versions
 
 R = TypeVar("R")
 

@@ -6,8 +6,10 @@ what they make comes back, and the job writes it, so that a piece may run twice.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from itertools import starmap
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
@@ -35,6 +37,17 @@ class Cluster(Protocol):
 
         Arguments of pieces, and of other functions, may be handles.
         """
+
+
+def check_size(path: Path, size: int) -> None:
+    """Compare the size of a piece's file with what it has where the job runs.
+
+    Raises:
+        OSError: it is another; a cluster says of which worker.
+    """
+    found = path.stat().st_size
+    if found != size:
+        raise OSError(errno.EIO, f"it holds {found:,} bytes in place of {size:,}", str(path))
 
 
 class ThisProcess:

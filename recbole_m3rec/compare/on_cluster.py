@@ -39,7 +39,12 @@ class NotWantedError(Exception):
 def run_on(cluster: Cluster, source: Source, at_once: int | None, progress: Progress) -> None:
     """Run a source's jobs on a cluster; by default as many at once as it has workers."""
     begin = partial(_RemoteWorker, cluster) if isinstance(cluster, DaskCluster) else None
-    run_all(source, at_once or cluster.n_workers, progress, begin)
+    try:
+        run_all(source, lambda: at_once or cluster.n_workers, progress, begin)
+    except KeyboardInterrupt as stopped:
+        if begin is not None:
+            stopped.args = ("Interrupted: finished runs are kept, those under way begin anew",)
+        raise
 
 
 class _RemoteWorker:
@@ -120,6 +125,10 @@ def _next(events: Events) -> str | None:
 
 
 def _is_wanted(worker: Any, key: Any) -> bool:
-    """Whether the scheduler still wants a task: not if it was cancelled, or its client is gone."""
+    """Whether the scheduler still wants a task.
+
+    Not if it was cancelled, its client is gone, or the worker closes as it lost the scheduler.
+    """
     task = worker.state.tasks.get(key)
-    return task is not None and task.state == "executing"
+    closes = worker.status.name in ("closing", "closed", "failed")
+    return task is not None and task.state == "executing" and not closes

@@ -81,23 +81,29 @@ Events: TypeAlias = "queue.Queue[tuple[Job, str | None]]"
 Start: TypeAlias = Callable[[Job, Events], Worker]
 
 
-def run_all(source: Source, at_once: int, progress: Progress, begin: Start | None = None) -> None:
+def run_all(
+    source: Source,
+    at_once: Callable[[], int],
+    progress: Progress,
+    begin: Start | None = None,
+) -> None:
     """Run a source's jobs, so many at once; an error or interrupt here ends all workers.
 
     The checkpoints of workers that are ended so stay, and their jobs can go on from there.
 
     Args:
+        at_once: asked again and again, as workers come and go.
         progress: shows them, and is closed at the end.
         begin: starts a job, whose lines and None at their end arrive as events; None starts a
             process of this machine.
     """
-    environment = environment_for(at_once)
+    environment = environment_for(at_once())
     events: Events = queue.Queue()
     running: dict[Job, Worker] = {}
     begin = begin or (lambda job, events: start(job, environment, events))
     try:
         while True:
-            while len(running) < at_once and (job := source.next_job()) is not None:
+            while len(running) < at_once() and (job := source.next_job()) is not None:
                 running[job] = begin(job, events)
                 progress.started(job)
             if not running:

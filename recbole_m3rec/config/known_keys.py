@@ -30,6 +30,9 @@ CONTENT_KEYS = frozenset(["modalities", "features", "feature_path", "feature_nor
 COMMAND_LINE = "the command line"
 DICT = "the configuration given as a dict"
 
+# Options of the program that no file can give.
+_OPTIONS_ALONE = {"group_offset", *OF_PROCESSES}
+
 # A user's key at least this alike to a known one is taken for a slip (0 to 1).
 SLIP = 0.75
 
@@ -106,6 +109,11 @@ def refuse_unknown(config: Any, layers: Mapping[str, Mapping[str, Any]]) -> list
     valid: set[str] = set()
     for where, values in layers.items():
         for key in values:
+            if key in _OPTIONS_ALONE and where not in (DICT, COMMAND_LINE):
+                raise ConfigurationError(
+                    f"`{key}` in {where} starts no process. Give --nproc, --world_size,"
+                    " --group_offset, --ip and --port on the command line."
+                )
             valid = valid or known_keys(config)
             if key in valid:
                 continue

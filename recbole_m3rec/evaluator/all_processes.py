@@ -1,5 +1,7 @@
 """Metrics of several processes are those of one: every user counts once.
 
+Where candidates are sampled, each process draws those of its rows from its own random state.
+
 RecBole gives each process as many rows as the others, repeating some, averages what the processes
 computed, and weights them by their batches. Here each row is ranked by one process, and what was
 collected is gathered, in the order of one process, before any metric is computed.

@@ -159,6 +159,10 @@ class FeatureMap:
         self._as_opened = path.stat()
         self._advise("MADV_RANDOM", 0, len(self._pages))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureMap:
+        """Return the same map, which nothing writes into."""
+        return self
+
     def rows(self, items: Tensor) -> Tensor:
         """Return the rows of some items ``[n]``, ``[n, d]``.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster
+from recbole_m3rec.cluster.pieces import THIS_PROCESS, Cluster, check_size
 from recbole_m3rec.features.encoders.batches import EncoderError, encode_batches
 from recbole_m3rec.features.encoders.image_files import ImageFileError, read_image
 from recbole_m3rec.features.encoders.image_models import ImageEncoder
@@ -159,10 +159,11 @@ def _load(name: str, load: partial[ImageEncoder]) -> Encoder:
     encoder = load()
     width = _width(encoder)
 
-    def encode(files: Sequence[Path | None]) -> np.ndarray:
-        for path in filter(None, files):
-            path.stat()  # an error, where this machine does not have what the other has
-        inputs = [path and _input(encoder, path) for path in files]
+    def encode(files: Sequence[tuple[Path, int] | None]) -> np.ndarray:
+        for path, size in filter(None, files):  # what the other machine can read
+            check_size(path, size)
+            path.open("rb").close()
+        inputs = [each and _input(encoder, each[0]) for each in files]
         return _rows_of_usable(encoder, inputs, width)
 
     return Encoder(encoder.key, encode)
@@ -176,12 +177,15 @@ def _encoded_on(
 ) -> Iterator[np.ndarray]:
     if encoder.load is None:
         raise EncoderError("an encoder of this process alone cannot run on a cluster; give a name")
-    files = (
-        [path.resolve() if path.is_file() else None for path in map(images.__getitem__, batch)]
-        for batch in left
-    )
+    files = ([_readable(images[item]) for item in batch] for batch in left)
     load = partial(_load, encoder.load.args[0], encoder.load)
     return encode_on(cluster, load, encoder.key, files)
+
+
+def _readable(path: Path) -> tuple[Path, int] | None:
+    """Return a file's full path and size, None where this process cannot read it."""
+    is_readable = path.is_file() and os.access(path, os.R_OK)
+    return (path.resolve(), path.stat().st_size) if is_readable else None
 
 
 def _rows(encoder: ImageEncoder, inputs: list[Any]) -> np.ndarray:

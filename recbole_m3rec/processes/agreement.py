@@ -28,7 +28,8 @@ def agree(own: Mapping[str, str], where_there: Mapping[str, str] = MappingProxyT
     dist.all_gather_object(told, (dict(own), dict(where_there)))
     everywhere = [name for name in where_there if all(name in files for _, files in told)]
     differing = []
-    for name in sorted({*everywhere, *(name for settings, _ in told for name in settings)}):
+    # Settings first: features may follow from them.
+    for name in [*sorted({name for settings, _ in told for name in settings}), *sorted(everywhere)]:
         values = [(settings | files).get(name, "not there") for settings, files in told]
         others = [rank for rank, value in enumerate(values) if value != values[0]]
         if others:
@@ -38,5 +39,5 @@ def agree(own: Mapping[str, str], where_there: Mapping[str, str] = MappingProxyT
     if differing:
         raise DifferingError(
             f"The processes differ in {'; '.join(differing)}. Start every machine with the same "
-            "settings and the same files."
+            "settings, the same versions and the same files."
         )

@@ -3,8 +3,8 @@
 RecBole's trainers stay in charge. What this package adds stands here once, in the order in which it
 happens:
 
-    build       the processes watch each other and have the same settings and data; one name of the
-                checkpoint for all; leftovers of killed runs are removed
+    build       the processes watch each other and have the same settings, versions and data; one
+                name of the checkpoint for all; leftovers of killed runs are removed
     fit         the learning rate follows its schedule, and the state is kept from which a run
                 resumes exactly
     epoch       NaN names its epoch; losses of several processes count by their share of the batch;
@@ -33,6 +33,7 @@ from recbole_m3rec.ops.dropout import where_masks_are_drawn
 from recbole_m3rec.processes import global_batch, watch
 from recbole_m3rec.processes.agreement import agree
 from recbole_m3rec.support.safe_write import clear_leftovers
+from recbole_m3rec.support.versions import versions_of_training
 from recbole_m3rec.trainer import checkpoint_file, resume, sparse_updates
 from recbole_m3rec.trainer.checkpoint_file import save_once, share_name
 from recbole_m3rec.trainer.learning_rate import scheduled
@@ -82,7 +83,8 @@ def install() -> None:
 def build(original: Callable[..., None], self: Any, config: Any, model: Any) -> None:
     """Around ``Trainer.__init__``."""
     if not config["single_spec"]:
-        agree(settings_said(config), files_said(config))  # waits for those that read more slowly
+        same = {**settings_said(config), **versions_of_training()}
+        agree(same, files_said(config))  # waits for those that read more slowly
     watch.start(config)
     sparse_updates.refuse_dense_parameters(config["learner"], model)
     original(self, config, model)
@@ -99,7 +101,7 @@ def settings_said(config: Any) -> dict[str, str]:
     local = OF_A_MACHINE | {"scan_backend"}
     local |= {"data_path", "feature_path"}  # the files are compared
     return {
-        key: f"{value:g}" if type(value) in (int, float) else repr(value)
+        key: repr(int(value) if type(value) is float and value.is_integer() else value)
         for key, value in checkpoint_file.settings_of(config).items()
         if key not in local
     }

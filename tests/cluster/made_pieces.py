@@ -1,5 +1,6 @@
 """Functions that workers import by name."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -26,6 +27,10 @@ def refuse(number):
 
 def read(path):
     return Path(path).read_bytes()
+
+
+def fill():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def total(*lists):

@@ -2,15 +2,17 @@
 
 import importlib
 import os
+import signal
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.cluster import made_pieces
-from tests.cluster.workers import kill, wait_until, workers
+from tests.cluster.workers import kill, wait_for_workers, wait_until, workers
 
 pytest.importorskip("distributed")
 
@@ -21,7 +23,7 @@ from recbole_m3rec.cluster import dask_cluster
 from recbole_m3rec.cluster.connect import ClusterError, connected
 from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.cluster.pieces import THIS_PROCESS
-from recbole_m3rec.cluster.versions import OtherVersionError, check_versions
+from recbole_m3rec.support.versions import OtherVersionError, check_versions
 
 
 def test_results_come_in_the_order_of_the_pieces_from_several_processes(running):
@@ -63,6 +65,8 @@ def test_an_error_of_a_piece_is_the_jobs_and_a_file_that_is_not_there_names_the_
             list(cluster.map(made_pieces.refuse, [(3,)]))
         with pytest.raises(WorkerFileError, match=r"/no/file.*worker tcp://.*same files"):
             list(cluster.map(made_pieces.read, [("/no/file",)]))
+        with pytest.raises(WorkerFileError, match=r"worker tcp://.* cannot write /.*make room"):
+            list(cluster.map(made_pieces.fill, [()]))
 
 
 def test_pieces_of_a_worker_that_is_killed_run_again(running, tmp_path):
@@ -83,10 +87,10 @@ def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late
     running, tmp_path, monkeypatch
 ):
     other = tmp_path / "recbole_m3rec"
-    (other / "cluster").mkdir(parents=True)
+    (other / "support").mkdir(parents=True)
     (other / "__init__.py").touch()
     without = "raise ImportError('a version without this room')"  # else the installed one is found
-    (other / "cluster" / "__init__.py").write_text(without, encoding="utf-8")
+    (other / "support" / "__init__.py").write_text(without, encoding="utf-8")
     with workers(tmp_path / "cluster", n=0) as other_version:
         other_version.add(PYTHONPATH=str(tmp_path))
         said = r"worker tcp://.* another version"
@@ -131,10 +135,17 @@ def test_what_cannot_be_retried_is_one_message(error, said):
         cluster.result(Lost(error))
 
 
+def test_workers_that_nobody_counts_are_one_message():
+    cluster = DaskCluster(SimpleNamespace(nthreads=partial(open, "/no/scheduler")))
+    with pytest.raises(ClusterError, match="the scheduler was lost"):
+        assert cluster.n_workers
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
         ("tcp://127.0.0.1:9", "no scheduler answers at tcp://127.0.0.1:9 within 1 seconds"),
+        ("tls://127.0.0.1:9", "tls://127.0.0.1:9 needs certificates"),
         ("nowhere.json", "no such file; expected local, tcp://HOST:PORT"),
         ("other.json", "is no scheduler file"),
         ("list.json", "is no scheduler file"),
@@ -159,6 +170,16 @@ def test_a_scheduler_without_workers_is_one_message(tmp_path, monkeypatch):
         connected(str(running.file)),
     ):
         pass
+
+
+def test_a_worker_that_stands_still_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("recbole_m3rec.cluster.connect.SECONDS_TO_ANSWER", 1)
+    with workers(tmp_path / "cluster", n=1) as running:
+        wait_for_workers(running)
+        running.processes[0].send_signal(signal.SIGSTOP)
+        said = r"tcp://.* did not answer within 1 seconds"
+        with pytest.raises(ClusterError, match=said), connected(str(running.file)):
+            pass
 
 
 def test_dask_that_is_not_installed_names_the_extra(monkeypatch):

@@ -1,6 +1,7 @@
 """Whole jobs on two workers, one of which is killed on the way: the same bytes as undisturbed."""
 
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -8,17 +9,20 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.cluster.workers import kill, wait_until
+from tests.cluster.workers import kill, wait_until, workers
 from tests.datasets.http_server import serve_folder
 
 pytest.importorskip("distributed")
+
+import dask
 
 from recbole_m3rec.atomic.inter_file import Filters
 from recbole_m3rec.atomic.k_core import k_core
 from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.cli.prepare import encode_images
 from recbole_m3rec.cluster.connect import connected
-from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
+from recbole_m3rec.cluster.dask_cluster import ClusterError, DaskCluster, WorkerFileError
+from recbole_m3rec.compare import on_cluster
 from recbole_m3rec.compare.comparison import compare, job_of, plan
 from recbole_m3rec.compare.on_cluster import run_on
 from recbole_m3rec.compare.results import write_spec
@@ -167,8 +171,11 @@ def test_image_encoding_outlives_a_worker(running, tmp_path, capsys):
     assert not list(made.parent.glob(".*.work"))
 
 
-def test_a_file_that_a_worker_does_not_have_is_no_missing_image(cluster, monkeypatch):
-    """As on a machine without the files: the path that travels leads nowhere there."""
+@pytest.mark.parametrize("there", ["nothing", "another"])
+def test_a_file_that_a_worker_does_not_have_is_no_missing_image(
+    cluster, monkeypatch, tmp_path, there
+):
+    """As on a machine without the files, or with other ones: the path that travels leads there."""
     from PIL import Image
 
     from recbole_m3rec.features.encoders.image_models import image_encoder
@@ -178,7 +185,11 @@ def test_a_file_that_a_worker_does_not_have_is_no_missing_image(cluster, monkeyp
     monkeypatch.syspath_prepend("")
     Image.new("RGB", (8, 8)).save("a.png")
     encoder = image_encoder("ones:encode")
-    monkeypatch.setattr(Path, "resolve", lambda path: Path("/elsewhere") / path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if there == "another":
+        (elsewhere / "a.png").write_bytes(Path("a.png").read_bytes()[:-9])
+    monkeypatch.setattr(Path, "resolve", lambda path: elsewhere / path)
     with pytest.raises(WorkerFileError, match=r"/elsewhere/a.png.* same paths"):
         make_image_features("image", encoder, {"a": Path("a.png")}, cluster=cluster)
 
@@ -252,6 +263,35 @@ def test_a_training_on_a_worker_is_heard_and_stopped(
     assert epochs == [0, 1, 2]
     assert not (planned.folder / "failure.json").exists()
     wait_until(lambda: not any(map(trainings, running.processes)))
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_the_scheduler(tmp_path, write_dataset, small_settings):
+    write_dataset()
+    settings = {**small_settings, "epochs": 10_000, "stopping_step": 10_000}
+    runs = [Run("SASRec", "SASRec", "tiny", 1, settings)]
+    with workers(tmp_path / "cluster", n=1) as running:
+        [worker] = running.processes
+        killed = kill_when(lambda: trainings(worker), running.scheduler)
+        said = "the scheduler was lost"
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+            pytest.raises(ClusterError, match=said),
+            connected(str(running.file)) as cluster,
+        ):
+            compare(runs, Path("out"), cluster=cluster, show_progress=False)
+        killed.join()
+        wait_until(lambda: worker.poll() is not None or not trainings(worker), seconds=10)
+    assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
+
+
+def test_an_interrupt_says_what_is_kept(monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(on_cluster, "run_all", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="finished runs are kept"):
+        run_on(DaskCluster(None), Listed([]), None, Progress(0, shown=False))
 
 
 @pytest.mark.slow

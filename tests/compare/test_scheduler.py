@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_m3rec.compare import comparison, results, scheduler
+from recbole_m3rec.compare.on_cluster import run_on
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def sham(monkeypatch, tmp_path):
 
 def run_jobs(*jobs, at_once=1):
     progress = comparison.Progress(len(jobs), shown=False)
-    scheduler.run_all(scheduler.Listed(jobs), at_once, progress)
+    scheduler.run_all(scheduler.Listed(jobs), lambda: at_once, progress)
 
 
 def failure(job):
@@ -53,6 +54,22 @@ def test_a_worker_that_dies_is_a_failure_and_the_next_one_runs(sham):
     assert Path("fine").exists()
     assert not (fine.folder / results.FAILURE).exists()
     assert not (killed.folder / results.CHECKPOINTS).exists()
+
+
+def test_workers_that_join_late_are_used(sham):
+    counts = iter([1, 1, 1])
+
+    class Growing:
+        n_workers = property(lambda self: next(counts, 2))
+
+    first = sham(
+        "import os, sys, time\nend = time.time() + 20\nwhile not os.path.exists('second'):\n"
+        "    time.sleep(0.05)\n    if time.time() > end:\n        sys.exit(3)"
+    )
+    second = sham("open('second', 'w').close()")
+    progress = comparison.Progress(2, shown=False)
+    run_on(Growing(), scheduler.Listed([first, second]), None, progress)
+    assert not (first.folder / results.FAILURE).exists()
 
 
 def test_what_a_worker_tells_arrives_and_may_stop_it(sham):

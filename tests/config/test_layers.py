@@ -265,6 +265,15 @@ def test_a_misspelt_key_is_found_on_the_command_line_and_in_files(layers, monkey
         Config("M3Rec", "ml-100k")
 
 
+@pytest.mark.parametrize("place", ["mine.yaml", "properties/overall.yaml"])
+@pytest.mark.parametrize("key", ["nproc", "world_size", "group_offset"])
+def test_a_file_starts_no_processes(layers, place, key):
+    folder, _, name = place.rpartition("/")
+    mine = layers(folder, name, f"{key}: 2\n")
+    with pytest.raises(ConfigurationError, match=rf"`{key}` in .*{place}.*Give --nproc"):
+        Config("M3Rec", "ml-100k", config_file_list=[str(mine)][bool(folder) :])
+
+
 def test_every_key_of_the_plugins_files_is_known():
     from recbole_m3rec.config.yaml_files import read_yaml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import pickle
@@ -112,7 +113,7 @@ def test_a_damaged_map_is_made_anew(
     assert caplog.records[-1].message.endswith("which was damaged")
 
 
-def test_a_pickle_carries_the_name_of_the_map(tmp_path: Path) -> None:
+def test_a_pickle_carries_the_name_of_the_map_and_a_copy_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "shop.image.parquet"
     write(path)
     features = mapped(path)
@@ -122,6 +123,7 @@ def test_a_pickle_carries_the_name_of_the_map(tmp_path: Path) -> None:
     assert torch.equal(again.values, features.values)
     assert again.fingerprint == features.fingerprint
     assert torch.equal(again.map.rows(torch.tensor([3])), features.values[[3]])
+    assert copy.deepcopy(features.map) is features.map
     mapped(path, "l2")
     with pytest.raises(FeatureFileError, match="whose features, items or norm have changed"):
         pickle.loads(pickled)

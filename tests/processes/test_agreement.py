@@ -2,12 +2,14 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.cli import train
-from recbole_m3rec.processes import watch
+from recbole_m3rec.processes import agreement, watch
+from recbole_m3rec.trainer import pipeline
 from tests.processes.worlds import run_world
 from tests.tiny import write_tiny
 from tests.trainer.killed_runs import arguments
@@ -38,6 +40,7 @@ def run_two(tmp_path, *second, change=lambda folder: None, first=()):
     ("second", "says"),
     [
         ("--learning_rate=0.1", "learning_rate (0.02 in process 0, 0.1 in process 1)"),
+        ("--learning_rate=0.0200000001", "(0.02 in process 0, 0.0200000001 in process 1)"),
         ("--seed=5", "seed (2024 in process 0, 5 in process 1)"),
     ],
 )
@@ -47,6 +50,27 @@ def test_other_settings_are_one_message_on_every_machine(tmp_path, second, says)
     for error in errors:
         assert error.startswith("error: The processes differ in ")
         assert says in error
+
+
+def test_other_versions_are_named(tmp_path):
+    def prepare(rank):
+        pipeline.versions_of_training = lambda: {"torch": f"2.{rank}"}
+
+    folder = write_tiny(tmp_path / "run")
+    assert run_world(folder, arguments("M3Rec"), 2, prepare=prepare) == [2, 2]
+    said = (folder / "output.txt").read_text(encoding="utf-8")
+    assert "differ in torch (2.0 in process 0, 2.1 in process 1)" in said
+
+
+def test_settings_are_named_before_the_files_that_follow_from_them(monkeypatch):
+    told = [({"seed": "1"}, {"image": "a"}), ({"seed": "2"}, {"image": "b"})]
+    gather = SimpleNamespace(
+        get_world_size=lambda: 2,
+        all_gather_object=lambda into, own: into.__setitem__(slice(None), told),
+    )
+    monkeypatch.setattr(agreement, "dist", gather)
+    with pytest.raises(agreement.DifferingError, match=r"differ in seed .*; image "):
+        agreement.agree(*told[0])
 
 
 def test_one_that_reads_its_data_slowly_is_waited_for(tmp_path):

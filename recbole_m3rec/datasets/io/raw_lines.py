@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from recbole_m3rec.cluster.pieces import Cluster
+from recbole_m3rec.cluster.pieces import Cluster, check_size
 
 BLOCK_SIZE = 16 << 20
 # Larger pieces name an id less often, so that less is left to merge; each should be one of many.
@@ -46,11 +46,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Range:
-    """Whole lines of a plain file, from one byte to before another, for another process to read."""
+    """Whole lines of a plain file, from one byte to before another, for another process to read.
+
+    ``size`` is the whole file's, None while it grows.
+    """
 
     path: Path
     start: int
     stop: int
+    size: int | None = None
 
     @property
     def name(self) -> str:
@@ -58,10 +62,16 @@ class Range:
         return f"{self.start}-{self.stop}"
 
     def read(self) -> Block:
-        """Read the lines, counted from 1 as if they were all."""
+        """Read the lines, counted from 1 as if they were all.
+
+        Raises:
+            OSError: the file is another one there.
+        """
         with open(self.path, "rb") as file:
             file.seek(self.start)
             data = file.read(self.stop - self.start)
+        at_least = max(self.stop, self.path.stat().st_size)
+        check_size(self.path, self.size or at_least)
         return Block(1, data if data.endswith(b"\n") else data + b"\n")
 
 
@@ -104,7 +114,7 @@ def _ranges(path: Path, progress: Callable[[int], object]) -> Iterator[Range]:
                 raise _too_long(path, f"at byte {start + size:,}")
             stop = min(file.tell(), end)
             progress(stop - start)
-            yield Range(path.resolve(), start, stop)
+            yield Range(path.resolve(), start, stop, end)
             start = stop
 
 

@@ -1,11 +1,13 @@
 """Blocks of whole lines from plain and packed files."""
 
 import gzip
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from recbole_m3rec.datasets.io import raw_lines
-from recbole_m3rec.datasets.io.raw_lines import RawFileError, read_blocks
+from recbole_m3rec.datasets.io.raw_lines import RawFileError, line_pieces, read_blocks
 
 LINES = b"".join(b"line %d of many\n" % number for number in range(5000))
 PACKED = gzip.compress(LINES, mtime=0)  # without the time, which would name the cases
@@ -75,3 +77,19 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(b"short\n" + b"x" * 100_000))
     with pytest.raises(RawFileError, match="line 2: a line is longer than"):
         content(path)
+
+
+@pytest.mark.parametrize(
+    ("pack", "more"),
+    [(bytes, -9), (bytes, 9), (gzip.compress, -9)],
+    ids=["short", "long", "packed"],
+)
+def test_pieces_of_a_copy_of_another_size_are_not_read(pack, more, tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(pack(LINES))
+    with line_pieces(path, SimpleNamespace(is_remote=True), tmp_path) as pieces:
+        [piece] = pieces
+        assert piece.read().data == LINES
+        os.truncate(piece.path, len(LINES) + more)
+        with pytest.raises(OSError, match=f"holds {len(LINES) + more:,} bytes in place of"):
+            piece.read()

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+OF_TRAINING = ("recbole", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 LIBRARIES = (
-    *("recbole", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow"),
+    *(*OF_TRAINING, "pyarrow", "pillow"),
     *("transformers", "sentence-transformers", "dask", "distributed"),
 )
 
@@ -34,6 +35,11 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[library] = "not installed"
     return found
+
+
+def versions_of_training() -> dict[str, str]:
+    """Return those that decide on a training, whose data and features are there already."""
+    return {name: versions()[name] for name in ("recbole_m3rec", "Python", *OF_TRAINING)}
 
 
 def check_versions(here: Mapping[str, str], there: Mapping[str, str], worker: str) -> None:
