@@ -123,12 +123,13 @@ def start_server():
     """Return a function that starts the service of a bundle as a process: it and its address."""
     running = []
 
-    def start(bundle):
+    def start(bundle, *options, first=""):
         program = (  # a shell's background ignores Ctrl-C
             "import signal; signal.signal(2, signal.default_int_handler)\n"
-            "import sys; from recbole_m3rec.serving.serve import main; sys.exit(main(sys.argv[1:]))"
+            "import sys; from recbole_m3rec.serving import serve\n"
+            f"{first}\nsys.exit(serve.main(sys.argv[1:]))"
         )
-        command = [sys.executable, "-c", program, str(bundle), "--port", "0"]
+        command = [sys.executable, "-c", program, str(bundle), "--port", "0", *options]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append(subprocess.Popen(command, text=True, **pipes))
         return running[-1], running[-1].stdout.readline().split()[2]
