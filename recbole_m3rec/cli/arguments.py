@@ -11,6 +11,7 @@ from recbole_m3rec.cli.parsers import (
     DEED_OPTIONS,
     DEEDS,
     NEWEST,
+    PORT,
     WITH_OPTIONS,
     UsageError,
     build_parser,
@@ -136,6 +137,8 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
     check_processes(ProcessOptions(*(getattr(options, name) for name in ProcessOptions._fields)))
     if options.export is not None and options.output is None:
         raise UsageError("--export CHECKPOINT needs --output FOLDER, the bundle to write.")
+    if options.show is not None and options.port != PORT:
+        raise UsageError("--port is of several processes. The page's is --page_port.")
     if options.show is not None and options.images is not None and not options.images.is_dir():
         raise UsageError(f"--images names {options.images}, but there is no such folder.")
     options.config_files = [

@@ -51,6 +51,7 @@ METRIC_KEYS = frozenset(["metrics", "topk", "metric_decimal_place", "mask_seen"]
 
 # What --resume stands for when it names no checkpoint.
 NEWEST = Path()
+PORT = "5678"  # at which several processes meet
 
 
 class UsageError(ValueError):
@@ -234,7 +235,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     several.add_argument(
         "--ip", default="localhost", help="address of the first machine (localhost)"
     )
-    several.add_argument("--port", default="5678", help="port there (5678)")
+    several.add_argument("--port", default=PORT, help=f"port there ({PORT})")
     several.add_argument(
         "--world_size", type=int, default=-1, help="processes on all machines (--nproc)"
     )

@@ -28,19 +28,10 @@ from recbole_m3rec.quick_start.checkpoints import Checkpoint, load_run, metrics
 from recbole_m3rec.quick_start.recommend import Histories
 from recbole_m3rec.serving.bundle.encoders import TFIDF, as_tensors
 from recbole_m3rec.serving.bundle.write import check_target, write_bundle
-from recbole_m3rec.serving.catalogue import as_shown
+from recbole_m3rec.serving.catalogue import as_shown, columns_shown
 from recbole_m3rec.serving.scoring.index import LARGE, build_index
 from recbole_m3rec.support.hashing import sha256_of
 
-# Columns of .item files, the likeliest first, that hold what people are shown.
-COLUMNS = {
-    "title": ("title", "movie_title", "name", "product_name", "item_name"),
-    "brand": ("brand", "store", "artist", "author", "manufacturer"),
-    "categories": ("categories", "category", "genres", "genre", "class", "main_category"),
-    "price": ("price",),
-    "year": ("release_year", "year"),
-    "image": ("image", "image_url", "image_path", "imUrl", "img"),
-}
 ABOUT = (*PROTOCOL, "loss_type", "train_positions", "metrics", "topk", "seed", "feature_norm")
 _logger = logging.getLogger(__name__)
 
@@ -135,12 +126,7 @@ def _shown(config: Any, tokens: list[str]) -> dict[str, pa.Array]:
     file = item_file(config)
     if not file.path.is_file():
         return {}
-    names = file.types()
-    chosen = {
-        shown: next(name for name in candidates if name in names)
-        for shown, candidates in COLUMNS.items()
-        if set(candidates) & set(names)
-    }
+    chosen = columns_shown(file.types())
     if not chosen:
         return {}
     ids, columns = file.read(list(chosen.values()))

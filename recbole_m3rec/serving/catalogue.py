@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
@@ -14,9 +14,27 @@ from recbole_m3rec.features.encoders.text_fields import clean
 from recbole_m3rec.serving.arguments import as_id, as_list
 from recbole_m3rec.support.suggestions import did_you_mean
 
-SHOWN = ("title", "brand", "categories", "price", "year", "image")
+# What people are shown, and the columns that hold it, the likeliest first.
+COLUMNS = {
+    "title": ("title", "movie_title", "name", "product_name", "item_name"),
+    "brand": ("brand", "store", "artist", "author", "manufacturer"),
+    "categories": ("categories", "category", "genres", "genre", "class", "main_category"),
+    "price": ("price",),
+    "year": ("release_year", "year"),
+    "image": ("image", "image_url", "image_path", "imUrl", "img"),
+}
+SHOWN = tuple(COLUMNS)
 PADDING = "[PAD]"
 NEAR_OF_AT_MOST = 50_000  # ids that are compared for a "did you mean"
+
+
+def columns_shown(names: Collection[str]) -> dict[str, str]:
+    """Return which of the columns of items holds what is shown, by :data:`SHOWN`."""
+    return {
+        shown: next(name for name in candidates if name in names)
+        for shown, candidates in COLUMNS.items()
+        if not set(candidates).isdisjoint(names)
+    }
 
 
 class UnknownItemError(ValueError):
@@ -119,7 +137,7 @@ class Catalogue:
         shown = {name: column[number] for name, column in self._shown.items()}
         return {
             "item": self.ids[number],
-            **{name: value for name, value in shown.items() if value not in (None, "")},
+            **{name: one for name, one in shown.items() if one is not None and str(one).strip()},
             "cold": bool(self.counts[number] == 0),  # nobody used it before the bundle was written
         }
 

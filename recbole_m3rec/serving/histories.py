@@ -21,10 +21,10 @@ def read_histories(
     """Return item ids by user, oldest first.
 
     Args:
-        given: lists of item ids (their users are then 0, 1, …); a mapping of users to such lists;
-            ids of users of the bundle; or a pandas frame of user, item and time, in this order or
-            with such names (``user_id``, ``item_id``, ``timestamp``). Times are numbers or
-            datetimes; at equal times the order of rows counts.
+        given: lists of item ids (their users are then 0, 1, …); a mapping of users to such lists,
+            or a pandas series of them by user; ids of users of the bundle; or a pandas frame of
+            user, item and time, in this order or with such names (``user_id``, ``item_id``,
+            ``timestamp``). Times are numbers or datetimes; at equal times the order of rows counts.
         users: those of the bundle.
         history_of: returns the history of one of them.
 
@@ -37,6 +37,7 @@ def read_histories(
     if hasattr(given, "columns"):
         return _from_frame(given)
     unordered = isinstance(given, set | frozenset)
+    users_given = given.index if hasattr(given, "iloc") else None
     given = as_list(given, "histories", "users or histories", is_ordered=False)
     if given and all(isinstance(entry, str) for entry in given):
         for user in given:
@@ -48,7 +49,12 @@ def read_histories(
         return {user: history_of(user) for user in given}
     if unordered:
         raise RequestError("histories must be a list, found a set, in which they have no number")
-    return dict(enumerate(given))
+    if users_given is None:
+        return dict(enumerate(given))
+    if not users_given.is_unique:
+        twice = shown(users_given[users_given.duplicated()][0])
+        raise RequestError(f"histories have the user {twice} twice: group them by user")
+    return dict(zip(users_given, given, strict=True))
 
 
 def _from_frame(frame: pd.DataFrame) -> dict[Any, Sequence[str]]:

@@ -21,7 +21,7 @@ from recbole_m3rec.serving.bundle.encoders import (
     texts_of,
     ways_to_features,
 )
-from recbole_m3rec.serving.catalogue import SHOWN, as_shown
+from recbole_m3rec.serving.catalogue import as_shown, columns_shown
 from recbole_m3rec.support.suggestions import expected_one_of
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def add_items(
             f" can be said of them: {', '.join(map(repr, silent[:5]))}"
             f"{', …' if len(silent) > 5 else ''}. {ways_to_features(recommender, items[~said])}"
         )
-    to_show = {
-        name: as_shown(name, texts_of(items[name])) for name in SHOWN if name in items.columns
-    }
+    columns = columns_shown(items.columns)
+    to_show = {shown: as_shown(shown, texts_of(items[column])) for shown, column in columns.items()}
     has = {name: there.numpy() for name, there in present.items()}
     _append(recommender, vectors_of_new(recommender, values, present))
     recommender.items.add(ids, to_show, has)

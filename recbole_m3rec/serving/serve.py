@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import run_command
 from recbole_m3rec.support.extras import NotInstalledError
 from recbole_m3rec.support.process_settings import ending_at_interrupt, importing_much
+
+GRACE = 20  # seconds that open requests have once the service is to end
 
 
 class CannotListenError(OSError):
@@ -70,7 +74,8 @@ def listen(
         CannotListenError: see there.
     """
     try:
-        return socket.create_server((host, port), backlog=2048)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise CannotListenError(
@@ -81,6 +86,8 @@ def listen(
 def serve(arguments: Sequence[str]) -> None:
     """Run the service until it is interrupted."""
     options = parser().parse_args(arguments)
+    with suppress(AttributeError):  # it is no signal on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service reloads at one
     with importing_much(), ending_at_interrupt():
         check_installed()
     import torch
@@ -108,12 +115,19 @@ def serve(arguments: Sequence[str]) -> None:
     )
     listening = listen(options.host, options.port)
     port = listening.getsockname()[1]
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+    )
     server = uvicorn.Server(config)
     # The server captures signals itself only once its loop runs, and before that it imports much:
     # Ctrl-C there would leave a coroutine behind, or be lost in a callback of the interpreter.
     with server.capture_signals():
-        print(f"Recommendations at http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"Recommendations at http://{host}:{port}  (Ctrl+C ends)", flush=True)
         server.run(sockets=[listening])
 
 

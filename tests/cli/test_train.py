@@ -75,6 +75,7 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, mon
             "--output belongs to --topk or --export CHECKPOINT",
         ),
         (["--topk=x.pth", "--output=y", "--images=z"], "--images belongs to --show CHECKPOINT"),
+        (["--show=x.pth", "--port", "7409"], "The page's is --page_port"),
         (["--show=x.pth", "--k=3"], "--k belongs to --topk CHECKPOINT"),
         (["--topk", "[5,10]"], "--topk=[5,10]"),
         (["--topk", "x.pth"], "needs --output"),

@@ -1,5 +1,6 @@
 """A small network over made items, its bundle, and a recommender of it; no RecBole, no training."""
 
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -123,12 +124,13 @@ def start_server():
     """Return a function that starts the service of a bundle as a process: it and its address."""
     running = []
 
-    def start(bundle):
+    def start(bundle, *options, first=""):
         program = (  # a shell's background ignores Ctrl-C
             "import signal; signal.signal(2, signal.default_int_handler)\n"
-            "import sys; from recbole_m3rec.serving.serve import main; sys.exit(main(sys.argv[1:]))"
+            "import sys; from recbole_m3rec.serving import serve\n"
+            f"{first}\nsys.exit(serve.main(sys.argv[1:]))"
         )
-        command = [sys.executable, "-c", program, str(bundle), "--port", "0"]
+        command = [sys.executable, "-c", program, str(bundle), "--port", "0", *options]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append(subprocess.Popen(command, text=True, **pipes))
         return running[-1], running[-1].stdout.readline().split()[2]
@@ -139,6 +141,50 @@ def start_server():
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@pytest.fixture
+def address(write_made, start_server):
+    """Where the service of the made bundle is."""
+    return start_server(write_made())[1]
+
+
+@pytest.fixture
+def browser():
+    """A Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(
+    browser, address, width=1400, scheme="light", at="", ready="#cards .card", script="", **more
+):
+    """Open the page; any error of a script, and any request to another host, fails the test."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, **more
+    )
+    page = context.new_page()
+    page.add_init_script(script)
+    page.route(  # as a proxy does
+        "**/shop/**", lambda route: route.continue_(url=route.request.url.replace("/shop/", "/"))
+    )
+    page.set_default_timeout(60_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(address) else problems.append(request.url),
+    )
+    page.goto(address + at)
+    page.wait_for_selector(ready)
+    return page, problems
 
 
 @pytest.fixture

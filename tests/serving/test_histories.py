@@ -171,6 +171,16 @@ def test_whole_numbers_are_read_as_their_digits_wherever_ids_are_given(write_mad
     assert list(shop.similar(np.int64(7))["item"]) == list(shop.similar("7")["item"])
 
 
+def test_a_series_of_lists_keeps_its_users(shop):
+    log = frame_of([1, 2, 3], users=["b", "a", "b"], items=["i4", "i5", "i9"])
+    histories = log.groupby("user")["item"].agg(list)
+    assert shop.histories_of(histories) == {"a": ["i5"], "b": ["i4", "i9"]}
+    assert set(shop.recommend(histories)["user"]) == {"a", "b"}
+    assert shop.histories_of(pd.Series(["ann"], ["x"])) == {"ann": ["i1", "i2"]}
+    with pytest.raises(RequestError, match=r"the user 'b' \(str\) twice: group them by user"):
+        shop.recommend(log.set_index("user")["item"].map(lambda item: [item]))
+
+
 def test_ids_come_in_any_iterable(shop):
     expected = list(shop.recommend([["i4", "i9"]])["item"])
     for history in (("i4", "i9"), np.array(["i4", "i9"]), pd.Index(["i4", "i9"])):

@@ -235,6 +235,7 @@ def test_items_are_added_from_text_alone_by_the_bundles_recipe(write_made):
     with pytest.raises(NewItemError, match="the bundle has no encoder of the columns name. The"):
         without.add_items(new[:1])
     assert shop.add_items(new[:1]) == ["text"]
+    assert shop.items.show(61)["title"] == "blue coat"  # as the export of such a column shows it
     alike = {f"i{n}" for n in range(1, 61) if texts[n] == "blue coat"}
     assert set(shop.similar("a", "text", len(alike))["item"]) == alike
 

@@ -1,53 +1,14 @@
 """The page in a real browser: search, add, why, neighbours, sliders, by mouse and by keyboard."""
 
-import shutil
 from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
 
-from tests.serving.conftest import N_ITEMS, made_items
+from tests.serving.conftest import N_ITEMS, made_items, opened
 
-sync_api = pytest.importorskip("playwright.sync_api")
-expects = sync_api.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
-
-
-@pytest.fixture
-def address(write_made, start_server):
-    return start_server(write_made())[1]
-
-
-@pytest.fixture
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-def opened(browser, address, width=1400, scheme="light", at="", ready="#cards .card", **more):
-    """Open the page; any error of a script, and any request to another host, fails the test."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, **more
-    )
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(address) else problems.append(request.url),
-    )
-    page.goto(address + at)
-    page.wait_for_selector(ready)
-    return page, problems
+expects = pytest.importorskip("playwright.sync_api").expect
+pytestmark = pytest.mark.slow
 
 
 def titles(page):
@@ -100,6 +61,56 @@ def test_a_user_is_chosen_and_the_address_keeps_it(browser, address):
     expects(page).to_have_url(f"{address}/#items=i9,i8")
     page.reload()
     expects(page.locator("#history li")).to_have_count(2)
+    page.goto(f"{address}/#user=ann")  # pasted into the open tab
+    expects(page.locator("#whose")).to_have_text("History of ann")
+    assert not problems
+
+
+def test_the_focus_stays_where_something_was_done(browser, address):
+    page, problems = opened(browser, address, at="/#items=i1,i2,i3")
+    page.wait_for_selector("#cards .bar")
+
+    def press(button, key="Enter"):
+        button.focus()
+        page.keyboard.press(key)
+
+    for n in (2, 1):
+        press(page.locator("#history button").last)
+        expects(page.locator("#history li")).to_have_count(n)
+        expects(page.locator("#history button").last).to_be_focused()
+    card = page.locator("#cards .card").nth(1)
+    with page.expect_response("**/recommend"):
+        press(card.get_by_role("button", name="Add"))
+    expects(page.locator("#history li")).to_have_count(2)
+    expects(card.get_by_role("button", name="Add")).to_be_focused()
+    press(card.get_by_role("button", name="Why"))
+    expects(page.locator("#why")).to_be_focused()
+    page.keyboard.press("Escape")
+    expects(card.get_by_role("button", name="Why")).to_be_focused()
+    press(card.get_by_role("button", name="Items like"))
+    page.wait_for_selector("#near .card")
+    press(page.locator("#near .card").first.get_by_role("button", name="Items like"))
+    expects(page.get_by_role("tab", name="All")).to_be_focused()
+    page.keyboard.press("Escape")
+    press(page.locator("#clear"))
+    expects(page.locator("#results")).to_be_focused()
+    assert not problems
+
+
+def test_only_a_click_adds_and_why_stays_after_one(browser, address):
+    page, problems = opened(browser, address, at="/#items=i1")
+    page.wait_for_selector("#cards .bar")
+    page.locator("#cards .card").first.get_by_role("button", name="Why").click()
+    page.wait_for_timeout(400)  # when hovering alone would open it
+    page.mouse.move(1, 1)
+    expects(page.locator("#why")).to_be_visible()
+    page.locator("#search").focus()
+    found = page.locator("#found [role=option]")
+    found.first.dispatch_event("pointerdown")  # as a finger that scrolls
+    found.nth(1).evaluate("row => row.click()")  # as a screen reader
+    expects(page.locator("#history li")).to_have_count(2)
+    page.locator("#search").fill("zebra")
+    expects(found).to_have_text(["Nothing has “zebra” in it"])
     assert not problems
 
 
@@ -124,7 +135,6 @@ def test_any_id_is_restored_from_the_address_and_unknown_ones_are_left_out(
     shown = page.locator("#history li").evaluate_all("rows => rows.map(row => row.dataset.item)")
     assert shown == known[::-1]
     page.goto(f"{address}/#items=plain,with space,50%,nope")  # as typed, without escapes
-    page.reload()
     expects(page.locator("#history li")).to_have_count(3)
     page.goto(f"{address}/#user={'u' * 257}")
     page.reload()
@@ -164,15 +174,20 @@ def test_the_note_counts_what_is_shown(browser, address):
 
 
 @pytest.mark.parametrize("width", [390, 768, 1000, 1600])
-def test_nothing_is_wider_than_the_window(browser, address, width):
+def test_nothing_is_wider_than_the_window(browser, write_made, start_server, width):
+    address = start_server(write_made(items=titled("Élan " + "very " * 30, "Ú" * 90)))[1]
     page, problems = opened(browser, address, width, scheme="dark", has_touch=width < 500)
-    page.locator("#cards .card").first.get_by_role("button", name="Add").click()
+    for n in (1, 2):
+        page.locator("#cards .card").first.get_by_role("button", name="Add").click()
+        expects(page.locator("#history li")).to_have_count(n)
     page.wait_for_selector("#cards .bar")
+    page.locator("#cards .card").nth(1).get_by_role("button", name="Why").click()
+    page.wait_for_selector("#why .because")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     overflowing = page.evaluate(
-        "[...document.querySelectorAll('.card, .panel, .card .bar, .actions')].filter(one =>"
-        " one.getBoundingClientRect().right > one.parentElement.getBoundingClientRect().right + 1)"
-        ".length"
+        "[...document.querySelectorAll('.card, .panel, .card .bar, .actions, .why *')]"
+        ".map(one => [one, one.parentElement].map(each => each.getBoundingClientRect().right))"
+        ".filter(([own, parents]) => own > parents + 1).length"
     )
     assert overflowing == 0
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -181,16 +196,22 @@ def test_nothing_is_wider_than_the_window(browser, address, width):
     assert not problems
 
 
-def test_titles_are_text_and_never_markup(browser, start_server, tmp_path):
-    from recbole_m3rec.serving.bundle.write import write_bundle
-    from tests.serving.conftest import SETTINGS, made_items, made_network
-
+def titled(*titles):
+    """Return the made items with other titles, again and again."""
     items = made_items()
-    evil = ["<img src=x onerror=alert(1)>"] * items.num_rows
     place = items.column_names.index("title")
-    items = items.set_column(place, "title", [evil])
-    about = {"max_history": 20, "features": {}}
-    write_bundle(tmp_path / "evil", made_network(), SETTINGS, items, about=about)
-    page, problems = opened(browser, start_server(tmp_path / "evil")[1])
-    assert titles(page)[0] == evil[0]
+    named = [titles[n % len(titles)] for n in range(N_ITEMS)]
+    return items.set_column(place, "title", [named])
+
+
+def test_titles_are_text_and_never_markup(browser, write_made, start_server):
+    evil = "<img src=x onerror=alert(1)>"
+    page, problems = opened(
+        browser, start_server(write_made(items=titled("שלום", " ", evil)))[1], at="/#items=i1,i2"
+    )
+    page.wait_for_selector("#cards .bar")
+    assert {"i59", "שלום", evil} <= set(titles(page))  # the first one's title is blank
+    for place in ("#cards strong >> text=שלום", "#history b >> text=שלום"):
+        direction = "one => getComputedStyle(one).direction"
+        assert page.locator(place).first.evaluate(direction) == "rtl"
     assert not problems

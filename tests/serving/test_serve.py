@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import time
 from urllib.request import urlopen
 
 import pytest
@@ -22,6 +23,40 @@ def test_a_signal_ends_the_service_with_its_exit_code(start_server, write_made, 
     process.send_signal(number)
     assert process.wait(60) == code
     assert process.stderr.read() == said
+
+
+def test_a_client_that_does_not_read_is_left_in_the_end(start_server, write_made):
+    process, address = start_server(write_made(), first="serve.GRACE = 1")
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"GET /page/app.js HTTP/1.1\r\nhost: x\r\n\r\n" * 1000)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    assert "Cancel 1 running task(s)" in process.stderr.read()
+
+
+def test_it_says_once_that_no_connection_can_be_taken(start_server, write_made):
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+    process, address = start_server(write_made(), first=few)
+    host, port = address.removeprefix("http://").split(":")
+    clients = [socket.create_connection((host, int(port))) for _ in range(80)]
+    time.sleep(3)
+    for client in clients:
+        client.close()
+    with urlopen(f"{address}/healthz", timeout=30):
+        pass
+    process.kill()
+    [line] = process.stderr.read().splitlines()
+    assert line.endswith("no connection can be taken: Too many open files. Raise ulimit -n")
+
+
+def test_it_listens_at_ipv6_and_starts_through_a_hangup(start_server, write_made):
+    hangup = "serve.check_installed = lambda: signal.raise_signal(signal.SIGHUP)"
+    _, address = start_server(write_made(), "--host", "::1", first=hangup)
+    assert address.startswith("http://[::1]:")
+    with urlopen(f"{address}/healthz"):
+        pass
 
 
 def test_ctrl_c_between_the_address_and_the_start_ends_quietly(

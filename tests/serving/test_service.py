@@ -265,7 +265,7 @@ def test_the_page_loads_nothing_from_elsewhere(client):
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
-def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_path):
+def test_slow_clients_and_cut_bodies_get_an_answer_and_others_do_not_wait(write_made, tmp_path):
     store = str(tmp_path / "events.sqlite")
     app = create_app(Settings(write_made(), store, limits=RequestLimits(body_seconds=3.0)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
@@ -282,5 +282,13 @@ def test_a_slow_client_gets_an_answer_and_others_do_not_wait(write_made, tmp_pat
         assert not select.select([slow], [], [], 0)[0]
         slow.settimeout(20)
         assert b" 408 " in slow.recv(4096)
+    with socket.create_connection(address) as cut:
+        body = b'{"user": "x", "items": ["i1"]}'
+        head = b"content-type: application/json\r\ncontent-length: 500\r\n\r\n"
+        cut.sendall(b"POST /events HTTP/1.1\r\nhost: x\r\n" + head + body)
+    counted = ""
+    while 'path="/events"' not in counted and 'path="other",status="400"' not in counted:
+        counted = httpx.get(f"http://{host}:{port}/metrics").text
+    assert not httpx.get(f"http://{host}:{port}/history?user=x").json()["items"]
     server.should_exit = True
     thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             task.add_done_callback(tasks.discard)
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_Faults())
         with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(signal.SIGHUP, on_hangup)
         yield
@@ -82,6 +84,23 @@ def _describe_problem(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _Faults:
+    """Logs what fails in the loop; that no connection can be taken, once a minute.
+
+    The loop tells that 2,048 times a second, each with a traceback.
+    """
+
+    told = -60.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif loop.time() - self.told >= 60:
+            self.told = loop.time()
+            _logger.error("no connection can be taken: %s. Raise ulimit -n", error.strerror)
 
 
 async def _reload_logged(service: Service) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.responses import Response
 
 from recbole_m3rec.serving.service.problems import problem
 
@@ -85,13 +86,10 @@ class Gate:
             try:
                 body = await asyncio.wait_for(self._read(receive), self.limits.body_seconds)
             except (asyncio.TimeoutError, TimeoutError):
-                await _close(
-                    problem(408, "The body did not arrive in time."), scope, receive, answer
-                )
-                return
-            if body is None:
-                largest = f"The body is larger than {self.limits.body_bytes:,} bytes."
-                await _close(problem(413, largest), scope, receive, answer)
+                body = problem(408, "The body did not arrive in time.")
+            if not isinstance(body, bytes):
+                body.headers["connection"] = "close"  # the rest of the body is not read
+                await body(scope, receive, answer)  # type: ignore[arg-type]
                 return
             await self.app(scope, _replay(body, receive), answer)
         finally:
@@ -109,18 +107,18 @@ class Gate:
             return None
         return problem(401, "Send the key in the header X-API-Key.")
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body, or None where it is too large."""
+    async def _read(self, receive: Receive) -> bytes | Response:
+        """Return the body, or the problem where it is too large or cut short."""
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return b"".join(parts)
+                return problem(400, "The body was cut short.")
             part = message.get("body", b"")
             size += len(part)
             if size > self.limits.body_bytes:
-                return None
+                return problem(413, f"The body is larger than {self.limits.body_bytes:,} bytes.")
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
@@ -138,9 +136,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-async def _close(response: Any, scope: Message, receive: Receive, send: Send) -> None:
-    """Answer, and let the connection end: the rest of the body is not read."""
-    response.headers["connection"] = "close"
-    await response(scope, receive, send)
