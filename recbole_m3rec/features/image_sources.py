@@ -37,7 +37,7 @@ def file_stem(item_id: str) -> str:
 def images_in_folder(folder: Path) -> dict[str, Path]:
     """Find the image files ``<item id, percent-encoded>.<suffix>`` of a folder, by item id.
 
-    What else there is, folders and pipes too, is left alone.
+    Files of other kinds and pipes are left alone, folders not entered.
 
     Raises:
         ImageSourceError: there is no such folder, no image in it, or two of one item.
@@ -46,8 +46,8 @@ def images_in_folder(folder: Path) -> dict[str, Path]:
         raise ImageSourceError(f"{folder}: there is no such folder of images")
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        if not is_image or path.name.startswith("."):
+        is_named = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if not is_named or path.is_fifo():  # which would be waited for
             continue
         item_id = unquote(path.stem)
         if item_id in images:
