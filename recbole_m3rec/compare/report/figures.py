@@ -16,6 +16,7 @@ from recbole_m3rec.compare.report.aggregate import Table
 from recbole_m3rec.compare.report.document import Picture
 from recbole_m3rec.compare.report.tables import metric_title
 from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.compare.user_values import SEVERAL
 from recbole_m3rec.support.safe_write import write_whole
 
 FOLDER = "pictures"
@@ -46,7 +47,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
         "time": draw_time,
         "learning": draw_learning,
         **{column: partial(draw_groups, column) for column in GROUPED},
-        "recall": draw_recall,
+        "hit": draw_hits,
     }
     drawn = []
     for kind, drawing in drawings.items():
@@ -128,16 +129,19 @@ def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
 
 
 def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw the validation score after each epoch, a line for each run."""
+    """Draw a metric on validation after each epoch, a line for each run that measured it there."""
     longest = 0
     for place, name in enumerate(names):
         label: str | None = name
         for outcome in table.done(name):
-            scored = [epoch for epoch in outcome.measured["epochs"] if "score" in epoch]
+            scored = {
+                epoch["epoch"] + 1: epoch["valid"][metric]
+                for epoch in outcome.measured["epochs"]
+                if metric in epoch.get("valid", ())
+            }
             if not scored:
                 continue
-            x = [epoch["epoch"] + 1 for epoch in scored]
-            y = [epoch["score"] for epoch in scored]
+            x, y = zip(*scored.items(), strict=True)
             dots = {"marker": marker(place), "markersize": 4} if len(x) < 20 else {}
             axes.plot(x, y, label=label, linewidth=1.6, alpha=0.85, **dots, **style(place))
             label = None
@@ -146,9 +150,8 @@ def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) ->
         return None
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    watched = metric_title(str(table.config.get("valid_metric", "")).lower())
-    axes.set_ylabel(f"valid {watched}")
-    return f"valid {watched} after each epoch, a line for each seed."
+    axes.set_ylabel(f"valid {metric_title(metric)}")
+    return f"valid {metric_title(metric)} after each epoch, a line for each seed."
 
 
 def draw_groups(
@@ -193,12 +196,15 @@ def draw_groups(
 def rows_of(
     outcomes: Sequence[Outcome], metric: str, column: str
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Return what to group by and a metric's value for each test of each run, and the runs."""
+    """Return what to group by and a metric's value for each test of each run, and the runs.
+
+    None where the metric has no such values, or a test has several targets of several popularities.
+    """
     users = [outcome.users for outcome in outcomes]
     known = [u for u in users if u is not None and metric in u.metrics]
-    if not known:
+    by = np.concatenate([getattr(u, column) for u in known]) if known else np.array([SEVERAL])
+    if (by == SEVERAL).any():
         return None
-    by = np.concatenate([getattr(u, column) for u in known])
     values = np.concatenate([u.values[:, u.metrics.index(metric)] for u in known])
     return by, values, len(known)
 
@@ -230,8 +236,8 @@ def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
     ]
 
 
-def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw the share of tests whose target is among the first K, for K up to 100."""
+def draw_hits(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw the share of tests that have a target among the first K, for K up to 100."""
     ends = [int(o.users.rank.max()) for name in names for o in table.done(name) if o.users]
     longest = min(LONGEST_LIST, max(ends, default=1))
     lengths = np.arange(1, longest + 1)
@@ -246,7 +252,7 @@ def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> s
     if not axes.lines:
         return None
     axes.set_xlabel("K, length of the list")
-    axes.set_ylabel("Recall@K")
+    axes.set_ylabel("Hit@K")
     axes.set_xlim(0, longest)
     axes.set_ylim(bottom=0)
-    return f"share of tests whose item is among the first K (Recall@K), K from 1 to {longest}."
+    return f"share of tests with a tested item among the first K (Hit@K), K from 1 to {longest}."

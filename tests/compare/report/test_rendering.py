@@ -10,6 +10,7 @@ import pytest
 
 from recbole_m3rec.compare.report import figures, latex, markdown, write
 from recbole_m3rec.compare.report import html as web
+from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
 
 NASTY = r"<b>&_%|$x$ #1 {y} ~^ `c` *d* \e [f](g) <script>alert('h')</script>" + '"'
@@ -134,7 +135,7 @@ def test_pictures_are_drawn_embedded_and_beside_the_report(outcome, tmp_path):
     ]
     write.write_report(runs, tmp_path)
     drawn = sorted(file.name for file in (tmp_path / "pictures").glob("*.png"))
-    kinds = ["history", "learning", "popularity", "recall", "time"]
+    kinds = ["history", "hit", "learning", "popularity", "time"]
     assert drawn == [f"tiny-1-{kind}.png" for kind in kinds]
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"(pictures/{name})" in text for name in drawn)
@@ -151,6 +152,18 @@ def test_without_matplotlib_there_is_a_report_that_says_why_it_has_no_pictures(
     for name in ("report.md", "report.html", "report.tex"):
         text = (tmp_path / name).read_text(encoding="utf-8").replace("\\", "")
         assert "pip install 'recbole_m3rec[plots]'" in text.replace("&#x27;", "'")
+
+
+def test_learning_is_drawn_in_one_metric_whatever_a_run_watched(outcome):
+    pytest.importorskip("matplotlib")
+    runs = [outcome("A", {"ndcg@5": [0.5]}), outcome("B", {"ndcg@5": [0.5]}, valid_metric="Hit@5")]
+    (table,) = tables(runs)
+    with figures.figure() as (_, axes):
+        figures.draw_learning(axes, table, ["A", "B"], "ndcg@5")
+        assert [line.get_ydata() == pytest.approx([0, 0.1, 0.2]) for line in axes.lines] == [
+            True
+        ] * 2
+        assert axes.get_ylabel() == "valid NDCG@5"
 
 
 def test_groups_are_about_as_large_and_none_is_empty():
