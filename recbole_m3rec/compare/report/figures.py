@@ -21,6 +21,7 @@ from recbole_m3rec.support.safe_write import write_whole
 
 FOLDER = "pictures"
 LONGEST_LIST = 100
+LONGEST_NAME = 30  # in a legend
 FEWEST_FOR_BARS = 20  # with fewer, intervals by the normal distribution are too short
 GROUPS = 5
 
@@ -56,7 +57,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
             if caption is None:
                 continue
             file = Path(FOLDER) / f"{stem}-{kind}.png"
-            legend(canvas, axes)
+            legend(canvas, axes, names)
             image = io.BytesIO()
             canvas.savefig(image, format="png", dpi=160)
             write_whole(output / file, image.getvalue())
@@ -77,17 +78,26 @@ def figure() -> Iterator[tuple[Any, Any]]:
     yield canvas, axes
 
 
-def legend(canvas: Any, axes: Any) -> None:
-    """Name the lines, beside the axes, names as they are."""
-    handles, labels = axes.get_legend_handles_labels()
-    plain = [label.replace("$", r"\$") for label in labels]
-    if handles:
-        canvas.legend(handles, plain, loc="outside right upper", frameon=False, fontsize=9)
+def legend(canvas: Any, axes: Any, names: Sequence[str]) -> None:
+    """Name the lines, whose labels are places in the table, beside axes as high as need be."""
+    handles, places = axes.get_legend_handles_labels()
+    plain = [legend_name(names[int(place)]) for place in places]
+    canvas.set_figheight(max(canvas.get_figheight(), 0.3 + 0.21 * len(plain)))
+    canvas.legend(handles, plain, loc="outside right upper", frameon=False, fontsize=9)
+
+
+def legend_name(name: str) -> str:
+    """Return a name as it is, its middle left out where it is long, with nothing to be typeset."""
+    line = " ".join(name.split())
+    if len(line) > LONGEST_NAME:
+        line = f"{line[: LONGEST_NAME // 2]}…{line[-LONGEST_NAME // 2 + 1 :]}"
+    return " " + line.replace("$", r"\$")  # matplotlib hides what begins with _
 
 
 def style(place: int) -> dict[str, Any]:
-    """Return the look of the line of a name, by its place in the table."""
+    """Return the look of the line of a name, and its label, by its place in the table."""
     return {
+        "label": str(place),
         "color": COLOURS[place % len(COLOURS)],
         "linestyle": LINES[place // len(COLOURS) % len(LINES)],
     }
@@ -116,7 +126,7 @@ def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
             markersize=8,
             capsize=3,
             linestyle="none",
-            label=name,
+            label=str(place),
         )
     if not times:
         return None
@@ -132,7 +142,7 @@ def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) ->
     """Draw a metric on validation after each epoch, a line for each run that measured it there."""
     longest = 0
     for place, name in enumerate(names):
-        label: str | None = name
+        look = style(place)
         for outcome in table.done(name):
             scored = {
                 epoch["epoch"] + 1: epoch["valid"][metric]
@@ -143,8 +153,8 @@ def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) ->
                 continue
             x, y = zip(*scored.items(), strict=True)
             dots = {"marker": marker(place), "markersize": 4} if len(x) < 20 else {}
-            axes.plot(x, y, label=label, linewidth=1.6, alpha=0.85, **dots, **style(place))
-            label = None
+            axes.plot(x, y, linewidth=1.6, alpha=0.85, **dots, **look)
+            look["label"] = None  # once in the legend
             longest = max(longest, len(x))
     if longest < 2:
         return None
@@ -179,8 +189,8 @@ def draw_groups(
         error[n / seeds < FEWEST_FOR_BARS] = np.nan
         x = np.arange(len(n)) + (place - (len(names) - 1) / 2) * min(0.08, 0.6 / len(names))
         axes.errorbar(
-            x, mean, yerr=error, label=name, marker=marker(place), capsize=2, linewidth=1.4,
-            elinewidth=0.8, **style(place),
+            x, mean, yerr=error, marker=marker(place), capsize=2, linewidth=1.4, elinewidth=0.8,
+            **style(place),
         )  # fmt: skip
     if edges is None:
         return None
@@ -248,7 +258,7 @@ def draw_hits(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
             continue
         ordered = np.sort(np.concatenate(ranks))
         share = np.searchsorted(ordered, lengths, side="right") / len(ordered)
-        axes.plot(lengths, share, label=name, linewidth=1.8, **style(place))
+        axes.plot(lengths, share, linewidth=1.8, **style(place))
     if not axes.lines:
         return None
     axes.set_xlabel("K, length of the list")

@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import io
 import re
 import sys
 from pathlib import Path
@@ -164,6 +165,24 @@ def test_learning_is_drawn_in_one_metric_whatever_a_run_watched(outcome):
             True
         ] * 2
         assert axes.get_ylabel() == "valid NDCG@5"
+
+
+def test_a_legend_names_every_line_and_leaves_room_for_them(outcome):
+    pytest.importorskip("matplotlib")
+    names = ["_hidden", "$x$", "x" * 150, *map(str, range(25))]
+    (table,) = tables([outcome(name, {"ndcg@5": [0.5]}) for name in names])
+    with figures.figure() as (canvas, axes):
+        figures.draw_hits(axes, table, names, "ndcg@5")
+        figures.legend(canvas, axes, names)
+        canvas.savefig(io.BytesIO())
+        (legend,) = canvas.legends
+        box = legend.get_window_extent()
+        assert canvas.bbox.y0 <= box.y0 < box.y1 <= canvas.bbox.y1
+        assert axes.bbox.x1 <= box.x0
+        assert axes.bbox.width > canvas.bbox.width / 3
+    shown = [text.get_text().strip() for text in legend.get_texts()]
+    assert [*shown[:2], *shown[3:]] == ["_hidden", r"\$x\$", *names[3:]]
+    assert len(shown[2]) == figures.LONGEST_NAME
 
 
 def test_groups_are_about_as_large_and_none_is_empty():
