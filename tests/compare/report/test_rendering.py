@@ -4,6 +4,8 @@ import csv
 import html.parser
 import io
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from recbole_m3rec.compare.report import figures, latex, markdown, write
 from recbole_m3rec.compare.report import html as web
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
+from recbole_m3rec.support.safe_write import write_whole
 
 NASTY = r"<b>&_%|$x$ #1 {y} ~^ `c` *d* \e [f](g) <script>alert('h')</script>" + '"'
 
@@ -74,6 +77,31 @@ def test_latex_escapes_every_special_sign():
     assert r"\underline{0.1}" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
+
+
+def test_latex_names_signs_that_its_fonts_lack():
+    assert latex.escape("é Ł ğ “µ” λ ≠ 模\x07\u202e") == (
+        "é Ł ğ “µ” [U+03BB] [U+2260] [U+6A21][U+0007][U+202E]"
+    )
+
+
+def test_latex_puts_no_more_on_a_page_than_fits():
+    long = Grid("c", ["name"], [[Entry(str(row))] for row in range(2 * latex.ROWS + 1)])
+    text = latex.render([Heading("a"), long, Heading("b")])
+    tables = text.split("\\begin{table}")[1:]
+    assert [len(re.findall(r"^\d+ ", each, re.MULTILINE)) for each in tables] == [40, 40, 1]
+    assert text.count("\\clearpage") == 4  # a section, two pages of its table, a section
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_whatever_the_names(tmp_path):
+    names = [NASTY, "".join(map(chr, range(0x600))), "模型 🚀", *map(str, range(200))]
+    table = Grid(names[1], ["name"], [[Entry(name, bold=True)] for name in names])
+    section = [Heading(names[1]), table, *[Grid(NASTY, ["name"], [[Entry("A")]])] * 11]
+    write_whole(tmp_path / "report.tex", latex.render(section * 8).encode())
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert found.returncode == 0, found.stdout[-2000:]
 
 
 def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold():
