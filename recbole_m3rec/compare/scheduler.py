@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +108,7 @@ def run_all(source: Source, at_once: int, progress: Progress, begin: Start | Non
             if line is None:
                 code = running.pop(job).wait()
                 note_death(job, code)
-                shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
+                results.drop_checkpoints(job.folder)
                 progress.ended(job, failed=(job.folder / results.FAILURE).is_file())
                 source.ended(job)
             elif not job.stopped and (epoch := read_line(line)) is not None:
