@@ -9,11 +9,13 @@ are means over seeds. A run that has its result already is not trained again.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from recbole_m3rec import Run
+from recbole_m3rec.cli.commands import run_script
 from recbole_m3rec.compare.comparison import compare
 
 # What the first command sets, and here M3Rec alone has.
@@ -21,14 +23,14 @@ PRESET = Path(__file__).parents[1] / "properties" / "presets" / "quick.yaml"
 BASELINES = ("GRU4Rec", "NARM", "BERT4Rec", "SASRec")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--baselines", nargs="+", default=BASELINES)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 2024 on")
     parser.add_argument("--mask-seen", action="store_true", help="history items are no candidates")
     parser.add_argument("--output", type=Path, default=Path("published-baselines"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     protocol = {"mask_seen": options.mask_seen}
     quick = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
     names = {"M3Rec": quick, **{name: {} for name in options.baselines}}
@@ -41,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_script(main))

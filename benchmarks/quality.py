@@ -14,17 +14,20 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-import recbole_m3rec  # noqa: F401  (registers the models)
+from recbole_m3rec.cli.commands import run_script  # registers the models, too
+from recbole_m3rec.config.yaml_files import ConfigurationError
 
+MEASURED = ("hit@10", "ndcg@10", "hit@20")
 COLUMNS = (
-    *("row", "model", "dataset", "seed", "settings", "protocol", "split"),
-    *("hit@10", "ndcg@10", "hit@20", "best_epoch", "epochs", "seconds", "threads", "torch"),
+    *("row", "model", "dataset", "seed", "settings", "protocol", "split", *MEASURED),
+    *("best_epoch", "epochs", "seconds", "threads", "torch"),
 )
 PROTOCOLS = {"U": False, "M": True}  # history items stay candidates, or do not
 
@@ -37,6 +40,13 @@ def train(model: str, dataset: str, seed: int, settings: dict[str, Any]) -> list
 
     sys.argv = sys.argv[:1]  # RecBole reads the command line too
     config = Config(model=model, dataset=dataset, config_dict={**settings, "seed": seed})
+    measured = {f"{m}@{k}".lower() for m in config["metrics"] for k in config["topk"]}
+    if not set(MEASURED) <= measured or not 0 < config["eval_step"] <= config["epochs"]:
+        raise ConfigurationError(
+            f"metrics and topk must give {', '.join(MEASURED)}, and eval_step and epochs a "
+            f"validation; found {config['metrics']}, {config['topk']}, {config['eval_step']}, "
+            f"{config['epochs']}."
+        )
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
@@ -59,13 +69,13 @@ def train(model: str, dataset: str, seed: int, settings: dict[str, Any]) -> list
         _, valid_data, test_data = data_preparation(config, create_dataset(config))
         for split, loader in (("valid", valid_data), ("test", test_data)):
             found = trainer.evaluate(loader, load_best_model=True, show_progress=False)
-            values = {key: found[key] for key in ("hit@10", "ndcg@10", "hit@20")}
+            values = {key: found[key] for key in MEASURED}
             results.append({"protocol": protocol, "split": split, **values})
     run = {"best_epoch": best + 1, "epochs": len(epochs), "seconds": round(seconds)}
     return [{**run, **result} for result in results]
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="M3Rec")
     parser.add_argument("--dataset", required=True)
@@ -73,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2024])
     parser.add_argument("--output", type=Path, default=Path("quality.csv"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(arguments)
     settings = {}
     for argument in rest:
         key, _, value = argument.removeprefix("--").partition("=")
@@ -112,4 +122,4 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_script(main))

@@ -102,10 +102,12 @@ def check_model(config: Any) -> None:
             )
     if needs_labels(config):
         file, label = item_columns.atomic_file(config, "inter"), config["LABEL_FIELD"]
+        columns = [*(config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME")), "rating"]
         if file.is_file() and label not in read_header(file, config["field_separator"]):
             raise ConfigurationError(
                 f"{model} learns from labels, but {file} has no column {label}:float. Add it, or "
-                "make labels of ratings, such as --threshold={'rating':4}."
+                "make labels of ratings, such as \"--threshold={'rating': 4}\" "
+                f"\"--load_col={{'inter': {columns}}}\"."
             )
     if needs_negatives(config):
         raise ConfigurationError(

@@ -54,7 +54,7 @@ class Variant(NamedTuple):
 
 
 def variants(config: Any) -> list[Variant]:
-    """Return the rows for a configuration of M3Rec, the whole model first.
+    """Return the rows for a configuration of M3Rec, the whole model first, none of them twice.
 
     Raises:
         ConfigurationError: it has no content modality, so there is nothing to leave out.
@@ -69,8 +69,7 @@ def variants(config: Any) -> list[Variant]:
         for name in content:
             rest = [other for other in content if other != name]
             rows.append(Variant(f"without {name}", {"modalities": rest}, f"Does {name} help?"))
-    return [
-        *rows,
+    rows += [
         Variant("ID alone", {}, "Does content help at all? This is Mamba4Rec.", "Mamba4Rec"),
         Variant(
             "random features",
@@ -107,14 +106,20 @@ def variants(config: Any) -> list[Variant]:
             "What the authors' released program does, random codes in place of features included.",
         ),
     ]
+    return [
+        row
+        for row in rows
+        if row.name == WHOLE
+        or row.model != WHOLE
+        or any(config[key] != value for key, value in row.settings.items())
+    ]
 
 
 def _others(config: Any, key: str, choices: Iterable[Any], question: str) -> list[Variant]:
-    """A row for every choice of a setting but the whole model's."""
+    """A row for every choice of a setting."""
     return [
         Variant(f"{key}: {choice}", {key: choice}, f"{question} The whole model: {config[key]}.")
         for choice in choices
-        if choice != config[key]
     ]
 
 

@@ -188,7 +188,9 @@ def train_missing(
     missing: dict[Path, Job] = {}
     for each in planned:
         known = results.read_outcome(each.run, each.identity, each.folder)
-        if (known is None or known.result is None) and each.folder not in missing:
+        if known is not None and known.result is not None:
+            results.drop_checkpoints(each.folder)  # of a kill between the two
+        elif each.folder not in missing:
             results.write_spec(each.folder, each.run, each.identity, tests=True)
             missing[each.folder] = job_of(each)
     if show_progress:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from recbole_m3rec.compare.user_values import (
+    SEVERAL,
     Lists,
     UserValues,
     agreeing,
@@ -54,7 +55,7 @@ class Recorder:
     _log: Any = None  # all interactions, (users, items) as internal ids
     _data: tuple[Any, Any, Any] | None = None  # dataset, validation and test loader
     _columns: dict[str, np.ndarray] = field(default_factory=dict)
-    _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = field(default_factory=list)
+    _rows: list[tuple[np.ndarray, ...] | None] = field(default_factory=list)
     _top: np.ndarray | None = None  # of the test
     _hits: np.ndarray | None = None  # 1 where a list has a target
     _before: torch.Tensor | None = None
@@ -231,12 +232,13 @@ class Recorder:
         before, rows, targets = (t.numpy() for t in (all_before, asked // n_items, asked % n_items))
         # Of a row's targets the best one, which comes first in this order.
         order = np.lexsort((before, rows))
-        first = order[np.unique(rows[order], return_index=True)[1]]
+        _, first, n_targets = np.unique(rows[order], return_index=True, return_counts=True)
+        first = order[first]
         users = interaction[self._data[0].uid_field].cpu()
         if len(users) != len(first):  # candidates were sampled, and each has a row
             users = torch.unique_consecutive(users)
-        whole = len(users) == len(first)
-        self._rows.append((users.numpy(), targets[first], before[first] + 1) if whole else None)
+        found = (users.numpy(), targets[first], before[first] + 1, n_targets)
+        self._rows.append(found if len(users) == len(first) else None)
 
     def unrounded(self, result: dict[str, Any]) -> dict[str, float]:
         """Return RecBole's last result as it was before it was rounded, where that is known."""
@@ -257,7 +259,7 @@ class Recorder:
         rows = [row for row in self._rows if row is not None]
         if self._data is None or self._hits is None or not rows or len(rows) < len(self._rows):
             return None
-        users, targets, rank = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        users, targets, rank, n = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         values = np.stack(list(self._columns.values()), axis=1)
         if len(values) != len(users):
             return None
@@ -269,7 +271,7 @@ class Recorder:
             users=dataset.id2token(dataset.uid_field, users).astype(str),
             targets=dataset.id2token(dataset.iid_field, targets).astype(str),
             history=history[users],
-            popularity=popularity[targets],
+            popularity=np.where(n > 1, SEVERAL, popularity[targets]),
             cold=nothing if cold_items is None else cold_items.numpy()[targets],
             rank=agreeing(rank, self._hits),
             metrics=tuple(self._columns),

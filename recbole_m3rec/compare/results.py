@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +75,7 @@ class Outcome:
 
 
 def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
-    """Write what a worker is to do; a failure of an earlier try is forgotten.
+    """Write what a worker is to do; what an earlier try left is forgotten.
 
     Raises:
         ConfigurationError: a setting is nothing that JSON can hold.
@@ -94,7 +96,8 @@ def write_spec(folder: Path, run: Run, identity: Identity, tests: bool) -> None:
             f"The settings of {run} must be numbers, texts, lists and mappings ({error})."
         ) from error
     write_whole(folder / SPEC, text.encode())
-    (folder / FAILURE).unlink(missing_ok=True)
+    for name in (FAILURE, RESULT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def write_result(
 ) -> None:
     """Write a result, the values of users and their lists, where there are any, all or nothing."""
     arrays = {name: vars(each) for name, each in ((USERS, users), (LISTS, lists)) if each}
+    result = {**result, "arrays": list(arrays)}
     with new_files(*(folder / name for name in (*arrays, RESULT))) as files:
         for file, of_file in zip(files, arrays.values(), strict=False):
             np.savez_compressed(file.file, **of_file)
@@ -120,15 +124,32 @@ def write_failure(folder: Path, message: str) -> None:
 
 
 def read_outcome(run: Run, identity: Identity, folder: Path) -> Outcome | None:
-    """Return the outcome of a run, None where it is still to be had."""
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        result = None
-    if result is not None and result.get("hash") == identity.hash:
+    """Return the outcome of a run, None where it is still to be had or was damaged since."""
+    result = _mapping(folder / RESULT)
+    if result.get("hash") == identity.hash and _is_whole(folder, result):
         return Outcome(run, identity, folder, result, None)
+    failure = _mapping(folder / FAILURE).get("message")
+    return None if failure is None else Outcome(run, identity, folder, None, failure)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, nothing where it is missing or damaged."""
     try:
-        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))["message"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return None
-    return Outcome(run, identity, folder, None, failure)
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_whole(folder: Path, result: Mapping[str, Any]) -> bool:
+    """Tell whether a result has its parts, and the arrays that were written with it."""
+    arrays = (folder / name for name in (USERS, LISTS))
+    known = result.get("arrays", ())  # not counted before
+    return {"test", "epochs"} <= result.keys() and all(
+        zipfile.is_zipfile(file) for file in arrays if file.exists() or file.name in known
+    )
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that has ended."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

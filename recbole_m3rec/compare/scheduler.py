@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +114,7 @@ def run_all(
             if line is None:
                 code = running.pop(job).wait()
                 note_death(job, code)
-                shutil.rmtree(job.folder / results.CHECKPOINTS, ignore_errors=True)
+                results.drop_checkpoints(job.folder)
                 progress.ended(job, failed=(job.folder / results.FAILURE).is_file())
                 source.ended(job)
             elif not job.stopped and (epoch := read_line(line)) is not None:

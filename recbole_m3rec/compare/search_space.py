@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_m3rec.config.keys import PROTOCOL
 from recbole_m3rec.config.layers import properties_folder
 from recbole_m3rec.config.yaml_files import ConfigurationError
 
+FIXED = {*PROTOCOL, "valid_metric", "seed"}  # what trials must share to be compared
 KINDS = ("choice", "uniform", "loguniform", "quniform")
 
 
@@ -71,35 +73,52 @@ def read_space(file: Path) -> dict[str, Range]:
     """Read lines of ``name kind values``, a comment after ``#``.
 
     Raises:
-        ConfigurationError: a line that is none; names it.
+        ConfigurationError: a line that is none, or a name given twice; names it.
     """
     space: dict[str, Range] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        text = line.split(" #")[0].strip()
-        if not text or text.startswith("#"):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file} is no UTF-8: save it as UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
+        where = f"{file}, line {number}"
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        name, _, rest = text.partition(" ")
-        kind, _, values = rest.strip().partition(" ")
-        space[name] = Range(kind, _values(f"{file}, line {number}", kind, values))
+        name, kind, values, *_ = [*line.split(maxsplit=2), "", ""]
+        if name in space or name in FIXED:
+            why = "is given twice" if name in space else "must be the same for all trials"
+            raise ConfigurationError(f"{where}: {name} {why}. Take the line out.")
+        space[name] = Range(kind, _values(where, kind, values))
     return space
 
 
 def _values(where: str, kind: str, text: str) -> tuple[Any, ...]:
     if kind not in KINDS:
         raise ConfigurationError(f"{where}: {kind!r} is no kind of range, one of {KINDS} is.")
+    expected = {
+        "choice": "a list of numbers, texts and lists such as [64,128]",
+        "uniform": "2 numbers such as 0.1,0.5, the lower bound first",
+        "loguniform": "2 natural logarithms of bounds such as -8,0, the lower first",
+        "quniform": "3 numbers such as 0.1,0.5,0.1, the lower bound first, and a step above 0",
+    }[kind]
     try:
-        values = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        values = None
+        values = ast.literal_eval(text)  # which passes over a comment
+        if not _is_range(kind, values):
+            raise ValueError(kind)
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as no:
+        raise ConfigurationError(f"{where}: expected {expected}, found {text!r}.") from no
+    return tuple(values)
+
+
+def _is_range(kind: str, values: Any) -> bool:
+    """Tell whether values are those of a kind; some that are not raise an error."""
     if kind == "choice":
-        if isinstance(values, list) and values:
-            return tuple(values)
-        raise ConfigurationError(f"{where}: expected a list such as [64,128], found {text!r}.")
-    wanted = 3 if kind == "quniform" else 2
-    numbers = isinstance(values, tuple) and all(isinstance(v, (int, float)) for v in values)
-    if not numbers or len(values) != wanted or values[0] >= values[1]:
-        raise ConfigurationError(
-            f"{where}: expected {wanted} numbers such as 0.1,0.5{',0.1' * (wanted - 2)}, the lower "
-            f"bound first, found {text!r}."
-        )
-    return values
+        json.dumps(values)  # as Optuna gets them
+        return isinstance(values, list) and bool(values)
+    low, high, *step = map(float, values)
+    if kind == "loguniform":
+        low, high = math.exp(low), math.exp(high)
+    wanted = [high - low, *step, *[low] * (kind == "loguniform")]
+    numbers = isinstance(values, tuple) and all(isinstance(each, (int, float)) for each in values)
+    n = 3 if kind == "quniform" else 2
+    return numbers and len(values) == n and all(0 < each < math.inf for each in wanted)

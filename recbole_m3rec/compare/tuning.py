@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from recbole_m3rec.compare.scheduler import Job, Progress
 from recbole_m3rec.compare.search_space import Range, space_of
 from recbole_m3rec.config.known_keys import SLIP, known_keys, unknown
 from recbole_m3rec.config.yaml_files import ConfigurationError
+from recbole_m3rec.support.safe_write import drop_half_line
 from recbole_m3rec.support.suggestions import nearest
 
 FAILED = "failure"  # attribute of a trial whose training failed, with the reason
@@ -106,10 +108,11 @@ class _Study:
         self.run, self.output, self.trials = run, output, trials
         config = configuration(run)
         prepare(config)
-        if not config["eval_step"]:
+        if not 0 < config["eval_step"] <= config["epochs"]:
             raise ConfigurationError(
-                f"{run.name} on {run.dataset}: eval_step: 0 leaves the validation out, by which"
-                " --tune judges. Set eval_step: 1, or leave --tune out."
+                f"{run.name} on {run.dataset}: eval_step: {config['eval_step']} and epochs:"
+                f" {config['epochs']} leave the validation out, by which --tune judges. Set"
+                " eval_step: 1 and some epochs, or leave --tune out."
             )
         self.metric, self.bigger = config["valid_metric"], config["valid_metric_bigger"]
         self.epochs = config["epochs"]
@@ -140,6 +143,7 @@ class _Study:
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         file = self.output / "tuning" / f"{self.run.model}-{self.run.dataset}-{key}.journal"
         file.parent.mkdir(parents=True, exist_ok=True)
+        drop_half_line(file)
         study = optuna.create_study(
             study_name=file.stem,
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
@@ -196,6 +200,7 @@ class _Study:
             folder = self.output / "trials" / identity.hash[:20]
             known = results.read_outcome(run, identity, folder)
             if known is not None and known.result is not None:
+                results.drop_checkpoints(folder)
                 self._tell(trial, known)
                 continue
             if folder in self.running:
@@ -228,10 +233,12 @@ class _Study:
                 self._tell(trial, known)
 
     def _tell(self, trial: Any, known: results.Outcome | None) -> None:
-        if known is not None and known.result is not None:
-            self.study.tell(trial, known.result["score"])
-        else:
+        if known is None or known.result is None:
             self._fail(trial, (known.failure if known else None) or "no result")
+        elif (score := known.result["score"]) is None or not math.isfinite(score):
+            self._fail(trial, f"its validation score is {score}")
+        else:
+            self.study.tell(trial, score)
 
     def _fail(self, trial: Any, why: str) -> None:
         import optuna

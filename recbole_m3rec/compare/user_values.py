@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+SEVERAL = -1  # the popularity of several targets
+
 
 @dataclass(frozen=True)
 class UserValues:
@@ -17,7 +19,8 @@ class UserValues:
         users: tokens, ``[n]`` str.
         targets: tokens of the tested items, of several the one that ranks best, ``[n]`` str.
         history: interactions of the user before the test, ``[n]`` int64.
-        popularity: interactions of the target in the training data, ``[n]`` int64.
+        popularity: interactions of the target in the training data, ``SEVERAL`` where there are
+            several targets, ``[n]`` int64.
         cold: whether the target was held out of training (``cold_items``), ``[n]`` bool.
         rank: the target's place among all candidates, from 1, ``[n]`` int64; the number of items,
             padding included, where ``mask_seen`` puts it out of reach.

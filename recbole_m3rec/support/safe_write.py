@@ -200,6 +200,12 @@ def write_whole(path: Path, content: bytes) -> None:
         new.write(content)
 
 
+def drop_half_line(file: Path) -> None:
+    """Cut a file, where there is one, after its last whole line: a kill may leave part of one."""
+    if file.exists():
+        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+
+
 class Sink:
     """Writes to a file, hashes what is written, and remembers why writing failed.
 

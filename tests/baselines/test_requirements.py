@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import re
+import shlex
 import sys
 
 import pytest
@@ -31,12 +32,15 @@ def test_a_model_of_labels_is_told_before_training_that_there_are_none(write_dat
     code, _, error = call(*run)
     assert code == 2
     assert re.search(r"FM learns from labels, but .*tiny\.inter has no column label:float", error)
+    advice = shlex.split(error.split("such as ")[1].splitlines()[0].removesuffix("."))
     header, *rows = (folder / "tiny.inter").read_text().splitlines()
-    rows = [f"{row}\t{place % 2}" for place, row in enumerate(rows)]
-    (folder / "tiny.inter").write_text("\n".join([f"{header}\tlabel:float", *rows]) + "\n")
+    labels = ["--load_col={inter: [user_id, item_id, label, timestamp]}"]
     ranks = ["--metrics=AUC", "--valid_metric=AUC", "--eval_args={mode: labeled}"]
-    code, _, error = call(*run, *ranks, "--load_col={inter: [user_id, item_id, label, timestamp]}")
-    assert code == 0, error
+    for column, scale, more in (("rating", 5, advice), ("label", 1, labels)):
+        lines = [f"{row}\t{scale * (place % 2)}" for place, row in enumerate(rows)]
+        (folder / "tiny.inter").write_text("\n".join([f"{header}\t{column}:float", *lines, ""]))
+        code, _, error = call(*run, *ranks, *more)
+        assert code == 0, error
 
 
 def test_a_model_of_negatives_is_told_before_training_that_there_are_none(write_dataset, call):

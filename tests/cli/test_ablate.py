@@ -40,6 +40,9 @@ def test_rows_differ_from_the_whole_model_as_it_is_configured(make_config):
     assert {"modality_gradient: frozen", "modality_gradient: detached"} <= set(found)
     assert "train_positions: all" in found
     assert "modality_gradient: shared" not in found
+    assert "one shared expert" in found
+    same = rows(make_config, share_experts=True, feature_rows="random")
+    assert not {"one shared expert", "random features"} & set(same)
 
 
 def test_a_single_modality_is_left_out_once(make_config):

@@ -91,7 +91,7 @@ def outcome(tmp_path):
             values=columns,
         )
         epochs = [
-            {"epoch": e, "loss": 1.0, "seconds": 2.0, "score": 0.1 * e, "valid": {}}
+            {"epoch": e, "loss": 1.0, "seconds": 2.0, "score": 9.0, "valid": {"ndcg@5": 0.1 * e}}
             for e in range(3)
         ]
         result = {

@@ -9,14 +9,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recbole.quick_start import run_recbole
 
 from recbole_m3rec.cli import compare as __main__
+from recbole_m3rec.cluster.pieces import THIS_PROCESS
 from recbole_m3rec.compare import comparison, results, worker
 from recbole_m3rec.compare.comparison import compare
 from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.runs import Run
+from recbole_m3rec.compare.user_values import Lists
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support import written_here
 from recbole_m3rec.support.hashing import sha256_of
@@ -196,6 +199,44 @@ def test_a_killed_comparison_goes_on_where_it_was(
     assert one == other
     for log in done.glob("*/log.txt"):  # workers that did their work end in peace
         assert "Fatal" not in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (results.RESULT, b"[]"),
+        (results.RESULT, b"\xff"),
+        (results.RESULT, None),  # its hash alone
+        (results.USERS, b"PK\x03\x04 and no end"),
+        (results.LISTS, b"PK"),
+        (results.LISTS, "deleted"),
+        (results.FAILURE, b'["message"]'),
+    ],
+)
+def test_a_damaged_result_is_none(outcome, name, content):
+    lists = Lists(np.ones((1, 5), np.int32), np.array(["", "a"]), np.array([0, 1]))
+    made = outcome("A", {"hit@5": [1.0]}, lists=lists)
+    file = made.folder / name
+    if name == results.FAILURE:
+        (made.folder / results.RESULT).unlink()
+    if content == "deleted":
+        file.unlink()
+    else:
+        file.write_bytes(content or json.dumps({"hash": made.identity.hash}).encode())
+    assert results.read_outcome(made.run, made.identity, made.folder) is None
+
+
+def test_checkpoints_of_a_run_that_has_its_result_are_removed(
+    write_dataset, tmp_path, small_settings, refuse_workers
+):
+    write_dataset("tiny")
+    refuse_workers()
+    (planned,) = comparison.plan([Run("Pop", "Pop", "tiny", 1, small_settings)], tmp_path / "out")
+    (planned.folder / results.CHECKPOINTS).mkdir(parents=True)
+    result = {"hash": planned.identity.hash, "test": {}, "epochs": []}
+    results.write_result(planned.folder, result, None)
+    comparison.train_missing([planned], 1, False, THIS_PROCESS)
+    assert not (planned.folder / results.CHECKPOINTS).exists()
 
 
 def test_a_folder_that_is_none_or_of_another_comparison_is_refused(

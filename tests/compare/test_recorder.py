@@ -6,6 +6,7 @@ import torch
 from recbole.quick_start import quick_start
 
 from recbole_m3rec.compare.recorder import Recorder, agreeing, listed_before
+from recbole_m3rec.compare.user_values import SEVERAL
 from tests.tiny import ALL_USED, small
 
 METRICS = ["Hit", "NDCG", "MRR", "Recall", "MAP", "Precision", "ItemCoverage", "GAUC"]
@@ -94,6 +95,18 @@ def test_a_target_out_of_reach_is_a_test_that_ranks_last(
     assert not users.values[out].any()
     means = dict(zip(users.metrics, users.values.mean(axis=0), strict=True))
     assert means == pytest.approx(dict(result))
+
+
+def test_several_targets_have_no_popularity_of_one(write_dataset, tmp_path):
+    write_dataset("tiny")
+    recorder = Recorder()
+    shares = {"split": {"RS": [0.5, 0.2, 0.3]}, "order": "TO", "group_by": "user", "mode": "full"}
+    run(recorder, "BPR", tmp_path, eval_args=shares)
+    users = recorder.user_values()
+    recall = users.values[:, users.metrics.index("recall@5")]
+    several = (users.values[:, users.metrics.index("hit@5")] == 1) & (recall < 1)
+    assert several.any()
+    assert (users.popularity[several] == SEVERAL).all()
 
 
 def test_the_lists_of_the_test_hold_its_hits(recorded):

@@ -20,17 +20,17 @@ def space(tmp_path, text):
 def test_the_kinds_of_ranges(tmp_path):
     found = space(
         tmp_path,
-        "#search:space\n\na choice [1, 'x',[2, 3]] # (int) what, >= 1\nb uniform 0.1,0.5\n"
+        "\ufeff#search:space\n\na choice [1, 'x #',[2, 3]] # (int) what, >= 1\nb\tuniform 0.1,0.5\n"
         "c loguniform -8, 0\nd quniform 10,50,10\n",
     )
     assert found == {
-        "a": Range("choice", (1, "x", [2, 3])),
+        "a": Range("choice", (1, "x #", [2, 3])),
         "b": Range("uniform", (0.1, 0.5)),
         "c": Range("loguniform", (-8, 0)),
         "d": Range("quniform", (10, 50, 10)),
     }
     assert [str(each) for each in found.values()] == [
-        "1, x, [2, 3]", "0.1 to 0.5", "0.000335463 to 1", "10 to 50 by 10",
+        "1, x #, [2, 3]", "0.1 to 0.5", "0.000335463 to 1", "10 to 50 by 10",
     ]  # fmt: skip
 
 
@@ -42,11 +42,28 @@ def test_the_kinds_of_ranges(tmp_path):
         "a among [1,2]",
         "a uniform 0.5,0.1",
         "a quniform 1,2",
+        "a quniform 8,64,0",
+        "a choice [{1,2}]",
+        "a loguniform 1,1000",
+        "a loguniform -1000,1",
+        "a uniform 0,1e400",
+        "a uniform {1,2}",
+        "a",
+        "seed choice [1,2]",
+        "valid_metric choice ['MRR@10']",
+        "cold_items uniform 0.1,0.2",
+        "b choice [3]",  # given before
     ],
 )
 def test_a_line_that_is_no_range_is_named(tmp_path, line):
     with pytest.raises(ConfigurationError, match=r"X\.hyper, line 2: "):
-        space(tmp_path, f"#search:space\n{line}\n")
+        space(tmp_path, f"b choice [1]\n{line}\n")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "X.hyper").write_bytes(b"a choice ['\xff']\n")
+    with pytest.raises(ConfigurationError, match=r"X\.hyper is no UTF-8"):
+        read_space(tmp_path / "X.hyper")
 
 
 def test_a_trial_gets_values_of_the_range():

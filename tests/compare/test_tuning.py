@@ -1,6 +1,7 @@
 """Searches for settings: how many trials each model gets, what they share, what is kept of them."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -67,8 +68,11 @@ def test_every_model_gets_as_many_trials_and_a_killed_search_goes_on(
     assert pop[-1].text == "no search space: configured settings"
 
 
+@pytest.mark.parametrize(
+    ("score", "part"), [(0.5, "completed"), (None, "failed"), (math.nan, "failed")]
+)
 def test_trials_that_draw_the_same_settings_at_once_share_one_result(
-    write_space, tmp_path, monkeypatch, small_settings
+    write_space, tmp_path, monkeypatch, small_settings, score, part
 ):
     write_space("learning_rate choice [0.05]")
     study = tuning._Study(Run("BPR", "BPR", "tiny", 1, small_settings), tmp_path / "out", 2)
@@ -76,10 +80,24 @@ def test_trials_that_draw_the_same_settings_at_once_share_one_result(
     assert job is not None
     assert study.next_job() is None
     assert study.left() == 0
-    outcome = SimpleNamespace(result={"score": 0.5}, failure=None)
+    outcome = SimpleNamespace(result={"score": score}, failure=None)
     monkeypatch.setattr(results, "read_outcome", lambda *_: outcome)
     study.ended(job)
-    assert study.counted() == {"completed": 2, "pruned": 0, "failed": 0}
+    assert study.counted() == {**dict.fromkeys(tuning.PARTS, 0), part: 2}
+    assert study.left() == 0
+
+
+def test_a_journal_whose_last_line_was_cut_off_goes_on(write_space, tmp_path, small_settings):
+    write_space("learning_rate choice [0.05]")
+    run = Run("BPR", "BPR", "tiny", 1, small_settings)
+    tuning._Study(run, tmp_path / "out", 2).study.ask()
+    (journal,) = (tmp_path / "out" / "tuning").glob("*.journal")
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    for trials in (2, 3):  # one that is given back, and again
+        study = tuning._Study(run, tmp_path / "out", 2).study
+        study.ask()
+        assert len(study.trials) == trials
 
 
 def test_what_a_person_has_set_is_not_searched(write_space, tmp_path, small_settings):
@@ -139,11 +157,14 @@ def test_whole_numbers_are_another_study_than_others_of_the_range(
     assert len(list((tmp_path / "out" / "tuning").glob("*.journal"))) == 2
 
 
-def test_tuning_without_validation_is_refused(write_dataset, write_space, small_settings, tmp_path):
+@pytest.mark.parametrize("keys", [{"eval_step": 0}, {"eval_step": -1}, {"epochs": 0}])
+def test_tuning_without_validation_is_refused(
+    write_dataset, write_space, small_settings, tmp_path, keys
+):
     write_dataset("tiny")
     write_space("learning_rate choice [0.05]")
-    run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8, "eval_step": 0})
-    with pytest.raises(ConfigurationError, match="eval_step: 0 leaves the validation out"):
+    run = Run("BPR", "BPR", "tiny", 1, {**small_settings, "embedding_size": 8, **keys})
+    with pytest.raises(ConfigurationError, match="eval_step: .* leave the validation out"):
         tuning.tune([run], tmp_path / "out", 1, show_progress=False)
     assert not (tmp_path / "out").exists()
 

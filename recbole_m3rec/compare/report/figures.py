@@ -16,10 +16,12 @@ from recbole_m3rec.compare.report.aggregate import Table
 from recbole_m3rec.compare.report.document import Picture
 from recbole_m3rec.compare.report.tables import metric_title
 from recbole_m3rec.compare.results import Outcome
+from recbole_m3rec.compare.user_values import SEVERAL
 from recbole_m3rec.support.safe_write import write_whole
 
 FOLDER = "pictures"
 LONGEST_LIST = 100
+LONGEST_NAME = 30  # in a legend
 FEWEST_FOR_BARS = 20  # with fewer, intervals by the normal distribution are too short
 GROUPS = 5
 
@@ -46,7 +48,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
         "time": draw_time,
         "learning": draw_learning,
         **{column: partial(draw_groups, column) for column in GROUPED},
-        "recall": draw_recall,
+        "hit": draw_hits,
     }
     drawn = []
     for kind, drawing in drawings.items():
@@ -55,7 +57,7 @@ def draw(table: Table, output: Path, name: str) -> list[Picture]:
             if caption is None:
                 continue
             file = Path(FOLDER) / f"{stem}-{kind}.png"
-            legend(canvas, axes)
+            legend(canvas, axes, names)
             image = io.BytesIO()
             canvas.savefig(image, format="png", dpi=160)
             write_whole(output / file, image.getvalue())
@@ -76,17 +78,26 @@ def figure() -> Iterator[tuple[Any, Any]]:
     yield canvas, axes
 
 
-def legend(canvas: Any, axes: Any) -> None:
-    """Name the lines, beside the axes, names as they are."""
-    handles, labels = axes.get_legend_handles_labels()
-    plain = [label.replace("$", r"\$") for label in labels]
-    if handles:
-        canvas.legend(handles, plain, loc="outside right upper", frameon=False, fontsize=9)
+def legend(canvas: Any, axes: Any, names: Sequence[str]) -> None:
+    """Name the lines, whose labels are places in the table, beside axes as high as need be."""
+    handles, places = axes.get_legend_handles_labels()
+    plain = [legend_name(names[int(place)]) for place in places]
+    canvas.set_figheight(max(canvas.get_figheight(), 0.3 + 0.21 * len(plain)))
+    canvas.legend(handles, plain, loc="outside right upper", frameon=False, fontsize=9)
+
+
+def legend_name(name: str) -> str:
+    """Return a name as it is, its middle left out where it is long, with nothing to be typeset."""
+    line = " ".join(name.split())
+    if len(line) > LONGEST_NAME:
+        line = f"{line[: LONGEST_NAME // 2]}…{line[-LONGEST_NAME // 2 + 1 :]}"
+    return " " + line.replace("$", r"\$")  # matplotlib hides what begins with _
 
 
 def style(place: int) -> dict[str, Any]:
-    """Return the look of the line of a name, by its place in the table."""
+    """Return the look of the line of a name, and its label, by its place in the table."""
     return {
+        "label": str(place),
         "color": COLOURS[place % len(COLOURS)],
         "linestyle": LINES[place // len(COLOURS) % len(LINES)],
     }
@@ -115,7 +126,7 @@ def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
             markersize=8,
             capsize=3,
             linestyle="none",
-            label=name,
+            label=str(place),
         )
     if not times:
         return None
@@ -128,27 +139,29 @@ def draw_time(axes: Any, table: Table, names: Sequence[str], metric: str) -> str
 
 
 def draw_learning(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw the validation score after each epoch, a line for each run."""
+    """Draw a metric on validation after each epoch, a line for each run that measured it there."""
     longest = 0
     for place, name in enumerate(names):
-        label: str | None = name
+        look = style(place)
         for outcome in table.done(name):
-            scored = [epoch for epoch in outcome.measured["epochs"] if "score" in epoch]
+            scored = {
+                epoch["epoch"] + 1: epoch["valid"][metric]
+                for epoch in outcome.measured["epochs"]
+                if metric in epoch.get("valid", ())
+            }
             if not scored:
                 continue
-            x = [epoch["epoch"] + 1 for epoch in scored]
-            y = [epoch["score"] for epoch in scored]
+            x, y = zip(*scored.items(), strict=True)
             dots = {"marker": marker(place), "markersize": 4} if len(x) < 20 else {}
-            axes.plot(x, y, label=label, linewidth=1.6, alpha=0.85, **dots, **style(place))
-            label = None
+            axes.plot(x, y, linewidth=1.6, alpha=0.85, **dots, **look)
+            look["label"] = None  # once in the legend
             longest = max(longest, len(x))
     if longest < 2:
         return None
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    watched = metric_title(str(table.config.get("valid_metric", "")).lower())
-    axes.set_ylabel(f"valid {watched}")
-    return f"valid {watched} after each epoch, a line for each seed."
+    axes.set_ylabel(f"valid {metric_title(metric)}")
+    return f"valid {metric_title(metric)} after each epoch, a line for each seed."
 
 
 def draw_groups(
@@ -176,8 +189,8 @@ def draw_groups(
         error[n / seeds < FEWEST_FOR_BARS] = np.nan
         x = np.arange(len(n)) + (place - (len(names) - 1) / 2) * min(0.08, 0.6 / len(names))
         axes.errorbar(
-            x, mean, yerr=error, label=name, marker=marker(place), capsize=2, linewidth=1.4,
-            elinewidth=0.8, **style(place),
+            x, mean, yerr=error, marker=marker(place), capsize=2, linewidth=1.4, elinewidth=0.8,
+            **style(place),
         )  # fmt: skip
     if edges is None:
         return None
@@ -193,12 +206,15 @@ def draw_groups(
 def rows_of(
     outcomes: Sequence[Outcome], metric: str, column: str
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Return what to group by and a metric's value for each test of each run, and the runs."""
+    """Return what to group by and a metric's value for each test of each run, and the runs.
+
+    None where the metric has no such values, or a test has several targets of several popularities.
+    """
     users = [outcome.users for outcome in outcomes]
     known = [u for u in users if u is not None and metric in u.metrics]
-    if not known:
+    by = np.concatenate([getattr(u, column) for u in known]) if known else np.array([SEVERAL])
+    if (by == SEVERAL).any():
         return None
-    by = np.concatenate([getattr(u, column) for u in known])
     values = np.concatenate([u.values[:, u.metrics.index(metric)] for u in known])
     return by, values, len(known)
 
@@ -230,8 +246,8 @@ def group_names(by: np.ndarray, edges: np.ndarray, seeds: int) -> list[str]:
     ]
 
 
-def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
-    """Draw the share of tests whose target is among the first K, for K up to 100."""
+def draw_hits(axes: Any, table: Table, names: Sequence[str], metric: str) -> str | None:
+    """Draw the share of tests that have a target among the first K, for K up to 100."""
     ends = [int(o.users.rank.max()) for name in names for o in table.done(name) if o.users]
     longest = min(LONGEST_LIST, max(ends, default=1))
     lengths = np.arange(1, longest + 1)
@@ -242,11 +258,11 @@ def draw_recall(axes: Any, table: Table, names: Sequence[str], metric: str) -> s
             continue
         ordered = np.sort(np.concatenate(ranks))
         share = np.searchsorted(ordered, lengths, side="right") / len(ordered)
-        axes.plot(lengths, share, label=name, linewidth=1.8, **style(place))
+        axes.plot(lengths, share, linewidth=1.8, **style(place))
     if not axes.lines:
         return None
     axes.set_xlabel("K, length of the list")
-    axes.set_ylabel("Recall@K")
+    axes.set_ylabel("Hit@K")
     axes.set_xlim(0, longest)
     axes.set_ylim(bottom=0)
-    return f"share of tests whose item is among the first K (Recall@K), K from 1 to {longest}."
+    return f"share of tests with a tested item among the first K (Hit@K), K from 1 to {longest}."

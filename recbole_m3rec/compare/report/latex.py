@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from recbole_m3rec.compare.report.document import Block, Entry, Grid, Heading, Paragraph, Picture
 
@@ -22,9 +23,12 @@ SPECIAL = {
     "≥": r"$\geq$",
     "−": r"$-$",
 }
+FONTS = ("cp1252", "cp1250", "cp1254")  # what T1 and TS1 have signs for, at least
+ROWS = 40  # of a table on one page
 START = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
+\usepackage{textcomp}
 \usepackage[margin=2cm]{geometry}
 \usepackage{booktabs}
 \usepackage{graphicx}
@@ -36,9 +40,15 @@ START = r"""\documentclass{article}
 
 
 def escape(text: str) -> str:
-    """Return plain text as LaTeX on one line that shows it as it is."""
-    line = re.sub(r"\s+", " ", text)
-    return re.sub(r'[&%$#_{}\\~^<>|"±–≤≥−]', lambda found: SPECIAL[found[0]], line)
+    """Return plain text as LaTeX on one line that shows it as it is, foreign signs by number."""
+    return "".join(map(_sign, re.sub(r"\s+", " ", text)))
+
+
+def _sign(sign: str) -> str:
+    if sign in SPECIAL:
+        return SPECIAL[sign]
+    known = sign.isprintable() and any(sign.encode(font, "ignore") for font in FONTS)
+    return sign if known else f"[U+{ord(sign):04X}]"
 
 
 def render(blocks: Sequence[Block]) -> str:
@@ -50,18 +60,21 @@ def _block(block: Block) -> str:
     if isinstance(block, Heading):
         if block.level == 1:
             return f"\\title{{{escape(block.text)}}}\n\\author{{}}\n\\date{{}}\n\\maketitle"
-        command = "section" if block.level == 2 else "subsection"
-        return f"\\{command}{{{escape(block.text)}}}"
+        # TeX keeps so many tables and figures waiting for a page, and no more.
+        command = "\\clearpage\n\\section" if block.level == 2 else "\\subsection"
+        return f"{command}{{{escape(block.text)}}}"
     if isinstance(block, Paragraph):
         return escape(block.text)
     if isinstance(block, Picture):
         place = "/".join(block.path.parts)
         return (
             "\\begin{figure}[htbp]\n\\centering\n"
-            f"\\includegraphics[width=0.8\\linewidth]{{{place}}}\n"
+            "\\includegraphics[width=0.8\\linewidth,height=0.8\\textheight,keepaspectratio]"
+            f"{{{place}}}\n"
             f"\\caption{{{escape(block.caption)}}}\n\\end{{figure}}"
         )
-    return _grid(block)
+    pages = [block.rows[start : start + ROWS] for start in range(0, len(block.rows), ROWS)]
+    return "\n\\clearpage\n".join(_grid(replace(block, rows=rows)) for rows in pages)
 
 
 def _grid(grid: Grid) -> str:

@@ -73,16 +73,19 @@ def _gains(table: Table) -> list[Entry]:
 
 def test_grid(table: Table) -> Grid | None:
     """Return the tests of the reference against every other name; None where there are none."""
-    if not table.tests:
-        return None
+    over_users = any(test.users.n for test in table.tests)
     over_seeds = any(test.seeds.t_test is not None for test in table.tests)
+    if not (over_users or over_seeds):
+        return None
     head = ["metric", "against", "difference", "users", "t-test", "Wilcoxon"]
     head += ["seeds", "t-test over seeds"] if over_seeds else []
     rows = [_test(test, over_seeds) for test in table.tests]
-    said = (
-        f"{table.dataset}: {table.reference} against each of the others. Mean difference of the "
+    said = f"{table.dataset}: {table.reference} against each of the others. Mean difference of the "
+    said += (
         "users that both were tested by, each user's a mean over targets and seeds, and two-sided "
         "p of paired tests over them"
+        if over_users
+        else "seeds, for no metric has a value for each user"
     )
     said += "; and p of a paired t-test over the means of the seeds" if over_seeds else ""
     said += f". All p are corrected by Holm's method for the {len(table.tests)} rows."
@@ -182,7 +185,9 @@ def tested(table: Table) -> str:
         for number in sorted(numbers):
             names.setdefault(number, []).append(name)
     if not names:
-        return "metrics that have no value for each user"
+        return (
+            "metrics that have no value for each user" if table.cells else "none, all runs failed"
+        )
     if len(names) == 1:
         return f"{next(iter(names)):,} users"
     each = "; ".join(f"{', '.join(names[number])}: {number:,}" for number in sorted(names))

@@ -190,6 +190,20 @@ def test_a_failed_run_is_named_with_its_reason_and_the_rest_stands(outcome):
     assert [entry.text for entry in failures.rows[0]] == ["B", "tiny", "1", "no memory left"]
 
 
+def test_captions_speak_of_users_where_there_are_any(outcome):
+    (failed,) = tables([outcome("A", None)])
+    assert "tested by none, all runs failed." in result_grid(failed, "").caption
+    runs = [
+        outcome(name, {"auc": [0.5 + seed * k]}, seed)
+        for k, name in enumerate("AB")
+        for seed in (1, 2)
+    ]
+    for each in runs:
+        each.__dict__["users"] = None
+    assert "users" not in grid_of_tests(tables(runs)[0]).caption
+    assert grid_of_tests(tables(runs[::2])[0]) is None
+
+
 def test_a_failed_reference_is_compared_with_nothing(outcome):
     runs = [outcome("M3Rec", None), outcome("A", {"hit@5": [0.5]}), outcome("B", {"hit@5": [0.1]})]
     (table,) = tables(runs)

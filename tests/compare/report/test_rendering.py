@@ -2,7 +2,10 @@
 
 import csv
 import html.parser
+import io
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 
 from recbole_m3rec.compare.report import figures, latex, markdown, write
 from recbole_m3rec.compare.report import html as web
+from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.document import Entry, Grid, Heading, Paragraph, Picture
+from recbole_m3rec.support.safe_write import write_whole
 
 NASTY = r"<b>&_%|$x$ #1 {y} ~^ `c` *d* \e [f](g) <script>alert('h')</script>" + '"'
 
@@ -74,6 +79,31 @@ def test_latex_escapes_every_special_sign():
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
+def test_latex_names_signs_that_its_fonts_lack():
+    assert latex.escape("é Ł ğ “µ” λ ≠ 模\x07\u202e") == (
+        "é Ł ğ “µ” [U+03BB] [U+2260] [U+6A21][U+0007][U+202E]"
+    )
+
+
+def test_latex_puts_no_more_on_a_page_than_fits():
+    long = Grid("c", ["name"], [[Entry(str(row))] for row in range(2 * latex.ROWS + 1)])
+    text = latex.render([Heading("a"), long, Heading("b")])
+    tables = text.split("\\begin{table}")[1:]
+    assert [len(re.findall(r"^\d+ ", each, re.MULTILINE)) for each in tables] == [40, 40, 1]
+    assert text.count("\\clearpage") == 4  # a section, two pages of its table, a section
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_whatever_the_names(tmp_path):
+    names = [NASTY, "".join(map(chr, range(0x600))), "模型 🚀", *map(str, range(200))]
+    table = Grid(names[1], ["name"], [[Entry(name, bold=True)] for name in names])
+    section = [Heading(names[1]), table, *[Grid(NASTY, ["name"], [[Entry("A")]])] * 11]
+    write_whole(tmp_path / "report.tex", latex.render(section * 8).encode())
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert found.returncode == 0, found.stdout[-2000:]
+
+
 def test_deviations_of_latex_are_small_and_no_part_of_what_is_bold():
     row = [Entry("A ± B"), Entry("0.1 ± 0.2", bold=True), Entry("0.3", underlined=True)]
     text = latex.render([Grid("c", ["name", "x", "y"], [row])])
@@ -134,7 +164,7 @@ def test_pictures_are_drawn_embedded_and_beside_the_report(outcome, tmp_path):
     ]
     write.write_report(runs, tmp_path)
     drawn = sorted(file.name for file in (tmp_path / "pictures").glob("*.png"))
-    kinds = ["history", "learning", "popularity", "recall", "time"]
+    kinds = ["history", "hit", "learning", "popularity", "time"]
     assert drawn == [f"tiny-1-{kind}.png" for kind in kinds]
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"(pictures/{name})" in text for name in drawn)
@@ -151,6 +181,36 @@ def test_without_matplotlib_there_is_a_report_that_says_why_it_has_no_pictures(
     for name in ("report.md", "report.html", "report.tex"):
         text = (tmp_path / name).read_text(encoding="utf-8").replace("\\", "")
         assert "pip install 'recbole_m3rec[plots]'" in text.replace("&#x27;", "'")
+
+
+def test_learning_is_drawn_in_one_metric_whatever_a_run_watched(outcome):
+    pytest.importorskip("matplotlib")
+    runs = [outcome("A", {"ndcg@5": [0.5]}), outcome("B", {"ndcg@5": [0.5]}, valid_metric="Hit@5")]
+    (table,) = tables(runs)
+    with figures.figure() as (_, axes):
+        figures.draw_learning(axes, table, ["A", "B"], "ndcg@5")
+        assert [line.get_ydata() == pytest.approx([0, 0.1, 0.2]) for line in axes.lines] == [
+            True
+        ] * 2
+        assert axes.get_ylabel() == "valid NDCG@5"
+
+
+def test_a_legend_names_every_line_and_leaves_room_for_them(outcome):
+    pytest.importorskip("matplotlib")
+    names = ["_hidden", "$x$", "x" * 150, *map(str, range(25))]
+    (table,) = tables([outcome(name, {"ndcg@5": [0.5]}) for name in names])
+    with figures.figure() as (canvas, axes):
+        figures.draw_hits(axes, table, names, "ndcg@5")
+        figures.legend(canvas, axes, names)
+        canvas.savefig(io.BytesIO())
+        (legend,) = canvas.legends
+        box = legend.get_window_extent()
+        assert canvas.bbox.y0 <= box.y0 < box.y1 <= canvas.bbox.y1
+        assert axes.bbox.x1 <= box.x0
+        assert axes.bbox.width > canvas.bbox.width / 3
+    shown = [text.get_text().strip() for text in legend.get_texts()]
+    assert [*shown[:2], *shown[3:]] == ["_hidden", r"\$x\$", *names[3:]]
+    assert len(shown[2]) == figures.LONGEST_NAME
 
 
 def test_groups_are_about_as_large_and_none_is_empty():

@@ -27,6 +27,13 @@ def test_equal_vectors_do_not_differ():
     assert (found.t_test, found.wilcoxon, found.difference) == (1.0, 1.0, 0.0)
 
 
+def test_rounding_orders_no_differences():
+    # Of three seeds, one in 30 users and two in 30 others, against none and all.
+    found = paired(np.repeat([1 / 3, 2 / 3], 30), np.repeat([0.0, 1.0], 30))
+    assert found.wilcoxon == 1.0
+    assert paired(np.full(9, 0.1 + 0.2), np.full(9, 0.3)).wilcoxon == 1.0
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [([0.5, 0.6], [0.4, 0.5]), ([17 / 30, 15 / 30, 16 / 30], [16 / 30, 14 / 30, 15 / 30])],

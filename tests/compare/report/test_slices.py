@@ -6,6 +6,7 @@ from recbole_m3rec.compare.report.aggregate import tables
 from recbole_m3rec.compare.report.figures import group_names
 from recbole_m3rec.compare.report.slices import cold_grid, edges_apart_from_zero, slice_grids
 from recbole_m3rec.compare.report.tables import result_grid, split
+from recbole_m3rec.compare.user_values import SEVERAL
 
 VALUES = {"hit@5": [1.0, 0.0], "ndcg@5": [0.5, 0.0], "mrr@5": [0.25, 0.0]}
 
@@ -55,6 +56,13 @@ def test_slices_are_means_over_the_tests_of_a_group(outcome):
     ]
     assert [row[1].text for row in history.rows] == ["Hit@5", "Hit@5"]
     assert popularity.head[2].startswith("popularity 0")
+
+
+def test_tests_of_several_targets_are_not_grouped_by_popularity(outcome):
+    made = outcome("A", {"hit@5": [1.0, 0.0]})
+    made.users.popularity[1] = SEVERAL
+    (table,) = tables([made])
+    assert [grid.head[2].split()[0] for grid in slice_grids(table)] == ["history"]
 
 
 def test_a_caption_names_the_split_by_time():
