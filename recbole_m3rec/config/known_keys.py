@@ -30,8 +30,8 @@ CONTENT_KEYS = frozenset(["modalities", "features", "feature_path", "feature_nor
 COMMAND_LINE = "the command line"
 DICT = "the configuration given as a dict"
 
-# Options of the program that no file can give.
-_OPTIONS_ALONE = {"group_offset", *OF_PROCESSES}
+# How many processes there are, which no file can say.
+_COUNTS = ("nproc", "world_size")
 
 # A user's key at least this alike to a known one is taken for a slip (0 to 1).
 SLIP = 0.75
@@ -109,10 +109,9 @@ def refuse_unknown(config: Any, layers: Mapping[str, Mapping[str, Any]]) -> list
     valid: set[str] = set()
     for where, values in layers.items():
         for key in values:
-            if key in _OPTIONS_ALONE and where not in (DICT, COMMAND_LINE):
+            if key in _COUNTS and values[key] not in (1, -1) and where not in (DICT, COMMAND_LINE):
                 raise ConfigurationError(
-                    f"`{key}` in {where} starts no process. Give --nproc, --world_size,"
-                    " --group_offset, --ip and --port on the command line."
+                    f"`{key}` in {where} starts no process. Give --{key} on the command line."
                 )
             valid = valid or known_keys(config)
             if key in valid:

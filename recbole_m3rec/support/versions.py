@@ -26,7 +26,9 @@ def versions() -> dict[str, str]:
     package = Path(__file__).parents[1]
     sources = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        sources.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+        name = path.relative_to(package).as_posix()
+        if not name.startswith(".") and "/." not in name:  # what editors leave
+            sources.update(name.encode() + path.read_bytes())
     found = {"recbole_m3rec": f"of sources {sources.hexdigest()[:12]}"}
     found["Python"] = ".".join(platform.python_version_tuple()[:2])
     for library in LIBRARIES:

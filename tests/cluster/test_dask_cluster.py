@@ -23,6 +23,7 @@ from recbole_m3rec.cluster import dask_cluster
 from recbole_m3rec.cluster.connect import ClusterError, connected
 from recbole_m3rec.cluster.dask_cluster import DaskCluster, WorkerFileError
 from recbole_m3rec.cluster.pieces import THIS_PROCESS
+from recbole_m3rec.support import versions
 from recbole_m3rec.support.versions import OtherVersionError, check_versions
 
 
@@ -101,6 +102,20 @@ def test_a_worker_with_another_version_is_refused_at_once_and_when_it_joins_late
         monkeypatch.setattr(dask_cluster, "versions", lambda: late)
         with pytest.raises(OtherVersionError, match="of sources 0"):
             list(cluster.map(made_pieces.square, [(1,)]))
+
+
+def test_what_editors_leave_in_the_package_is_no_source(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    (package / "support").mkdir(parents=True)
+    (package / "model.py").write_text("1")
+    monkeypatch.setattr(versions, "__file__", str(package / "support" / "versions.py"))
+    before = versions.versions.__wrapped__()
+    (package / ".ipynb_checkpoints").mkdir()
+    (package / ".ipynb_checkpoints" / "model.py").write_text("2")
+    (package / ".#model.py").symlink_to("nowhere")
+    assert versions.versions.__wrapped__() == before
+    (package / "model.py").write_text("3")
+    assert versions.versions.__wrapped__() != before
 
 
 def test_versions_that_differ_are_named():

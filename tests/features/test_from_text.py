@@ -119,9 +119,13 @@ def test_other_weights_of_a_model_are_found(item_file, bert, tmp_path, capsys): 
     assert "made with other weights of transformers:" in capsys.readouterr().err
     path = item_file.with_name("shop.text.parquet")
     table = read_features(path)
+    shutil.rmtree(tmp_path / "model")
+    assert run_bert() == 0
+    assert "Whether its weights are the same is not known" in capsys.readouterr().out
     del table.metadata["weights_sha256"]  # as of before these were noted
     write_features(path, table)
     assert run_bert() == 0
+    assert "not known" not in capsys.readouterr().out
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(item_file, capsys):

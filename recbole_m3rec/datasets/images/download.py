@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,7 @@ MOST_OF_ADDRESS = 10_000  # characters; servers take fewer
 
 IMAGE_LIMITS = Limits(max_bytes=20_000_000, stall=30.0, try_time=300.0, tries=4)
 
+_PLACEHOLDER = re.compile(r"placeholder, the same picture at (\d+) addresses")
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "PPM": ".ppm"}
 
 
@@ -90,12 +92,11 @@ def fetch_images(
     with ExitStack() as at_the_end:
         at_the_end.callback(NewFile(folder / f"{REPORT_NAME}.lock", named=folder).give_up)
         earlier = read_report(folder)
-        placeholders = _placeholders(earlier.values(), placeholder_from)
 
         def holds(entry: Entry) -> bool:
             if entry.status == STORED:
                 return _is_there(entry, folder)
-            is_lifted = _is_lifted(entry, limits, allow_private, placeholders)
+            is_lifted = _is_lifted(entry, limits, allow_private, placeholder_from)
             return entry.status == REFUSED and not retry_refused and not is_lifted
 
         entries = {
@@ -152,12 +153,10 @@ def _is_there(entry: Entry, folder: Path) -> bool:
     return is_whole and path.suffix in IMAGE_SUFFIXES
 
 
-def _is_lifted(
-    entry: Entry, limits: Limits, allow_private: bool, placeholders: Mapping[str, int]
-) -> bool:
+def _is_lifted(entry: Entry, limits: Limits, allow_private: bool, placeholder_from: int) -> bool:
     """Tell whether what an earlier run refused, another option of this one allows."""
-    if entry.sha256:
-        return entry.sha256 not in placeholders
+    if at := _PLACEHOLDER.fullmatch(entry.reason):
+        return placeholder_from == 0 or int(at[1]) < placeholder_from
     if entry.reason.startswith(TOO_LARGE):
         return limits.max_bytes is None or entry.reason != too_large(limits.max_bytes)
     return allow_private and "--allow-private" in entry.reason
@@ -248,26 +247,19 @@ def _place(incoming: Path, path: Path) -> None:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _placeholders(entries: Iterable[Entry], placeholder_from: int) -> dict[str, int]:
-    """Count the addresses of each picture, by its digest, that is a placeholder."""
-    addresses: dict[str, set[str]] = defaultdict(set)
-    for entry in entries:
-        if entry.sha256:
-            addresses[entry.sha256].add(entry.url)
-    counts = {sha256: len(urls) for sha256, urls in addresses.items()}
-    return {sha256: n for sha256, n in counts.items() if 0 < placeholder_from <= n}
-
-
 def _without_placeholders(
     entries: Mapping[str, Entry], folder: Path, placeholder_from: int
 ) -> list[Entry]:
     """Turn stored pictures that many addresses gave into refused ones, and remove their files."""
-    placeholders = _placeholders(entries.values(), placeholder_from)
+    addresses: dict[str, set[str]] = defaultdict(set)
+    for entry in entries.values():
+        if entry.sha256:
+            addresses[entry.sha256].add(entry.url)
     final = []
     for _, entry in sorted(entries.items()):
-        if entry.sha256 in placeholders:
-            n_addresses = placeholders[entry.sha256]
-            reason = f"placeholder, the same picture at {n_addresses} addresses"
+        n_addresses = len(addresses[entry.sha256]) if entry.sha256 else 0
+        if entry.status == STORED and 0 < placeholder_from <= n_addresses:
+            reason = f"placeholder, the same picture at {n_addresses} addresses"  # _PLACEHOLDER
             if entry.file:
                 (folder / entry.file).unlink(missing_ok=True)
             entry = replace(entry, status=REFUSED, reason=reason, file="")

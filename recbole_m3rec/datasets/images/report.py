@@ -46,7 +46,8 @@ def read_report(folder: Path) -> dict[str, Entry]:
             csv.field_size_limit(2**31 - 1)  # Windows takes no more
             for row in csv.reader(file):
                 is_entry = len(row) == len(NAMES) and row[1] in (STORED, REFUSED, FAILED)
-                if is_entry and row[4] == Path(row[4]).name:  # no file of another folder
+                is_here = row[4:5] == [Path(*row[4:5]).name] and Path(row[4]).suffix
+                if is_entry and (is_here or not row[4]):  # no folder, no file of another one
                     entries[row[0]] = Entry(*row)
     return entries
 

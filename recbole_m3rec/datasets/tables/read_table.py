@@ -189,8 +189,8 @@ def open_table(
     first = next((line for line in lines[n_before:] if line.strip()), "")
     if not first:
         raise RawFileError(f"{path} holds nothing")
-    if separator is None and _JSON.match(text):
-        return TextTable(path, _keys(path, lines), "", encoding, header=False)
+    if separator is None and _JSON.match(text) and (keys := _keys(path, lines)):
+        return TextTable(path, keys, "", encoding, header=False)
     if "\0" in first:
         raise RawFileError(f"{path}: neither text nor Parquet, it begins with {start[:20]!r}")
     if separator is None:
@@ -227,12 +227,17 @@ def _unpacked(raw: Any) -> Any:
 
 
 def _keys(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys of the objects in the first lines, of which the last may be cut off."""
+    """Return the keys of the objects in the first lines, of which the last may be cut off.
+
+    Raises:
+        RawFileError: objects in a list, or one over several lines.
+    """
     keys: dict[str, None] = {}
     for line in lines:
         with suppress(ValueError):
             keys |= dict.fromkeys(map(str, json_record(line)))
-    if not keys:
+    start = "".join(lines).lstrip()
+    if start.startswith("[") or (not keys and not start.partition("\n")[0][1:].strip()):
         raise RawFileError(
             f"{path}: JSON, expected an object a line. A list of objects becomes that by: python"
             f' -c "import json; [print(json.dumps(row)) for row in'

@@ -261,6 +261,9 @@ def test_a_picture_that_many_addresses_give_is_a_placeholder_unless_it_is_to_be_
     again = fetch(shop, tmp_path, paths | {"item9": "/blank/9"}, placeholder_from=5)
     assert shop.asked == {"/blank/9": 1}
     assert again["item9"].reason == "placeholder, the same picture at 6 addresses"
+    for _ in range(2):  # of fewer items, too
+        few = fetch(shop, tmp_path, {"item1": "/blank/1", "item2": "/blank/2"}, placeholder_from=5)
+        assert {entry.status for entry in few.values()} == {"refused"}
 
 
 def test_no_host_is_asked_more_often_at_once_than_it_may(shop, tmp_path):
@@ -353,3 +356,14 @@ def test_a_full_disk_ends_the_run(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "copyfile", full)
     with pytest.raises(CannotWriteError, match="No space left on device"):
         fetch(shop, tmp_path, {"a": "/ok/1", "b": "/ok/2"})
+
+
+@pytest.mark.parametrize("file", ["..", "../kept.jpg", "."])
+def test_a_report_that_names_what_is_no_file_here_removes_nothing(shop, tmp_path, file):
+    (tmp_path / "kept.jpg").touch()
+    folder = tmp_path / "photos"
+    fetch(shop, folder, {"a": "/ok/1"})
+    report = folder / "download.csv"
+    report.write_text(report.read_text().replace("a.jpg", file))
+    assert fetch(shop, folder, {"a": "/ok/2"})["a"].status == "stored"
+    assert (tmp_path / "kept.jpg").is_file()

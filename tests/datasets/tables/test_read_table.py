@@ -74,6 +74,12 @@ def test_dialects_are_recognised_and_zeros_in_front_stay(tmp_path, content, said
     assert sample(table)["user"] == ["007"]
 
 
+def test_an_object_in_the_first_column_of_a_table_is_no_json_file(tmp_path):
+    (tmp_path / "log.tsv").write_bytes(b'{"k": "v"}\tu1\ti1\n{}\tu2\ti2\n')
+    table = open_table(tmp_path / "log.tsv", header=False)
+    assert sample(table)["2"] == ["u1", "u2"]
+
+
 def test_objects_a_line_are_rows_whose_numbers_and_order_stay(tmp_path):
     path = tmp_path / "log.json"
     path.write_bytes(
@@ -139,6 +145,7 @@ def test_parquet_ids_become_the_text_they_were(tmp_path):
             b'[{"user": 1},\n {"user": 2}]',
             r"expected an object a line.*'.*log.csv'.*> log.lines.jsonl",
         ),
+        (b'[\n{"user": 1},\n{"user": 2}\n]', "expected an object a line"),
         (b'{\n  "playlists": []\n}', "expected an object a line"),
         (gzip.compress(b"user,item\n" * 50_000, mtime=0)[:200], "cut off"),
         (b"\x00\x01\x02\x03", "neither text nor Parquet"),
