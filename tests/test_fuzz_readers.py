@@ -2,6 +2,9 @@
 
 import random
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.fuzz_mutations import mutate
@@ -32,3 +35,17 @@ def test_a_damaged_file_is_read_rightly_or_is_a_documented_error(name, tmp_path)
         whole = chance.choice(seeds)
         data = mutate(whole, 2**16, seed, lambda part, most: damaged(part, chance)[:most])
         try_bytes(name, data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "vectors.parquet", "parquet"])
+def test_letters_that_are_none_are_a_documented_error(name, tmp_path):
+    ends = pa.py_buffer(np.array([0, 1, 2], np.int32))
+    ids = pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"a\xa3"))
+    vectors = pa.array([[1.0], [2.0]], pa.list_(pa.float32(), 1))
+    columns = {"item_id": ids, "embedding": vectors, "lists": pa.array([["x"], ["y"]])}
+    if name == "parquet":
+        columns["lists"] = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), ids)
+    pq.write_table(pa.table(columns), tmp_path / "made.parquet")
+    reader = READERS[name]
+    with pytest.raises(reader.errors, match="UTF8|UTF-8"):
+        reader.read(tmp_path / "made.parquet")

@@ -144,6 +144,7 @@ def _read_parquet(path: Path, scratch: Path | None) -> tuple[Any, np.ndarray, di
             )
         metadata = _metadata_of(path, schema)
         ids = file.read(columns=["item_id"])["item_id"]
+        ids.validate(full=True)  # letters that are none would fail later
         values = np.empty((0, 0), dtype=np.float32)
         start = 0
         for group in range(file.num_row_groups):  # one at a time: the whole is held only once

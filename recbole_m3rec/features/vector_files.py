@@ -178,6 +178,7 @@ def _are_values(cells: list[str]) -> bool:
 
 def _read_parquet(path: Path, id_column: str | None) -> Vectors:
     table = pq.read_table(path)
+    table.validate(full=True)  # letters that are none would fail later
     id_name = _id_name(path, table.column_names, id_column)
     if id_name is None:
         raise FeatureFileError(

@@ -142,6 +142,7 @@ class ParquetTable:
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
                 arrays = {name: batch.column(name) for name in columns}
                 for array in arrays.values():
+                    array.validate(full=True)  # letters that are none would fail later
                     if pa.types.is_timestamp(array.type):
                         pc.cast(array[:1], pa.string())  # an error here where its zone is unknown
                 yield arrays, np.arange(row, row + len(batch))
