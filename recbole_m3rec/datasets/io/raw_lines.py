@@ -70,8 +70,10 @@ class Range:
         with open(self.path, "rb") as file:
             file.seek(self.start)
             data = file.read(self.stop - self.start)
-        at_least = max(self.stop, self.path.stat().st_size)
-        check_size(self.path, self.size or at_least)
+        if self.size is not None:
+            check_size(self.path, self.size)
+        elif len(data) < self.stop - self.start:
+            check_size(self.path, self.stop, self.start + len(data))
         return Block(1, data if data.endswith(b"\n") else data + b"\n")
 
 
