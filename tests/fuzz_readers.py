@@ -36,8 +36,8 @@ from recbole_m3rec.datasets.amazon.item_fields import item_fields, parse_json, p
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError, read_blocks
 from recbole_m3rec.datasets.tables.column_texts import as_strings
-from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS
 from recbole_m3rec.datasets.tables.read_table import open_table
+from recbole_m3rec.datasets.tables.text_rows import PROBLEMS
 from recbole_m3rec.features.feature_file import read_features
 from recbole_m3rec.features.feature_table import FeatureFileError
 from recbole_m3rec.features.vector_files import read_vectors

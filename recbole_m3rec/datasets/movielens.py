@@ -23,7 +23,7 @@ from recbole_m3rec.atomic.item_file import write_row
 from recbole_m3rec.datasets.amazon.item_fields import clean
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError, reading
-from recbole_m3rec.datasets.tables import csv_rows, interactions
+from recbole_m3rec.datasets.tables import interactions, text_rows
 from recbole_m3rec.datasets.tables.column_texts import as_strings
 from recbole_m3rec.datasets.tables.images import check_images
 from recbole_m3rec.datasets.tables.interactions import read_purchases
@@ -122,7 +122,7 @@ def prepare_movielens(
         NothingLeftError: no rating.
         CannotWriteError: e.g. the disk is full; files that were there are unchanged.
     """
-    problems = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS | PROBLEMS)
+    problems = Problems(text_rows.PROBLEMS | interactions.PROBLEMS | PROBLEMS)
     path = release.ratings.path
     with reading(path, "ratings") as progress:
         columns = {role: role for role in _LOG}

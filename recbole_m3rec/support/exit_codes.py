@@ -28,7 +28,7 @@ def run_command(
     command: Callable[[Sequence[str]], int | None],
     arguments: Sequence[str] | None = None,
     *,
-    when_interrupted: str = "The same command resumes where it was.",
+    when_interrupted: str = "The same command goes on.",
 ) -> int:
     """Run a command and return its exit code: its own, or 2 for a user's error.
 

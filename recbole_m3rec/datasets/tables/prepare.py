@@ -23,7 +23,7 @@ from recbole_m3rec.atomic.inter_file import (
 from recbole_m3rec.atomic.k_core import k_core, n_identical
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import reading
-from recbole_m3rec.datasets.tables import csv_rows, interactions
+from recbole_m3rec.datasets.tables import interactions, text_rows
 from recbole_m3rec.datasets.tables import items as item_table
 from recbole_m3rec.datasets.tables.images import check_images, images_by_column, mapping_text
 from recbole_m3rec.datasets.tables.interactions import read_purchases
@@ -80,8 +80,8 @@ def prepare_shop(
         CannotWriteError: e.g. the disk is full; files that were there are unchanged.
         FileInUseError: another run writes the same dataset.
     """
-    in_log = Problems(csv_rows.PROBLEMS | interactions.PROBLEMS)
-    in_items = Problems(csv_rows.PROBLEMS | item_table.PROBLEMS)
+    in_log = Problems(text_rows.PROBLEMS | interactions.PROBLEMS)
+    in_items = Problems(text_rows.PROBLEMS | item_table.PROBLEMS)
     log, read = _log(shop, in_log, filters)
     item_ids = log.item_ids.take(pa.array(np.unique(log.items))).to_pylist()
     items = None

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.tables.column_texts import as_strings
-from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, json_record, json_rows, table_rows
+from recbole_m3rec.datasets.tables.text_rows import PROBLEMS, json_record, json_rows, table_rows
 from recbole_m3rec.features.safe_read import check_is_file
 
 _ROWS_AT_ONCE = 65_536

@@ -13,8 +13,8 @@ import pytest
 from recbole_m3rec.datasets.io.problems import Problems
 from recbole_m3rec.datasets.io.raw_lines import RawFileError
 from recbole_m3rec.datasets.tables.column_texts import as_strings
-from recbole_m3rec.datasets.tables.csv_rows import PROBLEMS, table_rows
 from recbole_m3rec.datasets.tables.read_table import open_table, sample
+from recbole_m3rec.datasets.tables.text_rows import PROBLEMS, table_rows
 
 
 def rows(text, n_columns, **options):
