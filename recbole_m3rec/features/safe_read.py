@@ -34,8 +34,13 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     check_is_file(path, what)
     try:
         yield
-    except (FeatureFileError, MemoryError):
+    except FeatureFileError:
         raise
+    except MemoryError as error:
+        raise FeatureFileError(
+            f"{path}: asks for more memory than there is ({error}), as damaged files do. Make it"
+            " again, or read it where there is more"
+        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the system's, but for a position in front of the file that an archive names

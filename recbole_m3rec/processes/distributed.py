@@ -49,14 +49,23 @@ def start_processes() -> None:
 
 
 def leave_together() -> None:
-    """Stop watching before RecBole leaves the process group."""
+    """Stop watching before RecBole leaves the process group, and let the group outlive the model.
+
+    Were the data-parallel wrapper its last owner, it would wait for gloo's threads with Python's
+    lock held, and one of them may need the lock to free the tensor of the last barrier: both wait
+    for ever. A group that Python frees is freed without the lock.
+    """
     from recbole.quick_start import quick_start
 
     def leave() -> None:
         watch.stop()
+        _left[:] = [dist.group.WORLD]
         dist.destroy_process_group()
 
     overlay(quick_start, "dist", destroy_process_group=leave)
+
+
+_left: list[Any] = []
 
 
 def make_folders_together() -> None:

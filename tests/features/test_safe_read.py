@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -107,3 +109,17 @@ def test_an_entry_that_is_no_array_is_named(tmp_path):
         archive.writestr("item_id.npy", b"abc")
     with pytest.raises(FeatureFileError, match="entry 'item_id' is no array"):
         load_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_damaged_page_that_asks_for_all_memory_is_one_error(tmp_path, monkeypatch, read):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"item_id": ["a"], "embedding": [[1.0, 2.0]]}), path)
+
+    def asks_for_too_much(*args, **options):
+        raise pa.ArrowMemoryError("malloc of size 137438953472 failed")
+
+    monkeypatch.setattr(pq, "read_table", asks_for_too_much)
+    monkeypatch.setattr(pq, "ParquetFile", asks_for_too_much)
+    with pytest.raises(FeatureFileError, match=r"asks for more memory than there is \(malloc of"):
+        read(path)

@@ -1,5 +1,8 @@
 """What several processes on CPUs do otherwise than RecBole's on GPUs."""
 
+import gc
+import weakref
+
 import torch
 from recbole.quick_start import quick_start
 
@@ -69,3 +72,17 @@ def test_folders_may_exist_already(tmp_path):
         module.ensure_dir(str(tmp_path / "a" / "b"))
         module.ensure_dir(str(tmp_path / "a" / "b"))
         assert module.ensure_dir.__wrapped__ is not module.ensure_dir
+
+
+def test_a_process_group_outlives_the_model_that_used_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed.watch, "stop", lambda: None)
+    dist = torch.distributed
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    group = weakref.ref(dist.group.WORLD)
+    quick_start.dist.destroy_process_group()
+    gc.collect()
+    assert not dist.is_initialized()
+    assert group() is not None
+    distributed._left.clear()
