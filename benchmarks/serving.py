@@ -35,7 +35,7 @@ from recbole_m3rec.serving.scoring.index import Index, build_index
 
 HIDDEN = 64
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-IN_A_ROW = 10  # of session: runs of each competitor a round
+IN_A_ROW = 50  # of session: runs of each competitor a round
 HERE = Path(__file__).parent
 
 

@@ -188,16 +188,28 @@ class Recommender:
         weights: Mapping[str, float] | None = None,
     ) -> tuple[list[Question], int]:
         """Translate item ids into numbers, and count those that are unknown in the histories."""
+        found, unknown = self.items.numbers_of_all(histories)
+        return self.questions_of(found, k, exclude_seen, allowed, blocked, weights), unknown
+
+    def questions_of(
+        self,
+        histories: Sequence[np.ndarray],
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Iterable[str] | None = None,
+        blocked: Iterable[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Question]:
+        """Ask the same for each history of item numbers."""
         k = at_least_1("k", k)
         weighed = weights_of(weights, self.ranker.names)
         only = None if allowed is None else np.unique(self._numbers(allowed, "allowed"))
         never = np.empty(0, np.int64) if blocked is None else self._numbers(blocked, "blocked")
-        found, unknown = self.items.numbers_of_all(histories)
         questions = []
-        for numbers in found:
+        for numbers in histories:
             exclude = np.concatenate([never, numbers]) if exclude_seen else never
             questions.append(Question(numbers, k, exclude, only, weighed))
-        return questions, unknown
+        return questions
 
     def _numbers(self, items: Iterable[str], name: str) -> np.ndarray:
         return self.items.numbers(items, name, is_ordered=False)[0]
@@ -217,7 +229,7 @@ class Recommender:
             for number, name in enumerate(self.ranker.names):
                 if name != REPETITION or self.has_repetition:
                     columns[name] = answers.terms[row, place, number]
-        return pd.DataFrame(columns, copy=False)
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(row)), copy=False)
 
     @cached_property
     def _stepper(self) -> Stepper:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -68,23 +68,27 @@ class Session:
             self._query, self._state = stepper.step(vectors, self._state)
         self._history = np.concatenate([self._history, [number]])
 
-    def recommend(self, k: int = 10, **options: Any) -> pd.DataFrame:
+    def recommend(
+        self,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allowed: Iterable[str] | None = None,
+        blocked: Iterable[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> pd.DataFrame:
         """Recommend as :meth:`Recommender.recommend` does, with its options."""
-        explain = options.pop("explain", False)
-        shop, history = self._shop, self._history
-        filters = (options.pop(name, None) for name in ("allowed", "blocked", "weights"))
-        (question,), _ = shop.questions([()], k, False, *filters)
-        if options.pop("exclude_seen", True):
-            question.exclude = np.concatenate([question.exclude, history])
-        if options:
-            raise TypeError(f"recommend has no option {next(iter(options))}")
-        question.history = history
-        ranker = shop.ranker
+        shop, history, ranker = self._shop, self._history, self._shop.ranker
+        filters = allowed, blocked, weights
+        questions = shop.questions_of([history], k, exclude_seen, *filters)
         if self._query is None:
-            answers = ranker.answer([question], explain)
+            answers = ranker.answer(questions, explain)
         else:
-            added = ranker.network.repetition(packed([history])) if shop.has_repetition else None
-            answers = ranker.answer_queries([question], self._query, added, explain)
+            # The term for repetition counts for items of the history alone.
+            repeats = shop.has_repetition and not exclude_seen
+            added = ranker.network.repetition(packed([history])) if repeats else None
+            answers = ranker.answer_queries(questions, self._query, added, explain)
         frame = shop._frame(np.zeros(1, dtype=int), answers, explain)
         frame.attrs["unknown_items"] = self.unknown_items
         frame.attrs["popular_users"] = [0] if self._query is None else []

@@ -4,40 +4,14 @@ import pytest
 import torch
 
 from recbole_m3rec.ops.cpu import library
-from recbole_m3rec.ops.cpu.byte_products import byte_products
+from recbole_m3rec.ops.cpu.byte_table import ByteTable
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms
 from recbole_m3rec.serving.scoring import eight_bits
 from recbole_m3rec.serving.scoring.eight_bits import EightBits
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
 N, WIDTH, B, K = 2000, 48, 20, 5
-needs_kernel = pytest.mark.skipif(not library.available()[0], reason=library.available()[1])
-
-
-@pytest.fixture(autouse=True, params=["torch", pytest.param("kernel", marks=needs_kernel)])
-def products(request, monkeypatch):
-    """Which products are used; torch's are right everywhere, though fast on some processors."""
-    monkeypatch.setattr(eight_bits, "torch_is_fast", lambda: request.param == "torch")
-    monkeypatch.setattr(eight_bits, "MOST_ROWS_OF_KERNEL", eight_bits.MOST_ROWS)
-
-
-@needs_kernel
-@pytest.mark.parametrize("width", [1, 31, 48, 192, 516])
-@pytest.mark.parametrize("instructions", library.INSTRUCTION_SETS)
-def test_the_kernel_multiplies_whole_numbers_exactly(width, instructions, monkeypatch):
-    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", instructions)
-    largest = min(2**15 - 1, (2**31 - 1) // (127 * width))
-    table = torch.randint(-127, 128, (2500, width), dtype=torch.int8)
-    queries = torch.randint(-largest, largest + 1, (3, width), dtype=torch.int16)
-    table[0], queries[0] = 127, largest
-    table[1] = -127
-    try:
-        found = byte_products(queries, table)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    assert torch.equal(found.long(), queries.long() @ table.long().t())
-    with pytest.raises(ValueError, match="int16"):
-        byte_products(queries.int(), table)
+pytestmark = pytest.mark.skipif(not library.available()[0], reason=library.available()[1])
 
 
 def tables():
@@ -79,9 +53,7 @@ def test_the_best_items_are_those_of_exact_scores(name, added):
 
 
 @pytest.mark.parametrize(("width", "scale"), [(1, 1), (WIDTH, 1e-20), (WIDTH, 1e-37)])
-def test_one_column_and_tiny_queries_lead_to_exact_items(width, scale, monkeypatch):
-    if width == 1:
-        monkeypatch.setattr(EightBits, "_products", None)  # not called: torch's are wrong then
+def test_one_column_and_tiny_queries_lead_to_exact_items(width, scale):
     table, queries = tables()["plain"][:, :width].contiguous(), scale * torch.randn(B, width)
     edits = made_edits(False)
     items, _ = EightBits(table).top(queries, K, edits)
@@ -123,3 +95,78 @@ def test_where_few_items_are_left_removed_ones_stay_out():
     edits = made_edits(False)._replace(removed=(rows, items))
     found, _ = EightBits(table).top(queries, K, edits)
     assert torch.equal(found, exact_top(queries, table, K, edits)[0])
+
+
+def in_float64(queries, table, k, removed, added):
+    """Return the best rows and their scores by sorting all of them."""
+    scores = queries.double() @ table.double().t()
+    scores = scores.float()
+    for query, row, value in zip(*added, strict=True):
+        scores[query, row] += value
+    scores[removed] = -torch.inf
+    scores[:, 0] = -torch.inf
+    best, rows = scores.sort(dim=1, descending=True, stable=True)
+    return rows[:, :k], best[:, :k]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("width", [1, 31, 64, 192, 517])
+@pytest.mark.parametrize("instructions", library.INSTRUCTION_SETS)
+def test_what_is_sure_is_what_sorting_all_scores_finds(width, dtype, instructions, monkeypatch):
+    monkeypatch.setenv("RECBOLE_M3REC_VECTORS", instructions)
+    torch.manual_seed(width)
+    table, queries = torch.randn(3001, width).to(dtype), torch.randn(7, width)
+    table[5] = 0
+    table[7, 0] = torch.finfo(torch.float16).smallest_normal / 8
+    table[8] = table[9]  # of equal scores the lower row
+    removed = torch.arange(7).repeat_interleave(500), torch.randint(0, 3001, (3500,))
+    added = torch.arange(7).repeat_interleave(9), torch.randint(0, 20, (63,)), torch.randn(63)
+    try:
+        rows, scores, is_sure = ByteTable(table).best(queries, K, removed, added, candidates=50)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    expected, their_scores = in_float64(queries, table, K, removed, added)
+    assert is_sure.sum() >= 5
+    assert torch.equal(rows[is_sure], expected[is_sure])
+    torch.testing.assert_close(scores[is_sure], their_scores[is_sure], rtol=1e-6, atol=1e-6)
+
+
+def test_threads_change_nothing():
+    torch.manual_seed(0)
+    table, queries = torch.randn(60_000, 64), torch.randn(9, 64)
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(ByteTable(table).best(queries, K, nothing, candidates=40))
+    torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_are_not_finite_are_never_sure(value):
+    table, queries = tables()["plain"].clone(), torch.randn(3, WIDTH)
+    queries[1, 2] = value
+    added = torch.tensor([2]), torch.tensor([4]), torch.tensor([torch.nan])
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    _, scores, is_sure = ByteTable(table).best(queries, K, nothing, added, candidates=40)
+    assert is_sure.tolist() == [True, False, False]
+    table[3, 3] = value
+    assert not ByteTable(table).best(queries, K, nothing, candidates=40)[2].any()
+
+
+def test_what_does_not_fit_is_an_error_of_one_line():
+    table = ByteTable(tables()["plain"])
+    queries, nothing = torch.randn(2, WIDTH), torch.empty(0, dtype=torch.int64)
+    for pair in ((2, 0), (-1, 0), (0, N), (0, -1)):
+        removed = tuple(torch.tensor([number]) for number in pair)
+        with pytest.raises(ValueError, match="a query or row is named that is not there"):
+            table.best(queries, K, removed, candidates=40)
+    with pytest.raises(ValueError, match=r"queries: expected \[2, 48\]"):
+        table.best(queries[:, :3], K, (nothing, nothing), candidates=40)
+    with pytest.raises(ValueError, match=r"removed: expected \[S\] int64 twice"):
+        table.best(queries, K, (nothing.int(), nothing), candidates=40)
+    with pytest.raises(ValueError, match="found torch.bfloat16"):
+        ByteTable(tables()["plain"].bfloat16())

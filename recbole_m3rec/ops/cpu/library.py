@@ -24,7 +24,7 @@ from recbole_m3rec.ops.cpu.find_library import built_libraries, compiled_library
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 12  # of the library; m3rec_interface() in csrc/dispatch.cpp
+INTERFACE = 13  # of the library; m3rec_interface() in csrc/dispatch.cpp
 INSTRUCTION_SETS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -56,6 +56,23 @@ class Network(ctypes.Structure):
     ]
 
 
+class ByteTable(ctypes.Structure):
+    """``ByteTable`` of csrc/byte_table.cpp."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("bytes", "unit", "exact")),
+        *((name, _SIZE) for name in ("rows", "depth")),
+        *((name, ctypes.c_double) for name in ("error", "length")),
+        ("is_half", _INT),
+    ]
+
+
+class Pairs(ctypes.Structure):
+    """``Pairs`` of csrc/byte_table.cpp."""
+
+    _fields_ = [*((name, _POINTER) for name in ("queries", "rows", "values")), ("count", _SIZE)]
+
+
 _FUNCTIONS = {
     "m3rec_scan_forward": [_POINTER, _POINTER, _POINTER],
     "m3rec_scan_backward": [_POINTER, _POINTER, _SIZE, *[_POINTER] * 8],
@@ -66,7 +83,9 @@ _FUNCTIONS = {
     "m3rec_matmul_pays": [_INT],
     "m3rec_matmul": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * 3, *_LAST],
     "m3rec_matmul_backward": [_POINTER, _POINTER, *[_SIZE] * 4, _POINTER, *_LAST],
-    "m3rec_byte_products": [_POINTER, _SIZE, _SIZE, _POINTER, *_LAST],
+    "m3rec_byte_best": [
+        *(_POINTER, _POINTER, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER, *_LAST),
+    ],
     "m3rec_dropout": [_POINTER, _SIZE, ctypes.c_uint64, _INT, *_LAST],
 }
 
@@ -195,7 +214,7 @@ def call(function: str, *arguments: Any) -> None:
 
     Raises:
         RuntimeError: the library was not built; the message says why.
-        ValueError: ``cu_seqlens`` does not describe the tokens.
+        ValueError: ``cu_seqlens`` does not describe the tokens, or rows are named that are none.
     """
     library, reason = load()
     if library is None:
@@ -205,6 +224,8 @@ def call(function: str, *arguments: Any) -> None:
         raise ValueError(UNSOUND)
     if status == 2:
         raise MemoryError(f"{function} found no memory for its work space")
+    if status == 4:
+        raise ValueError("a query or row is named that is not there")
     if status != 0:
         raise RuntimeError("this processor does not have what RECBOLE_M3REC_VECTORS asks for")
 

@@ -24,7 +24,7 @@ bool sequences_are_sound(const std::int32_t *cu_seqlens, Index sequences, Index 
 }
 
 // Raised whenever a function changes, so that a library left over from an older build is noticed.
-M3REC_EXPORT int m3rec_interface() { return 12; }
+M3REC_EXPORT int m3rec_interface() { return 13; }
 
 // The program's GOMP_parallel, whose threads do the work from now on; null for threads of the
 // library's own.

@@ -12,7 +12,13 @@
 
 namespace m3rec {
 
-enum Status { kDone = 0, kBadSequences = 1, kNoMemory = 2, kNoSuchKernels = 3 };
+enum Status {
+    kDone = 0,
+    kBadSequences = 1,
+    kNoMemory = 2,
+    kNoSuchKernels = 3,
+    kNoSuchPair = 4
+};
 
 // Instruction sets by number: 0 any machine, 1 AVX2, 2 AVX-512; -1 the best that runs here. Null if
 // absent.

@@ -1,7 +1,7 @@
 // All kernels, compiled for the instruction set of the file that includes this.
 #pragma once
 
-#include "byte_products_kernels.h"
+#include "byte_table_kernels.h"
 #include "convolution_kernels.h"
 #include "dropout_kernels.h"
 #include "matmul_kernels.h"
@@ -15,7 +15,7 @@ namespace {
 constexpr Kernels kernel_table(const char *name) {
     return {name, kWidth, forward_scratch, backward_scratch, forward, backward, step,
             network_step_scratch, network_step, convolve, convolve_back, drop,
-            kTileVectors * kWidth, matmul, matmul_back, byte_products};
+            kTileVectors * kWidth, matmul, matmul_back, search_bytes};
 }
 
 }  // namespace

@@ -152,12 +152,17 @@ struct Matmul {
     float *y;  // [rows, columns]; read in the backward pass
 };
 
-// Products of a table's rows and a query, in whole numbers.
-struct ByteProducts {
-    const std::int8_t *table;   // [rows, depth]
-    const std::int16_t *query;  // [depth]
-    Index depth;
-    std::int32_t *y;  // [rows]
+// A row of a table and its product with a query.
+struct Product {
+    std::int32_t value, row;
+};
+
+// A search for the rows of a table whose products with a query are largest, in whole numbers.
+struct ByteSearch {
+    const std::int8_t *table;       // [rows, depth]
+    const std::int16_t *queries;    // [query_count, depth]
+    const std::uint64_t *unwanted;  // [query_count, words], a bit for each row
+    Index depth, query_count, words, kept;
 };
 
 // The kernels of one instruction set.
@@ -178,7 +183,7 @@ struct Kernels {
     Index panel;  // columns of a panel of Matmul
     void (*matmul)(const Matmul &, Index first_row, Index last_row);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
-    void (*byte_products)(const ByteProducts &, Index first_row, Index last_row);
+    void (*search_bytes)(const ByteSearch &, Index first_row, Index last_row, Product *heaps);
 };
 
 extern const Kernels kGenericKernels;

@@ -5,6 +5,9 @@
 
 namespace m3rec {
 
+// Products for which it pays to wake a thread.
+constexpr Index kProductsOfThread = Index{1} << 22;
+
 // One token of each modality: y, the windows after it, and the states, which are replaced; shapes
 // as in NetworkStep.
 M3REC_EXPORT int m3rec_network_step(const Network *network, const float *x, const float *window,
@@ -13,7 +16,10 @@ M3REC_EXPORT int m3rec_network_step(const Network *network, const float *x, cons
     const Kernels *const kernels = find_kernels(set);
     if (kernels == nullptr) return kNoSuchKernels;
     const NetworkStep call{x, window, new_window, state, recent, new_recent, y};
-    const Index slots = std::min(usable_threads(threads), network->modalities);
+    const Index products = network->layer_count * network->modalities * network->width *
+                           (3 * network->channels + 2 * network->inner);
+    const Index slots = std::min({usable_threads(threads), network->modalities,
+                                  1 + products / kProductsOfThread});
     const Index scratch = round_to_line(kernels->network_step_scratch(*network));
     const Memory memory(slots * scratch);
     parallel_for(network->modalities, slots, [&](Index modality, Index slot) {

@@ -30,11 +30,6 @@ class Pairs(NamedTuple):
         there = self.keys[places] == wanted
         return there, self.values[places] * there
 
-    def without(self, rows: Tensor, items: Tensor) -> Pairs | None:
-        """Return the other pairs, None if there are none."""
-        other = ~torch.isin(self.keys, (rows << 32) | items)
-        return Pairs(self.keys[other], self.values[other]) if bool(other.any()) else None
-
     def of_rows(self, rows: Tensor) -> Tensor:
         """Return the items of rows, ``[B, n]``, filled up with -1."""
         bounds = torch.searchsorted(self.keys, torch.stack([rows, rows + 1]) << 32)

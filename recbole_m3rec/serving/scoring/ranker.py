@@ -12,8 +12,9 @@ from torch import Tensor
 from recbole_m3rec.network.item_encoder import ItemVectors
 from recbole_m3rec.network.m3rec import M3RecNetwork
 from recbole_m3rec.network.packed import PackedSequences
+from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.scores.score_terms import ScoreTerms
-from recbole_m3rec.serving.scoring.eight_bits import EightBits, most_rows
+from recbole_m3rec.serving.scoring.eight_bits import EightBits
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 from recbole_m3rec.serving.scoring.index import LARGE, Index
 
@@ -160,7 +161,7 @@ class Ranker:
     def _rounded_table(self) -> EightBits | None:
         """Return the item table in eight bits; larger ones are left in the file that they map."""
         table = self.vectors.table
-        if len(table) > LARGE or not most_rows():
+        if len(table) > LARGE or not library.available()[0]:
             return None
         if self._rounded is None or self._rounded.table is not table:
             self._rounded = EightBits(table)

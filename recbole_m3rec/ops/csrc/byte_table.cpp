@@ -1,0 +1,217 @@
+// The C interface of a search for the best rows of a table, by way of the table in bytes.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace m3rec {
+
+// A table of real numbers and the same rounded: row r has about bytes[r, i] unit[i].
+struct ByteTable {
+    const std::int8_t *bytes;  // [rows, depth]
+    const float *unit;         // [depth]
+    const void *exact;         // [rows, depth], of 16 or 32 bits a number
+    Index rows, depth;
+    double error;   // the largest length of a row's rounding errors, in units
+    double length;  // the largest length of a rounded row, in units
+    int is_half;    // whether the exact table is of 16 bits
+};
+
+// Pairs of query and row, with a value each or none.
+struct Pairs {
+    const std::int64_t *queries, *rows;
+    const float *values;
+    Index count;
+};
+
+namespace {
+
+constexpr Product kNoRow{std::numeric_limits<std::int32_t>::min(),
+                         std::numeric_limits<std::int32_t>::max()};
+constexpr double kSlack = 1.01;  // of the bound, for the rounding of the scores
+// So that what underflows in a scaled query is small beside its rounding.
+constexpr double kSmallestStep = 1e-30;
+// Products for which it pays to wake a thread.
+constexpr Index kProductsOfThread = Index{1} << 23;
+
+// A query in whole numbers of `step`, and by how much its products are off at most.
+struct Rounded {
+    double step, bound;
+};
+
+Rounded round_query(const ByteTable &table, const float *query, std::int16_t *whole) {
+    const Index depth = table.depth;
+    double largest = 0, squares = 0, rest = 0;
+    for (Index i = 0; i < depth; ++i) {
+        const double scaled = double{query[i]} * table.unit[i];
+        largest = std::max(largest, std::fabs(scaled));
+        squares += scaled * scaled;
+    }
+    // No product of a row and a query goes beyond 32 bits.
+    const Index most = std::min<Index>(32767, 2147483647 / (127 * depth));
+    const double step = largest / static_cast<double>(most);
+    if (!std::isfinite(squares) || !(step > kSmallestStep)) {
+        std::fill(whole, whole + depth, std::int16_t{0});
+        return {1, std::numeric_limits<double>::infinity()};
+    }
+    for (Index i = 0; i < depth; ++i) {
+        const double scaled = double{query[i]} * table.unit[i] / step, near = std::rint(scaled);
+        whole[i] = static_cast<std::int16_t>(near);
+        rest += (scaled - near) * (scaled - near);
+    }
+    const double size = std::sqrt(squares) / step;
+    // Where rounding to whole numbers loses nothing, that of float32 is left.
+    const double of_floats =
+        static_cast<double>(depth) * std::numeric_limits<float>::epsilon() * table.length;
+    return {step, (table.error + of_floats) * size + table.length * std::sqrt(rest)};
+}
+
+float of_half(std::uint16_t half) {
+    const bool is_finite = (half & 0x7c00) != 0x7c00;
+    const std::uint32_t bits = (half & 0x7fffu) << 13 | (is_finite ? 0 : 0x7f800000u);
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    value *= is_finite ? 0x1p112f : 1.0f;  // the exponents count from elsewhere
+    return half >> 15 ? -value : value;
+}
+
+// The exact score of a row.
+double score(const ByteTable &table, Index row, const float *query) {
+    double sum = 0;
+    const Index start = row * table.depth;
+    if (table.is_half) {
+        const auto *const numbers = static_cast<const std::uint16_t *>(table.exact) + start;
+        for (Index i = 0; i < table.depth; ++i) sum += double{of_half(numbers[i])} * query[i];
+    } else {
+        const auto *const numbers = static_cast<const float *>(table.exact) + start;
+        for (Index i = 0; i < table.depth; ++i) sum += double{numbers[i]} * query[i];
+    }
+    return sum;
+}
+
+struct Scored {
+    Index row;
+    float score;
+};
+
+// Chooses the best of the candidates of a query, and tells whether they are the best of all.
+class Choice {
+public:
+    Choice(const ByteTable &table, const float *query, const std::uint64_t *unwanted)
+        : table_(table), query_(query), unwanted_(unwanted) {}
+
+    // Takes the rows of some heaps; what they leave out has no larger product than the last.
+    void take(const Product *heaps, Index pieces, Index stride, Index kept) {
+        std::vector<Product> best;
+        for (Index piece = 0; piece < pieces; ++piece)
+            std::copy_if(heaps + piece * stride, heaps + piece * stride + kept,
+                         std::back_inserter(best),
+                         [](Product product) { return product.row != kNoRow.row; });
+        std::sort(best.begin(), best.end(), [](Product a, Product b) {
+            return a.value > b.value || (a.value == b.value && a.row < b.row);
+        });
+        if (static_cast<Index>(best.size()) >= kept) {
+            left_out_ = best[kept - 1].value;
+            best.resize(kept - 1);
+        }
+        for (const Product product : best) rows_.push_back({product.row, 0});
+    }
+
+    // Adds a value to the score of a row.
+    void add(Index row, float value) {
+        if (unwanted_[row / 64] >> (row % 64) & 1) return;
+        rows_.push_back({row, value});
+    }
+
+    // Writes the k best, of equal ones the lower row, and 0 with -inf where there are no more.
+    bool best(Index k, Rounded rounded, std::int64_t *rows, float *scores) {
+        std::fill(rows, rows + k, 0);
+        std::fill(scores, scores + k, -HUGE_VALF);
+        if (!std::isfinite(rounded.bound)) return false;
+        std::stable_sort(rows_.begin(), rows_.end(),
+                         [](Scored a, Scored b) { return a.row < b.row; });
+        Index found = 0;
+        for (std::size_t i = 0; i < rows_.size();) {
+            const Index row = rows_[i].row;
+            float added = 0;
+            for (; i < rows_.size() && rows_[i].row == row; ++i) added += rows_[i].score;
+            rows_[found] = {row, static_cast<float>(score(table_, row, query_)) + added};
+            if (std::isnan(rows_[found++].score)) return false;
+        }
+        rows_.resize(found);
+        const Index given = std::min(k, found);
+        std::partial_sort(rows_.begin(), rows_.begin() + given, rows_.end(),
+                          [](Scored a, Scored b) {
+                              return a.score > b.score || (a.score == b.score && a.row < b.row);
+                          });
+        for (Index i = 0; i < given; ++i) {
+            rows[i] = rows_[i].row;
+            scores[i] = rows_[i].score;
+        }
+        return scores[k - 1] > (left_out_ + kSlack * rounded.bound) * rounded.step;
+    }
+
+private:
+    const ByteTable &table_;
+    const float *query_;
+    const std::uint64_t *unwanted_;
+    std::vector<Scored> rows_;
+    double left_out_ = -HUGE_VAL;
+};
+
+}  // namespace
+
+// Of each query the k rows whose scores are best, and 1 where it is sure that they are: `count`
+// rows whose rounded scores are best are scored exactly, and those that something is added to. Row
+// 0 and the pairs that are removed are left out.
+M3REC_EXPORT int m3rec_byte_best(const ByteTable *table, const float *queries, Index query_count,
+                                 const Pairs *removed, const Pairs *added, Index count, Index k,
+                                 std::int64_t *rows, float *scores, std::uint8_t *is_sure,
+                                 int threads, int set) try {
+    const Kernels *const kernels = find_kernels(set);
+    if (kernels == nullptr) return kNoSuchKernels;
+    for (const Pairs *pairs : {removed, added})
+        for (Index i = 0; i < pairs->count; ++i)
+            if (pairs->queries[i] < 0 || pairs->queries[i] >= query_count || pairs->rows[i] < 0 ||
+                pairs->rows[i] >= table->rows)
+                return kNoSuchPair;
+    const Index depth = table->depth, words = table->rows / 64 + 1, kept = count + 1;
+    std::vector<std::int16_t> whole(query_count * depth);
+    std::vector<Rounded> rounded(query_count);
+    std::vector<std::uint64_t> unwanted(query_count * words);
+    for (Index query = 0; query < query_count; ++query) {
+        rounded[query] = round_query(*table, queries + query * depth, &whole[query * depth]);
+        unwanted[query * words] = 1;
+    }
+    for (Index i = 0; i < removed->count; ++i)
+        unwanted[removed->queries[i] * words + removed->rows[i] / 64] |=
+            std::uint64_t{1} << (removed->rows[i] % 64);
+    const Index paying = 1 + table->rows * depth * query_count / kProductsOfThread;
+    const Index pieces = std::min(usable_threads(threads), paying);
+    const Index height = (table->rows + pieces - 1) / pieces, stride = query_count * kept;
+    std::vector<Product> heaps(pieces * stride, kNoRow);
+    const ByteSearch call{table->bytes, whole.data(), unwanted.data(), depth,
+                          query_count,  words,        kept};
+    parallel_for(pieces, pieces, [&](Index piece, Index) {
+        kernels->search_bytes(call, piece * height, std::min(table->rows, (piece + 1) * height),
+                              &heaps[piece * stride]);
+    });
+    std::vector<Choice> choices;
+    for (Index query = 0; query < query_count; ++query) {
+        choices.emplace_back(*table, queries + query * depth, &unwanted[query * words]);
+        choices.back().take(&heaps[query * kept], pieces, stride, kept);
+    }
+    for (Index i = 0; i < added->count; ++i)
+        choices[added->queries[i]].add(added->rows[i], added->values[i]);
+    for (Index query = 0; query < query_count; ++query)
+        is_sure[query] =
+            choices[query].best(k, rounded[query], rows + query * k, scores + query * k);
+    return kDone;
+} catch (const std::bad_alloc &) {
+    return kNoMemory;
+}
+
+}  // namespace m3rec
