@@ -100,11 +100,13 @@ struct Scored {
 // Chooses the best of the candidates of a query, and tells whether they are the best of all.
 class Choice {
 public:
-    Choice(const ByteTable &table, const float *query, const std::uint64_t *unwanted)
-        : table_(table), query_(query), unwanted_(unwanted) {}
+    Choice(const ByteTable &table, const float *query, Rounded rounded,
+           const std::uint64_t *unwanted)
+        : table_(table), query_(query), rounded_(rounded), unwanted_(unwanted) {}
 
-    // Takes the rows of some heaps; what they leave out has no larger product than the last.
-    void take(const Product *heaps, Index pieces, Index stride, Index kept) {
+    // Takes the rows of some heaps that may be among the k best; no other has a larger product than
+    // the first that is left out.
+    void take(const Product *heaps, Index pieces, Index stride, Index kept, Index k) {
         std::vector<Product> best;
         for (Index piece = 0; piece < pieces; ++piece)
             std::copy_if(heaps + piece * stride, heaps + piece * stride + kept,
@@ -113,11 +115,14 @@ public:
         std::sort(best.begin(), best.end(), [](Product a, Product b) {
             return a.value > b.value || (a.value == b.value && a.row < b.row);
         });
-        if (static_cast<Index>(best.size()) >= kept) {
-            left_out_ = best[kept - 1].value;
-            best.resize(kept - 1);
+        for (Index i = 0; i < static_cast<Index>(best.size()); ++i) {
+            const double value = best[i].value;
+            if (i == kept - 1 || (i >= k && value + 2 * bound() < best[k - 1].value)) {
+                left_out_ = value;
+                break;
+            }
+            rows_.push_back({best[i].row, 0});
         }
-        for (const Product product : best) rows_.push_back({product.row, 0});
     }
 
     // Adds a value to the score of a row.
@@ -127,10 +132,10 @@ public:
     }
 
     // Writes the k best, of equal ones the lower row, and 0 with -inf where there are no more.
-    bool best(Index k, Rounded rounded, std::int64_t *rows, float *scores) {
+    bool best(Index k, std::int64_t *rows, float *scores) {
         std::fill(rows, rows + k, 0);
         std::fill(scores, scores + k, -HUGE_VALF);
-        if (!std::isfinite(rounded.bound)) return false;
+        if (!std::isfinite(rounded_.bound)) return false;
         std::stable_sort(rows_.begin(), rows_.end(),
                          [](Scored a, Scored b) { return a.row < b.row; });
         Index found = 0;
@@ -151,12 +156,15 @@ public:
             rows[i] = rows_[i].row;
             scores[i] = rows_[i].score;
         }
-        return scores[k - 1] > (left_out_ + kSlack * rounded.bound) * rounded.step;
+        return scores[k - 1] > (left_out_ + bound()) * rounded_.step;
     }
 
 private:
+    double bound() const { return kSlack * rounded_.bound; }
+
     const ByteTable &table_;
     const float *query_;
+    Rounded rounded_;
     const std::uint64_t *unwanted_;
     std::vector<Scored> rows_;
     double left_out_ = -HUGE_VAL;
@@ -201,14 +209,14 @@ M3REC_EXPORT int m3rec_byte_best(const ByteTable *table, const float *queries, I
     });
     std::vector<Choice> choices;
     for (Index query = 0; query < query_count; ++query) {
-        choices.emplace_back(*table, queries + query * depth, &unwanted[query * words]);
-        choices.back().take(&heaps[query * kept], pieces, stride, kept);
+        choices.emplace_back(*table, queries + query * depth, rounded[query],
+                             &unwanted[query * words]);
+        choices.back().take(&heaps[query * kept], pieces, stride, kept, k);
     }
     for (Index i = 0; i < added->count; ++i)
         choices[added->queries[i]].add(added->rows[i], added->values[i]);
     for (Index query = 0; query < query_count; ++query)
-        is_sure[query] =
-            choices[query].best(k, rounded[query], rows + query * k, scores + query * k);
+        is_sure[query] = choices[query].best(k, rows + query * k, scores + query * k);
     return kDone;
 } catch (const std::bad_alloc &) {
     return kNoMemory;
