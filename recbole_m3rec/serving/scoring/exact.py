@@ -102,7 +102,7 @@ def exact_top(queries: Tensor, table: Tensor, k: int, edits: Edits) -> tuple[Ten
         top_items = torch.empty(rows.stop - start, 0, dtype=torch.int64)
         for first in range(0, n_items, width):
             items = slice(first, min(first + width, n_items))
-            scores = _products(queries[rows], table[items].to(queries.dtype), height)
+            scores = matmul(queries[rows], table[items].to(queries.dtype), rows_at_a_time=height)
             edits.apply(scores, rows, items)
             block_scores, block_items = best_by_groups(scores, k)
             if first == 0:
@@ -115,13 +115,6 @@ def exact_top(queries: Tensor, table: Tensor, k: int, edits: Edits) -> tuple[Ten
         all_scores.append(top_scores)
         all_items.append(top_items)
     return torch.cat(all_items), torch.cat(all_scores)
-
-
-def _products(queries: Tensor, table: Tensor, height: int) -> Tensor:
-    """``queries @ table.T``; a single query by numpy, whose product takes half of torch's time."""
-    if len(queries) == 1:
-        return torch.from_numpy(table.numpy() @ queries[0].numpy())[None]
-    return matmul(queries, table, rows_at_a_time=height)
 
 
 def cosines(table: Tensor, own: Tensor) -> Tensor:
