@@ -36,15 +36,15 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         yield
     except FeatureFileError:
         raise
-    except MemoryError as error:
-        raise FeatureFileError(
-            f"{path}: asks for more memory than there is ({error}), as damaged files do. Make it"
-            " again, or read it where there is more"
-        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the system's, but for a position in front of the file that an archive names
         reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if isinstance(error, MemoryError) or "can't allocate memory" in reason:
+            raise FeatureFileError(
+                f"{path}: asks for more memory than there is ({reason}), as damaged files do. Make"
+                " it again, or read it where there is more"
+            ) from error
         if _UNPICKLED.search(reason):
             raise FeatureFileError(
                 f"{path}: cannot be read as {path.suffix}: it is truncated, something else, or"

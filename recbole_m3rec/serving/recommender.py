@@ -235,6 +235,10 @@ class Recommender:
     def _stepper(self) -> Stepper:
         return Stepper(self.ranker.network)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; it makes a stepper, which holds addresses, of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_stepper"}
+
     def session(self, history: Iterable[str] = ()) -> Session:
         """Start a session: a kept state, to which one more item costs the same, however many."""
         return Session(self, history)

@@ -111,15 +111,25 @@ def test_an_entry_that_is_no_array_is_named(tmp_path):
         load_npz(tmp_path / "x.npz")
 
 
+OF_PYARROW = pa.ArrowMemoryError("malloc of size 137438953472 failed")
+OF_TORCH = RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried\nframe 0")
+
+
 @pytest.mark.parametrize("read", READERS)
-def test_a_damaged_page_that_asks_for_all_memory_is_one_error(tmp_path, monkeypatch, read):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OF_PYARROW, "malloc of"), (OF_TORCH, ".enforce. Default"), (MemoryError(), "MemoryError.,")],
+)
+def test_a_damaged_file_that_asks_for_all_memory_is_one_error(
+    tmp_path, monkeypatch, read, error, said
+):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"item_id": ["a"], "embedding": [[1.0, 2.0]]}), path)
 
     def asks_for_too_much(*args, **options):
-        raise pa.ArrowMemoryError("malloc of size 137438953472 failed")
+        raise error
 
     monkeypatch.setattr(pq, "read_table", asks_for_too_much)
     monkeypatch.setattr(pq, "ParquetFile", asks_for_too_much)
-    with pytest.raises(FeatureFileError, match=r"asks for more memory than there is \(malloc of"):
+    with pytest.raises(FeatureFileError, match=rf"asks for more memory than there is \({said}"):
         read(path)

@@ -1,5 +1,8 @@
 """Scores in eight bits lead to the same items and scores as exact ones."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -137,10 +140,12 @@ def test_threads_change_nothing():
     nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     found = []
     before = torch.get_num_threads()
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        found.append(ByteTable(table).best(queries, K, nothing, candidates=40))
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ByteTable(table).best(queries, K, nothing, candidates=40))
+    finally:
+        torch.set_num_threads(before)
     for others in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
 
@@ -157,6 +162,65 @@ def test_numbers_that_are_not_finite_are_never_sure(value):
     assert not ByteTable(table).best(queries, K, nothing, candidates=40)[2].any()
 
 
+def test_scores_beyond_float32_are_never_sure():
+    table = torch.full((200, 4), 1e30)
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    assert not ByteTable(table).best(torch.full((1, 4), 1e30), 1, nothing, candidates=9)[2].any()
+
+
+def test_small_numbers_of_16_bits_count_where_torch_flushes_those_of_32():
+    torch.manual_seed(0)
+    table, queries = (1e-6 * torch.randn(900, 8)).half(), torch.randn(4, 8)
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    expected, scores = in_float64(queries, table, K, nothing, nothing)
+    torch.set_flush_denormal(True)
+    try:
+        rows, found, is_sure = ByteTable(table).best(queries, K, nothing, candidates=60)
+    finally:
+        torch.set_flush_denormal(False)
+    assert is_sure.any()
+    torch.testing.assert_close(found[is_sure], scores[is_sure], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_few_rows_and_many_candidates(count):
+    torch.manual_seed(count)
+    table, queries = torch.randn(count, 3), torch.randn(2, 3)
+    removed = torch.tensor([0, 0]), torch.tensor([count - 1, count - 1])
+    rows, scores, _ = ByteTable(table).best(queries, count + 4, removed, candidates=2**40)
+    expected, their_scores = in_float64(queries, table, count, removed, ([], [], []))
+    torch.testing.assert_close(scores[:, :count], their_scores)
+    is_there = their_scores > -torch.inf
+    assert torch.equal(rows[:, :count][is_there], expected[is_there])
+    assert (scores[:, count:] == -torch.inf).all()
+    assert not rows[:, count:].any()
+    nothing = rows[0, :0], rows[0, :0]
+    assert ByteTable(table).best(queries[:0], 1, nothing, candidates=1)[0].shape == (0, 1)
+
+
+def test_what_rounding_a_query_loses_is_part_of_the_bound():
+    # One large column leaves few steps for the others, which alone tell the rows apart.
+    torch.manual_seed(0)
+    width = 2000  # of which products of 32 bits leave eight bits of a query
+    table = torch.sign(torch.randn(800, width))
+    queries = torch.full((6, width), 1e-3) * torch.randn(6, width)
+    queries[:, 0] = 1
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    rows, _, is_sure = ByteTable(table).best(queries, K, nothing, candidates=K)
+    expected, _ = in_float64(queries, table, K, nothing, nothing)
+    assert torch.equal(rows[is_sure], expected[is_sure])
+    assert not (rows == expected).all()
+
+
+def test_it_can_be_copied_and_pickled():
+    table, queries = ByteTable(tables()["plain"]), torch.randn(2, WIDTH)
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    found = table.best(queries, K, nothing, candidates=40)
+    for other in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        again = other.best(queries, K, nothing, candidates=40)
+        assert all(torch.equal(*pair) for pair in zip(found, again, strict=True))
+
+
 def test_what_does_not_fit_is_an_error_of_one_line():
     table = ByteTable(tables()["plain"])
     queries, nothing = torch.randn(2, WIDTH), torch.empty(0, dtype=torch.int64)
@@ -168,5 +232,16 @@ def test_what_does_not_fit_is_an_error_of_one_line():
         table.best(queries[:, :3], K, (nothing, nothing), candidates=40)
     with pytest.raises(ValueError, match=r"removed: expected \[S\] int64 twice"):
         table.best(queries, K, (nothing.int(), nothing), candidates=40)
-    with pytest.raises(ValueError, match="found torch.bfloat16"):
-        ByteTable(tables()["plain"].bfloat16())
+    with pytest.raises(ValueError, match=r"added: expected \[S\] int64 twice and float32"):
+        table.best(queries, K, (nothing, nothing), (nothing, nothing, nothing), candidates=40)
+    for k, candidates in ((0, 40), (-1, 40), (5, 4), (1, -1)):
+        with pytest.raises(ValueError, match=f"1 <= k <= candidates, found {k} and {candidates}"):
+            table.best(queries, k, (nothing, nothing), candidates=candidates)
+    for wrong in (
+        tables()["plain"].bfloat16(),
+        torch.empty(0, 3),
+        torch.empty(3, 0),
+        torch.randn(3),
+    ):
+        with pytest.raises(ValueError, match="expected a table"):
+            ByteTable(wrong)

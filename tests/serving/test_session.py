@@ -1,6 +1,7 @@
 """A session equals the batch path item by item, and its saved bytes go on where it was."""
 
 import json
+import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ import torch
 from recbole_m3rec.serving.catalogue import UnknownItemError
 from recbole_m3rec.serving.recommender import Recommender
 from recbole_m3rec.serving.session import SessionError
-from tests.serving.conftest import N_ITEMS, made_features, made_network
+from tests.serving.conftest import N_ITEMS, SETTINGS, made_features, made_network
 
 
 def test_a_session_equals_the_batch_path_after_each_of_200_items(any_shop):
@@ -31,6 +32,25 @@ def test_a_session_equals_the_batch_path_after_each_of_200_items(any_shop):
     columns = ["score", "image", "text", "id"]
     assert np.allclose(ours[columns], batch[columns], rtol=1e-5, atol=1e-5)
     assert session.history == history
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_among_many_items_it_recommends_what_the_batch_path_does(write_made, exclude_seen):
+    settings = SETTINGS | {"score": "cosine", "repetition": True}
+    network = made_network(3000, **settings)
+    shop = Recommender.load(write_made(n_items=3000, network=network, settings=settings))
+    weights = {"text": 2.0, "repetition": 3.0}
+    options = {"exclude_seen": exclude_seen, "explain": True, "weights": weights, "blocked": ["i9"]}
+    history, session = ["i4", "i2000", "i4", "i77"], shop.session()
+    for item in history:
+        session.add(item)
+    ours, batch = session.recommend(10, **options), shop.recommend([history], 10, **options)
+    assert list(ours["item"]) == list(batch["item"])
+    assert list(ours) == list(batch)
+    assert np.allclose(ours.iloc[:, 3:], batch.iloc[:, 3:], rtol=1e-5, atol=1e-5)
+    assert set(history).isdisjoint(ours["item"]) == exclude_seen
+    other = pickle.loads(pickle.dumps(shop))  # as a process gets it that is spawned
+    pd.testing.assert_frame_equal(other.recommend([history], 10, **options), batch)
 
 
 def test_a_session_from_a_history_goes_on_like_one_that_grew(shop):

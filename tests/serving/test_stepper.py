@@ -20,6 +20,7 @@ from tests.serving.conftest import made_features
 N_ITEMS = 30
 SETTINGS = {
     "two layers": {"hidden_size": 64},
+    "so wide that threads share it": {"hidden_size": 272, "d_state": 4},
     "one layer has no residual": {"hidden_size": 16, "num_layers": 1, "d_state": 5},
     "odd sizes": {"hidden_size": 19, "d_state": 3, "d_conv": 2, "expand": 3, "num_layers": 3},
     "no window": {"hidden_size": 7, "d_conv": 1, "expand": 1, "d_state": 1},

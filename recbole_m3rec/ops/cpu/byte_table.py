@@ -11,6 +11,7 @@ from recbole_m3rec.ops.cpu import library
 
 LARGEST = 127
 TINY = torch.finfo(torch.float32).tiny
+MOST_ROWS = 2**31 - 1
 
 
 class ByteTable:
@@ -21,26 +22,32 @@ class ByteTable:
     Needs the compiled kernels.
 
     Args:
-        table: ``[n, D]`` float32 or float16 on the CPU.
+        table: ``[n, D]`` float32 or float16 on the CPU, at least a row and a column.
+
+    Raises:
+        ValueError: the table is something else.
     """
 
     def __init__(self, table: Tensor) -> None:
-        if table.dtype not in (torch.float32, torch.float16) or not table.is_cpu:
+        if (
+            table.dtype not in (torch.float32, torch.float16)
+            or not table.is_cpu
+            or table.dim() != 2
+            or not table.numel() > 0
+            or len(table) > MOST_ROWS
+        ):
             raise ValueError(
-                "expected a table of float32 or float16 on the CPU, found "
-                f"{table.dtype} on {table.device}"
+                "expected a table [n, D] of float32 or float16 on the CPU, found "
+                f"{list(table.shape)} {table.dtype} on {table.device}"
             )
         values = table.float()
-        unit = (values.abs().amax(0) / LARGEST).clamp_(min=TINY)
-        scaled = values / unit
+        self.table = table.contiguous()
+        self.unit = (values.abs().amax(0) / LARGEST).clamp_(min=TINY)
+        scaled = values / self.unit
         rounded = scaled.round()
-        self._kept = rounded.to(torch.int8).contiguous(), unit, table.contiguous()
-        self._width = table.shape[1]
-        self._table = library.ByteTable(
-            *(tensor.data_ptr() for tensor in self._kept),
-            *table.shape,
-            *(float(each.norm(dim=1).max()) for each in (scaled - rounded, rounded)),
-            table.dtype == torch.float16,
+        self.bytes = rounded.to(torch.int8)
+        self.error, self.length = (
+            float(each.norm(dim=1).max()) for each in (scaled - rounded, rounded)
         )
 
     def best(
@@ -65,32 +72,49 @@ class ByteTable:
             bound does not say that these are the best. Where there are fewer rows, 0 and -inf.
 
         Raises:
-            ValueError: a shape or dtype does not fit, or a pair is not there.
+            ValueError: a shape, dtype or number does not fit, or a pair is not there.
             RuntimeError: the kernels are not there.
         """
-        library.check("queries", queries, (len(queries), self._width))
+        n, width = self.table.shape
+        library.check("queries", queries, (len(queries), width))
+        if not 1 <= k <= candidates:
+            raise ValueError(f"expected 1 <= k <= candidates, found {k} and {candidates}")
         queries = queries.contiguous()
         rows = torch.empty(len(queries), k, dtype=torch.int64)
         scores = torch.empty(len(queries), k)
         is_sure = torch.empty(len(queries), dtype=torch.bool)
-        given = _pairs("removed", *removed), _pairs("added", *added or ())
+        table = library.ByteTable(
+            *(each.data_ptr() for each in (self.bytes, self.unit, self.table)),
+            *(n, width, self.error, self.length, self.table.dtype == torch.float16),
+        )
+        none = torch.empty(0, dtype=torch.int64)
+        values = torch.empty(0) if added is None else added[2]
+        pairs = [
+            _pairs("removed", *removed, None),
+            _pairs("added", *((none, none) if added is None else added[:2]), values),
+        ]
         library.call_on_threads(
-            *("m3rec_byte_best", ctypes.addressof(self._table), queries.data_ptr(), len(queries)),
-            *(ctypes.addressof(pairs) for pairs, _ in given),
-            *(candidates, k, rows.data_ptr(), scores.data_ptr(), is_sure.data_ptr()),
+            *("m3rec_byte_best", ctypes.addressof(table), queries.data_ptr(), len(queries)),
+            *(ctypes.addressof(each) for each, _ in pairs),
+            *(min(candidates, max(n, k)), k),
+            *(each.data_ptr() for each in (rows, scores, is_sure)),
         )
         return rows, scores, is_sure
 
 
-def _pairs(name: str, *columns: Tensor) -> tuple[library.Pairs, list[Tensor]]:
+def _pairs(
+    name: str, queries: Tensor, rows: Tensor, values: Tensor | None
+) -> tuple[library.Pairs, list[Tensor]]:
     """Return pairs as the library takes them, and the tensors that hold them."""
-    kept = [column.contiguous() for column in columns]
+    given = [queries, rows] if values is None else [queries, rows, values]
     kinds = torch.int64, torch.int64, torch.float32
     if any(
-        column.dtype != kind or column.shape != (len(kept[0]),)
-        for column, kind in zip(kept, kinds, strict=False)
-    ):
-        found = ", ".join(f"{list(column.shape)} {column.dtype}" for column in kept)
-        raise ValueError(f"{name}: expected [S] int64 twice and float32, found {found}")
-    queries, rows, values = (*(column.data_ptr() for column in kept), None, None, None)[:3]
-    return library.Pairs(queries, rows, values, len(kept[0]) if kept else 0), kept
+        column.dtype != kind or column.dim() != 1 or column.numel() != rows.numel()
+        or not column.is_cpu
+        for column, kind in zip(given, kinds, strict=False)
+    ):  # fmt: skip
+        found = ", ".join(f"{list(column.shape)} {column.dtype}" for column in given)
+        raise ValueError(f"{name}: expected [S] int64 twice and float32 on the CPU, found {found}")
+    kept = [column.contiguous() for column in given]
+    addresses = [column.data_ptr() for column in kept]
+    return library.Pairs(*addresses[:2], addresses[2] if kept[2:] else None, len(rows)), kept

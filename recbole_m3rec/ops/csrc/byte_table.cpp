@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 #include <vector>
 
 #include "dispatch.h"
@@ -29,12 +30,10 @@ struct Pairs {
 
 namespace {
 
-constexpr Product kNoRow{std::numeric_limits<std::int32_t>::min(),
-                         std::numeric_limits<std::int32_t>::max()};
 constexpr double kSlack = 1.01;  // of the bound, for the rounding of the scores
 // So that what underflows in a scaled query is small beside its rounding.
 constexpr double kSmallestStep = 1e-30;
-// Products for which it pays to wake a thread.
+// Products that take about as long as it takes to wake a thread, 0.1 ms.
 constexpr Index kProductsOfThread = Index{1} << 23;
 
 // A query in whole numbers of `step`, and by how much its products are off at most.
@@ -69,12 +68,14 @@ Rounded round_query(const ByteTable &table, const float *query, std::int16_t *wh
     return {step, (table.error + of_floats) * size + table.length * std::sqrt(rest)};
 }
 
+// Without subnormal numbers of 32 bits, which torch may have the processor take for 0.
 float of_half(std::uint16_t half) {
-    const bool is_finite = (half & 0x7c00) != 0x7c00;
-    const std::uint32_t bits = (half & 0x7fffu) << 13 | (is_finite ? 0 : 0x7f800000u);
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    value *= is_finite ? 0x1p112f : 1.0f;  // the exponents count from elsewhere
+    const std::uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+    float value = static_cast<float>(fraction) * 0x1p-24f;
+    if (exponent != 0) {
+        const std::uint32_t bits = (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+        std::memcpy(&value, &bits, sizeof value);
+    }
     return half >> 15 ? -value : value;
 }
 
@@ -104,14 +105,14 @@ public:
            const std::uint64_t *unwanted)
         : table_(table), query_(query), rounded_(rounded), unwanted_(unwanted) {}
 
-    // Takes the rows of some heaps that may be among the k best; no other has a larger product than
+    // Takes the rows of some pieces that may be among the k best; no other has a larger product than
     // the first that is left out.
-    void take(const Product *heaps, Index pieces, Index stride, Index kept, Index k) {
+    void take(const BestProducts *of_pieces, Index pieces, Index stride, Index kept, Index k) {
         std::vector<Product> best;
-        for (Index piece = 0; piece < pieces; ++piece)
-            std::copy_if(heaps + piece * stride, heaps + piece * stride + kept,
-                         std::back_inserter(best),
-                         [](Product product) { return product.row != kNoRow.row; });
+        for (Index piece = 0; piece < pieces; ++piece) {
+            const BestProducts &some = of_pieces[piece * stride];
+            best.insert(best.end(), some.products, some.products + some.count);
+        }
         std::sort(best.begin(), best.end(), [](Product a, Product b) {
             return a.value > b.value || (a.value == b.value && a.row < b.row);
         });
@@ -144,7 +145,7 @@ public:
             float added = 0;
             for (; i < rows_.size() && rows_[i].row == row; ++i) added += rows_[i].score;
             rows_[found] = {row, static_cast<float>(score(table_, row, query_)) + added};
-            if (std::isnan(rows_[found++].score)) return false;
+            if (!std::isfinite(rows_[found++].score)) return false;
         }
         rows_.resize(found);
         const Index given = std::min(k, found);
@@ -191,7 +192,7 @@ M3REC_EXPORT int m3rec_byte_best(const ByteTable *table, const float *queries, I
     std::vector<Rounded> rounded(query_count);
     std::vector<std::uint64_t> unwanted(query_count * words);
     for (Index query = 0; query < query_count; ++query) {
-        rounded[query] = round_query(*table, queries + query * depth, &whole[query * depth]);
+        rounded[query] = round_query(*table, queries + query * depth, whole.data() + query * depth);
         unwanted[query * words] = 1;
     }
     for (Index i = 0; i < removed->count; ++i)
@@ -199,19 +200,22 @@ M3REC_EXPORT int m3rec_byte_best(const ByteTable *table, const float *queries, I
             std::uint64_t{1} << (removed->rows[i] % 64);
     const Index paying = 1 + table->rows * depth * query_count / kProductsOfThread;
     const Index pieces = std::min(usable_threads(threads), paying);
-    const Index height = (table->rows + pieces - 1) / pieces, stride = query_count * kept;
-    std::vector<Product> heaps(pieces * stride, kNoRow);
+    const Index height = (table->rows + pieces - 1) / pieces;
+    std::vector<Product> products(pieces * query_count * 2 * kept);
+    std::vector<BestProducts> best(pieces * query_count);
+    for (std::size_t i = 0; i < best.size(); ++i)
+        best[i] = {products.data() + i * 2 * kept, 0, std::numeric_limits<std::int32_t>::min()};
     const ByteSearch call{table->bytes, whole.data(), unwanted.data(), depth,
                           query_count,  words,        kept};
-    parallel_for(pieces, pieces, [&](Index piece, Index) {
+    parallel_for(pieces, pieces > 1 ? usable_threads(threads) : 1, [&](Index piece, Index) {
         kernels->search_bytes(call, piece * height, std::min(table->rows, (piece + 1) * height),
-                              &heaps[piece * stride]);
+                              best.data() + piece * query_count);
     });
     std::vector<Choice> choices;
     for (Index query = 0; query < query_count; ++query) {
         choices.emplace_back(*table, queries + query * depth, rounded[query],
                              &unwanted[query * words]);
-        choices.back().take(&heaps[query * kept], pieces, stride, kept, k);
+        choices.back().take(&best[query], pieces, query_count, kept, k);
     }
     for (Index i = 0; i < added->count; ++i)
         choices[added->queries[i]].add(added->rows[i], added->values[i]);
@@ -219,6 +223,8 @@ M3REC_EXPORT int m3rec_byte_best(const ByteTable *table, const float *queries, I
         is_sure[query] = choices[query].best(k, rows + query * k, scores + query * k);
     return kDone;
 } catch (const std::bad_alloc &) {
+    return kNoMemory;
+} catch (const std::length_error &) {
     return kNoMemory;
 }
 

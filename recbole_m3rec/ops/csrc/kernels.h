@@ -165,6 +165,13 @@ struct ByteSearch {
     Index depth, query_count, words, kept;
 };
 
+// The products of a query that may be among its `kept` best, in no order.
+struct BestProducts {
+    Product *products;  // room for twice as many as are kept
+    Index count;
+    std::int32_t beaten;  // only what is larger may be among them
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char *name;
@@ -183,7 +190,7 @@ struct Kernels {
     Index panel;  // columns of a panel of Matmul
     void (*matmul)(const Matmul &, Index first_row, Index last_row);
     void (*matmul_back)(const Matmul &, Index first_row, Index last_row, float *sums);
-    void (*search_bytes)(const ByteSearch &, Index first_row, Index last_row, Product *heaps);
+    void (*search_bytes)(const ByteSearch &, Index first_row, Index last_row, BestProducts *best);
 };
 
 extern const Kernels kGenericKernels;

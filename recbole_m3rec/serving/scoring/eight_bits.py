@@ -1,14 +1,16 @@
-"""The best items exactly, by way of scores in whole numbers of eight bits."""
+"""The best items exactly, by way of scores in eight bits (see ``ByteTable``)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from recbole_m3rec.ops.cpu import library
 from recbole_m3rec.ops.cpu.byte_table import ByteTable
 from recbole_m3rec.serving.scoring.exact import Edits, exact_top
 
-# Queries at once, for more of which float32 is read from the cache as fast.
-MOST_ROWS = 64
+# Queries at once and candidates of each, for more of which float32 is as fast; the second number
+# of queries is of kernels for any processor.
+MOST_ROWS, MOST_ROWS_OF_GENERIC, MOST_CANDIDATES = 64, 16, 256
 
 
 class EightBits:
@@ -21,12 +23,15 @@ class EightBits:
     def __init__(self, table: Tensor) -> None:
         self.table = table
         self.rounded = ByteTable(table)
+        is_generic = library.available()[1].startswith("generic")
+        self.most_rows = MOST_ROWS_OF_GENERIC if is_generic else MOST_ROWS
 
     def top(self, queries: Tensor, k: int, edits: Edits) -> tuple[Tensor, Tensor]:
         """Return what :func:`recbole_m3rec.serving.scoring.exact.exact_top` does."""
         n = 4 * k + 24  # candidates
         is_special = len(edits.replaced) > 0 or any(a is not None for a in edits.allowed)
-        if is_special or len(queries) > MOST_ROWS or n > len(self.table) // 8:
+        is_many = len(queries) > self.most_rows or n > min(MOST_CANDIDATES, len(self.table) // 8)
+        if is_special or is_many:
             return exact_top(queries, self.table, k, edits)
         added = edits.added and edits.added._replace(values=edits.added.values.float())
         items, scores, is_sure = self.rounded.best(queries, k, edits.removed, added, candidates=n)
