@@ -167,9 +167,8 @@ class Recommender:
             RequestError: an argument is out of its range; names it.
         """
         by_user = self.histories_of(histories)
-        questions, unknown = self.questions(
-            list(by_user.values()), k, exclude_seen, allowed, blocked, weights
-        )
+        filters = k, exclude_seen, allowed, blocked, weights
+        questions, unknown = self.questions(list(by_user.values()), *filters)
         answers = self.ranker.answer(questions, explain)
         users = np.empty(len(by_user), dtype=object)
         users[:] = list(by_user)
@@ -205,11 +204,12 @@ class Recommender:
         weighed = weights_of(weights, self.ranker.names)
         only = None if allowed is None else np.unique(self._numbers(allowed, "allowed"))
         never = np.empty(0, np.int64) if blocked is None else self._numbers(blocked, "blocked")
-        questions = []
-        for numbers in histories:
-            exclude = np.concatenate([never, numbers]) if exclude_seen else never
-            questions.append(Question(numbers, k, exclude, only, weighed))
-        return questions
+        return [
+            Question(
+                each, k, np.concatenate([never, each]) if exclude_seen else never, only, weighed
+            )
+            for each in histories
+        ]
 
     def _numbers(self, items: Iterable[str], name: str) -> np.ndarray:
         return self.items.numbers(items, name, is_ordered=False)[0]
@@ -236,7 +236,7 @@ class Recommender:
         return Stepper(self.ranker.network)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of; it makes a stepper, which holds addresses, of its own."""
+        # A copy makes a stepper, which holds addresses, of its own.
         return {name: value for name, value in vars(self).items() if name != "_stepper"}
 
     def session(self, history: Iterable[str] = ()) -> Session:
