@@ -102,7 +102,8 @@ def train(options: argparse.Namespace) -> None:
     valid = result["best_valid_result"]
     print_metrics({"valid": valid or {}, "test": result["test_result"] or {}})
     # A resumed training that did not get better leaves its checkpoint as it was.
-    saved_files = [*checkpoints, *result.get("checkpoint", ())]
+    noted = [*checkpoints, *result.get("checkpoint", ())]
+    saved_files = [file for file in noted if file.is_file()]  # a full disk may have had no room
     if not saved_files and options.resume is not None:
         saved_files = [best_checkpoint(saved.path, saved.settings)]
     checkpoint = saved_files[-1] if saved_files else None

@@ -62,13 +62,18 @@ def evaluate(
     if call.arguments.get("load_best_model"):
         file = call.arguments.get("model_file") or self.saved_model_file
         collector.place = f"checkpoint {file}"
+        best = vars(self).get("best_in_memory")  # no disk had room for it
+        if best is not None and not call.arguments.get("model_file"):
+            self.model.load_state_dict(best["state_dict"])
+            self.model.load_other_parameter(best["other_parameter"])
+            call.arguments["load_best_model"] = False
     self.evaluator.is_cold = cold_targets(eval_data)
     try:
         if not offers_products(self.model):
-            return original(self, eval_data, *args, **kwargs)
+            return original(*call.args, **call.kwargs)
         # The checkpoint is read inside, before anything is projected.
         with cached_items(self.model), torch.autocast(self.device.type, enabled=False):
-            return original(self, eval_data, *args, **kwargs)
+            return original(*call.args, **call.kwargs)
     finally:
         collector.place = before
         self.evaluator.is_cold = None

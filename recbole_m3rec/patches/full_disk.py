@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -42,35 +44,61 @@ def end_log(handler: logging.FileHandler, record: logging.LogRecord) -> None:
 
 
 def end_tensorboard_quietly() -> None:
-    """Fix trainer/trainer.py:118, whose writer of TensorBoard's files ends the training."""
+    """Fix trainer/trainer.py:118, whose writer of TensorBoard's files ends the training.
+
+    TensorBoard's own thread prints a traceback beside the error that the writer raises.
+    """
     from recbole.trainer import trainer as trainers
 
     @wrap(trainers, "get_tensorboard")
     def get_tensorboard(original: Callable[..., Any], logger: Any) -> Any:
-        return WhileThereIsRoom(original(logger))
+        try:
+            return WhileThereIsRoom(original(logger))
+        except OSError as error:
+            warn_of_tensorboard("log_tensorboard", error)
+            return WhileThereIsRoom(None)
+
+    wrap(threading, "excepthook")(leave_out_tensorboard)
+
+
+def leave_out_tensorboard(original: Callable[..., None], failed: Any) -> None:
+    """Show how a thread failed, unless it is TensorBoard's, which cannot write."""
+    is_its = type(failed.thread).__module__.startswith("tensorboard.")
+    if not (is_its and isinstance(failed.exc_value, OSError)):
+        original(failed)
+
+
+def warn_of_tensorboard(folder: Any, error: OSError) -> None:
+    """Say that TensorBoard's files cannot be written."""
+    logging.getLogger().warning(
+        f"cannot write {os.path.abspath(folder)}: {error.strerror or error}; TensorBoard's files"
+        " end there, training goes on"
+    )
 
 
 class WhileThereIsRoom:
-    """A writer of TensorBoard's files that ends with one line where they cannot be written."""
+    """A writer of TensorBoard's files that ends with one line where they cannot be written.
+
+    From then on, and without a writer, its methods do nothing.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self.__dict__["_writer"], name)
-        if not name.startswith("add_"):
-            return method
+        writer = self.__dict__["_writer"]
+        found = None if writer is None else getattr(writer, name)
+        if found is not None and not callable(found):
+            return found
 
-        def add(*args: Any, **kwargs: Any) -> None:
-            if self._writer is None:
-                return
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if found is None or self._writer is None:
+                return None
             try:
-                method(*args, **kwargs)
+                return found(*args, **kwargs)
             except OSError as error:
-                folder = self._writer.log_dir
                 self._writer = None
-                logging.getLogger().warning(
-                    f"cannot write {folder}: {error.strerror}; TensorBoard's files end there"
-                )
+                warn_of_tensorboard(writer.log_dir, error)
+                return None
 
-        return add
+        return call

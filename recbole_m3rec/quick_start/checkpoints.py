@@ -67,6 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: no file, or none that RecBole's trainer wrote.
+        CutCheckpointError: the file is cut off or damaged.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}. Runs write theirs into saved/.")
@@ -89,6 +90,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             is_exact=PROGRESS in content,
             launch=content.get(PROGRESS, {}).get("launch"),
         )
+    except checkpoint_file.CutCheckpointError:
+        raise
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError),
         *(AttributeError, ImportError, ValueError),

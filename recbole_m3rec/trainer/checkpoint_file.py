@@ -7,6 +7,7 @@ there; here rank 0 chooses the name and writes, and the others wait until the fi
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -109,19 +110,41 @@ def plain_config(config: Any) -> dict[str, Any]:
     return {"settings": settings_of(config), **{key: config[key] for key in keys}}
 
 
+class CutCheckpointError(ValueError):
+    """A checkpoint is cut off or damaged; names it."""
+
+
 def load(source: Any, *args: Any, **kwargs: Any) -> Any:
     """Read a checkpoint of either format; RecBole's holds a pickled ``Config`` beside the weights.
 
     Takes what ``torch.load`` takes.
 
     Raises:
-        ValueError: it is of the safe format, but not whole.
+        CutCheckpointError: it is of one of the formats, but not whole.
     """
-    if isinstance(source, (str, os.PathLike)) and safe_format.is_safe_file(Path(source)):
-        content = safe_format.read(Path(source), kwargs.get("map_location", "cpu"))
-        content["config"] = SavedConfig(content["config"])
-        return content
-    return torch.load(source, *args, **{"weights_only": False, **kwargs})
+    if not isinstance(source, (str, os.PathLike)):
+        return torch.load(source, *args, **{"weights_only": False, **kwargs})
+    path = Path(source)
+    try:
+        if safe_format.is_safe_file(path):
+            content = safe_format.read(path, kwargs.get("map_location", "cpu"))
+            content["config"] = SavedConfig(content["config"])
+            return content
+        return torch.load(source, *args, **{"weights_only": False, **kwargs})
+    except Exception as error:
+        if not path.is_file() or not (safe_format.is_safe_file(path) or is_cut(path)):
+            raise
+        raise CutCheckpointError(
+            f"{path} is cut off or damaged: expected a whole checkpoint, found"
+            f" {path.stat().st_size:,} bytes ({error}). Put back a copy, or train again"
+        ) from error
+
+
+def is_cut(path: Path) -> bool:
+    """Tell whether a file is empty, or a zip archive, as torch writes, without its end."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    return b"PK\x03\x04".startswith(begin) and not zipfile.is_zipfile(path)
 
 
 def warn_if_foreign(path: Path) -> None:

@@ -27,6 +27,9 @@ from recbole_m3rec.trainer.trainer_state import (
 # Beside RecBole's own entries of a checkpoint.
 KEY = "progress"
 
+# RecBole's entries that ``Trainer.evaluate`` reads.
+OF_A_TEST = ("state_dict", "other_parameter")
+
 
 def last_checkpoint(best: str | Path) -> Path:
     """Return where a run keeps its latest state, beside its best epoch."""
@@ -59,6 +62,7 @@ class Progress:
         self.latest_result: Any = None
         self.in_epoch = False
         self.unsaved_best: Any = None  # a best epoch's checkpoint that the disk had no room for
+        self.warned_of: set[Path] = set()  # what could not be written when it was last tried
         self.at_epoch_start: list[Any] = []
         self.loss: Any = None  # of the epoch's batches so far, as RecBole adds them up
         self.trained: dict[str, Any] | None = None  # the state before an epoch is validated
@@ -113,14 +117,45 @@ class Progress:
             self.trainer.state_to_save = state
             self.trainer._save_checkpoint(epoch, verbose=False, saved_model_file=str(path))
         except (CannotWriteError, FileInUseError) as error:
-            getLogger().warning(f"{error}. Training goes on; the next checkpoint is tried again.")
+            self._warn(path, f"{error}. Training goes on; the next checkpoint is tried again.")
+        else:
+            self.warned_of.discard(path)
         self.saved_at = monotonic()
 
     def keep_best(self, content: Any, error: Exception) -> None:
         """Keep a best epoch's checkpoint that could not be written until there is room."""
-        getLogger().warning(f"{error}. Training goes on; the checkpoint is kept and tried again.")
+        path = Path(self.trainer.saved_model_file)
+        self._warn(path, f"{error}. Training goes on; the checkpoint is kept and tried again.")
         self.unsaved_best = copy.deepcopy({**content, "config": None})
         self.unsaved_best["config"] = content["config"]
+
+    def unsaved_weights(self) -> dict[str, Any] | None:
+        """Return what tests the best epoch where no disk had room for it, None where it is saved.
+
+        With several processes all have to call this; the first one gives its own to all.
+        """
+        is_saved, best = self._best_is_saved(), self.unsaved_best
+        weights = [None if best is None else {key: best.get(key) for key in OF_A_TEST}]
+        if not is_saved and not self.alone:
+            dist.broadcast_object_list(weights, src=0)
+        if weights[0] is not None:
+            getLogger().warning(
+                f"{self.trainer.saved_model_file}: there is still no room for the best epoch. It is"
+                " tested from memory and lost when the run ends; a file there is of an earlier one."
+                " Make room and train again"
+            )
+        return weights[0]
+
+    def best_was_saved(self) -> None:
+        """Forget the best epoch that was kept: it, or a better one, is on the disk."""
+        self.unsaved_best = None
+        self.warned_of.discard(Path(self.trainer.saved_model_file))
+
+    def _warn(self, path: Path, text: str) -> None:
+        """Say that a file cannot be written, once until it can be."""
+        if path not in self.warned_of:
+            self.warned_of.add(path)
+            getLogger().warning(text)
 
     def _best_is_saved(self) -> bool:
         """Save a best epoch that is still kept: no latest state may lie beside an older one."""
@@ -136,7 +171,7 @@ class Progress:
             checkpoint_file.save(self.unsaved_best, self.trainer.saved_model_file)
         except CannotWriteError:
             return False
-        self.unsaved_best = None
+        self.best_was_saved()
         return True
 
     # Epochs

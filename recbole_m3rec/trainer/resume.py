@@ -68,8 +68,7 @@ def fit(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> A
     try:
         result = original(*call.args, **call.kwargs)
         progress.end_epoch(progress.epoch)
-        if progress.unsaved_best is not None:  # its test could not read it
-            checkpoint_file.save(progress.unsaved_best, self.saved_model_file)
+        self.best_in_memory = progress.unsaved_weights()
         return result
     except Stopped as stopped:
         SIGNALS.deferring = False
@@ -133,7 +132,7 @@ def save_checkpoint(
             progress.keep_best(contents[0], error)
         else:
             if progress is not None and "saved_model_file" not in kwargs:
-                progress.unsaved_best = None
+                progress.best_was_saved()
 
 
 def resume_checkpoint(original: Callable[..., None], self: Any, resume_file: Any) -> None:

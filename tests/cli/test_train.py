@@ -294,6 +294,25 @@ def test_a_file_that_is_no_checkpoint_is_a_users_error(call):
     assert "z.pth is no whole checkpoint" in call("--evaluate", "z.pth")[2]
 
 
+@pytest.mark.parametrize("form", ["recbole", "safe"])
+def test_a_cut_checkpoint_is_one_line(form, call, write_dataset, small_arguments):
+    write_dataset()
+    own = [*small_arguments, f"--checkpoint_format={form}"]
+    assert call("--model=SASRec", "--epochs=1", *own)[0] == 0
+    [whole] = (path for path in Path("saved").iterdir() if not path.name.endswith("-last.ckpt"))
+    content = whole.read_bytes()
+    for percent in (0, 1, 10, 50, 90, 99):
+        Path("cut").write_bytes(content[: len(content) * percent // 100])
+        for deed in (
+            ["--evaluate", "cut"],
+            ["--topk", "cut", "--output", "o.csv"],
+            ["--resume", "cut"],
+        ):
+            code, _, error = call(*deed)
+            assert code == 2
+            assert "cut is cut off or damaged" in error
+
+
 @pytest.mark.parametrize(
     ("argument", "says"),
     [

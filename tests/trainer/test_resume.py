@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recbole_m3rec.cli import train
 from recbole_m3rec.trainer import checkpoint_file, interruption
 from recbole_m3rec.trainer.interruption import Signals, Stopped
 from recbole_m3rec.trainer.progress import Progress
 from recbole_m3rec.trainer.trainer_state import carry
 from tests.processes.worlds import free_port, run_world
+from tests.trainer import killed_runs
 from tests.trainer.killed_runs import MODELS, Trial, arguments, outcome, start, wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
@@ -186,7 +188,35 @@ def test_a_full_disk_is_one_line_and_training_goes_on(trial):
     assert said
     assert all("saved/M3Rec-" in line for line in said)
     assert "Traceback" not in output(place)
+    assert len(said) == len({re.search(r"saved/\S+", line)[0] for line in said})
     assert outcome(place) == trial.expected[MODEL]
+
+
+def test_the_best_epoch_is_tested_from_memory_where_the_disk_stays_full(trial):
+    import resource
+
+    def fill():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        original = Progress.begin_epoch
+
+        def begin_epoch(self, epoch):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+            original(self, epoch)
+
+        def write_metrics(results):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            killed_runs.write_metrics(results)
+
+        Progress.begin_epoch = begin_epoch  # type: ignore[method-assign]
+        train.print_metrics = write_metrics
+
+    place = trial.place("full to the end")
+    assert wait(start(place, arguments(MODEL), fill)) == 0, output(place)
+    assert "tested from memory" in output(place)
+    assert "checkpoint: none was saved" in output(place)
+    metrics = (place / "metrics.json").read_text(encoding="utf-8")
+    assert metrics == trial.expected[MODEL][0]
 
 
 def test_a_missing_best_epoch_is_named(trial):
