@@ -158,7 +158,7 @@ setup(
     packages=find_packages(include=["recbole_m3rec", "recbole_m3rec.*"]),
     package_data={
         "recbole_m3rec": [
-            *("py.typed", "config/keys.yaml", "serving/page/*"),
+            *("py.typed", "config/*.yaml", "serving/page/*"),
             *("ops/csrc/*.cpp", "ops/csrc/*.h"),
         ],
     },

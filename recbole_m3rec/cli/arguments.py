@@ -18,6 +18,7 @@ from recbole_m3rec.cli.parsers import (
     help_parser,
 )
 from recbole_m3rec.config.keys import KEYS
+from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.processes.rendezvous import Options as ProcessOptions
 from recbole_m3rec.processes.rendezvous import check as check_processes
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
@@ -116,9 +117,12 @@ def check_options(options: argparse.Namespace, settings: Sequence[str]) -> None:
             "Change single settings by --key=value."
         )
     if asked is not None and options.resume is None:
-        if options.nproc != 1 or options.world_size > 0:
+        started = torchrun()
+        by_torchrun = started is not None and started.world_size > 1
+        if by_torchrun or options.nproc != 1 or options.world_size > 0:
+            starter = "torchrun" if by_torchrun else "--nproc"
             raise UsageError(
-                "--evaluate, --topk, --export and --show run in one process; leave out --nproc."
+                f"--evaluate, --topk, --export and --show run in one process; leave out {starter}."
             )
         deed = DEEDS[asked]
         refused = [key for key in keys(settings) if key not in deed.settings]

@@ -2,7 +2,8 @@
 
 ``keys.yaml`` is the one table of them; where a model has other choices, it has a line of its own,
 ``key of Model``. It serves the checks of values, the comments in
-``properties/`` and ``docs/keys.md``.
+``properties/`` and ``docs/keys.md``. ``keys_of_models.yaml`` has the ranges of what single models
+of RecBole read beside them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("true or false", lambda value: isinstance(value, int) and value in (0, 1)),
     "str": ("a string", lambda value: isinstance(value, str)),
     "list": ("a list", lambda value: isinstance(value, (list, tuple))),
+    "list of int": ("a list of integers,", lambda value: isinstance(value, list)),
+    "list of float": ("a list of numbers,", lambda value: isinstance(value, list)),
     "dict": ("a mapping such as {a: b}", lambda value: isinstance(value, dict)),
 }
 
@@ -39,6 +42,7 @@ _INTERVAL = re.compile(rf"\s*([\[(]){_POINT},{_POINT}([\])])\s*", re.IGNORECASE)
 _BOUND = re.compile(r"(>=?) ([\d.]+)")
 _CHOICE = re.compile(r"one of ([\w-]+(?:, [\w-]+)*)")
 INTERVAL = "interval of integers"
+SOME = "at least one"
 
 # Settings under which results may stand side by side only if they are the same for all.
 PROTOCOL = (
@@ -69,7 +73,7 @@ class Key:
     Attributes:
         type: one of ``TYPES``, or several with "or" between.
         range: ``>= 1``, ``> 0``, ``in [0, 1)``, ``one of a, b`` are checked, of the elements of a
-            list likewise; anything else is for people.
+            list likewise, of which ``at least one`` asks for some; anything else is for people.
         meaning: what it is, and its unit.
         optional: whether it may be ``~``.
     """
@@ -89,9 +93,10 @@ class Key:
             fits = value in choices or (name in ANY_CASE and value.lower() in choices)
             return None if fits else expected_one_of(name, value, choices)
         kinds = self.type.split(" or ")
-        numeric = {"int", "float"} & set(kinds)
+        numeric = "int" in self.type or "float" in self.type
         inside = value if isinstance(value, (list, tuple)) and numeric else [value]
-        if any(TYPES[kind][1](value) for kind in kinds) and all(map(self._fits, inside)):
+        enough = bool(inside) or not self.range.startswith(SOME)
+        if enough and any(TYPES[kind][1](value) for kind in kinds) and all(map(self._fits, inside)):
             return None
         expected = " or ".join(TYPES[kind][0] for kind in kinds)
         if self._bounds:
@@ -161,4 +166,16 @@ def _read() -> dict[str, Key]:
     return keys
 
 
+def _read_of_models() -> dict[str, Key]:
+    """Read ``keys_of_models.yaml``."""
+    keys = {}
+    for line, names in read_yaml(Path(__file__).with_name("keys_of_models.yaml")).items():
+        kinds, range_ = line.split(" | ")
+        for name, models in names.items():
+            for model in models.split(", "):
+                keys[f"{name} of {model}"] = Key(kinds, range_, "")
+    return keys
+
+
 KEYS = _read()
+KEYS_OF_MODELS = _read_of_models()

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recbole_m3rec.config.keys import KEYS, is_interval
+from recbole_m3rec.config.keys import KEYS, KEYS_OF_MODELS, is_interval
+from recbole_m3rec.config.sizes import no_multiple, no_two_halves
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support.suggestions import did_you_mean, expected_one_of
@@ -60,7 +61,8 @@ def check_values(
         where: from a key to words for the place of its value.
     """
     for key, value in values.items():
-        declared = KEYS.get(f"{key} of {values['model']}") or KEYS.get(key)
+        of_model = f"{key} of {values['model']}"
+        declared = KEYS_OF_MODELS.get(of_model) or KEYS.get(of_model) or KEYS.get(key)
         complaint = (
             declared.complaint(key, value)
             if declared is not None
@@ -240,6 +242,20 @@ def kept_values(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def loaded_columns(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with ``load_col``: each file has its columns, ``.inter`` some."""
+    loaded = values["load_col"]
+    for suffix, columns in (loaded or {}).items():
+        if columns != "*" and not isinstance(columns, (list, tuple, set)):
+            return f"load_col: {suffix} must be a list of columns or '*', found {columns!r}."
+    if loaded is None or loaded.get("inter"):
+        return None
+    return (
+        f"load_col names no column of `inter`, the file of interactions, found {loaded}. Add them, "
+        "such as {inter: [user_id, item_id, timestamp]}, or set ~ to load all columns."
+    )
+
+
 CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "metrics": known_metrics,
     "topk": lambda values: None if values["topk"] != [] else "topk is empty, expected a length.",
@@ -247,6 +263,9 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "eval_args": splitting,
     "benchmark_filename": no_split_of_its_own,
     "val_interval": kept_values,
+    "load_col": loaded_columns,
+    **dict.fromkeys(("n_heads", "num_heads", "n_factors"), no_multiple),
+    "latent_dimension": no_two_halves,
 }
 
 

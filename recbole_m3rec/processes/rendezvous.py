@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-# How long a process waits for the others, and how often it says so, in seconds.
-PATIENCE, EVERY = 600.0, 10.0
+# How long a process waits for the others, how often it says so, and how long it waits for the
+# answer of another machine, in seconds.
+PATIENCE, EVERY, ANSWER = 600.0, 10.0, 2.0
 
 
 class ProcessesError(ValueError):
@@ -47,8 +48,26 @@ def check(options: Options) -> None:
         )
     if not str(port).isdecimal() or not 0 < int(port) < 65536:
         raise ProcessesError(f"--port must be a number from 1 to 65535, found {port}.")
+    refuse_nowhere(ip)
     if offset == 0:
         refuse_taken(ip, int(port))
+
+
+def refuse_nowhere(ip: str) -> None:
+    """Raise for a name of the first machine that has no address."""
+    if not ip.strip():
+        raise ProcessesError(
+            "--ip is empty, expected the name or address of the first machine. On one machine "
+            "leave it out."
+        )
+    try:
+        socket.getaddrinfo(ip, None)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ProcessesError(
+            f"--ip={ip} has no address ({reason}). Give the first machine's name as this machine "
+            "knows it, or its address."
+        ) from error
 
 
 def refuse_taken(ip: str, port: int) -> None:
@@ -62,6 +81,16 @@ def refuse_taken(ip: str, port: int) -> None:
                 f"--port={port} of {ip} cannot be used ({error.strerror}): another training may be "
                 "at it. Name another port, the same on every machine."
             ) from error
+
+
+def answers(ip: str, port: int) -> bool:
+    """Tell whether a program listens there, which TCPStore asks with a stack trace per attempt."""
+    try:
+        with socket.create_connection((ip, port), timeout=ANSWER) as probe:
+            # A connection to a free port of this machine may meet itself.
+            return bool(probe.getsockname() != probe.getpeername())
+    except OSError:
+        return False
 
 
 def join(backend: str, rank: int, world_size: int, ip: str, port: int) -> None:
@@ -78,6 +107,10 @@ def join(backend: str, rank: int, world_size: int, ip: str, port: int) -> None:
     waiting = _Waiting(rank, world_size, f"{ip}:{port}")
     store = None
     while store is None:
+        if rank > 0 and not answers(ip, port):
+            waiting.say("the first process")
+            time.sleep(0.2)
+            continue
         try:
             store = dist.TCPStore(
                 *(ip, port, world_size, rank == 0),
@@ -146,7 +179,7 @@ class _Waiting:
                 f"{self.world_size}, each with its --group_offset, and let the port be reachable."
             )
         if now - self.said >= EVERY:
-            self.said = now
+            self.said = now - waited % EVERY
             print(
                 f"process {self.rank} waits at {self.place} for {whom}: {waited:.0f} s, gives up "
                 f"after {PATIENCE:.0f} s",

@@ -38,11 +38,11 @@ def test_config_files_are_read_in_order_with_spaces_and_commas(call, write_datas
 def test_options_of_several_processes_reach_recbole(call, monkeypatch):
     seen = {}
     monkeypatch.setattr("recbole.quick_start.run", lambda *a, **k: seen.update(k, names=a))
-    options = ["--nproc=2", "--ip=host", "--port=1234", "--world_size=4", "--group_offset=2"]
+    options = ["--nproc=2", "--ip=192.0.2.1", "--port=1234", "--world_size=4", "--group_offset=2"]
     assert call("--model=M3Rec", "--dataset=tiny", *options)[0] == 0
     assert seen["names"] == ("M3Rec", "tiny")
     assert {key: seen[key] for key in ("nproc", "ip", "port", "world_size", "group_offset")} == {
-        "nproc": 2, "ip": "host", "port": "1234", "world_size": 4, "group_offset": 2,
+        "nproc": 2, "ip": "192.0.2.1", "port": "1234", "world_size": 4, "group_offset": 2,
     }  # fmt: skip
 
 
@@ -110,6 +110,20 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(call, given, expected):
     assert error.startswith("error: ")
     assert expected in error
     assert out == ""
+
+
+def test_what_runs_in_one_process_refuses_torchrun(call, monkeypatch, tmp_path):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name, value in zip(names, ("0", "0", "2", "localhost", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
+    says = "--evaluate, --topk, --export and --show run in one process; leave out torchrun."
+    for deed in ("evaluate", "topk", "export", "show"):
+        output = [f"--output={tmp_path}/x"] if deed in ("topk", "export") else []
+        code, out, error = call(f"--{deed}=x.pth", *output)
+        assert (code, out) == (2, "")
+        assert says in error
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "no checkpoint x.pth" in call("--evaluate=x.pth")[2]
 
 
 @pytest.mark.parametrize(

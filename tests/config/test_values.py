@@ -61,6 +61,11 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
         ("--checkpoint_format=pickle", "checkpoint_format.*pickle"),
         ("--checkpoint_minutes=0", "checkpoint_minutes.*0"),
         ("--layer_norm_eps=tiny", "layer_norm_eps must be a number > 0"),
+        ("--load_col={}", "load_col names no column of `inter`, .*, found {}"),
+        ("--load_col={'intr': ['user_id']}", "load_col names no column of `inter`, .*'intr'"),
+        ("--load_col={'inter': []}", "load_col names no column of `inter`"),
+        ("--load_col={'inter': 'user_id'}", "load_col: inter must be a list of columns or '.'"),
+        ("--load_col={'inter': '*', 'item': None}", "load_col: item must be a list .*found None"),
     ],
 )
 def test_a_value_without_meaning_is_told_before_data_are_read(argument, says, monkeypatch):
@@ -68,6 +73,78 @@ def test_a_value_without_meaning_is_told_before_data_are_read(argument, says, mo
     with pytest.raises(ConfigurationError, match=says) as error:
         Config("SASRec", "no-such-data")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "argument", "says"),
+    [
+        (
+            "SASRec",
+            "--n_heads=3",
+            "hidden_size must be a multiple of n_heads, found hidden_size=64",
+        ),
+        ("SASRecMM", "--n_heads=3", "hidden_size must be a multiple of n_heads"),
+        ("BERT4Rec", "--hidden_size=9", "hidden_size=9 and n_heads=2. Change one of them"),
+        ("CORE", "--n_heads=3", "embedding_size must be a multiple of n_heads"),
+        ("AutoInt", "--num_heads=3", "attention_size must be a multiple of num_heads"),
+        ("AutoInt", "--num_heads=0", "num_heads must be an integer >= 1, found 0"),
+        ("DGCF", "--n_factors=3", "embedding_size must be a multiple of n_factors"),
+        ("ItemKNN", "--k=0", "k must be an integer >= 1, found 0"),
+        ("ItemKNN", "--k=-1", "k must be an integer >= 1, found -1"),
+        ("MultiVAE", "--latent_dimension=0", "latent_dimension must be an integer >= 2, found 0"),
+        ("MultiVAE", "--latent_dimension=5", "latent_dimension must be even, found 5"),
+        ("MultiVAE", "--mlp_hidden_size=[0]", r"a list of integers, each >= 1, found \[0\]"),
+        ("MultiVAE", "--mlp_hidden_size=5", "a list of integers, each >= 1, found 5"),
+        ("MultiVAE", "--mlp_hidden_size=[abc]", "mlp_hidden_size must be a list of integers"),
+        ("NeuMF", "--mf_embedding_size=0", "mf_embedding_size must be an integer >= 1, found 0"),
+        ("NeuMF", "--mlp_hidden_size=[]", r"at least one, each >= 1, found \[\]"),
+        (
+            "AutoInt",
+            "--dropout_probs=[1,0,0]",
+            r"at least one, each in \[0, 1\), found \[1, 0, 0\]",
+        ),
+        ("CDAE", "--corruption_ratio=1.5", "corruption_ratio must be a number probability in"),
+        ("LINE", "--order=3", r"order must be an integer in \[1, 2\], found 3"),
+    ],
+)
+def test_settings_of_single_models_are_in_range(model, argument, says, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", argument])
+    with pytest.raises(ConfigurationError, match=says) as error:
+        Config(model, "no-such-data")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "argument"),
+    [
+        ("SASRec", "--n_heads=4"),
+        ("CORE", "--n_heads=3 --dnn_type=ave"),
+        ("MultiVAE", "--mlp_hidden_size=[]"),
+        ("MultiDAE", "--latent_dimension=5"),
+        ("BPR", "--load_col={'inter':['user_id','item_id'],'item':[]}"),
+        ("BPR", "--load_col={'inter':'*'}"),
+    ],
+)
+def test_settings_of_single_models_that_have_a_meaning_pass(model, argument, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", *argument.split()])
+    Config(model, "ml-100k")
+
+
+def test_the_tables_of_sizes_name_what_the_models_read():
+    """A model or key that is spelt wrongly there would not be checked."""
+    import recbole
+
+    from recbole_m3rec.config.keys import KEYS, KEYS_OF_MODELS
+    from recbole_m3rec.config.sizes import PARTS
+    from recbole_m3rec.config.yaml_files import read_yaml
+
+    folder = Path(recbole.__file__).parent / "properties/model"
+    read = {file.stem: read_yaml(file) or {} for file in folder.glob("*.yaml")}
+    declared = {tuple(name.split(" of ")) for name in KEYS_OF_MODELS}
+    assert all(key in read[model] for key, model in declared)
+    assert not {key for key, _ in declared} & KEYS.keys()
+    with_heads = {model for model, keys in read.items() if {"n_heads", "num_heads"} & keys.keys()}
+    assert with_heads <= PARTS.keys()
 
 
 @pytest.mark.parametrize("model", ["BPR", "M3Rec", "DeepFM"])
@@ -103,8 +180,8 @@ def test_words_for_a_switch_of_a_single_model_are_refused():
 
 
 def test_a_number_of_a_single_model_must_be_one():
-    with pytest.raises(ConfigurationError, match="n_interest|interest_size must be a number"):
-        Config("SINE", "ml-100k", config_dict={"interest_size": "many"})
+    with pytest.raises(ConfigurationError, match="alpha must be a number such as 1.0"):
+        Config("DIEN", "ml-100k", config_dict={"alpha": "many"})
 
 
 def test_a_bad_value_in_a_file_is_told_with_the_file(tmp_path):

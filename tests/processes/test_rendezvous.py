@@ -26,6 +26,13 @@ ALONE = Options(nproc=1, world_size=-1, ip="localhost", port="5678", group_offse
         ({"nproc": 2, "world_size": 3, "group_offset": 2}, "--group_offset=2 together"),
         ({"nproc": 2, "port": "0"}, "from 1 to 65535"),
         ({"nproc": 2, "port": "65536"}, "from 1 to 65535"),
+        ({"nproc": 2, "ip": ""}, "--ip is empty, expected the name or address"),
+        (
+            {"nproc": 2, "ip": "no.such.host.invalid"},
+            r"--ip=no.such.host.invalid has no address \(",
+        ),
+        ({"world_size": 2, "group_offset": 1, "ip": "x" * 64}, "has no address"),
+        ({"world_size": 2, "group_offset": 1, "ip": ".x"}, "has no address"),
     ],
 )
 def test_options_without_meaning_are_told(options, says):
@@ -36,7 +43,7 @@ def test_options_without_meaning_are_told(options, says):
 def test_options_with_a_meaning_pass(port):
     check(ALONE)
     check(ALONE._replace(nproc=2, port=str(port)))
-    check(ALONE._replace(nproc=2, world_size=4, group_offset=2, ip="far", port=port))
+    check(ALONE._replace(nproc=2, world_size=4, group_offset=2, ip="192.0.2.1", port=port))
 
 
 def test_recboles_run_checks_them_too():
@@ -84,6 +91,8 @@ def test_absent_peers_are_waited_for_aloud_and_given_up(monkeypatch, capfd):
         begin = f"process {rank} waits at localhost:{ports[rank]} for {whom[rank]}: "
         assert any(line.startswith(begin) for line in said), said
         assert errors[rank].startswith(f"Process {rank} gave up after 4 s of waiting for")
+        assert sum(line.startswith(begin) for line in said) >= 5, said
+    assert all(line.startswith("process ") for line in said), "torch's stack traces"
     assert not dist.is_initialized()
 
 
