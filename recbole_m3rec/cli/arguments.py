@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -18,13 +19,14 @@ from recbole_m3rec.cli.parsers import (
     help_parser,
 )
 from recbole_m3rec.config.keys import KEYS
+from recbole_m3rec.config.literals import read_value
 from recbole_m3rec.processes.launch import torchrun
 from recbole_m3rec.processes.rendezvous import Options as ProcessOptions
 from recbole_m3rec.processes.rendezvous import check as check_processes
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
-# The setting ``topk`` of RecBole, numbers that make no sense included.
-LENGTHS = r"[\[(]?[-+\d\s,]*[\])]?"
+# Lengths of ranked lists that no reader takes for numbers, such as none at all.
+LENGTHS = re.compile(r"[-+\d\s,]*[\])]?")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -33,10 +35,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         UsageError: an argument is neither, or RecBole would drop it.
     """
-    # RecBole has a setting of the same name: the lengths of the ranked lists.
-    lengths = re.compile(rf"--topk=\s*{LENGTHS}")
-    arguments_left = [argument for argument in arguments if lengths.fullmatch(argument)]
-    others = [argument for argument in arguments if not lengths.fullmatch(argument)]
+    named = [argument for argument in arguments if is_setting(argument)]
+    others = [argument for argument in arguments if not is_setting(argument)]
     helping = bool({"-h", "--help"} & set(others))
     asked = {argument.partition("=")[0][2:] for argument in others} & DEEDS.keys()
     if helping and len(asked) == 1:
@@ -44,17 +44,31 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = build_parser(helping or bool(asked & WITH_OPTIONS))
     check_deeds(others, asked)
     options, settings = parser.parse_known_args(others)
-    settings += arguments_left
+    settings += named + ["--verbose=True"] * options.verbose
     check_settings(settings, parser)
-    if options.topk is not None and re.fullmatch(LENGTHS, str(options.topk)):
+    if options.topk is not None and are_lengths(str(options.topk)):
         raise UsageError(
             f"--topk {options.topk} names no checkpoint. The setting of this name is written "
             f"--topk={options.topk}."
         )
     check_options(options, settings)
     settings += ["--download=False"] * options.no_download
-    settings += ["--verbose=True"] * options.verbose
     return options, settings
+
+
+def is_setting(argument: str) -> bool:
+    """Tell whether an argument is a setting though an option has its name: topk or verbose."""
+    key, equals, value = argument.partition("=")
+    return bool(equals) and (key == "--verbose" or (key == "--topk" and are_lengths(value)))
+
+
+def are_lengths(text: str) -> bool:
+    """Tell whether a text is a value of the setting topk, right or wrong, and no file's name.
+
+    It is where it reads as a number, list, set or dict, or begins as one and is no file.
+    """
+    begins = text.strip()[:1] in ("[", "(", "{") and not os.path.isfile(text)
+    return begins or bool(LENGTHS.fullmatch(text)) or not isinstance(read_value(text), str)
 
 
 def check_deeds(arguments: Sequence[str], asked: Set[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from recbole_m3rec.support.command_names import command
 from recbole_m3rec.support.exit_codes import log_lines_on_screen, run_command
-from recbole_m3rec.support.folder_names import fault_of_name
+from recbole_m3rec.support.folder_names import fault_of_name, fault_of_new_name
 
 
 class NotConfirmedError(ValueError):
@@ -85,11 +84,9 @@ def show_files(stem: Path, kinds: Sequence[str], perhaps: Sequence[Path] = ()) -
 
 def dataset_name(text: str) -> str:
     """Return an argument that can name the folder of a dataset, and be typed without quotes."""
-    if not re.fullmatch(r"[^\W_][\w.-]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} cannot name a dataset: expected letters, digits, dots, _ and -, with a"
-            " letter or digit first"
-        )
+    fault = fault_of_new_name(text)
+    if fault is not None:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: {fault}")
     return text
 
 

@@ -18,7 +18,7 @@ from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.datasets.amazon.releases import command_for
 from recbole_m3rec.hooks import wrap
 from recbole_m3rec.support import command_names as commands
-from recbole_m3rec.support.folder_names import fault_of_name
+from recbole_m3rec.support.folder_names import fault_of_name, fault_of_new_name
 from recbole_m3rec.support.suggestions import did_you_mean
 
 
@@ -152,6 +152,12 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
     folder = path.parent
     present = [file.parent.name for file in folder.glob("*/*.inter")]
     prepared = [file.stem for file in (properties_folder() / "dataset").glob("*.yaml")]
+    suggestion = did_you_mean(name, {*present, *prepared, *downloadable} - {name})
+    fault = fault_of_new_name(name)
+    if fault is not None:
+        raise UnknownNameError(
+            f"There is no dataset {name!r}, and this cannot name a dataset: {fault}.{suggestion}"
+        )
     expected = path / f"{name}.inter"
     message = f"There is no dataset `{name}`: {expected} does not exist."
     command = command_for(name)
@@ -162,10 +168,9 @@ def refuse_unknown_dataset(name: str, path: Path) -> None:
             f" If it is one of Amazon's, `{commands.command('prepare amazon --help')}` shows the"
             " names of its categories."
         )
-    message += did_you_mean(name, {*present, *prepared, *downloadable} - {name})
     raise UnknownNameError(
-        f"{message} For data of your own, `{commands.command('prepare tables')} --name {name} "
-        f"--log FILE` makes it of a log of purchases; or write {expected} with the columns "
+        f"{message}{suggestion} For data of your own, `{commands.command('prepare tables')} --name "
+        f"{name} --log FILE` makes it of a log of purchases; or write {expected} with the columns "
         "`user_id:token`, `item_id:token` and `timestamp:float`, separated by tabs, or name "
         "another place for the folders of datasets by --data_path."
     )

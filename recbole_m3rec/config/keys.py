@@ -87,24 +87,42 @@ class Key:
         """Return what is wrong with a value in one sentence, None if nothing is."""
         if value is None and self.optional:
             return None
+        kinds = self.type.split(" or ")
         choice = _CHOICE.search(self.range)
         if choice and isinstance(value, str):
             choices = choice[1].split(", ")
-            fits = value in choices or (name in ANY_CASE and value.lower() in choices)
-            return None if fits else expected_one_of(name, value, choices)
-        kinds = self.type.split(" or ")
+            if value in choices or (name in ANY_CASE and value.lower() in choices):
+                return None
+            if kinds == ["str"]:
+                return expected_one_of(name, value, choices)
+            return f"{name} must be {self._expected()}, found {value!r}."
         numeric = "int" in self.type or "float" in self.type
         inside = value if isinstance(value, (list, tuple)) and numeric else [value]
         enough = bool(inside) or not self.range.startswith(SOME)
         if enough and any(TYPES[kind][1](value) for kind in kinds) and all(map(self._fits, inside)):
             return None
-        expected = " or ".join(TYPES[kind][0] for kind in kinds)
-        if self._bounds:
-            expected += f" {self.range}"
-        if self.range == INTERVAL:
-            expected = "an interval such as [5,inf)"
         none = ", or ~" if self.optional else ""
-        return f"{name} must be {expected}{none}, found {value!r}."
+        return f"{name} must be {self._expected()}{none}, found {value!r}."
+
+    def _expected(self) -> str:
+        """Return what a value must be, in words: ``an integer >= 1 or a list of such``."""
+        if self.range == INTERVAL:
+            return "an interval such as [5,inf)"
+        words = {kind: TYPES[kind][0] for kind in self.type.split(" or ")}
+        choice = _CHOICE.search(self.range)
+        bound = _BOUND.search(self.range)
+        interval = None if bound else _INTERVAL.search(self.range)
+        if choice and "str" in words:
+            words["str"] = choice[1] if "," not in choice[1] else choice[0]
+        for number in {"int", "float"} & words.keys():
+            words[number] += f" {bound[0]}" if bound else ""
+            words[number] += f" in {interval[0].strip()}" if interval else ""
+        for of_numbers in {"list of int", "list of float"} & words.keys():
+            words[of_numbers] += f" {self.range}"
+        if (bound or interval) and "list" in words:
+            del words["list"]
+            words["list"] = "a list of such"
+        return " or ".join(words.values())
 
     @property
     def _bounds(self) -> re.Match[str] | None:

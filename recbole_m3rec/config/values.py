@@ -68,8 +68,10 @@ def check_values(
             if declared is not None
             else unlike_default(key, value, defaults.get(key))
         )
-        if complaint is None and key in CHECKS:
-            complaint = CHECKS[key](values)
+        if complaint is not None:
+            raise ConfigurationError(complaint + where(key))
+    for key in filter(CHECKS.__contains__, values):  # they read each other's values
+        complaint = CHECKS[key](values)
         if complaint is not None:
             raise ConfigurationError(complaint + where(key))
 

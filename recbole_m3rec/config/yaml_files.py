@@ -14,7 +14,7 @@ class ConfigurationError(ValueError):
     """An invalid configuration: says where, what, and what to write instead."""
 
 
-_TEXT = "tag:yaml.org,2002:str"
+_TEXT, _MAPPING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 _NUMBER = re.compile(r"[-+]?0(?=[0_]*[1-7])[0-7_]+$|[-+]?[0-9][0-9_]*:")  # octal and sexagesimal
 _WORD = re.compile("(?:yes|no|on|off)$", re.IGNORECASE)  # true and false
 
@@ -79,23 +79,60 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigurationError: not YAML, a key given twice, a value such as ``010`` that is not what it
             looks like, or not a mapping of names to values.
     """
+    text = ""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        values = None if node is None else loader.construct_document(node)
+        if node is not None and values is not None:
+            check_names(node)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}, {error}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}," if mark else ""
         problem = error.problem or error.context
+        if problem == "but found another document":
+            raise ConfigurationError(
+                f"{path}{line} begins a second document, expected one: write it into a file of its"
+                " own, or remove the line ---."
+            ) from error
         raise ConfigurationError(f"{path}{line} is no valid YAML: {problem}.") from error
+    except UnicodeDecodeError as error:
+        line_of_byte = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            f"{path}, line {line_of_byte}, is no UTF-8 (byte 0x{error.object[error.start]:02x}): "
+            "save the file as UTF-8."
+        ) from error
+    except yaml.reader.ReaderError as error:
+        line_of_character = text.count("\n", 0, error.position) + 1
+        raise ConfigurationError(
+            f"{path}, line {line_of_character}, is no valid YAML: it holds the control character "
+            f"{chr(error.character)!r}."
+        ) from error
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         problem = " ".join(str(error).split())  # PyYAML fails on `!!timestamp x` by itself
         raise ConfigurationError(f"{path} is no valid YAML: {problem}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    return values or {}
+
+
+def check_names(node: yaml.Node) -> None:
+    """Raise for a document that is no mapping of names, by its nodes, which know their lines."""
+    found, at = "", node
+    if isinstance(node, yaml.SequenceNode):
+        found = "a list"
+    elif isinstance(node, yaml.ScalarNode):
+        found = f"{node.value[:60]!r} alone"
+    elif node.tag != _MAPPING:
+        found = f"a {node.tag.rpartition(':')[2]}"
+    else:
+        for key, _ in node.value:
+            if key.tag != _TEXT:
+                found, at = f"the key {key.value}, which is no text", key
+                break
+    if found:
         raise ConfigurationError(
-            f"{path} must hold lines of `key: value`, but holds {type(values).__name__} "
-            f"({str(values)[:60]!r})."
+            f"line {at.start_mark.line + 1}: the file must hold lines of `key: value`, but holds "
+            f"{found}."
         )
-    return values

@@ -62,6 +62,17 @@ class Checkpoint:
     launch: str | None = None
 
 
+def no_file(path: Path) -> str:
+    """Return in words what is at the path of a checkpoint where no file is."""
+    if path.is_dir():
+        return f"{path} is a folder, expected a checkpoint, which is a file"
+    if path.is_symlink():
+        return f"{path} is a link that leads nowhere, expected a checkpoint"
+    if path.exists():
+        return f"{path} is no regular file, expected a checkpoint"
+    return f"There is no checkpoint {path}"
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read what a checkpoint says about its run.
 
@@ -70,7 +81,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CutCheckpointError: the file is cut off or damaged.
     """
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}. Runs write theirs into saved/.")
+        raise CheckpointError(f"{no_file(path)}. Runs write theirs into saved/.")
     try:
         checkpoint_file.warn_if_foreign(path)
         content = checkpoint_file.load(path, map_location="cpu")

@@ -78,6 +78,11 @@ def newest_run(config: Any, of_launch: str | None = None) -> Checkpoint:
             reasons.append(f"{path} has another {', '.join(differing)}")
         else:
             return run
+    reasons += [
+        f"{path} is not the latest state of a run, whose name ends in {checkpoint_file.LAST}"
+        for path in sorted(folder.glob(f"{config['model']}-*"))
+        if not path.name.endswith(checkpoint_file.LAST)
+    ]
     raise CheckpointError(
         f"No run of {config['model']} on {config['dataset']} with these settings is in {folder}: "
         f"{'; '.join(reasons[:3]) or 'it has none of this model'}. Name a checkpoint, or start the "

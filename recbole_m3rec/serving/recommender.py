@@ -178,17 +178,11 @@ class Recommender:
         return frame
 
     def questions(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int = 10,
-        exclude_seen: bool = True,
-        allowed: Iterable[str] | None = None,
-        blocked: Iterable[str] | None = None,
-        weights: Mapping[str, float] | None = None,
+        self, histories: Sequence[Sequence[str]], *filters: Any
     ) -> tuple[list[Question], int]:
-        """Translate item ids into numbers, and count those that are unknown in the histories."""
+        """Ask :meth:`questions_of` of item ids, and count those that are unknown."""
         found, unknown = self.items.numbers_of_all(histories)
-        return self.questions_of(found, k, exclude_seen, allowed, blocked, weights), unknown
+        return self.questions_of(found, *filters), unknown
 
     def questions_of(
         self,

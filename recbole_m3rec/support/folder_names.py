@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def fault_of_name(text: object) -> str | None:
     """Return why a text cannot name a folder, in words that follow it; None if it can."""
@@ -16,3 +18,13 @@ def fault_of_name(text: object) -> str | None:
     if not text.isprintable():
         return "holds a character that is not printable"
     return None
+
+
+def fault_of_new_name(text: str) -> str | None:
+    """Return what is expected of a new dataset's name, which can be typed without quotes.
+
+    None if the text is such a name.
+    """
+    if re.fullmatch(r"[^\W_][\w.-]*", text):
+        return None
+    return "expected letters, digits, dots, _ and -, with a letter or digit first"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_m3rec.cli import arguments, train
+from recbole_m3rec.cli import train
 from recbole_m3rec.quick_start import resuming
 from recbole_m3rec.support import exit_codes
 from tests.tiny import metrics_in
@@ -99,9 +99,11 @@ def test_recbole_sees_settings_only_and_the_command_line_is_given_back(call, mon
         (["--model=SASRec", "--dataset=../x"], "cannot name a dataset"),
         (["--model=SASRec", "--dataset=ml-100k", "--hiden_size=8"], "`hidden_size`"),
         (["--model=SASRec", "--dataset=ml-100k", "--foo=exit(7)"], "Unknown configuration key"),
-        (["--model=SASRec", "--dataset=ml-100k", "--topk=[-1]"], "topk must be a list"),
+        (["--model=SASRec", "--dataset=ml-100k", "--topk=[-1]"], "topk must be an integer >= 1"),
         (["--topk=[-1]"], "No model is named"),
         (["--topk", "[-1]"], "names no checkpoint"),
+        (["--topk", "10.5"], "written --topk=10.5"),
+        (["--verbose", "--verbose=False"], "--verbose is given twice, as False and as True"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(call, given, expected):
@@ -124,27 +126,6 @@ def test_what_runs_in_one_process_refuses_torchrun(call, monkeypatch, tmp_path):
         assert says in error
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert "no checkpoint x.pth" in call("--evaluate=x.pth")[2]
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ("--hiden_size 8", "hiden_size is no setting .* Did you mean --hidden_size=8"),
-        ("--learning_rate 0.1 --hiden_size=8", "A setting is written --learning_rate=0.1."),
-        ("--weight_decay -1", "A setting is written --weight_decay=-1."),
-        ("--epochs --hiden_size=8", "A setting is written --epochs=VALUE."),
-    ],
-)
-def test_a_value_after_a_space_is_told_how_it_is_written_and_spelt(given, says):
-    with pytest.raises(arguments.UsageError, match=says):
-        arguments.parse(["--model=SASRec", "--dataset=x", *given.split()])
-
-
-def test_a_setting_named_k_stays_a_setting_where_nothing_is_recommended():
-    """ItemKNN's number of neighbours is called ``k``."""
-    options, settings = arguments.parse(["--model=ItemKNN", "--dataset=tiny", "--k=50"])
-    assert settings == ["--k=50"]
-    assert options.topk is None
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(call, monkeypatch):
@@ -290,6 +271,15 @@ def test_a_checkpoint_that_does_not_fit_is_a_users_error(call, trained):
     code, _, error = call("--evaluate", checkpoint, "--model=GRU4Rec")
     assert code == 2
     assert "of model SASRec, not GRU4Rec" in error
+
+
+@pytest.mark.parametrize("deed", [["--evaluate"], ["--resume"], ["--output=x.csv", "--topk"]])
+def test_what_is_there_instead_of_a_checkpoint_is_told(deed, call):
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    assert "folder is a folder, expected a checkpoint" in call(*deed, "folder")[2]
+    assert "loop is a link that leads nowhere" in call(*deed, "loop")[2]
+    assert "There is no checkpoint x.pth" in call(*deed, "x.pth")[2]
 
 
 def test_a_file_that_is_no_checkpoint_is_a_users_error(call):

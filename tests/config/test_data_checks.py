@@ -6,7 +6,11 @@ from recbole.data import create_dataset
 
 from recbole_m3rec.atomic.atomic_file import AtomicFileError
 from recbole_m3rec.atomic.exact_times import TimesError
-from recbole_m3rec.config.data_checks import InteractionFileError, UnknownNameError
+from recbole_m3rec.config.data_checks import (
+    InteractionFileError,
+    UnknownNameError,
+    refuse_unknown_dataset,
+)
 from recbole_m3rec.config.yaml_files import ConfigurationError
 from recbole_m3rec.support.suggestions import did_you_mean, nearest
 
@@ -87,6 +91,16 @@ def test_what_names_no_folder_is_refused_as_a_name(name, says):
         Config("SASRec", name)
     with pytest.raises(UnknownNameError, match=f"cannot name a dataset: it .*{says}"):
         Config(config_dict={"model": "BPR", "dataset": name})
+
+
+@pytest.mark.parametrize("name", ["a b", "~", "-x"])
+def test_a_name_that_no_command_makes_is_refused_as_a_name(name, tmp_path):
+    with pytest.raises(UnknownNameError) as error:
+        refuse_unknown_dataset(name, tmp_path / name)
+    assert f"There is no dataset {name!r}, and this cannot name a dataset: expected letters" in str(
+        error.value
+    )
+    assert "prepare tables" not in str(error.value)
 
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"

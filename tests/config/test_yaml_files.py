@@ -94,7 +94,8 @@ def test_an_empty_file_has_no_keys(read):
         ("a: 1\na: 2", ", line 2, is no valid YAML: the key 'a' is given twice"),
         ("a: !!timestamp x", " is no valid YAML: "),
         ("[b]: 010", ", line 1: YAML 1.1 takes 010 for 8"),
-        ("\x00", " is no valid YAML: unacceptable character"),
+        ("a: 1\nb: \x01", r", line 2, is no valid YAML: it holds the control character '\x01'"),
+        ("a: 1\n---\nb: 1", ", line 2, begins a second document, expected one"),
     ],
 )
 def test_anything_but_data_is_refused_with_file_and_line(read, text, said):
@@ -102,10 +103,26 @@ def test_anything_but_data_is_refused_with_file_and_line(read, text, said):
         read(text)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "word", "1: 2\n"])
-def test_a_file_without_named_values_is_refused(read, text):
-    with pytest.raises(ConfigurationError, match=r"must hold lines of `key: value`"):
+@pytest.mark.parametrize(
+    ("text", "line", "found"),
+    [
+        ("- a\n- b\n", 1, "a list"),
+        ("# c\nword", 2, "'word' alone"),
+        ("a: 1\n5: 6\n", 2, "the key 5, which is no text"),
+        ("a: &a {5: 6}\n<<: *a\n", 1, "the key 5, which is no text"),
+        ("!!set {a, b}", 1, "a set"),
+    ],
+)
+def test_a_file_without_named_values_is_refused(read, text, line, found):
+    says = f"line {line}: the file must hold lines of `key: value`, but holds {found}."
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
         read(text)
+
+
+def test_another_encoding_is_told_with_its_line(tmp_path):
+    (tmp_path / "x.yaml").write_bytes("a: 1\nb: café\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"x\.yaml, line 2, is no UTF-8 \(byte 0xe9\)"):
+        read_yaml(tmp_path / "x.yaml")
 
 
 @pytest.mark.parametrize(

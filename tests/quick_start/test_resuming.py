@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recbole_m3rec.quick_start.checkpoints import Checkpoint, CheckpointError
-from recbole_m3rec.quick_start.resuming import resumed_configuration
+from recbole_m3rec.quick_start.resuming import newest_run, resumed_configuration
 from recbole_m3rec.trainer.checkpoint_file import settings_of
 
 
@@ -34,3 +34,15 @@ def test_the_same_value_written_otherwise_is_no_change(given, trained, make_conf
     settings[given[2:].partition("=")[0]] = trained
     monkeypatch.setattr("sys.argv", ["run", given])
     resumed_configuration(Checkpoint(Path("x.ckpt"), "SASRec", "tiny", epoch=1, settings=settings))
+
+
+def test_files_that_are_no_latest_state_are_named(make_config):
+    config = make_config("SASRec")
+    folder = Path(config["checkpoint_dir"])
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(CheckpointError, match="it has none of this model"):
+        newest_run(config)
+    (folder / "SASRec-Nov.pth").write_bytes(b"nothing")
+    says = r"SASRec-Nov\.pth is not the latest state of a run, whose name ends in -last\.ckpt"
+    with pytest.raises(CheckpointError, match=says):
+        newest_run(config)
