@@ -11,7 +11,7 @@ from recbole_m3rec.ops.cpu import library
 
 LARGEST = 127
 TINY = torch.finfo(torch.float32).tiny
-MOST_ROWS = 2**31 - 1
+MOST_ROWS = 2**31 - 1  # the library numbers them in 32 bits
 
 
 class ByteTable:
@@ -107,14 +107,13 @@ def _pairs(
 ) -> tuple[library.Pairs, list[Tensor]]:
     """Return pairs as the library takes them, and the tensors that hold them."""
     given = [queries, rows] if values is None else [queries, rows, values]
-    kinds = torch.int64, torch.int64, torch.float32
-    if any(
-        column.dtype != kind or column.dim() != 1 or column.numel() != rows.numel()
-        or not column.is_cpu
-        for column, kind in zip(given, kinds, strict=False)
-    ):  # fmt: skip
-        found = ", ".join(f"{list(column.shape)} {column.dtype}" for column in given)
-        raise ValueError(f"{name}: expected [S] int64 twice and float32 on the CPU, found {found}")
+    for column in given:
+        kind = torch.float32 if column is values else torch.int64
+        if column.dtype != kind or column.shape != (rows.numel(),) or not column.is_cpu:
+            raise ValueError(
+                f"{name}: expected [S] int64 twice and float32 on the CPU, found "
+                + ", ".join(f"{list(each.shape)} {each.dtype}" for each in given)
+            )
     kept = [column.contiguous() for column in given]
     addresses = [column.data_ptr() for column in kept]
     return library.Pairs(*addresses[:2], addresses[2] if kept[2:] else None, len(rows)), kept
