@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def connected(place: str | None) -> Iterator[Cluster]:
             return
         address = _address(place)
         try:
-            client = Client(address, timeout=SECONDS_TO_CONNECT, direct_to_workers=True)
+            client = _client(address)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"--cluster {place}: no scheduler answers at {address} within"
@@ -71,6 +71,24 @@ def connected(place: str | None) -> Iterator[Cluster]:
             ) from error
         with client:
             yield _checked(client, place)
+
+
+def _client(address: str) -> Any:
+    """Connect, and close a client that cannot, at once.
+
+    Dask closes it when Python collects it, which may happen while another one starts and holds
+    the lock that closing waits for.
+    """
+    from distributed import Client
+
+    client = Client.__new__(Client)
+    try:
+        Client.__init__(client, address, timeout=SECONDS_TO_CONNECT, direct_to_workers=True)
+    except BaseException:
+        with suppress(AttributeError):  # it failed before it had anything to close
+            client.close()
+        raise
+    return client
 
 
 def _workers_of_this_machine() -> Any:

@@ -16,7 +16,7 @@ from tests.cluster.workers import kill, wait_for_workers, wait_until, workers
 
 pytest.importorskip("distributed")
 
-from distributed import KilledWorker
+from distributed import Client, KilledWorker
 
 from recbole_m3rec.cli.main import main
 from recbole_m3rec.cluster import dask_cluster
@@ -174,6 +174,18 @@ def test_a_place_that_is_no_cluster_is_one_message(place, said, tmp_path, monkey
     monkeypatch.setattr("recbole_m3rec.cluster.connect.SECONDS_TO_CONNECT", 1)
     with pytest.raises(ClusterError, match=said), connected(place):
         pass
+
+
+def test_a_client_that_cannot_connect_is_closed_before_another_starts(monkeypatch):
+    """Dask's, collected while another one takes its lock, would wait for itself."""
+    made, original = [], Client.start
+    monkeypatch.setattr(
+        Client, "start", lambda self, **kw: made.append(self) or original(self, **kw)
+    )
+    monkeypatch.setattr("recbole_m3rec.cluster.connect.SECONDS_TO_CONNECT", 1)
+    with pytest.raises(ClusterError), connected("tls://127.0.0.1:9"):
+        pass
+    assert [client.status for client in made] == ["closed"]
 
 
 def test_a_scheduler_without_workers_is_one_message(tmp_path, monkeypatch):
